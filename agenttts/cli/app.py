@@ -435,6 +435,52 @@ def resume(
 
 
 @app.command()
+def extend(
+    run: Run,
+    results: Results = Path("results"),
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY.PATH=VALUE", help="A wider limit, e.g. search.iterations=8."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change and the plan; do nothing.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Widen the search of a run and go on with it: more iterations, a higher budget.
+
+    Trials and samples stay. Finalists and the final test are made anew at the new end.
+    """
+    from agenttts.cli import show
+    from agenttts.launch.description import describe_extension
+    from agenttts.launch.extension import planned_extension
+    from agenttts.launch.launch import extend as extend_run
+    from agenttts.run.directory import find_run, in_use
+    from agenttts.status.run_status import check_outcome, run_status
+
+    if not overrides:
+        raise UserError("extend: what is to change? E.g. --set search.iterations=8")
+    directory = find_run(run, results)
+    with in_use(directory):
+        if dry_run:
+            planned = planned_extension(directory.read(), overrides, dry_run=True)
+            _print(describe_extension(planned), as_json, show.extension_plan)
+            return
+        outcome = extend_run(directory, overrides)
+        if not as_json:
+            show.extended(outcome.changes)
+        if wait:
+            show.progress(directory, quiet=as_json)
+        done = {**run_status(directory), "extended": outcome.changes}
+        _print(done, as_json, show.status)
+        if wait:
+            check_outcome(directory)
+
+
+@app.command()
 def finish(
     run: Run,
     results: Results = Path("results"),
@@ -474,6 +520,32 @@ def cancel(run: Run, results: Results = Path("results"), as_json: Json = False) 
     with in_use(directory):
         cancel_run(directory)
         _print(run_status(directory), as_json, show.status)
+
+
+@app.command()
+def clean(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, by name or path.")],
+    results: Results = Path("results"),
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; else it is only shown.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what runs that are over no longer need, with its size; --yes removes it.
+
+    These are samples, logs, compiled code, batch files. Reports, compare and replay still work.
+    """
+    from agenttts.cli import show
+    from agenttts.launch.clean import clean as clean_run
+    from agenttts.launch.clean import planned_cleaning
+    from agenttts.launch.description import describe_cleanings
+    from agenttts.run.directory import find_run, in_use
+
+    directories = list(dict.fromkeys(find_run(run, results) for run in runs))
+    with in_use(*directories):
+        # All are checked before anything is removed.
+        cleanings = [planned_cleaning(directory) for directory in directories]
+        if yes:
+            cleanings = [clean_run(directory) for directory in directories]
+        _print(describe_cleanings(cleanings, removed=yes), as_json, show.cleaned)
 
 
 @app.command()

@@ -153,6 +153,57 @@ def profile_taken(outcome: ProfileOutcome | None) -> None:
         say(escape(f"  {line}"))
 
 
+def extended(changes: Mapping[str, list[Any]]) -> None:
+    """``extend``: show what changes in a run, one line a key."""
+    from agenttts.launch.differences import difference_lines
+
+    if not changes:
+        say("the run has these values already, and nothing changes")
+        return
+    say("the search is wider now; its trials and samples stay:")
+    for line in difference_lines(dict(changes)):
+        say(escape(f"  {line}"))
+
+
+def extension_plan(document: dict[str, Any]) -> None:
+    """``extend --dry-run``: show what would change, and the plan of the whole run."""
+    from agenttts.launch.differences import difference_lines
+
+    lines = difference_lines(document["changes"])
+    say("would change:" if lines else "the run has these values already")
+    for line in lines:
+        say(escape(f"  {line}"))
+    say(f"trials of the search so far: {document['trials']}; the plan of the whole search:")
+    plan(document)
+
+
+def cleaned(document: dict[str, Any]) -> None:
+    """``clean``: show what goes, its size, and what cannot be done without it."""
+    removed = document["removed"]
+    for run in document["runs"]:
+        if not run["parts"]:
+            say(escape(f"{run['path']}: nothing to remove"))
+        else:
+            verb = "removed" if removed else "would go"
+            say(escape(f"{run['path']}: {_bytes(run['bytes'])} {verb}"))
+        for part in run["parts"]:
+            files = f"{part['files']} file{'s' if part['files'] != 1 else ''}"
+            say(escape(f"  {part['what']}: {_bytes(part['bytes'])} in {files}"))
+            say(escape(f"    without them {part['without']}"))
+        for line in run["kept"]:
+            say(escape(f"  {line}"))
+    if not removed and any(run["parts"] for run in document["runs"]):
+        say("nothing was removed; --yes removes it")
+
+
+def _bytes(size: int) -> str:
+    for unit in ("GB", "MB", "kB"):
+        factor = {"GB": 1e9, "MB": 1e6, "kB": 1e3}[unit]
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
+
+
 def finish(run: RunDirectory, ends: bool) -> None:
     """``finish``: show what happens now."""
     say(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from agenttts.images.build import digest
 from agenttts.launch.differences import differences
 from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.experiment import without_profile_image
+from agenttts.launch.extension import widening_settings
 from agenttts.launch.plan import Plan
 from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import write_examples
@@ -145,6 +147,12 @@ def check_same_spec(run: RunDirectory, spec: JobSpec, profile: Profile) -> None:
         ways = (
             f"'agenttts-hpc resume {run.name} --cluster {spec.cluster}' goes on with it on that "
             "profile; or choose another name with --name, or continue it unchanged with"
+        )
+    elif (settings := widening_settings(run, spec, found)) is not None:
+        given = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
+        ways = (
+            f"'agenttts-hpc extend {run.name} {given}' goes on with it so; or choose another name "
+            "with --name, or continue it unchanged with"
         )
     raise UserError(
         f"{run.path}: a run named '{run.name}' exists with another spec "

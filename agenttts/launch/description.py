@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from agenttts import search
 from agenttts.dispatch.profile import describe
-from agenttts.launch.document import PlanDocument
+from agenttts.launch.clean import Cleaning
+from agenttts.launch.document import CleanDocument, ExtensionPlanDocument, PlanDocument
 from agenttts.launch.expected_cost import expected_cost
+from agenttts.launch.extension import ExtensionPlan
 from agenttts.launch.plan import Plan
 from agenttts.loop.loop import RIVALS
 from agenttts.replies import COMMON_THINKING
@@ -20,6 +23,37 @@ from agenttts.tables.documents import printed
 def describe_plan(plan: Plan) -> dict[str, Any]:
     """Return a plan as `PlanDocument`, the output of ``launch --dry-run --json``."""
     return printed(PlanDocument, _described(plan))
+
+
+def describe_extension(planned: ExtensionPlan) -> dict[str, Any]:
+    """Return an extension as `ExtensionPlanDocument`, of ``extend --dry-run --json``."""
+    extension = planned.extension
+    return printed(
+        ExtensionPlanDocument,
+        {
+            **_described(planned.plan),
+            "changes": extension.changes,
+            "trials": planned.searched,
+        },
+    )
+
+
+def describe_cleanings(cleanings: Sequence[Cleaning], *, removed: bool) -> dict[str, Any]:
+    """Return what goes of runs as `CleanDocument`, the output of ``clean --json``."""
+    runs = [
+        {
+            "run": cleaning.run.name,
+            "path": str(cleaning.run.path),
+            "parts": [
+                {"what": p.name, "files": p.files, "bytes": p.bytes, "without": p.without}
+                for p in cleaning.parts
+            ],
+            "kept": list(cleaning.kept),
+            "bytes": sum(part.bytes for part in cleaning.parts),
+        }
+        for cleaning in cleanings
+    ]
+    return printed(CleanDocument, {"runs": runs, "removed": removed})
 
 
 def _after(spec: JobSpec, searcher: Searcher) -> int:

@@ -227,3 +227,54 @@ class PlanDocument(Document):
     forecast: ForecastDocument | None
     container: ContainerDocument | None
     problems: list[ProblemDocument]
+
+
+class ExtensionPlanDocument(PlanDocument):
+    """The output of ``extend --dry-run``.
+
+    It is the plan of the whole search, and what changes.
+
+    Attributes:
+        changes: For each changed key of the spec, its old and its new value.
+        trials: Number of the trials of the search so far.
+    """
+
+    changes: dict[str, list[Any]]
+    trials: int
+
+
+class CleanPart(Document):
+    """A part of a run that goes, and what cannot be done any more without it."""
+
+    what: str
+    files: int
+    bytes: int
+    without: str
+
+
+class CleanRun(Document):
+    """What goes of a run.
+
+    Attributes:
+        run: The run's name.
+        path: Its directory.
+        parts: The parts.
+        kept: Parts that stay, and why.
+        bytes: The size of the parts.
+    """
+
+    run: str
+    path: str
+    parts: list[CleanPart]
+    kept: list[str]
+    bytes: int
+
+
+class CleanDocument(Document):
+    """The output of ``clean``: what goes of each run.
+
+    ``removed`` says whether that was done (``--yes``).
+    """
+
+    runs: list[CleanRun]
+    removed: bool

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_json
-from agenttts.launch.launch import resume
+from agenttts.launch.launch import complete_changes, resume
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.rows import row_from_json
@@ -26,6 +26,7 @@ def finish(run: RunDirectory) -> bool:
     Raises:
         UserError: No trial of the search has a score, so that no allocation can be recommended.
     """
+    complete_changes(run, "finish")  # an extension withdraws earlier requests
     state = read_state(run.journal_file)
     if state.finished == "done":
         return False

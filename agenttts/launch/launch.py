@@ -1,10 +1,10 @@
-"""The commands launch, resume, repair and cancel."""
+"""The commands launch, extend, resume, repair and cancel."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,13 @@ from agenttts.launch.controller import (
 )
 from agenttts.launch.create import check_same_spec, create_run
 from agenttts.launch.differences import difference_lines, differences
+from agenttts.launch.extension import (
+    ExtensionOutcome,
+    complete_extension,
+    planned_extension,
+    record_extension,
+    release_controller,
+)
 from agenttts.launch.plan import Plan
 from agenttts.launch.profile_change import (
     ProfileOutcome,
@@ -78,7 +85,7 @@ def launch(
     while True:
         try:
             if run.exists:
-                _finish_change(run)
+                complete_changes(run, "launch")
                 check_same_spec(run, plan.experiment.spec, plan.experiment.profile)
                 _take_edited(run, plan, differs)
                 resume(run)
@@ -114,11 +121,53 @@ def _take_edited(run: RunDirectory, plan: Plan, differs: Callable[[ProfileOutcom
         differs(taken)
 
 
-def _finish_change(run: RunDirectory) -> None:
-    """Finish a change of the profile at which another command was killed."""
-    if read_state(run.journal_file).profile_change is not None:
-        with one_command(run, "launch"), only_controller(run):
-            finish_change(run)
+def complete_changes(run: RunDirectory, command: str) -> None:
+    """Complete a change of the run's files at which another command was killed.
+
+    ``command`` is the name of this one.
+    """
+    state = read_state(run.journal_file)
+    if state.profile_change is not None or state.extension is not None:
+        with one_command(run, command), only_controller(run):
+            _write_changes(run)
+
+
+def _write_changes(run: RunDirectory) -> None:
+    """Complete changes of the run's files, for callers within `one_command`."""
+    finish_change(run)
+    complete_extension(run)
+
+
+def extend(run: RunDirectory, settings: Sequence[str]) -> ExtensionOutcome:
+    """Widen the search of a run, and go on with it; its trials and samples stay.
+
+    A controller that runs is replaced by one with the wider search; the run's jobs go on.
+
+    Args:
+        run: The run.
+        settings: The keys and values, as of ``--set``.
+
+    Returns:
+        What has changed.
+
+    Raises:
+        UserError: As of `planned_extension`.
+        MissingRequirement: Something is missing here, or the controller runs on another host.
+    """
+    complete_changes(run, "extend")
+    if planned_extension(run.read(), settings).extension.changes:  # before anything is ended
+        with one_command(run, "extend"):
+            release_controller(run)
+            with only_controller(run):
+                _write_changes(run)
+                extension = planned_extension(run.read(), settings).extension
+                if extension.changes:
+                    record_extension(run, extension)
+        outcome = ExtensionOutcome(extension.changes)
+    else:
+        outcome = ExtensionOutcome()
+    resume(run)
+    return outcome
 
 
 def correct_profile(
@@ -143,7 +192,7 @@ def correct_profile(
     """
     _check_stopped(run, "the profile is the controller's")
     with one_command(run, "resume"), only_controller(run):
-        finish_change(run)
+        _write_changes(run)
         change = planned_change(run.read(), cluster, profile)
         if change.changes:
             state = read_state(run.journal_file)
@@ -199,7 +248,7 @@ def resume(run: RunDirectory) -> None:
 
 
 def _start_again(run: RunDirectory) -> Callable[[], None] | None:
-    finish_change(run)
+    _write_changes(run)
     try:
         return start_controller(run)
     except MissingRequirement as error:

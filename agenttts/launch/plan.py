@@ -112,8 +112,8 @@ def _make_plan(
     return _planned(experiment, problems, partial(read_examples, problems=problems), find_facts)
 
 
-def plan_of_run(run: Run, cluster: str, profile: Profile) -> Plan:
-    """Make a plan of a run that exists, under another profile.
+def plan_of_run(run: Run, cluster: str, profile: Profile, *, dry_run: bool = False) -> Plan:
+    """Make a plan of a run that exists, under another profile or with a wider search.
 
     Neither data nor the hub are read. The examples, the markers of thinking and the fingerprints of
     models are those that launch froze.
@@ -122,6 +122,7 @@ def plan_of_run(run: Run, cluster: str, profile: Profile) -> Plan:
         run: The run.
         cluster: The name or file of the profile.
         profile: The profile, completed from this shell's environment.
+        dry_run: As of `make_plan`.
 
     Raises:
         UserError: The spec does not fit the profile.
@@ -129,7 +130,7 @@ def plan_of_run(run: Run, cluster: str, profile: Profile) -> Plan:
     """
     directory = run.directory
     spec = without_profile_image(run.spec, run.profile).model_copy(update={"cluster": cluster})
-    problems = Problems(dry_run=False)
+    problems = Problems(dry_run=dry_run)
     source = str(directory.task_source)
     if directory.task_source.is_dir() and source not in sys.path:
         sys.path.insert(0, source)  # as trials import a user's own task

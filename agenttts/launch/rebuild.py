@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from agenttts.loop.collect import finished_row
 from agenttts.loop.controller_job import trial_scheduler
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import (
+    EXTENSION_EVENTS,
     PROFILE_EVENTS,
     DamagedJournal,
     PlannedTrial,
@@ -140,6 +141,7 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
     tokens = (*record.earlier_tokens, record.token)
     changes = {"token": secrets.token_hex(4), "earlier_tokens": tokens}
     write_record(run.record_file, record.model_copy(update=changes))
+    remains.add_extensions(record.extended_at)
     parts = {trial: read_part(run.trial(trial)).stages for trial in rebuilt.again}
     content = b"".join(json_line(event) for event in _events(planned, rows, parts, remains))
     atomic_write_bytes(run.journal_file, content)
@@ -160,6 +162,8 @@ class _Remains:
     notes: list[str] = field(default_factory=list)
     profile_events: list[dict[str, Any]] = field(default_factory=list)
     """Changes of the run's profile."""
+    extension_events: list[dict[str, Any]] = field(default_factory=list)
+    """Extensions of the search."""
 
     @classmethod
     def of(cls, run: RunDirectory) -> _Remains:
@@ -184,6 +188,9 @@ class _Remains:
         if event["event"] in PROFILE_EVENTS:
             RunState().apply(event)  # raises if it is damaged
             self.profile_events.append(event)
+        elif event["event"] in EXTENSION_EVENTS:
+            RunState().apply(event)
+            self.extension_events.append({**event, "trials": int(event["trials"])})
         elif event["event"] == "proposed":
             for record in event["trials"]:
                 planned = planned_trial(record)
@@ -212,6 +219,25 @@ class _Remains:
             if name[:1] == "t" and name[1:].isdigit()
         }
         return sorted(names, key=lambda name: int(name[1:]))
+
+    def add_extensions(self, numbers: Sequence[int]) -> None:
+        """Add the extensions of which only the record knows.
+
+        Without them the earlier ends of the search would count as its last one.
+
+        Args:
+            numbers: The number of the next trial at each extension.
+        """
+        found = {event.get("trials") for event in self.extension_events}
+        for number in numbers:
+            if number not in found:
+                nothing: dict[str, Any] = {"sections": {}, "record": {}, "changes": {}}
+                time = datetime.now(UTC).isoformat()
+                self.extension_events += [
+                    {"event": "extended", "time": time, **nothing, "trials": number},
+                    {"event": "extension_written", "time": time, "trials": number},
+                ]
+        self.extension_events.sort(key=lambda event: int(event["trials"]))
 
     def cancel_jobs(self, run: RunDirectory, rows: Mapping[str, TrialRow]) -> None:
         """Cancel the jobs of trials that have not ended, and those that stay."""
@@ -244,7 +270,10 @@ def _events(
     iterations = sorted({trial.iteration for trial in planned.values()})
     searched = [t.iteration for t in planned.values() if t.source not in AFTER_SEARCH]
     so_far = True  # whether all trials of the iterations so far have ended
+    extensions = list(remains.extension_events)
     for iteration in iterations:
+        number = min(int(t.trial[1:]) for t in planned.values() if t.iteration == iteration)
+        events += _taken(extensions, number)
         members = [trial for trial in planned.values() if trial.iteration == iteration]
         records = [planned_record(trial) for trial in members]
         events.append({"event": "proposed", "time": time, "trials": records, "guidelines": []})
@@ -260,7 +289,16 @@ def _events(
         if iteration in searched and iteration < max(searched) and so_far:
             said = remains.told.get(iteration, {"guidelines": [], "recommended": None})
             events.append({"event": "told", "time": time, "iteration": iteration, **said})
+    events += extensions
     return json.loads(json.dumps(events))  # type: ignore[no-any-return]
+
+
+def _taken(extensions: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+    """Take the extensions before a trial's number from the list; return them."""
+    taken = []
+    while extensions and extensions[0]["trials"] <= number:
+        taken.append(extensions.pop(0))
+    return taken
 
 
 def _conclusions(event: Mapping[str, Any]) -> dict[str, Any]:

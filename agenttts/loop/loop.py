@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from statistics import fmean
 from typing import Any
 
@@ -192,23 +193,23 @@ class Controller:
     def _run_search(self) -> None:
         state = self._journal.state
         first = 1 if self._searcher.initial_batch else 0
-        last = first + self._settings.iterations - 1
+        self._complete_earlier_ends()
         if self._settings.asynchronous:
             self._restore()
             self._search_asynchronously(first)
         else:
             again = self._to_try_again()
+            more = bool(self._iterations_to_come(first)) and not state.last_end
             if again:
-                self._evaluation.evaluate(again, more=state.told <= last)
+                self._evaluation.evaluate(again, more=more)
                 for iteration in sorted({p.planned.iteration for p in again}):
                     self._stop_if_all_failed(iteration, self._trials_of(iteration))
             self._restore()
             if again:
-                final = state.told > last or state.finishing
-                self._write_told(state.told - 1, final=final)
-            self._search_by_iterations(first, last)
+                self._write_told(state.told - 1, final=not more or state.finishing)
+            self._search_by_iterations(first)
         self._evaluation.release()
-        self._try_recommended(last + 1)
+        self._try_recommended(first + self._settings.iterations)
         best = self._compare_finalists()
         self._after_search(TEST_SOURCE, best[: self._settings.tested])
         self._evaluation.retire_workers()
@@ -221,14 +222,50 @@ class Controller:
         told = {trial for trials in self._journal.state.tells for trial in trials}
         return [p for p in self._searched() if p.row is None and p.planned.trial in told]
 
-    def _search_by_iterations(self, first: int, last: int) -> None:
+    def _complete_earlier_ends(self) -> None:
+        """Evaluate what was left of the finalists and the final test before an extension."""
+        state = self._journal.state
+        left = [state.trials[name] for name in sorted(state.earlier_ends)]
+        for source in AFTER_SEARCH:
+            trials = [p for p in left if p.row is None and p.planned.source == source]
+            if trials:
+                self._evaluation.evaluate(trials, more=True)
+
+    def _iterations_to_come(self, first: int) -> list[int]:
+        """Return the numbers of the iterations that are not over, or not proposed yet.
+
+        No two have one number, and none has that of an earlier end. The trial of an earlier
+        recommendation is an iteration of its own if the searcher has not been told of it.
+
+        Args:
+            first: The first iteration after the initial batch.
+        """
+        state = self._journal.state
+        told = {trial for trials in state.tells for trial in trials}
+        end = {p.planned.trial for p in state.last_end}
+        untold = {
+            p.planned.iteration
+            for p in self._searched()
+            if p.planned.trial not in told and p.planned.trial not in end
+        }
+        proposed = {p.planned.iteration for p in self._proposed()}
+        new = self._next_number()
+        left = first + self._settings.iterations - len(proposed)
+        return [*sorted(untold), *range(new, new + left)]
+
+    def _next_number(self) -> int:
+        """Return the number of an iteration after all trials that were proposed."""
+        trials = self._journal.state.trials.values()
+        return 1 + max((p.planned.iteration for p in trials), default=-1)
+
+    def _search_by_iterations(self, first: int) -> None:
         """Propose a batch when all trials of the last one have ended.
 
         Args:
             first: The first iteration after the initial batch.
-            last: The last iteration.
         """
-        for iteration in range(self._journal.state.told, last + 1):
+        to_come = self._iterations_to_come(first)
+        for iteration in to_come:
             size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
             trials = self._trials_of(iteration)
             if not trials and (self._finishing() or self._sure_enough()):
@@ -237,7 +274,7 @@ class Controller:
             if not trials:
                 log.info("every allocation of the space has been tried")
                 break
-            more = iteration < last and not self._asked_to_finish
+            more = iteration != to_come[-1] and not self._asked_to_finish
             self._evaluation.evaluate(trials, more=more, further=more or self._scores_again)
             self._tell(iteration, trials)
             self._stop_if_all_failed(iteration, trials)
@@ -296,7 +333,7 @@ class Controller:
         planned: list[TrialProgress] = []
         while len(planned) < room:
             position = len(self._proposed())
-            iteration, left = self._iteration_at(position, first)
+            iteration, left = self._next_iteration(first)
             with self._evaluation.signs_meanwhile():
                 proposals = self._searcher.propose(min(room - len(planned), left))
             if not proposals:
@@ -309,7 +346,7 @@ class Controller:
     def _sure_enough(self) -> bool:
         """Return whether the search may end because its recommendation is good enough."""
         stop, found = self._settings.stop, self._journal.state.confidence
-        if any(self._trials_from(source) for source in (RECOMMENDED_SOURCE, *AFTER_SEARCH)):
+        if self._journal.state.last_end:
             return True  # it has ended already
         sure = stop is not None and found is not None and found.probability >= stop.confidence
         if sure:
@@ -317,12 +354,23 @@ class Controller:
             log.info("the search ends, sure enough: the recommended allocation is %s", found)
         return sure
 
-    def _iteration_at(self, position: int, first: int) -> tuple[int, int]:
-        """Return the iteration of a trial's position, and its trials from there on."""
+    def _next_iteration(self, first: int) -> tuple[int, int]:
+        """Return the iteration of the next trial, and how many trials it still gets.
+
+        An iteration that an earlier end of the search has cut off gets no more.
+        """
         size, initial = self._settings.batch_size, self._searcher.initial_batch
-        if position < initial:
-            return 0, initial - position
-        return first + (position - initial) // size, size - (position - initial) % size
+        searched = [p.planned.iteration for p in self._proposed()]
+        if len(searched) < initial:
+            return 0, initial - len(searched)
+        last = searched[-1] if searched else first - 1
+        state = self._journal.state
+        ends = (state.trials[name].planned.iteration for name in state.earlier_ends)
+        after = max(ends, default=-1)
+        left = size - searched.count(last)
+        if last >= max(first, after + 1) and left > 0:
+            return last, left
+        return max(last, first - 1, after) + 1, size
 
     def _known(self) -> set[str]:
         """Return the trials whose results the searcher has been told.
@@ -419,8 +467,11 @@ class Controller:
 
         The allocation that a finished run recommends has then been seen to work. If trials are
         scored on parts of the examples, it and its rivals are scored on common examples.
+
+        Args:
+            iteration: The number after the last iteration of a search that was not extended.
         """
-        if not self._trials_of(iteration):
+        if not self._trials_from(RECOMMENDED_SOURCE):
             if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
                 return  # an earlier controller found nothing left to try
             if self._finishing():
@@ -428,8 +479,9 @@ class Controller:
             proposals = self._last_proposals()
             if not proposals:
                 return
-            self._plan(iteration, proposals)
-        trials = self._trials_of(iteration)
+            self._plan(max(iteration, self._next_number()), proposals)
+        trials = self._trials_from(RECOMMENDED_SOURCE)
+        iteration = trials[0].planned.iteration
         again = bool(self._to_try_again())
         self._evaluation.evaluate(trials, more=False, further=self._scores_again)
         if iteration >= self._journal.state.told or again:
@@ -499,11 +551,9 @@ class Controller:
         They are planned first if they are not planned yet.
         """
         if not self._trials_from(source) and allocations:
-            every = self._journal.state.trials.values()
-            iteration = 1 + max(progress.planned.iteration for progress in every)
             ranked = enumerate(allocations, 1)
             self._plan(
-                iteration,
+                self._next_number(),
                 [Proposal(a, source, f"number {rank} so far") for rank, a in ranked],
                 what=source,
             )
@@ -518,8 +568,8 @@ class Controller:
         return [p for p in self._searched() if p.planned.source != RECOMMENDED_SOURCE]
 
     def _trials_from(self, source: str) -> list[TrialProgress]:
-        trials = self._journal.state.trials.values()
-        return [p for p in trials if p.planned.source == source]
+        """Return the trials of a source with which the search ends."""
+        return [p for p in self._journal.state.last_end if p.planned.source == source]
 
     def _ranked(self) -> list[Allocation]:
         """Return the searcher's recommendation, then the other scored ones, best first."""
@@ -628,15 +678,12 @@ class Controller:
         """
         told = before = self._journal.state.told
         known = self._known() | {p.planned.trial for p in trials}
-        searched = [p.planned.trial for p in self._proposed()]
-        # Iterations are over in their order.
-        position = 0
-        while position < len(searched):
-            iteration, size = self._iteration_at(position, first)
-            members = searched[position : position + size]
-            if len(members) < size or not known.issuperset(members):
+        # Iterations are over in their order. The last one may get further trials.
+        upcoming, _ = self._next_iteration(first)
+        for iteration, members in groupby(self._proposed(), lambda p: p.planned.iteration):
+            if iteration == upcoming or any(p.planned.trial not in known for p in members):
                 break
-            told, position = max(told, iteration + 1), position + size
+            told = max(told, iteration + 1)
         finishing = self._journal.state.finishing
         recommended = self._concluded() if finishing else self._searcher.best()
         # Between two iterations only a search that may stop needs it; it takes a second of CPU.

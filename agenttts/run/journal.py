@@ -24,6 +24,7 @@ from agenttts.files.json_lines import JsonLinesFile, read_json_lines
 from agenttts.run.rows import row_from_json
 from agenttts.space import Allocation
 from agenttts.tables.confidence import Confidence
+from agenttts.tables.schema import AFTER_SEARCH, RECOMMENDED_SOURCE
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ IN_SMALLER_JOB = "in a job with fewer GPUs than its largest model needs"
 PREEMPTED = "PREEMPTED"
 TIMEOUT = "TIMEOUT"
 PROFILE_EVENTS = ("profile_changed", "profile_written")
+EXTENSION_EVENTS = ("extended", "extension_written")
 # Reasons for which a job is lost without a failure.
 _NO_FAILURE = (NEVER_SUBMITTED, NOT_TAKEN, PREEMPTED, TIMEOUT, IN_SHARED_JOB, IN_SMALLER_JOB)
 
@@ -159,6 +161,23 @@ class ProfileChange:
     changes: dict[str, list[Any]]
 
 
+@dataclass(frozen=True)
+class Extension:
+    """A wider search that a run takes, with all that its files get.
+
+    Attributes:
+        sections: The changed sections of the run's spec.
+        record: The changed fields of the run's record, as JSON.
+        changes: For each changed key, its old and its new value.
+        trials: The number of the next trial, which is above those of all trials so far.
+    """
+
+    sections: dict[str, Any]
+    record: dict[str, Any]
+    changes: dict[str, list[Any]]
+    trials: int
+
+
 @dataclass
 class RunState:
     """The run's state according to the journal."""
@@ -196,6 +215,10 @@ class RunState:
     """Jobs that a failure ended on a known node."""
     profile_change: ProfileChange | None = None
     """A change of the profile that the run's files may not have yet, or not all of them."""
+    extension: Extension | None = None
+    """An extension that the run's files may not have yet, or not all of them."""
+    earlier_ends: set[str] = field(default_factory=set)
+    """The trials with which the search ended before it was extended."""
     unanswered_at: str | None = None
     """When a submission without an answer was last recorded as lost (ISO 8601)."""
 
@@ -257,6 +280,16 @@ class RunState:
         if recommended is not None:
             Allocation.from_records(recommended)
         self.recommended = recommended
+
+    @property
+    def last_end(self) -> list[TrialProgress]:
+        """The trials with which the search ends: recommendation, finalists, test."""
+        return [
+            progress
+            for name, progress in self.trials.items()
+            if progress.planned.source in (RECOMMENDED_SOURCE, *AFTER_SEARCH)
+            and name not in self.earlier_ends
+        ]
 
     def unfinished(self) -> list[TrialProgress]:
         """Return the trials that have not ended, in order."""
@@ -513,6 +546,25 @@ class _ProfileWritten:
 
 
 @dataclass(frozen=True)
+class _Extended(Extension):
+    def into(self, state: RunState) -> None:
+        """Make the run one that goes on, with another end to come."""
+        state.extension = self
+        state.finished = None
+        state.finishing = False
+        state.earlier_ends |= {p.planned.trial for p in state.last_end}
+
+
+@dataclass(frozen=True)
+class _ExtensionWritten:
+    trials: int
+    """That of the extension."""
+
+    def into(self, state: RunState) -> None:
+        state.extension = None
+
+
+@dataclass(frozen=True)
 class _Ended:
     outcome: str
 
@@ -545,6 +597,8 @@ _EVENTS: Mapping[str, type[_Event]] = {
     "rebuilt": _Rebuilt,
     "profile_changed": _ProfileChanged,
     "profile_written": _ProfileWritten,
+    "extended": _Extended,
+    "extension_written": _ExtensionWritten,
 }
 
 

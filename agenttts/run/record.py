@@ -105,6 +105,7 @@ class RunRecord(_Part):
         skip_bad: How many bad records of a data file were allowed.
         data: What was read of each file or hub split.
         examples: SHA-256 of each file of frozen examples, by its name.
+        extended_at: For each extension of the search, the number of the next trial.
         main_metric: The task's metric that is the score, ``STAGE.METRIC``; empty in records of
             older versions.
     """
@@ -125,6 +126,7 @@ class RunRecord(_Part):
     data: tuple[SourceReport, ...]
     examples: dict[str, str]
     main_metric: str = ""
+    extended_at: tuple[int, ...] = ()
 
     def tokens(self, run: str) -> tuple[str, ...]:
         """Return the prefixes of the batch tokens of the run's jobs, today's first.

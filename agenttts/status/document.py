@@ -205,6 +205,15 @@ class ResumedDocument(StatusDocument):
     profile: ProfileOutcomeDocument | None = None
 
 
+class ExtendedDocument(StatusDocument):
+    """The output of ``extend``: the state of the run, and what was changed before it.
+
+    ``extended`` has the old and the new value of each changed key of the spec.
+    """
+
+    extended: dict[str, list[Any]]
+
+
 class ListedRun(Document):
     """One run of ``list``.
 

@@ -173,7 +173,19 @@ def last_iteration(state: RunState) -> int | None:
     """Return the number of the last iteration of the search; None before the first."""
     after = (RECOMMENDED_SOURCE, *AFTER_SEARCH)
     planned = (t.planned for t in state.trials.values())
-    return max((p.iteration for p in planned if p.source not in after), default=None)
+    # Counted, because the ends before extensions of the search have numbers too.
+    searched = {p.iteration for p in planned if p.source not in after}
+    return len(searched) - 1 if searched else None
+
+
+def of_last_end(rows: Sequence[TrialRow], source: str) -> list[TrialRow]:
+    """Return the rows of a source after the last iteration of the search.
+
+    Those before it belong to the end of the search before an extension.
+    """
+    after = (RECOMMENDED_SOURCE, *AFTER_SEARCH)
+    last = max((row.iteration for row in rows if row.source not in after), default=0)
+    return [row for row in rows if row.source == source and row.iteration >= last]
 
 
 def best_of(rows: Sequence[TrialRow]) -> dict[str, Any] | None:
@@ -182,7 +194,7 @@ def best_of(rows: Sequence[TrialRow]) -> dict[str, Any] | None:
     It is one of the finalists if there are any, because scores on more examples are more reliable.
     """
     scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
-    finalists = [row for row in rows if row.score is not None and row.source == FINALIST_SOURCE]
+    finalists = [row for row in of_last_end(rows, FINALIST_SOURCE) if row.score is not None]
     best = max(
         finalists or scored,
         key=lambda row: (row.examples or 0, row.score, -row.budget),
@@ -215,8 +227,7 @@ def _results(state: RunState, rows: Sequence[TrialRow]) -> dict[str, Any]:
                 "score": row.score,
                 "allocation": row.allocation.to_records(),
             }
-            for row in rows
-            if row.source == TEST_SOURCE
+            for row in of_last_end(rows, TEST_SOURCE)
         ],
     }
 

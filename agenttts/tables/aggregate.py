@@ -17,6 +17,7 @@ from agenttts.tables.schema import (
     AFTER_SEARCH,
     FINALIST_SOURCE,
     NO_METRIC,
+    RECOMMENDED_SOURCE,
     TEST_SOURCE,
     TrialState,
     metric_names,
@@ -38,6 +39,11 @@ _USABLE = (
 )
 _SCORED_ON = pl.col("examples").filter(_USABLE).max()
 _ON_MOST = (pl.col("examples") == _SCORED_ON) | _SCORED_ON.is_null()
+# A search that was extended has ended before: iterations of the search follow that end.
+_PROPOSED = _SEARCHED & (pl.col("source") != RECOMMENDED_SOURCE)
+_OF_LAST_END = (
+    pl.col("iteration") >= pl.col("iteration").filter(_PROPOSED).max().over("run")
+).fill_null(True)
 _TOKENS = (pl.col("prompt_tokens") + pl.col("decode_tokens")).alias("tokens")
 
 
@@ -80,16 +86,19 @@ def scored(trials: pl.DataFrame) -> pl.DataFrame:
 def finalists(trials: pl.DataFrame) -> pl.DataFrame:
     """Return the trials of the best allocations on more examples, best first.
 
-    Trials that failed come last.
+    Trials that failed come last. Of a search that was extended, those of its last end count.
     """
-    return trials.filter(pl.col("source") == FINALIST_SOURCE).sort(
+    return trials.filter((pl.col("source") == FINALIST_SOURCE) & _OF_LAST_END).sort(
         -pl.col("score"), pl.col("budget"), *_BY_TRIAL, nulls_last=True
     )
 
 
 def held_out(trials: pl.DataFrame) -> pl.DataFrame:
-    """Return the trials of the final test in their order, the best allocation first."""
-    return trials.filter(pl.col("source") == TEST_SOURCE).sort(*_BY_TRIAL)
+    """Return the trials of the final test in their order, the best allocation first.
+
+    Of a search that was extended, those of its last end count.
+    """
+    return trials.filter((pl.col("source") == TEST_SOURCE) & _OF_LAST_END).sort(*_BY_TRIAL)
 
 
 def by_source(trials: pl.DataFrame) -> dict[str, int]:

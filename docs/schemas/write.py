@@ -7,10 +7,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from agenttts.launch.document import PlanDocument
+from agenttts.launch.document import CleanDocument, ExtensionPlanDocument, PlanDocument
 from agenttts.loop.compare_document import CompareDocument
 from agenttts.report.document import ReportDocument
 from agenttts.status.document import (
+    ExtendedDocument,
     LaunchedDocument,
     ListDocument,
     ResumedDocument,
@@ -20,7 +21,10 @@ from agenttts.tables.documents import Document
 
 FOLDER = Path(__file__).parent
 SCHEMAS: dict[str, type[Document]] = {
+    "clean": CleanDocument,
     "compare": CompareDocument,
+    "extend": ExtendedDocument,
+    "extend-plan": ExtensionPlanDocument,
     "launch": LaunchedDocument,
     "list": ListDocument,
     "plan": PlanDocument,

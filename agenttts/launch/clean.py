@@ -1,0 +1,217 @@
+"""Remove what a run that has ended no longer needs: ``clean``.
+
+What the report, ``status``, ``compare``, ``replay`` and a new journal read stays: the documents of
+the run, its table, and of each trial and job the files in `_KEPT`. Removing is safe to repeat,
+because no part depends on another one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agenttts.dispatch.attempts import ATTEMPTS
+from agenttts.dispatch.job_starts import JOB_STARTS
+from agenttts.errors import UserError
+from agenttts.launch.controller import controller_works
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import read_state
+from agenttts.run.starts import one_command, only_controller
+from agenttts.tables.stored_results import STORED_FILE
+from agenttts.trial.part import PART_FILE
+from agenttts.trial.phase import PHASE_FILE
+from agenttts.trial.result import EXAMPLES_FILE, FAULT_FILE, MARKER_FILE, RESULT_FILE
+from agenttts.trial.spec import SPEC_FILE
+from agenttts.trial.usage import USAGE
+
+# Of a trial or a job.
+_KEPT = {
+    SPEC_FILE,
+    RESULT_FILE,
+    MARKER_FILE,
+    EXAMPLES_FILE,
+    STORED_FILE,
+    PART_FILE,
+    PHASE_FILE,
+    FAULT_FILE,
+    ATTEMPTS,
+    JOB_STARTS,
+    USAGE,
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a run that may go.
+
+    Attributes:
+        name: What it is.
+        without: What cannot be done any more without it.
+        paths: Its files and directories.
+        files: Number of its files.
+        bytes: Their size.
+    """
+
+    name: str
+    without: str
+    paths: tuple[Path, ...]
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What may go of a run.
+
+    Attributes:
+        run: The run.
+        parts: The parts that have files.
+        kept: Parts that stay, and why, a sentence each.
+    """
+
+    run: RunDirectory
+    parts: tuple[Part, ...]
+    kept: tuple[str, ...]
+
+
+def planned_cleaning(run: RunDirectory) -> Cleaning:
+    """Return what may go of a run; nothing is removed.
+
+    Raises:
+        UserError: The run is not over, or its controller runs.
+        MissingRequirement: Only another host can tell whether its controller runs.
+    """
+    _check_over(run)
+    record = run.record()
+    kept: list[str] = []
+    parts = [
+        (
+            "samples",
+            "resume, extend and other runs draw these samples again",
+            _store(run, run.path / record.samples, "samples", kept),
+        ),
+        (
+            "compiled code",
+            "engines compile again at their next start",
+            _store(run, run.path / record.compile_cache, "compiled code", kept)
+            if record.compile_cache is not None
+            else [],
+        ),
+        (
+            "logs and batch files of jobs",
+            "logs has only the journal's reasons",
+            [*_inside(run.scheduler_logs), *run.agent.glob("*.log")],
+        ),
+        (
+            "parts of trials and jobs that no report reads",
+            "logs RUN TRIAL has no lines",
+            list(_parts_of_trials(run)),
+        ),
+    ]
+    measured = (Part(name, without, tuple(p), *_size(p)) for name, without, p in parts)
+    return Cleaning(run, tuple(part for part in measured if part.paths), tuple(kept))
+
+
+def clean(run: RunDirectory) -> Cleaning:
+    """Remove what `planned_cleaning` returns, and return it.
+
+    Raises:
+        UserError: As of `planned_cleaning`.
+        MissingRequirement: As of `planned_cleaning`.
+        OSError: A file cannot be removed.
+    """
+    with one_command(run, "clean"), only_controller(run):
+        cleaning = planned_cleaning(run)
+        for part in cleaning.parts:
+            for path in part.paths:
+                _remove(path)
+    return cleaning
+
+
+def _check_over(run: RunDirectory) -> None:
+    state = read_state(run.journal_file)
+    if controller_works(run) and state.finished != "done":
+        raise UserError(
+            f"{run.path}: the run goes on; wait until it is over, or 'agenttts-hpc cancel "
+            f"{run.path}' first"
+        )
+    if state.finished is None:
+        raise UserError(
+            f"{run.path}: the run is not over, and its jobs may run; 'agenttts-hpc resume "
+            f"{run.path}' goes on with it, 'agenttts-hpc cancel {run.path}' ends it"
+        )
+
+
+def _store(run: RunDirectory, folder: Path, what: str, kept: list[str]) -> list[Path]:
+    """Return the contents of a folder of the run's own; ``kept`` takes why it stays."""
+    if folder.is_symlink() or not folder.resolve().is_relative_to(run.path.resolve()):
+        kept.append(f"{what} in {folder} stay: they are not in the run's directory")
+        return []
+    if users := _users(run, folder):
+        kept.append(f"{what} in {folder} stay: {', '.join(users)} use them too")
+        return []
+    return _inside(folder)
+
+
+def _users(run: RunDirectory, folder: Path) -> list[str]:
+    """Return the other runs in the results directory that use a folder of this one."""
+    found = []
+    for path in sorted(run.path.parent.glob("*/spec.yaml")):
+        other = RunDirectory(path.parent)
+        if other.path == run.path:
+            continue
+        with suppress(UserError):  # a run that cannot be read uses no samples
+            record = other.record()
+            used = [record.samples, *([record.compile_cache] if record.compile_cache else [])]
+            if any((other.path / place).resolve() == folder.resolve() for place in used):
+                found.append(other.name)
+    return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    return sorted(folder.iterdir())
+
+
+def _parts_of_trials(run: RunDirectory) -> Iterator[Path]:
+    """Return what trials and jobs have left that no report reads.
+
+    What a new journal has set aside is among it.
+    """
+    state = read_state(run.journal_file)
+    unfinished = {progress.planned.trial for progress in state.unfinished()}
+    for place in (*_inside(run.path / "trials"), *_inside(run.workers)):
+        if place.name.startswith("."):
+            yield place
+        elif place.name not in unfinished:
+            yield from (path for path in _inside(place) if path.name not in _KEPT)
+
+
+def _size(paths: Sequence[Path]) -> tuple[int, int]:
+    """Return the number of files in paths, and their bytes; links are not followed."""
+    files = [file for path in paths for file in _files(path)]
+    sizes = 0
+    for file in files:
+        with suppress(OSError):  # removed in the meantime
+            sizes += file.lstat().st_size
+    return len(files), sizes
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_symlink() or not path.is_dir():
+        yield path
+        return
+    for folder, _, names in os.walk(path):
+        yield from (Path(folder, name) for name in names)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path)

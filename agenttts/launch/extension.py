@@ -1,0 +1,256 @@
+"""Widen the search of a run that exists: ``extend``.
+
+Only what widens the search may change (`_WIDENS`). Finished trials and stored samples therefore
+stay valid, and every tried allocation stays in the search space.
+
+Two files of a run follow from these keys: ``run.json`` (the forecast) and ``spec.yaml``. A request
+to end the search early is withdrawn. The event `extended` is in the journal before any of that, and
+has all that the files get. If the writer is killed, the next command on the run writes them again.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import yaml
+
+from agenttts import search
+from agenttts.errors import KeyPath, UserError
+from agenttts.files.atomic import atomic_write_text
+from agenttts.launch.controller import controller_works, stop_controllers
+from agenttts.launch.differences import Differences, differences
+from agenttts.launch.expected_cost import expected_cost
+from agenttts.launch.plan import Plan, plan_of_run
+from agenttts.run.directory import Run, RunDirectory
+from agenttts.run.journal import Extension, Journal, read_state
+from agenttts.run.record import RunRecord, write_record
+from agenttts.run.starts import ControllerHandle, read_handle, write_handle
+from agenttts.search import fidelity_for
+from agenttts.spec import JobSpec, load_spec
+from agenttts.tables.schema import AFTER_SEARCH
+
+
+def _more(old: Any, new: Any) -> bool:
+    return new > old  # type: ignore[no-any-return]
+
+
+def _more_or_all(old: Any, new: Any) -> bool:
+    return old is not None and (new is None or new > old)
+
+
+def _less_or_never(old: Any, new: Any) -> bool:
+    return old is not None and (new is None or new < old)
+
+
+_WIDENS: Mapping[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "search.iterations": (_more, "more of them"),
+    "search.budget": (_more, "a higher one"),
+    "search.examples.most": (_more_or_all, "more of them, or null for all"),
+    "search.stop.within": (_less_or_never, "a lower share, or search.stop=null"),
+    "search.stop.confidence": (_more_or_all, "a higher one, or search.stop=null"),
+    "search.finalists.top": (_more_or_all, "more of them"),
+    "search.test_split.top": (_more_or_all, "more of them"),
+}
+"""For each key that may change: whether two values are wider, and what is."""
+
+_SAMPLES = "further counts, with all that it has"
+
+_INSTEAD = {
+    "name": "a run keeps its name",
+    "cluster": "'agenttts-hpc resume {run} --cluster {value}' gives it another profile",
+    "task": (
+        "scores on other examples cannot be compared with those that the run has; launch the spec "
+        "under another --name, with '--set samples={samples}' to draw no sample twice"
+    ),
+    "models": (
+        "the run's trials are of its models; launch the spec under another --name, with "
+        "'--set samples={samples}' to draw no sample twice"
+    ),
+}
+"""What to do about keys that stay, by the first of their names."""
+
+
+@dataclass(frozen=True)
+class ExtensionPlan:
+    """An extension that has passed all checks, not written yet.
+
+    Attributes:
+        plan: The plan of the extended run.
+        extension: What the run's files get.
+        searched: Number of the trials of the search so far.
+    """
+
+    plan: Plan
+    extension: Extension
+    searched: int
+
+
+@dataclass(frozen=True)
+class ExtensionOutcome:
+    """What an extension has changed.
+
+    Attributes:
+        changes: For each key that differs, the run's value and the given one.
+    """
+
+    changes: Differences = field(default_factory=dict)
+
+
+def planned_extension(run: Run, settings: Sequence[str], *, dry_run: bool = False) -> ExtensionPlan:
+    """Return what a run's files get from a wider search, after all checks of a launch.
+
+    Nothing is written.
+
+    Args:
+        run: The run.
+        settings: The keys and values, as of ``--set``.
+        dry_run: As of `agenttts.launch.plan.make_plan`.
+
+    Raises:
+        UserError: A setting is not valid, does not widen the search, or its search space is empty.
+        MissingRequirement: Something is missing here.
+    """
+    directory = run.directory
+    spec = load_spec(directory.spec_file, settings)
+    old, new = run.spec.model_dump(mode="json"), spec.model_dump(mode="json")
+    changes = differences(old, new)
+    with spec.located():
+        _check_widens(run, spec, changes)
+    plan = plan_of_run(replace(run, spec=spec), spec.cluster, run.profile, dry_run=dry_run)
+    with spec.located():
+        search.create_for(spec)
+        fidelity_for(spec, len(plan.examples.searched))
+    after = run.record.model_copy(update={"forecast": expected_cost(plan)})
+    known = read_state(directory.journal_file).trials
+    number = 1 + max((int(trial.lstrip("t")) for trial in known), default=-1)
+    changed = {key.partition(".")[0] for key in changes}
+    return ExtensionPlan(
+        plan,
+        Extension(
+            sections={section: new[section] for section in sorted(changed)},
+            record={
+                "forecast": after.model_dump(mode="json")["forecast"],
+                "extended_at": [*run.record.extended_at, number],
+            },
+            changes=changes,
+            trials=number,
+        ),
+        sum(p.planned.source not in AFTER_SEARCH for p in known.values()),
+    )
+
+
+def widening_settings(run: RunDirectory, spec: JobSpec, changes: Differences) -> list[str] | None:
+    """Return the settings of ``extend`` that make a run's spec another one.
+
+    None: it differs in more than what widens the search.
+    """
+    try:
+        _check_widens(run.read(), spec, changes)
+    except UserError:
+        return None
+    return [f"{key}={json.dumps(new)}" for key, (_, new) in changes.items()]
+
+
+def _check_widens(run: Run, spec: JobSpec, changes: Differences) -> None:
+    """Check that every change widens the search.
+
+    Raises:
+        UserError: One does not; the message says what is valid for its key, or which keys may
+            change.
+    """
+    for key, (old, new) in changes.items():
+        path = tuple(key.split("."))
+        if path[0] == "stages" and path[2:3] == ("samples",):
+            before, after = run.spec.stages[path[1]], spec.stages[path[1]]
+            if not set(before.sample_counts) <= set(after.sample_counts):
+                raise UserError(
+                    f"the run's search has {json.dumps(before.model_dump()['samples'])}, and its "
+                    f"trials stay in it; valid for extend: {_SAMPLES}",
+                    at=path[:3],
+                )
+            continue
+        if key not in _WIDENS:
+            raise UserError(_stays(run, path, new), at=path)
+        widens, valid = _WIDENS[key]
+        if not widens(old, new):
+            given = "not set" if old is None else json.dumps(old)
+            raise UserError(
+                f"{json.dumps(new)} does not widen the search, which has {given}; "
+                + (f"valid for extend: {valid}" if old is not None else _what_may()),
+                at=path,
+            )
+
+
+def _stays(run: Run, path: KeyPath, value: Any) -> str:
+    instead = _INSTEAD.get(str(path[0]))
+    said = "a run that exists keeps it"
+    if instead is not None:
+        said += ": " + instead.format(run=run.directory.path, value=value, samples=run.samples)
+    return f"{said}; {_what_may()}"
+
+
+def _what_may() -> str:
+    keys = ", ".join([*_WIDENS, "stages.STAGE.samples"])
+    return f"what extend may change: {keys}"
+
+
+def record_extension(run: RunDirectory, extension: Extension) -> None:
+    """Record an extension of a run, and write its files.
+
+    For callers within `one_command` and `only_controller`.
+    """
+    journal = Journal(run.journal_file)
+    try:
+        journal.append("extended", **asdict(extension))
+        _write_files(run, extension)
+        journal.append("extension_written", trials=extension.trials)
+    finally:
+        journal.close()
+
+
+def complete_extension(run: RunDirectory) -> None:
+    """Write the files of an extension at which another command was killed.
+
+    For callers within `one_command`, while no controller runs.
+    """
+    extension = read_state(run.journal_file).extension
+    if extension is None:
+        return
+    _write_files(run, extension)
+    journal = Journal(run.journal_file)
+    try:
+        journal.append("extension_written", trials=extension.trials)
+    finally:
+        journal.close()
+
+
+def _write_files(run: RunDirectory, extension: Extension) -> None:
+    """Write what an extension gives to the files; the same again does no harm."""
+    record: Mapping[str, Any] = run.record().model_dump(mode="json") | extension.record
+    write_record(run.record_file, RunRecord.model_validate_json(json.dumps(record)))
+    document = run.spec().model_dump(mode="json") | extension.sections
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    atomic_write_text(run.spec_file, text)
+    run.finish_file.unlink(missing_ok=True)
+
+
+def release_controller(run: RunDirectory) -> None:
+    """End the run's controller if it runs; its jobs go on, for the next one.
+
+    For callers within `one_command`.
+
+    Raises:
+        MissingRequirement: It is on another host.
+        RunFailed: It does not end.
+    """
+    handle: ControllerHandle | None = read_handle(run)
+    if handle is None or not controller_works(run):
+        return
+    # A controller ends when the file names another start than its own.
+    handle = read_handle(run) or handle
+    write_handle(run, replace(handle, start=secrets.token_hex(4)))
+    stop_controllers(run, on_record=True)

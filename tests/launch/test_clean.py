@@ -1,0 +1,169 @@
+"""``clean``: what a run that is over no longer needs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import read_state
+from tests.support import command_line
+from tests.support.runs import attempts, outcome, table
+from tests.support.scripted import small_spec
+
+SMALL = {
+    "search__iterations": 2,
+    "search__batch_size": 2,
+    "task__examples": 2,
+    "search__method": "genetic",
+    "search__test_split": {"examples": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """The results directory of two runs that are over."""
+    folder = tmp_path_factory.mktemp("made")
+    for name, seed in (("small", 1), ("other", 2)):
+        spec = small_spec(folder, name, **SMALL, search__seed=seed)
+        done = command_line.call("launch", spec, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder / "results"
+
+
+@pytest.fixture
+def run(made, tmp_path) -> Path:
+    """One of two runs that are over, both copies."""
+    shutil.copytree(made, tmp_path / "results")
+    run = tmp_path / "results" / "small"
+    (run / "slurm" / "trials").mkdir(exist_ok=True)
+    (run / "slurm" / "trials" / "7_0_log.err").write_text("a line\n")
+    (run / "trials" / "t0000" / "log.txt").write_text("a line\n")
+    (run / "trials" / ".t0009.damaged-abc").mkdir()
+    (run / "trials" / ".t0009.damaged-abc" / "log.txt").write_text("a line\n")
+    return run
+
+
+def contents(run: Path) -> dict[Path, bytes]:
+    return {p.relative_to(run): p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+def documents(cli, tmp_path: Path) -> list[object]:
+    """What the commands that read runs say, without what depends on the moment."""
+    said: list[object] = []
+    for command in (
+        ("status", "small", "--json"),
+        ("report", "small", "--format", "json"),
+        ("compare", "small", "other", "--json"),
+        ("list", "--json"),
+    ):
+        done = cli(*command)
+        assert done.returncode == 0, done.stderr
+        said.append(json.loads(done.stdout))
+    page = tmp_path / "page.html"
+    assert cli("report", "small", "--format", "html", "--out", page).returncode == 0
+    said.append(page.read_text().count("t0000"))
+    report = tmp_path / "report.csv"
+    assert cli("report", "small", "--format", "csv", "--out", report).returncode == 0
+    spec, trace = tmp_path / "results" / "small" / "spec.yaml", tmp_path / "trace.csv"
+    replayed = cli(
+        "replay", report, "--space", spec, "--searcher", "random", "--trials", 3, "--out", trace
+    )
+    assert replayed.returncode == 0, replayed.stderr
+    said.append(pl.read_csv(trace).height)
+    return said
+
+
+def test_reports_compare_and_replay_work_as_before(run, cli, tmp_path):
+    before, files = documents(cli, tmp_path), contents(run)
+    shown = cli("clean", "small", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert contents(run) == files, "only shown"
+    document = json.loads(shown.stdout)
+    done = cli("clean", "small", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == document | {"removed": True}
+    [cleaned] = document["runs"]
+    gone = files.keys() - contents(run).keys()
+    assert cleaned["bytes"] == sum(len(files[path]) for path in gone) > 0
+    assert sum(part["files"] for part in cleaned["parts"]) == len(gone)
+    assert Path("slurm/trials/7_0_log.err") in gone
+    assert Path("trials/t0000/log.txt") in gone
+    assert any(path.parts[0] == "samples" for path in gone)
+    assert not any(path.parts[0] == "samples" for path in contents(run))
+    assert not (run / "trials" / ".t0009.damaged-abc").exists()
+    assert documents(cli, tmp_path) == before
+    again = cli("clean", "small", "--yes")
+    assert (again.returncode, "nothing to remove" in again.stdout) == (0, True)
+
+
+def test_what_cannot_be_done_any_more_is_said(run, cli):
+    done = cli("clean", "small", "other")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "resume, extend and other runs draw these samples again" in said
+    assert "logs has only the journal's reasons" in said
+    assert "nothing was removed; --yes removes it" in said
+    assert "would go" in said
+    assert cli("logs", "small").returncode == 0
+
+
+def test_a_cleaned_run_is_extended_and_gets_a_new_journal(run, cli):
+    before = outcome(run)
+    assert cli("clean", "small", "--yes").returncode == 0
+    (run / "journal.jsonl").unlink()
+    done = cli("resume", "small", "--from-tables", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert outcome(run) == before
+    done = cli("extend", "small", "--set", "search.iterations=3", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert outcome(run)[: len(before)] == before
+    assert len(table(run)) > len(before)
+    assert all(len(attempts(run, trial)) == 1 for trial in table(run)["trial"])
+
+
+@pytest.mark.parametrize("place", ["another run", "a link", "elsewhere"])
+def test_samples_that_others_may_use_stay(run, cli, tmp_path, place):
+    record = json.loads((run / "run.json").read_text())
+    if place == "another run":
+        other = tmp_path / "results" / "other" / "run.json"
+        sharing = json.loads(other.read_text()) | {"samples": str(run / "samples")}
+        other.write_text(json.dumps(sharing))
+    elif place == "a link":
+        (run / "samples").rename(tmp_path / "store")
+        (run / "samples").symlink_to(tmp_path / "store")
+    else:
+        (run / "samples").rename(tmp_path / "store")
+        (run / "run.json").write_text(json.dumps(record | {"samples": str(tmp_path / "store")}))
+    store = run / "samples" if place == "another run" else tmp_path / "store"
+    kept = contents(store)
+    done = cli("clean", "small", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "samples in" in done.stdout
+    assert "stay" in done.stdout
+    assert contents(store) == kept != {}
+
+
+def test_a_run_that_is_not_over_is_refused(unstarted_run, cli):
+    run = unstarted_run()
+    before = contents(run.path)
+    done = cli("clean", "small", "--yes")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "the run is not over" in done.stderr
+    assert "agenttts-hpc cancel" in done.stderr
+    assert contents(run.path) == before
+
+
+def test_one_run_that_cannot_be_cleaned_leaves_all_as_they_are(run, cli):
+    journal = run.parent / "other" / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in lines if '"ended"' not in line))
+    assert read_state(RunDirectory(run.parent / "other").journal_file).finished is None
+    before = contents(run)
+    done = cli("clean", "small", "other", "--yes")
+    assert done.returncode == 2
+    assert contents(run) == before

@@ -1,0 +1,302 @@
+"""``extend``: widen the search of a run that is over, stopped or running, and go on with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agenttts.launch import extension
+from agenttts.loop.loop import Controller
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import read_state
+from agenttts.run.starts import RunCancelled
+from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, RECOMMENDED_SOURCE, TEST_SOURCE
+from tests.support import command_line
+from tests.support.runs import attempts, journal_events, outcome, table
+from tests.support.scripted import small_spec
+from tests.support.waiting import until
+
+SMALL = {
+    "search__iterations": 1,
+    "search__batch_size": 2,
+    "task__examples": 2,
+    "search__method": "genetic",
+    "search__stored": False,
+}
+AFTER = {
+    "search__finalists": {"examples": 4, "top": 2},
+    "search__test_split": {"examples": 3},
+}
+MORE = ("--set", "search.iterations=2")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no handler of errors sees it."""
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return tmp_path / "results" / "small"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """The directory of a run that is over, with finalists and a final test."""
+    folder = tmp_path_factory.mktemp("made")
+    done = command_line.call("launch", small_spec(folder, **SMALL, **AFTER), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "results" / "small"
+
+
+@pytest.fixture
+def finished(made, run) -> Path:
+    """A copy of `made`."""
+    shutil.copytree(made, run)
+    return run
+
+
+def names(run: Path, *sources: str) -> list[str]:
+    rows = table(run)
+    return rows.filter(rows["source"].is_in(sources))["trial"].to_list()
+
+
+def searched(run: Path) -> list[int]:
+    """The iteration of each trial that the search has proposed."""
+    rows = table(run)
+    ends = [*AFTER_SEARCH, RECOMMENDED_SOURCE]
+    return rows.filter(~rows["source"].is_in(ends))["iteration"].to_list()
+
+
+@pytest.mark.parametrize(("asynchronous", "method"), [(False, "agenttts"), (True, "genetic")])
+def test_a_finished_run_goes_on_and_ends_anew(cli, scripted_spec, run, asynchronous, method):
+    spec = scripted_spec(
+        **SMALL | AFTER | {"search__method": method}, search__asynchronous=asynchronous
+    )
+    assert cli("launch", spec).returncode == 0
+    before, rows = outcome(run), searched(run)
+    ends = set(names(run, *AFTER_SEARCH))
+    markers = {p: p.read_bytes() for p in run.glob("trials/*/COMPLETED.json")}
+    done = cli("extend", "small", *MORE, "--wait")
+    assert done.returncode == 0, done.stderr
+    assert "search.iterations: 1 -> 2\n" in done.stdout
+    [event] = journal_events(run, "extended")
+    assert event["changes"] == {"search.iterations": [1, 2]}
+    assert outcome(run)[: len(before)] == before
+    assert {path: path.read_bytes() for path in markers} == markers
+    assert all(len(attempts(run, path.parent.name)) == 1 for path in markers), "ran again"
+    assert len(searched(run)) == len(rows) + 2
+    new = set(names(run, *AFTER_SEARCH)) - ends
+    assert len(new) == len(ends) == 3, "the end is made anew"
+    state = read_state(run / "journal.jsonl")
+    assert (state.finished, state.extension) == ("done", None)
+    assert {p.planned.trial for p in state.last_end} >= new
+    numbers = table(run).group_by("iteration").agg("source")
+    for sources in numbers["source"].to_list():
+        assert len(set(sources) & {*AFTER_SEARCH, RECOMMENDED_SOURCE}) in (0, len(set(sources)))
+    status = json.loads(cli("status", "small", "--json").stdout)
+    assert (status["iteration"], status["iterations"]) == (len(set(searched(run))) - 1, 2)
+    assert {t["trial"] for t in status["test"]} == set(names(run, TEST_SOURCE)) & new
+    report = json.loads(cli("report", "small", "--format", "json").stdout)["runs"][0]
+    assert {t["trial"] for t in report["finalists"]} == set(names(run, FINALIST_SOURCE)) & new
+
+    content = (run / "journal.jsonl").read_bytes()
+    done = cli("extend", "small", *MORE)
+    assert (done.returncode, "nothing changes" in done.stdout) == (0, True)
+    assert (run / "journal.jsonl").read_bytes() == content
+
+
+def test_an_extended_search_goes_on_as_one_of_that_length(cli, scripted_spec, tmp_path):
+    """The same archive: what it proposes is what a longer search would have proposed."""
+    assert cli("launch", scripted_spec(**SMALL)).returncode == 0
+    assert cli("extend", "small", *MORE, "--wait").returncode == 0
+    longer = scripted_spec("longer", **{**SMALL, "search__iterations": 2})
+    assert cli("launch", longer).returncode == 0
+    allocations = [
+        table(tmp_path / "results" / name)["allocation"].to_list() for name in ("small", "longer")
+    ]
+    assert allocations[0] == allocations[1]
+
+
+@pytest.mark.parametrize("where", ["_write_told", "_compare_finalists"])
+def test_a_stopped_run_goes_on(cli, scripted_spec, run, monkeypatch, where):
+    """Stopped in the search, and after its finalists."""
+    original = getattr(Controller, where)
+
+    def stops(self: Controller, *args: object, **options: object) -> None:
+        original(self, *args, **options)
+        monkeypatch.setattr(Controller, where, original)
+        raise RunCancelled("stopped")
+
+    monkeypatch.setattr(Controller, where, stops)
+    cli("launch", scripted_spec(**SMALL, **AFTER))
+    before = len(names(run, FINALIST_SOURCE))
+    assert read_state(run / "journal.jsonl").finished == "cancelled"
+    done = cli("extend", "small", *MORE, "--wait")
+    assert done.returncode == 0, done.stderr
+    assert len(set(searched(run))) == 2
+    assert len(names(run, FINALIST_SOURCE)) == before + 2
+    assert set(table(run)["state"]) == {"COMPLETED"}
+
+
+def test_a_search_that_was_ended_early_goes_on(cli, scripted_spec, run, monkeypatch):
+    original = Controller._write_told
+
+    def ends(self: Controller, *args: object, **options: object) -> None:
+        original(self, *args, **options)  # type: ignore[arg-type]
+        (run / "finish.json").write_text("{}")
+        monkeypatch.setattr(Controller, "_write_told", original)
+
+    monkeypatch.setattr(Controller, "_write_told", ends)
+    spec = scripted_spec(**SMALL | AFTER | {"search__iterations": 3})
+    assert cli("launch", spec).returncode == 0
+    assert set(searched(run)) == {0}
+    done = cli("extend", "small", "--set", "search.iterations=4", "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["extended"] == {"search.iterations": [3, 4]}
+    assert (said["finishing"], said["iteration"]) == (False, 3)
+    assert not (run / "finish.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("step", "command"),
+    [*((step, "resume") for step in range(4)), (0, "extend"), (2, "extend"), (3, "finish")],
+)
+def test_an_extension_that_was_killed_is_completed_by_the_next_command(
+    finished, cli, monkeypatch, step, command
+):
+    """Killed before the event, before each of the two files, and before it is closed."""
+    steps = []
+
+    def dying(function):
+        def call(*arguments, **more):
+            if len(steps) == step:
+                raise Killed
+            steps.append(function.__name__)
+            return function(*arguments, **more)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("write_record", "atomic_write_text"):
+            patched.setattr(extension, name, dying(getattr(extension, name)))
+        patched.setattr(extension.Journal, "append", dying(extension.Journal.append))
+        with pytest.raises(Killed):
+            cli("extend", "small", *MORE)
+    assert steps == ["append", "write_record", "atomic_write_text"][:step]
+    done = cli(command, "small", *(MORE if command == "extend" else ()), "--wait")
+    assert done.returncode == 0, done.stderr
+    taken = bool(step) or command == "extend"
+    assert yaml.safe_load((finished / "spec.yaml").read_text())["search"]["iterations"] == 1 + taken
+    assert len(journal_events(finished, "extended")) == taken
+    assert len(journal_events(finished, "extension_written")) == taken
+    state = read_state(finished / "journal.jsonl")
+    assert (state.finished, state.extension) == ("done", None)
+    assert len(set(searched(finished))) == (2 if taken and command != "finish" else 1)
+    assert len(RunDirectory(finished).record().extended_at) == taken
+
+
+@pytest.mark.parametrize("lost", ["the last line", "all lines"])
+def test_a_new_journal_keeps_the_extension(finished, cli, lost):
+    assert cli("extend", "small", *MORE, "--wait").returncode == 0
+    before = outcome(finished)
+    state = read_state(finished / "journal.jsonl")
+    journal = finished / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    if lost == "all lines":
+        journal.unlink()
+    else:
+        journal.write_bytes(b"".join([*lines[:-1], b"\xff\n"]))
+    done = cli("resume", "small", "--from-tables", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert outcome(finished) == before
+    again = read_state(journal)
+    assert again.earlier_ends == state.earlier_ends
+    assert (again.finished, again.extension) == ("done", None)
+    assert cli("extend", "small", "--set", "search.iterations=3", "--wait").returncode == 0
+    assert len(set(searched(finished))) == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("search.iterations=0", "search.iterations: 0 does not widen the search, which has 1"),
+        ("search.budget=1", "search.budget: 1.0 does not widen the search, which has 80.0"),
+        ("search.budgett=100", "did you mean 'budget'?"),
+        ("search.seed=5", "search.seed: a run that exists keeps it; what extend may change"),
+        ("task.examples=8", "launch the spec under another --name, with '--set samples="),
+        ("models.weak.params=1e9", "models.weak.params: a run that exists keeps it"),
+        ("cluster=local", "--cluster local' gives it another profile"),
+        ("stages.answer.samples=[2, 80]", "stages.answer.samples: the run's search has [1, 40]"),
+        ("search.stop={confidence: 0.9}", "which has not set"),
+        ("search.examples=2", "a run that exists keeps it"),
+    ],
+)
+def test_what_does_not_widen_the_search_is_refused(unstarted_run, cli, setting, problem):
+    run = unstarted_run(**SMALL).path
+    before = {p: p.read_bytes() for p in run.iterdir() if p.is_file()}
+    done = cli("extend", "small", "--set", setting)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert problem in done.stderr
+    assert {p: p.read_bytes() for p in run.iterdir() if p.is_file()} == before
+    assert cli("extend", "small").returncode == 2
+
+
+def test_wider_limits_are_taken(finished, cli):
+    done = cli(
+        "extend", "small", "--set", "search.budget=160", "--set", "stages.answer.samples=[1, 80]",
+        "--set", "search.iterations=3", "--set", "search.test_split.top=2", "--wait", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["extended"]) == {
+        "search.budget", "search.iterations", "search.test_split.top", "stages.answer.samples",
+    }  # fmt: skip
+    assert table(finished)["budget"].max() > 80
+    assert len(json.loads(done.stdout)["test"]) == 2
+
+
+def test_a_dry_run_changes_nothing(finished, cli):
+    before = {p: p.read_bytes() for p in finished.iterdir() if p.is_file()}
+    done = cli("extend", "small", *MORE, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["changes"] == {"search.iterations": [1, 2]}
+    assert said["search"]["iterations"] == 2
+    assert said["trials"] == len(table(finished)) - len(names(finished, *AFTER_SEARCH))
+    done = cli("extend", "small", *MORE, "--dry-run")
+    assert "search.iterations: 1 -> 2" in done.stdout
+    assert {p: p.read_bytes() for p in finished.iterdir() if p.is_file()} == before
+
+
+def test_launch_of_a_wider_spec_names_the_command(finished, cli, scripted_spec):
+    wider = scripted_spec(**{**SMALL, **AFTER, "search__iterations": 2})
+    done = cli("launch", wider)
+    assert done.returncode == 2
+    assert "'agenttts-hpc extend small --set search.iterations=2'" in done.stderr
+    assert cli("extend", "small", *MORE, "--wait").returncode == 0
+    assert cli("launch", wider).returncode == 0, "the spec is the run's own now"
+
+
+@pytest.mark.processes
+def test_a_running_run_takes_it_and_its_jobs_go_on(cli, scripted_spec, run):
+    slow = {"seconds_per_sample": 0.02}
+    spec = scripted_spec(
+        **SMALL | {"search__batch_size": 1},
+        cluster="local",
+        models__weak__options=slow,
+        models__strong__options=slow,
+    )
+    assert cli("launch", spec).returncode == 0
+    until(lambda: (run / "journal.jsonl").exists() and journal_events(run, "submitted"))
+    done = cli("extend", "small", *MORE)
+    assert done.returncode == 0, done.stderr
+    until(lambda: read_state(run / "journal.jsonl").finished)
+    assert read_state(run / "journal.jsonl").finished == "done"
+    assert len(journal_events(run, "started")) == 2
+    assert len(set(searched(run))) == 2
+    assert set(table(run)["state"]) == {"COMPLETED"}
+    assert all(len(attempts(run, trial)) == 1 for trial in table(run)["trial"])
