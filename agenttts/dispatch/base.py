@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -169,7 +170,7 @@ class Scheduler(ABC):
     raised it may have started jobs. `SubmitLimitReached`: fewer jobs may be accepted. Any other
     `MissingRequirement` is a refusal: nothing was submitted. `UserError`: the profile or the
     folder cannot be used. The methods that describe (`relabel`, `reaches`, `host_of`, `describe`,
-    `last_log_line`, `checks`, `test_request`) do not raise.
+    `when_it_starts`, `last_log_line`, `checks`, `test_request`) do not raise.
     """
 
     name: ClassVar[str]
@@ -257,6 +258,15 @@ class Scheduler(ABC):
             token: The beginning of all batch tokens of the run.
             known: The ids of the jobs that the run knows.
         """
+
+    @classmethod
+    def one_look(cls) -> AbstractContextManager[None]:
+        """Return a context in which the queue is asked only once.
+
+        That holds for all schedulers of this class in this thread. It is for questions that belong
+        together and that nothing follows from.
+        """
+        return nullcontext()
 
     @abstractmethod
     def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
@@ -357,6 +367,13 @@ class Scheduler(ABC):
     @abstractmethod
     def describe(self, service: Service) -> str:
         """Return what the service is and how to find it, for the user."""
+
+    def when_it_starts(self, service: Service) -> str:
+        """Return the command that shows when a pending service may start.
+
+        It is '' without a queue.
+        """
+        return ""
 
     def last_log_line(self, job_id: str) -> str:
         """Return the last line of a job's standard error; '' if there is none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from agenttts.dispatch.slurm.queue import (
     job_states,
     keep_off,
     lives,
+    one_squeue_call,
     rows_with_comment,
     run_slurm,
     set_name_and_comment,
@@ -119,6 +121,10 @@ class SlurmScheduler(Scheduler):
             if job not in known and lives(row)
         }
 
+    @classmethod
+    def one_look(cls) -> AbstractContextManager[None]:
+        return one_squeue_call()
+
     def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
         rows = job_rows(job_ids)
         waiting = [job for job, row in rows.items() if row is not None and row.state == "PENDING"]
@@ -158,6 +164,9 @@ class SlurmScheduler(Scheduler):
 
     def describe(self, service: Service) -> str:
         return f"Slurm job {service.job_id} (squeue --me)"
+
+    def when_it_starts(self, service: Service) -> str:
+        return f"squeue --start -j {service.job_id}" if service.job_id else ""
 
     def last_log_line(self, job_id: str) -> str:
         return self._services.last_log_line(job_id)
