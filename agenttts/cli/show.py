@@ -18,7 +18,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from agenttts.cli.status_texts import choices_text, controller_text, status_line
+from agenttts.cli.status_texts import (
+    choices_text,
+    controller_text,
+    status_line,
+    where_to_look,
+)
 from agenttts.tables.confidence import Confidence
 
 if TYPE_CHECKING:
@@ -378,6 +383,7 @@ def _status_view(document: dict[str, Any]) -> Group:
     parts: list[Any] = [head, Text(status_line(document))]
     if document["controller"]["queue"]:
         parts.append(Text(f"the queue cannot be read: {document['controller']['queue']}"))
+    parts += [Text(line) for line in where_to_look(document)]
     untried = "" if document["recommended_tried"] else "not tried yet; "
     if document["recommended"]:
         parts.append(

@@ -48,6 +48,21 @@ def controller_text(controller: dict[str, Any]) -> str:
     return f"{job}{host}{word}{cancelled}{reason}"
 
 
+def where_to_look(document: dict[str, Any]) -> list[str]:
+    """Return where to look when a controller is dead or waits, and what continues the run."""
+    controller, run = document["controller"], document["path"]
+    if document["outcome"] is not None or controller["alive"] is None:
+        return []
+    log = f"its log is {controller['log']}" if controller["log"] else "it has not written a log"
+    if not controller["alive"]:
+        read = f"; 'agenttts-hpc logs {run}' shows what matters of it" if controller["log"] else ""
+        return [f"{log}{read}", f"'agenttts-hpc resume {run}' continues the run"]
+    if controller["state"] != "PENDING":
+        return []
+    when = f"'{controller['when']}' shows when it may start; " if controller["when"] else ""
+    return [f"{when}'agenttts-hpc cancel {run}' removes it"]
+
+
 def used_text(cost: dict[str, Any] | None) -> str:
     """Return what the run has used; '' if that is not known."""
     from agenttts.report.contents import duration

@@ -30,6 +30,7 @@ from agenttts.cli.status_texts import (
     status_line,
     to_come_text,
     used_text,
+    where_to_look,
 )
 from agenttts.run.directory import RunDirectory
 from agenttts.status.run_status import follow
@@ -173,6 +174,8 @@ def _title(document: dict[str, Any], now: datetime, width: int) -> Text:
 def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield label, text and style of what is known of the run."""
     yield "controller", controller_text(document["controller"]), ""
+    for line in where_to_look(document):
+        yield "", line, "yellow"
     if document["controller"]["queue"]:
         yield "queue", f"it cannot be read: {document['controller']['queue']}", "yellow"
     states = ", ".join(f"{n} {state}" for state, n in sorted(document["trials"].items()))
