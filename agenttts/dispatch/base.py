@@ -404,6 +404,17 @@ class Scheduler(ABC):
         """Raise `MissingRequirement` if jobs cannot be submitted from this machine."""
         return
 
+    def check_request(self, section: str, gpus: int) -> None:
+        """Raise `MissingRequirement` if the queue would refuse such a job for good.
+
+        Nothing is submitted.
+
+        Args:
+            section: The section of the profile with the request, ``controller`` or ``trial``.
+            gpus: The GPUs of the job.
+        """
+        return
+
     def checks(self) -> list[Check]:
         """Return the checks of the cluster for ``doctor``; nothing is submitted."""
         return []

@@ -34,11 +34,14 @@ from agenttts.spec.paths import named_places, places_of_options
 from agenttts.trial.toolbox import refusal
 
 
-def checks_of(experiment: Experiment, agent_need: GpuNeed | None) -> Iterator[Callable[[], None]]:
+def checks_of(
+    experiment: Experiment, needs: Mapping[str, GpuNeed], agent_need: GpuNeed | None
+) -> Iterator[Callable[[], None]]:
     """Yield the checks of this machine, in the order in which a launch makes them.
 
     Args:
         experiment: What is checked.
+        needs: GPUs of each model.
         agent_need: GPUs of the language model that the run serves itself; None if it serves none.
     """
     spec, scheduler, container = experiment.spec, experiment.scheduler, experiment.container
@@ -53,6 +56,10 @@ def checks_of(experiment: Experiment, agent_need: GpuNeed | None) -> Iterator[Ca
         yield check_server
     yield scheduler.check_folder
     yield scheduler.check_reachable
+    if experiment.profile.controller.where == "job":
+        yield partial(scheduler.check_request, "controller", 0)
+    for gpus in sorted({need.gpus for need in (*needs.values(), agent_need) if need is not None}):
+        yield partial(scheduler.check_request, "trial", gpus)
     yield partial(check_places, spec, experiment.results)
 
 

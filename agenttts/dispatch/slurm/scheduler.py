@@ -36,7 +36,7 @@ from agenttts.dispatch.slurm.request import JobNeeds
 from agenttts.dispatch.slurm.services import SlurmServices
 from agenttts.dispatch.slurm.stuck_jobs import PatientQueue
 from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
-from agenttts.dispatch.slurm.tried_request import request_words
+from agenttts.dispatch.slurm.tried_request import check_accepted, request_words
 
 # Largest array whose elements get a label each. More labels would load slurmctld more than they
 # help the reader.
@@ -180,6 +180,11 @@ class SlurmScheduler(Scheduler):
 
     def check_reachable(self) -> None:
         run_slurm(["scontrol", "show", "config"])
+
+    def check_request(self, section: str, gpus: int) -> None:
+        profile = self._profile
+        resources: JobResources = profile.controller if section == "controller" else profile.trial
+        check_accepted(section, profile, resources, gpus)
 
     def checks(self) -> list[Check]:
         return cluster_checks(self._profile)
