@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.check import COMMAND_SECONDS, Check
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm.partitions import never_fits
 from agenttts.dispatch.slurm.queue import query_environment
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
 from agenttts.dispatch.slurm.sbatch_options import flag_line
@@ -59,6 +60,10 @@ def check_accepted(what: str, profile: Profile, resources: JobResources, gpus: i
     Raises:
         MissingRequirement: Slurm refuses it.
     """
+    # Many clusters take a job whose time is above the partition's limit, and never start it.
+    found = never_fits(what, resources)
+    if found is not None:
+        raise MissingRequirement(f"{found.what}: {found.detail}", fix=found.fix or "")
     command = sbatch_test(request_words(profile, resources, gpus))
     with outer_environment():
         answer = ask(command, COMMAND_SECONDS, query_environment())
@@ -71,7 +76,7 @@ def check_accepted(what: str, profile: Profile, resources: JobResources, gpus: i
     raise MissingRequirement(
         f"Slurm refuses the request of the {what} job ({_gpus(gpus)}; 'sbatch --test-only'): "
         f"{said}",
-        fix=f"{_fix(what, gpus)}, then launch again",
+        fix=f"{_fix(what, gpus)}, then give this command again",
     )
 
 
