@@ -70,6 +70,7 @@ def test_a_refusal_is_one_error_with_what_slurm_says(slurm, said):
         "allocation failure: Required partition not available (inactive or drain)",
         "allocation failure: Required node not available (down, drained or reserved)",
         "allocation failure: Requested nodes are busy",
+        "sbatch: fatal: Could not establish a configuration source",
         "allocation failure: Requested partition configuration not available now",
     ],
 )
