@@ -240,7 +240,7 @@ def _after_launch(
     run: Any, created: bool, plan: Any, wait: bool, as_json: bool, edited: Sequence[Any]
 ) -> None:
     """Print what was launched, or follow it to its end."""
-    from agenttts.cli import show
+    from agenttts.cli import show, watch
     from agenttts.dispatch.schedulers import scheduler_type
     from agenttts.status.run_status import check_outcome, run_status
 
@@ -256,7 +256,7 @@ def _after_launch(
         return
     if not as_json:
         show.read_otherwise(read["data"], read["skip_bad"])
-    show.progress(run, quiet=as_json)
+    watch.progress(run, quiet=as_json, keep=True)
     if as_json:
         _print({**run_status(run), **read}, as_json, show.status)
     check_outcome(run)
@@ -266,18 +266,18 @@ def _after_launch(
 def status(
     run: Run,
     results: Results = Path("results"),
-    watch: Annotated[bool, typer.Option("--watch", help="Follow until the run is over.")] = False,
+    follow: Annotated[bool, typer.Option("--watch", help="Follow until the run is over.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show iteration, trials by state, the best so far and the running jobs of a run."""
-    from agenttts.cli import show
+    from agenttts.cli import show, watch
     from agenttts.run.directory import find_run, in_use
     from agenttts.status.run_status import run_status
 
     directory = find_run(run, results)
     with in_use(directory):
-        if watch:
-            show.progress(directory, quiet=as_json)
+        if follow:
+            watch.progress(directory, quiet=as_json)
         _print(run_status(directory), as_json, show.status)
 
 
@@ -404,7 +404,7 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Start the controller of a run again; finished trials are kept and not repeated."""
-    from agenttts.cli import show
+    from agenttts.cli import show, watch
     from agenttts.dispatch.schedulers import load_completed_profile
     from agenttts.launch.launch import correct_profile, repair
     from agenttts.launch.launch import resume as resume_run
@@ -425,7 +425,7 @@ def resume(
             show.profile_taken(taken)
         resume_run(directory)
         if wait:
-            show.progress(directory, quiet=as_json)
+            watch.progress(directory, quiet=as_json)
         done: dict[str, Any] = {"rebuilt": vars(rebuilt)} if rebuilt else {}
         done |= {"retried": retried} if again else {}
         done |= {"profile": vars(taken)} if taken else {}
@@ -491,7 +491,7 @@ def finish(
 
     Trials that were proposed before still run. The controller of a stopped run is started.
     """
-    from agenttts.cli import show
+    from agenttts.cli import show, watch
     from agenttts.launch.finish import finish as finish_run
     from agenttts.run.directory import find_run, in_use
     from agenttts.status.run_status import check_outcome, run_status
@@ -502,7 +502,7 @@ def finish(
         if not as_json:
             show.finish(directory, ends)
         if wait:
-            show.progress(directory, quiet=as_json)
+            watch.progress(directory, quiet=as_json)
         _print(run_status(directory), as_json, show.status)
         if wait:
             check_outcome(directory)

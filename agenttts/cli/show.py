@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from agenttts.cli.status_texts import (
+    choices_text,
+    controller_text,
+    status_line,
+    where_to_look,
+)
 from agenttts.tables.confidence import Confidence
 
 if TYPE_CHECKING:
@@ -51,33 +55,6 @@ _WIDE = 110
 def say(line: str = "") -> None:
     """Print a line with Rich mark-up; the terminal wraps it, so that it can be copied."""
     console.print(line, highlight=False, soft_wrap=True)
-
-
-def progress(run: RunDirectory, *, quiet: bool = False) -> None:
-    """Follow a run to its end.
-
-    On a terminal this is a live display, elsewhere one line for each change.
-    """
-    from agenttts.status.run_status import follow
-
-    if quiet:
-        follow(run, lambda status: None)
-        return
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=4) as live:
-            follow(run, lambda status: live.update(_status_view(status)))
-        return
-    started = time.monotonic()
-    last = ""
-
-    def line(status: dict[str, Any]) -> None:
-        nonlocal last
-        text = _status_line(status)
-        if text != last:
-            say(f"{time.monotonic() - started:6.0f} s  {escape(text)}")
-            last = text
-
-    follow(run, line)
 
 
 def status(document: dict[str, Any]) -> None:
@@ -390,7 +367,7 @@ def runs(document: dict[str, Any]) -> None:
             _score(best["score"]) if best else "-",
             f"{run['gpu_hours']:.1f}",
             _ago(run["active"]),
-            *([_allocation(best["allocation"]) if best else "-"] if wide else []),
+            *([choices_text(best["allocation"]) if best else "-"] if wide else []),
         )
     console.print(table)
     for run in document["runs"]:
@@ -449,32 +426,20 @@ def _score(score: float | None) -> str:
     return "-" if score is None else f"{score:.4f}"
 
 
-def _status_line(document: dict[str, Any]) -> str:
-    states = ", ".join(f"{n} {state}" for state, n in sorted(document["trials"].items()))
-    best = document["best"]
-    found = f"; best {best['score']:.3f} {_allocation(best['allocation'])}" if best else ""
-    over = f"; over: {document['outcome']}" if document["outcome"] else ""
-    tests = [test for test in document["test"] if test["score"] is not None]
-    found += f"; test {tests[0]['score']:.3f}" if tests else ""
-    iteration = document["iteration"]
-    early = " (the search ends early)" if document["finishing"] else ""
-    return (
-        f"iteration {'-' if iteration is None else iteration}{early}: "
-        f"{states or 'no trial yet'}{found}{over}"
-    )
-
-
 def _status_view(document: dict[str, Any]) -> Group:
     head = Text(f"{document['run']}  ", style="bold")
-    head.append(document["outcome"] or _controller(document["controller"]), style="dim")
-    parts: list[Any] = [head, Text(_status_line(document))]
+    head.append(
+        document["outcome"] or f"controller {controller_text(document['controller'])}", style="dim"
+    )
+    parts: list[Any] = [head, Text(status_line(document))]
     if document["controller"]["queue"]:
         parts.append(Text(f"the queue cannot be read: {document['controller']['queue']}"))
+    parts += [Text(line) for line in where_to_look(document)]
     untried = "" if document["recommended_tried"] else "not tried yet; "
     if document["recommended"]:
         parts.append(
             Text(
-                f"recommended: {_allocation(document['recommended'])} ({untried}the allocation "
+                f"recommended: {choices_text(document['recommended'])} ({untried}the allocation "
                 "with the highest expected score; 'best' is the highest measured score)"
             )
         )
@@ -528,21 +493,3 @@ def _cost_lines(cost: dict[str, Any]) -> str:
         f"{tokens['reused']:,} reused\n"
         f"time of jobs: {shares or 'none yet'}; before, {queued} in queues"
     )
-
-
-def _controller(controller: dict[str, Any]) -> str:
-    state = controller["state"]
-    word = {True: "running", False: "not running", None: "unknown"}[controller["alive"]]
-    if controller["alive"] and state != "RUNNING":
-        word = "waiting" if controller.get("stuck") or state == "PENDING" else state.lower()
-    reason = f" ({controller['reason']})" if controller["reason"] else ""
-    job = f" {controller['job_id']}" if controller["job_id"] else ""
-    host = f" on {controller['host']}" if controller["host"] else ""
-    cancelled = (
-        ", cancelled" if controller["cancelled"] and controller["alive"] is not False else ""
-    )
-    return f"controller{job}{host} {word}{cancelled}{reason}"
-
-
-def _allocation(records: list[dict[str, Any]]) -> str:
-    return " → ".join(f"{r['model']}×{r['samples']}" for r in records)

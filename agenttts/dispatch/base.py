@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -176,7 +177,7 @@ class Scheduler(ABC):
     raised it may have started jobs. `SubmitLimitReached`: fewer jobs may be accepted. Any other
     `MissingRequirement` is a refusal: nothing was submitted. `UserError`: the profile or the
     folder cannot be used. The methods that describe (`relabel`, `reaches`, `host_of`, `describe`,
-    `last_log_line`, `checks`, `test_request`) do not raise.
+    `when_it_starts`, `last_log_line`, `checks`, `test_request`) do not raise.
     """
 
     name: ClassVar[str]
@@ -264,6 +265,15 @@ class Scheduler(ABC):
             token: The beginning of all batch tokens of the run.
             known: The ids of the jobs that the run knows.
         """
+
+    @classmethod
+    def one_look(cls) -> AbstractContextManager[None]:
+        """Return a context in which the queue is asked only once.
+
+        That holds for all schedulers of this class in this thread. It is for questions that belong
+        together and that nothing follows from.
+        """
+        return nullcontext()
 
     @abstractmethod
     def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
@@ -365,6 +375,13 @@ class Scheduler(ABC):
     def describe(self, service: Service) -> str:
         """Return what the service is and how to find it, for the user."""
 
+    def when_it_starts(self, service: Service) -> str:
+        """Return the command that shows when a pending service may start.
+
+        It is '' without a queue.
+        """
+        return ""
+
     def last_log_line(self, job_id: str) -> str:
         """Return the last line of a job's standard error; '' if there is none.
 
@@ -392,6 +409,17 @@ class Scheduler(ABC):
 
     def check_reachable(self) -> None:
         """Raise `MissingRequirement` if jobs cannot be submitted from this machine."""
+        return
+
+    def check_request(self, section: str, gpus: int) -> None:
+        """Raise `MissingRequirement` if the queue would refuse such a job for good.
+
+        Nothing is submitted.
+
+        Args:
+            section: The section of the profile with the request, ``controller`` or ``trial``.
+            gpus: The GPUs of the job.
+        """
         return
 
     def checks(self) -> list[Check]:

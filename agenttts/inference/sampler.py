@@ -27,6 +27,7 @@ from agenttts.inference.base import (
     sample_key,
     sample_seed,
 )
+from agenttts.inference.draw_counts import DrawCounter, DrawWatcher, WantedPrompts
 from agenttts.inference.endpoint_options import most_a_call
 from agenttts.inference.engine_pool import EnginePool, same_engine
 from agenttts.inference.engine_process import create_engine
@@ -92,6 +93,7 @@ class DrawRequest:
     """Samples 0..k-1 of each prompt, of one model.
 
     ``partition`` is the part that this process draws first if others draw from the same prompts.
+    ``trial`` is the trial that needs them, for those who watch.
     """
 
     model: str
@@ -99,6 +101,7 @@ class DrawRequest:
     params: SamplingParams
     k: int
     partition: SamplePartition = ALONE
+    trial: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,8 @@ class Sampler:
     A model's engine starts when the first sample is missing from the store. It ends when the engine
     of another model must start. With ``keep_engines`` it stays while memory allows
     (`agenttts.inference.engine_pool`). One engine works at a time. ``totals`` counts by model name.
-    ``observer`` is told of engine starts and engine calls. `close` ends the engines and stores what
-    was drawn.
+    ``observer`` is told of engine starts and engine calls, ``watcher`` of how far a draw has come.
+    `close` ends the engines and stores what was drawn.
     """
 
     def __init__(
@@ -166,6 +169,7 @@ class Sampler:
         *,
         keep_engines: bool = False,
         observer: EngineObserver | None = None,
+        watcher: DrawWatcher | None = None,
         store_seconds: float = STORE_SECONDS,
     ) -> None:
         self.totals: dict[str, ModelTotals] = {name: ModelTotals() for name in models}
@@ -175,6 +179,7 @@ class Sampler:
         self._samples_a_call = samples_a_call
         self._store_seconds = store_seconds
         self._observer = observer or EngineObserver()
+        self._watcher = watcher
         self._engines = EnginePool(engine_factory, keep_engines, observer=self._observer)
 
     def draw_together(self, requests: Sequence[DrawRequest]) -> list[Drawn]:
@@ -191,7 +196,17 @@ class Sampler:
         keys, wanted = self._wanted(requests)
         samples = self._store.lookup(wanted.numbers)
         before, starts = self._seconds_of(requests), self._engines.starts
-        drawn = self._draw_missing(requests, wanted, samples)
+        counter = DrawCounter(
+            self._watcher,
+            {
+                request.trial: WantedPrompts(own, _distinct(request))
+                for request, own in zip(requests, keys, strict=True)
+            },
+            samples,
+        )
+        counter.tell()
+        drawn = self._draw_missing(requests, wanted, samples, counter)
+        counter.tell()
         seconds = [after - b for after, b in zip(self._seconds_of(requests), before, strict=True)]
         results = [
             self._results(request, own, samples, drawn)
@@ -348,6 +363,7 @@ class Sampler:
         requests: Sequence[DrawRequest],
         wanted: _Wanted,
         samples: dict[str, dict[int, StoredSample]],
+        counter: DrawCounter,
     ) -> dict[str, set[int]]:
         """Add the missing ones to ``samples``, and store them while the engine works.
 
@@ -369,7 +385,8 @@ class Sampler:
             calls = _next_call(wanted.parts, samples, wanted.numbers, size)
             if not calls:
                 return drawn
-            take = partial(self._take_part, wanted, list(calls.items()), samples)
+            take = partial(self._take_part, wanted, list(calls.items()), samples, counter)
+            counter.engine_call()
             with self._store.flushed_regularly(self._store_seconds):
                 completions = self._call(engine, model_name, calls, wanted, take)
                 for position, completion in enumerate(completions):
@@ -382,6 +399,7 @@ class Sampler:
         wanted: _Wanted,
         call: Sequence[tuple[str, Sequence[int]]],
         samples: dict[str, dict[int, StoredSample]],
+        counter: DrawCounter,
         part: Part,
     ) -> None:
         """Take the new samples of a part of an engine call.
@@ -390,6 +408,7 @@ class Sampler:
             wanted: What the requests need.
             call: The keys and indices that the call draws.
             samples: Gets the samples.
+            counter: Counts them.
             part: The part.
         """
         key, indices = call[part.request]
@@ -399,6 +418,7 @@ class Sampler:
             if sample.index not in samples[key]:
                 self._store.add(sample)
                 samples[key][sample.index] = sample
+                counter.add(sample.decode_tokens)
 
     def _call(
         self,

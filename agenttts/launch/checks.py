@@ -7,7 +7,7 @@ run (`agenttts.launch.problems`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -34,11 +34,14 @@ from agenttts.spec.paths import named_places, places_of_options
 from agenttts.trial.toolbox import refusal
 
 
-def checks_of(experiment: Experiment, agent_need: GpuNeed | None) -> Iterator[Callable[[], None]]:
+def checks_of(
+    experiment: Experiment, needs: Mapping[str, GpuNeed], agent_need: GpuNeed | None
+) -> Iterator[Callable[[], None]]:
     """Yield the checks of this machine, in the order in which a launch makes them.
 
     Args:
         experiment: What is checked.
+        needs: GPUs of each model.
         agent_need: GPUs of the language model that the run serves itself; None if it serves none.
     """
     spec, scheduler, container = experiment.spec, experiment.scheduler, experiment.container
@@ -52,8 +55,27 @@ def checks_of(experiment: Experiment, agent_need: GpuNeed | None) -> Iterator[Ca
     elif agent_need is not None and not scheduler.has_nodes:
         yield check_server
     yield scheduler.check_folder
-    yield scheduler.check_reachable
+    classes = {need.gpus for need in (*needs.values(), agent_need) if need is not None}
+    yield partial(check_requests, experiment, sorted(classes))
     yield partial(check_places, spec, experiment.results)
+
+
+def check_requests(experiment: Experiment, classes: Sequence[int]) -> None:
+    """Check that the scheduler would accept the jobs of a run; nothing is submitted.
+
+    Args:
+        experiment: The experiment.
+        classes: The numbers of GPUs of its jobs of trials and of its served model.
+
+    Raises:
+        MissingRequirement: Jobs cannot be submitted from here, or one would be refused.
+    """
+    scheduler = experiment.scheduler
+    scheduler.check_reachable()
+    if experiment.profile.controller.where == "job":
+        scheduler.check_request("controller", 0)
+    for gpus in classes:
+        scheduler.check_request("trial", gpus)
 
 
 def check_toolbox(experiment: Experiment) -> None:

@@ -192,7 +192,7 @@ def _planned(
         agent_need = check_agent(experiment.spec, experiment.profile)
     examples = examples_of(experiment)
     experiment = with_container(experiment, problems)
-    for check in checks_of(experiment, agent_need):
+    for check in checks_of(experiment, needs, agent_need):
         with problems.here():
             check()
     return Plan(

@@ -58,10 +58,11 @@ class CostReader:
             job_costs(starts),
             sum(reused),
             cost_alone(starts, self._trial_tokens(rows)) if alone else None,
-            self._forecast(),
+            self.forecast(),
         )
 
-    def _forecast(self) -> Forecast | None:
+    def forecast(self) -> Forecast | None:
+        """Return what the run was expected to cost; None in a run of an older version."""
         try:
             return self._run.record().forecast
         except UserError:  # a run of an older version, or a damaged file, which others report

@@ -5,7 +5,7 @@ The schemas are in ``docs/schemas/``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from agenttts.launch.document import SourceDocument
 from agenttts.tables.cost import CostDocument
@@ -15,6 +15,7 @@ from agenttts.tables.documents import (
     ConfidenceDocument,
     CutDocument,
     Document,
+    SpanDocument,
 )
 
 
@@ -32,6 +33,8 @@ class ControllerDocument(Document):
         stuck: Whether it waits for something that does not happen by itself.
         cancelled: Whether its cancel is recorded. It may not have seen that yet.
         queue: Why the queue could not be asked; None if it could.
+        log: The log of its last start that has written one.
+        when: The command that shows when it may start, while it is pending; else empty.
     """
 
     kind: str
@@ -44,6 +47,15 @@ class ControllerDocument(Document):
     stuck: bool
     cancelled: bool
     queue: str | None
+    log: str | None
+    when: str
+
+
+class IntervalDocument(Document):
+    """The 95 % interval of a score over its examples."""
+
+    low: float
+    high: float
 
 
 class BestTrial(Document):
@@ -76,14 +88,88 @@ class ServedJob(Document):
     stuck: bool
 
 
+class StageProgress(Document):
+    """The stage of a trial whose samples are drawn, or were drawn last.
+
+    Attributes:
+        trial: The trial.
+        stage: The stage.
+        number: Its number, from 1.
+        stages: Number of stages of the trial.
+        examples: Number of examples for which samples are drawn.
+        done: For how many of them all samples are there.
+    """
+
+    trial: str
+    stage: str
+    number: int
+    stages: int
+    examples: int
+    done: int
+
+
 class LiveJob(Document):
-    """The job of a trial that has not ended."""
+    """The job of a trial that has not ended.
+
+    ``progress`` is None before the trial begins there.
+    """
 
     trial: str
     job_id: str
     state: str
     reason: str
     allocation: str
+    progress: StageProgress | None
+
+
+class WorkerDocument(Document):
+    """A job that evaluates trials and has not ended.
+
+    Attributes:
+        name: The name of its directory: the worker's, or its only trial's.
+        job_id: Its id in the queue.
+        state: The state that the queue reports.
+        reason: Why it waits.
+        stuck: Whether it waits for something that does not happen by itself.
+        node: Its node; None while it waits.
+        gpus: Its GPUs; None before it has started.
+        seconds: Seconds since it started; None before.
+        trials: Its trials that have not ended.
+        phase: ``start`` (its program has not begun), ``load`` (an engine starts or wakes),
+            ``generate`` (an engine call), ``other`` (such as the task's own code) or ``idle`` (it
+            waits for trials); None before it has started.
+        model: The model that is loaded or generates.
+        tokens_per_second: The rate of the draw so far; None before its first samples.
+    """
+
+    name: str
+    job_id: str
+    state: str
+    reason: str
+    stuck: bool
+    node: str | None
+    gpus: int | None
+    seconds: float | None
+    trials: list[str]
+    phase: Literal["start", "load", "generate", "other", "idle"] | None
+    model: str | None
+    tokens_per_second: float | None
+
+
+class ToComeDocument(Document):
+    """What the rest of the search may use.
+
+    Attributes:
+        trials: The trials that may still run, unfinished ones included; None before the first was
+            proposed.
+        gpu_seconds: Their GPU-seconds.
+        measured: Whether that follows from the trials that have ended; else it is the forecast of
+            the launch.
+    """
+
+    trials: int | None
+    gpu_seconds: SpanDocument
+    measured: bool
 
 
 class StatusDocument(Document):
@@ -99,12 +185,16 @@ class StatusDocument(Document):
         finishing: Whether the user ended the search early (``finish``).
         trials: Number of trials by state.
         best: The best trial so far; None before a trial has scored.
+        best_interval: The interval of its score; None if its examples were not kept.
+        guideline: The latest guideline of the search's language model; None without one.
+        started: When the run began (ISO 8601); None before.
         recommended: The allocation that the searcher expects to score best; None if it names none.
         recommended_tried: Whether a trial of it has scored.
         confidence: How sure the searcher is of it; None if it does not say.
         test: Trials of the final test.
         cost: What the run used so far; None before its first job, and in runs of versions that did
             not record it.
+        to_come: What the rest of the search may use; None when it is over, or not known.
         cut_share: Samples that were cut, by stage.
         warnings: Lines for the user.
         strays: What each job was, by id, of the run's jobs that no trial knew of and that were
@@ -112,7 +202,8 @@ class StatusDocument(Document):
         avoided_nodes: Nodes that jobs avoid because trials failed there.
         agent: What the search's language model did; None without one.
         served: The job of a model that the run serves itself, while it waits or runs on Slurm.
-        jobs: Jobs of trials that have not ended.
+        workers: Jobs that evaluate trials, each with what it does now.
+        jobs: Trials that have a job and have not ended.
     """
 
     run: str
@@ -124,17 +215,22 @@ class StatusDocument(Document):
     finishing: bool
     trials: dict[str, int]
     best: BestTrial | None
+    best_interval: IntervalDocument | None
+    guideline: str | None
+    started: str | None
     recommended: Allocation | None
     recommended_tried: bool
     confidence: ConfidenceDocument | None
     test: list[TestedTrial]
     cost: CostDocument | None
+    to_come: ToComeDocument | None
     cut_share: dict[str, CutDocument]
     warnings: list[str]
     strays: dict[str, str]
     avoided_nodes: list[str]
     agent: AgentDocument | None
     served: ServedJob | None
+    workers: list[WorkerDocument]
     jobs: list[LiveJob]
 
 

@@ -7,7 +7,6 @@ damaged.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from agenttts.dispatch.attempts import Attempt, read_attempts
@@ -18,6 +17,7 @@ from agenttts.errors import UserError, valid_names
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, TrialProgress, read_state
 from agenttts.run.rows import row_from_json
+from agenttts.status.controller_logs import controller_logs
 from agenttts.status.folded_log import folded, log_lines
 from agenttts.tables.schema import TrialState
 
@@ -35,7 +35,7 @@ def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
     state, problem = _state(run)
     if problem is not None:
         yield f"the journal cannot be read: {problem}"
-    logs = _controller_logs(run)
+    logs = controller_logs(run)
     if not logs:
         yield f"no controller of {run.path} has written a log"
     else:
@@ -96,15 +96,6 @@ def _state(run: RunDirectory) -> tuple[RunState, str | None]:
         return read_state(run.journal_file), None
     except UserError as error:
         return RunState(), str(error)
-
-
-def _controller_logs(run: RunDirectory) -> list[Path]:
-    """Return the logs of the controller's starts, the latest last."""
-    found: list[tuple[float, Path]] = []
-    for log in (run.scheduler_logs / "controller").glob("*.err"):
-        with suppress(OSError):  # it has been removed
-            found.append((log.stat().st_mtime, log))
-    return [log for _, log in sorted(found)]
 
 
 def _failed(trial: TrialProgress) -> bool:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from agenttts.dispatch.base import OUTLIVED, JobStatus
 from agenttts.dispatch.profile import Profile
@@ -28,7 +32,11 @@ from agenttts.run.rows import row_from_json
 from agenttts.search.llm.transcript import summarise
 from agenttts.serving.lifecycle import served_job
 from agenttts.serving.served_model import service_name
+from agenttts.status.controller_logs import controller_logs
 from agenttts.status.document import StatusDocument
+from agenttts.status.live_work import live_directories, live_work
+from agenttts.status.to_come import to_come
+from agenttts.tables.aggregate import Interval, bootstrap_interval
 from agenttts.tables.cuts import cut_by_model, cut_document, cut_warnings
 from agenttts.tables.documents import printed
 from agenttts.tables.schema import (
@@ -37,7 +45,9 @@ from agenttts.tables.schema import (
     RECOMMENDED_SOURCE,
     TEST_SOURCE,
     TrialRow,
+    read_examples,
 )
+from agenttts.trial.result import EXAMPLES_FILE
 
 
 def run_status(run: RunDirectory, costs: CostReader | None = None) -> dict[str, Any]:
@@ -56,7 +66,12 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
     rows = [row_from_json(t.row) for t in state.trials.values() if t.row]
     live = [t for t in state.unfinished() if t.job_id]
     started = started_controller(run)
-    queue = _ask_queue(run, live, started)
+    over = state.finished is not None
+    directories = {} if over else live_directories(run, state)
+    queue = _ask_queue(run, {*directories, *(t.job_id for t in live if t.job_id)}, started)
+    workers, stages = live_work(directories, queue.trials, live)
+    iteration = last_iteration(state)
+    best = best_of(rows)
     cuts = cut_by_model(rows)
     limits = {name: stage.decode_tokens for name, stage in spec.stages.items()}
     agent = summarise(run.transcript_file)
@@ -67,12 +82,18 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
         # A controller that was started again may not have recorded yet that the run goes on.
         "outcome": None if queue.alive and state.finished != "done" else state.finished,
         "controller": _controller(run, started, queue),
-        "iteration": last_iteration(state),
+        "iteration": iteration,
         "iterations": spec.search.iterations,
         "finishing": state.finishing or run.finish_file.exists(),
         "trials": _trials_by_state(state, rows, queue),
-        **_results(state, rows),
+        **_results(state, rows, best),
+        "best_interval": _interval(run, best),
+        "guideline": state.guidelines[-1] if spec.agent != "none" and state.guidelines else None,
+        "started": state.started_at,
         "cost": None if cost is None else cost.document(),
+        "to_come": None
+        if over
+        else to_come(spec.search, state, rows, cost, costs.forecast(), iteration),
         "cut_share": cut_document(cuts),
         "warnings": [
             *cut_warnings(cuts, limits),
@@ -85,6 +106,7 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
         "avoided_nodes": state.avoided,
         "agent": agent,
         "served": queue.served,
+        "workers": workers,
         "jobs": [
             {
                 "trial": t.planned.trial,
@@ -92,6 +114,7 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
                 "state": queue.of(t).state,
                 "reason": queue.of(t).detail,
                 "allocation": str(t.planned.allocation),
+                "progress": asdict(stages[t.planned.trial]) if t.planned.trial in stages else None,
             }
             for t in live
         ],
@@ -129,16 +152,17 @@ class _Queue:
         return self.trials.get(trial.job_id, JobStatus("UNKNOWN", ended=False))
 
 
-def _ask_queue(
-    run: RunDirectory, live: Sequence[TrialProgress], started: StartedController | None
-) -> _Queue:
+def _ask_queue(run: RunDirectory, jobs: Iterable[str], started: StartedController | None) -> _Queue:
+    """Ask the queue once for the jobs, the controller and the served model."""
     profile = run.profile()
+    scheduler = trial_scheduler(run, profile)
     try:
-        return _Queue(
-            trial_scheduler(run, profile).poll([t.job_id for t in live if t.job_id]),
-            controller_state(started) if started else None,
-            _served_state(run, profile),
-        )
+        with scheduler.one_look():
+            return _Queue(
+                scheduler.poll(sorted(jobs)),
+                controller_state(started) if started else None,
+                _served_state(run, profile),
+            )
     except MissingRequirement as error:  # this machine lacks the cluster's commands
         return _Queue(problem=str(error))
 
@@ -149,6 +173,7 @@ def _controller(
     """Return the document of the controller (`ControllerDocument`)."""
     scheduler = started.scheduler if started else scheduler_of_controller(run)
     state = queue.controller
+    logs = controller_logs(run)
     return {
         "kind": scheduler.name,
         "job_id": started.handle.job_id if started else None,
@@ -160,6 +185,10 @@ def _controller(
         "stuck": state is not None and state.stuck,
         "cancelled": bool(started and started.handle.cancelled),
         "queue": queue.problem,
+        "log": str(logs[-1]) if logs else None,
+        "when": scheduler.when_it_starts(started.service)
+        if started and state is not None and state.pending
+        else "",
     }
 
 
@@ -210,11 +239,40 @@ def best_of(rows: Sequence[TrialRow]) -> dict[str, Any] | None:
     }
 
 
-def _results(state: RunState, rows: Sequence[TrialRow]) -> dict[str, Any]:
+def _interval(run: RunDirectory, best: Mapping[str, Any] | None) -> dict[str, float] | None:
+    """Return the interval of the best score as `IntervalDocument`.
+
+    It is None if the trial's examples were not kept.
+    """
+    if best is None:
+        return None
+    examples = run.trial(best["trial"]) / EXAMPLES_FILE
+    metric = run.record().main_metric
+    if not metric:  # a run of an older version
+        return None
+    try:
+        found = _interval_of(examples, examples.stat().st_mtime_ns, metric)
+    except (OSError, pl.exceptions.PolarsError):  # removed, or damaged later
+        return None
+    return {"low": found.low, "high": found.high} if found else None
+
+
+@lru_cache(maxsize=16)
+def _interval_of(examples: Path, changed: int, metric: str) -> Interval | None:
+    """Return the interval of a metric over a trial's examples.
+
+    ``changed`` is the time of the file, so that a changed one is read again.
+    """
+    return bootstrap_interval(read_examples(examples, ("example", "stage", "metrics")), metric)
+
+
+def _results(
+    state: RunState, rows: Sequence[TrialRow], best: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Return the best trial, the recommended allocation and the final test."""
     scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
     return {
-        "best": best_of(rows),
+        "best": best,
         "recommended": state.recommended,
         "confidence": state.confidence and asdict(state.confidence),
         "recommended_tried": any(
@@ -294,14 +352,15 @@ def _transcript_warnings(run: RunDirectory, agent: Mapping[str, Any] | None) -> 
 
 
 def follow(
-    run: RunDirectory, seen: Callable[[dict[str, Any]], None], interval: float = 1.0
+    run: RunDirectory, seen: Callable[[dict[str, Any]], None], interval: float | None = None
 ) -> dict[str, Any]:
     """Call ``seen`` with the status until the run is over.
 
     Args:
         run: The run.
         seen: Called with each status.
-        interval: Seconds between two calls.
+        interval: Seconds between two calls; None: those between two looks of the controller at the
+            queue, at least one and at most ten.
 
     Returns:
         The last status.
@@ -312,7 +371,9 @@ def follow(
             happen by itself. The controller goes on waiting then, because the cause may
             still be removed.
     """
-    patience = run.profile().never_patience_minutes * 60
+    profile = run.profile()
+    patience = profile.never_patience_minutes * 60
+    pause = min(10.0, max(1.0, profile.poll_seconds)) if interval is None else interval
     stuck_since: float | None = None
     costs = CostReader(run)
     while True:
@@ -346,7 +407,7 @@ def follow(
                 )
         else:
             stuck_since = None
-        time.sleep(interval)
+        time.sleep(pause)
 
 
 def check_outcome(run: RunDirectory) -> None:

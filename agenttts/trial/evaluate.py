@@ -173,7 +173,10 @@ class _Stage:
     ) -> StageDraw:
         """Return the draw of ``k`` samples of each prompt from the chosen model."""
         params = SamplingParams(temperature, max_tokens=self.spec.decode_tokens[self.name])
-        return StageDraw(self.number, DrawRequest(self.choice.model, prompts, params, k, partition))
+        return StageDraw(
+            self.number,
+            DrawRequest(self.choice.model, prompts, params, k, partition, self.spec.trial),
+        )
 
 
 _Rows = Generator[StageDraw, Sequence[DrawResult], tuple[list[ExampleRow], StageCuts]]

@@ -26,6 +26,7 @@ from agenttts.trial.draws import StageDraw
 from agenttts.trial.evaluate import Evaluated, Evaluation, evaluate
 from agenttts.trial.part import NOTHING_DRAWN, Part, read_part, write_part
 from agenttts.trial.phase import PhaseNotes, noted
+from agenttts.trial.progress import ProgressNotes, TrialStage
 from agenttts.trial.questions import answer_question
 from agenttts.trial.result import Fault, TrialOutput, read_result, write_fault, write_result
 from agenttts.trial.spec import TrialSpec
@@ -39,7 +40,8 @@ class TrialRunner:
 
     Args:
         engine_factory: Makes the engine of a model, with its model loaded.
-        notes: The directory that gets notes of the current phase and of what was used.
+        notes: The directory that gets notes of the current phase, of the progress and of what was
+            used.
         out: Gets one line with the score of each trial.
         err: Gets the errors.
         ended: Called with a trial's directory when its result, its part or its fault is stored.
@@ -59,6 +61,7 @@ class TrialRunner:
         self._phases = PhaseNotes(notes)
         self._phases.note("other")
         self._usage = UsageNotes(notes)
+        self._progress = ProgressNotes(notes)
         self._engine_factory = engine_factory
         self._out = out
         self._err = err
@@ -87,10 +90,12 @@ class TrialRunner:
         for trial in trials:
             trial.start()
         specs = [trial.spec for trial in trials if trial.spec is not None]
+        self._progress.new_list()
         if self._sampler is not None:
             self._sampler.forget_failures()
         if specs:
-            _advance(trials, self._sampler_for(specs), all_known=not self._stays)
+            sampler = self._sampler_for(specs)
+            _advance(trials, sampler, self._progress, all_known=not self._stays)
         self._usage.work_ended()
         return 1 if any(trial.failed for trial in trials) else 0
 
@@ -123,6 +128,7 @@ class TrialRunner:
                 noted(self._engine_factory, self._phases),
                 keep_engines=self._stays or len(specs) > 1,
                 observer=self._usage,
+                watcher=self._progress,
             )
         self._sampler.add_models(models)
         return self._sampler
@@ -193,18 +199,22 @@ def evaluate_alone(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
             return found.output
 
 
-def _advance(trials: Sequence[_RunningTrial], sampler: Sampler, *, all_known: bool) -> None:
+def _advance(
+    trials: Sequence[_RunningTrial], sampler: Sampler, progress: ProgressNotes, *, all_known: bool
+) -> None:
     """Advance trials to their ends, the earliest stage first.
 
     Args:
         trials: The trials.
         sampler: Draws their samples.
+        progress: Takes note of the stages that are drawn.
         all_known: Whether no further trials will need an engine.
     """
     while waiting := [trial for trial in trials if trial.waits_for is not None]:
         if all_known:
             sampler.expect({name for trial in waiting for name in trial.models_from_here()})
         group = _next_group(waiting, sampler)
+        progress.begin(group[0][1].request.model, (trial.stage_of(draw) for trial, draw in group))
         for (trial, _), found in zip(group, _draw(group, sampler), strict=True):
             if isinstance(found, Fault):
                 trial.fail(found)
@@ -290,6 +300,13 @@ class _RunningTrial:
             return []
         choices = self.spec.allocation.choices[self.waits_for.stage : self.upto]
         return [choice.model for choice in choices]
+
+    def stage_of(self, draw: StageDraw) -> TrialStage:
+        """Return the stage of a draw, for those who watch."""
+        assert self.spec is not None
+        choices = self.spec.allocation.choices
+        stage, prompts = choices[draw.stage].stage, len(draw.request.prompts)
+        return TrialStage(self.spec.trial, stage, draw.stage + 1, len(choices), prompts)
 
     @property
     def directory(self) -> Path:

@@ -10,7 +10,7 @@ from rich.console import Console
 from agenttts.cli import show
 
 DOCUMENT = {
-    "run": "r", "outcome": None, "iteration": None, "iterations": 2, "finishing": False, "trials": {}, "best": None, "recommended": None,
+    "run": "r", "path": "results/r", "guideline": None, "started": None, "best_interval": None, "to_come": None, "workers": [], "outcome": None, "iteration": None, "iterations": 2, "finishing": False, "trials": {}, "best": None, "recommended": None,
     "recommended_tried": False, "test": [], "agent": None, "jobs": [], "cut_share": {}, "warnings": [], "served": None, "cost": None, "confidence": None,
 }  # fmt: skip
 
@@ -26,6 +26,8 @@ def shown(monkeypatch, **controller: object) -> str:
         "state": "RUNNING",
         "reason": "",
         "cancelled": False,
+        "log": None,
+        "when": "",
     }
     show.status(DOCUMENT | {"controller": document | controller})
     return console.export_text()
@@ -46,3 +48,35 @@ def shown(monkeypatch, **controller: object) -> str:
 )  # fmt: skip
 def test_a_controller_s_state_and_reason(monkeypatch, controller, text):
     assert text in shown(monkeypatch, **controller)
+
+
+LOG = "results/r/slurm/controller/7_0_log.err"
+
+
+@pytest.mark.parametrize(
+    ("controller", "texts"),
+    [
+        ({}, ()),
+        ({"alive": None, "state": None, "queue": "'squeue' did not answer"}, ()),
+        (
+            {"alive": False, "state": "FAILED", "log": LOG},
+            (f"its log is {LOG}; 'agenttts-hpc logs results/r' shows", "'agenttts-hpc resume results/r' continues the run"),
+        ),
+        ({"alive": False, "state": "FAILED"}, ("it has not written a log\n", "'agenttts-hpc resume results/r' continues")),
+        (
+            {"state": "PENDING", "when": "squeue --start -j 7"},
+            ("'squeue --start -j 7' shows when it may start; 'agenttts-hpc cancel results/r' removes it",),
+        ),
+        ({"state": "PENDING"}, ("\n'agenttts-hpc cancel results/r' removes it",)),
+    ],
+)  # fmt: skip
+def test_it_says_where_to_look(monkeypatch, controller, texts):
+    text = shown(monkeypatch, **controller)
+    for expected in texts:
+        assert expected in text
+    assert texts or "agenttts-hpc" not in text
+
+
+def test_a_run_that_is_over_needs_no_controller(monkeypatch):
+    monkeypatch.setitem(DOCUMENT, "outcome", "done")
+    assert "agenttts-hpc" not in shown(monkeypatch, alive=False, state="ENDED", log=LOG)

@@ -1,9 +1,14 @@
-"""A run whose profile the cluster refuses is continued with a corrected one."""
+"""A launch that the cluster would refuse creates nothing, and a run whose trials it refuses is
+continued with a corrected profile.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
+import pytest
 import yaml
 
 from tests.support.cluster import TESTCLUSTER
@@ -11,10 +16,47 @@ from tests.support.runs import attempts, journal_events, table
 from tests.support.waiting import until
 
 
-def test_a_run_whose_trials_are_refused_goes_on_with_a_corrected_profile(
-    slurm_cli, cluster, scripted_spec, tmp_path
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"trial": {"partition": "gpuu"}}, "partition 'gpuu' does not exist; valid: "),
+        ({"controller": {"partition": "cpuu"}}, "partition 'cpuu' does not exist; valid: "),
+        ({"trial": {"partition": "gpu", "time": "300-00:00:00"}}, "the limit of gpu is"),
+        ({"gpu_type": "h999"}, "Slurm refuses the request of the trial job (1 GPU; 'sbatch --test-only'): "),
+    ],
+)  # fmt: skip
+def test_a_request_that_slurm_refuses_is_one_error_at_launch(
+    slurm_cli, scripted_spec, tmp_path, wrong, said
 ):
-    """Trials in a partition that does not exist, at the launch and again after some have ended."""
+    spec = scripted_spec("refused", models__strong__gpus=1, models__weak__gpus=0)
+    profile = yaml.safe_load(TESTCLUSTER.read_text())
+    for section, keys in wrong.items():
+        profile[section] = {**profile.get(section, {}), **keys} if isinstance(keys, dict) else keys
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(profile))
+    arguments = ("launch", spec, "--cluster", tmp_path / "mine.yaml")
+    done = slurm_cli(*arguments)
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1), done.stderr
+    assert said in done.stderr
+    assert "Fix: " in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_run_whose_trials_are_refused_goes_on_with_a_corrected_profile(
+    slurm_cli, cluster, scripted_spec, tmp_path, monkeypatch
+):
+    """Trials in a partition that does not exist, at the launch and again after some have ended.
+
+    ``sbatch --test-only`` and ``scontrol show partition`` are made to say nothing of it, as on a
+    cluster whose partition is removed after the launch. All else is the real Slurm.
+    """
+    path = cluster.env.get("PATH", os.environ["PATH"])
+    for command, test in (("sbatch", "--test-only"), ("scontrol", "show partition")):
+        real = shutil.which(command, path=path)
+        silent = tmp_path / "silent" / command
+        silent.parent.mkdir(exist_ok=True)
+        silent.write_text(f'#!/bin/sh\ncase "$*" in *"{test}"*) exit 0;; esac\nexec {real} "$@"\n')
+        silent.chmod(0o755)
+    monkeypatch.setitem(cluster.env, "PATH", f"{tmp_path / 'silent'}:{path}")
     slow = {"seconds_per_sample": 0.02}
     spec = scripted_spec(
         "refused", models__strong__gpus=1, models__weak__gpus=1, search__iterations=1,

@@ -55,3 +55,30 @@ def test_the_config_of_a_model_is_read_once(scripted_spec, tmp_path, monkeypatch
     describe_plan(plan)
     assert run_record(plan).sizes["strong"].layers == 30
     assert read == [tmp_path / "large" / "config.json"]
+
+
+REFUSED = "sbatch: error: Batch job submission failed: Invalid qos specification"
+
+
+def test_a_request_that_slurm_refuses_is_told_before_the_run_exists(
+    scripted_spec, cli, fake, tmp_path
+):
+    """The controller's request and that of every number of GPUs are tried, and nothing more."""
+    (tmp_path / "site.yaml").write_text(
+        "kind: slurm\ngpus_per_node: 4\ncontroller: {qos: light}\ntrial: {qos: heavy}\n"
+    )
+    spec = scripted_spec(models__strong__gpus=2, models__weak__gpus=1)
+    asked = tmp_path / "asked"
+    refuse = f"case \"$*\" in *gres=gpu:2*|*gpus*=2*) echo '{REFUSED}' >&2; exit 1;; esac"
+    fake("sbatch", f'echo "$@" >> {asked}; {refuse}')
+    done = cli("launch", spec, "--cluster", tmp_path / "site.yaml")
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1), done.stderr
+    assert "Slurm refuses the request of the trial job (2 GPUs" in done.stderr
+    assert REFUSED in done.stderr
+    assert not (tmp_path / "results").exists()
+    tried = asked.read_text().splitlines()
+    assert ["light" in line for line in tried] == [True, False, False]
+    assert all(line.startswith("--test-only ") for line in tried)
+    done = cli("launch", spec, "--cluster", tmp_path / "site.yaml", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "Invalid qos specification" in " ".join(done.stdout.split())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.profile import JobResources
 from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.dispatch.slurm.syntax import minutes
+from agenttts.errors import MissingRequirement
 
 _PAIR = re.compile(r"(\w+)=(\S*)")
 _UNLIMITED = {"", "UNLIMITED", "INFINITE", "NONE", "(null)"}
@@ -91,8 +92,24 @@ def partition_checks(what: str, resources: JobResources) -> list[Check]:
     Raises:
         QueueUnavailable: Slurm does not answer.
     """
-    answer = run_slurm(["scontrol", "--all", "show", "partition", "--oneliner"])
-    return judge_partitions(what, resources, read_partitions(answer), _parents())
+    return judge_partitions(what, resources, _known(), _parents())
+
+
+def never_fits(what: str, resources: JobResources) -> Check | None:
+    """Return why no partition of a section would ever take its jobs; None if one may.
+
+    A partition that is down comes back. Without an answer of Slurm it is not known.
+    """
+    try:
+        known = {name: replace(found, state="UP") for name, found in _known().items()}
+    except MissingRequirement:
+        return None
+    verdicts = judge_partitions(what, resources, known, _parents()) if known else []
+    return verdicts[0] if verdicts and all(v.ok is False for v in verdicts) else None
+
+
+def _known() -> dict[str, Partition]:
+    return read_partitions(run_slurm(["scontrol", "--all", "show", "partition", "--oneliner"]))
 
 
 def _parents() -> dict[str, str] | None:

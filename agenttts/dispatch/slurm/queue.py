@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -379,7 +381,32 @@ def _ask(command: list[str]) -> Answer:
     return ask(command, _TIMEOUT_S, query_environment())
 
 
+@contextmanager
+def one_squeue_call() -> Iterator[None]:
+    """Answer all questions of the block from one call of squeue, the first one's.
+
+    It is for looks at a queue that nobody acts on.
+    """
+    token = _KEPT.set([])
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+_KEPT: ContextVar[list[QueueAnswer] | None] = ContextVar("kept", default=None)
+
+
 def _squeue() -> QueueAnswer:
+    kept = _KEPT.get()
+    if kept is None:
+        return _asked_squeue()
+    if not kept:
+        kept.append(_asked_squeue())
+    return kept[0]
+
+
+def _asked_squeue() -> QueueAnswer:
     # No -j: squeue fails as a whole if one of the ids has been purged.
     # -t all: jobs that have just ended stay for MinJobAge.
     # With a header: the answer is recognised after a site's banner.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from agenttts.dispatch.slurm.queue import (
     job_states,
     keep_off,
     lives,
+    one_squeue_call,
     rows_with_comment,
     run_slurm,
     set_name_and_comment,
@@ -34,7 +36,7 @@ from agenttts.dispatch.slurm.request import JobNeeds
 from agenttts.dispatch.slurm.services import SlurmServices
 from agenttts.dispatch.slurm.stuck_jobs import PatientQueue
 from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
-from agenttts.dispatch.slurm.tried_request import request_words
+from agenttts.dispatch.slurm.tried_request import check_accepted, request_words
 
 # Largest array whose elements get a label each. More labels would load slurmctld more than they
 # help the reader.
@@ -119,6 +121,10 @@ class SlurmScheduler(Scheduler):
             if job not in known and lives(row)
         }
 
+    @classmethod
+    def one_look(cls) -> AbstractContextManager[None]:
+        return one_squeue_call()
+
     def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
         rows = job_rows(job_ids)
         waiting = [job for job, row in rows.items() if row is not None and row.state == "PENDING"]
@@ -159,6 +165,9 @@ class SlurmScheduler(Scheduler):
     def describe(self, service: Service) -> str:
         return f"Slurm job {service.job_id} (squeue --me)"
 
+    def when_it_starts(self, service: Service) -> str:
+        return f"squeue --start -j {service.job_id}" if service.job_id else ""
+
     def last_log_line(self, job_id: str) -> str:
         return self._services.last_log_line(job_id)
 
@@ -171,6 +180,11 @@ class SlurmScheduler(Scheduler):
 
     def check_reachable(self) -> None:
         run_slurm(["scontrol", "show", "config"])
+
+    def check_request(self, section: str, gpus: int) -> None:
+        profile = self._profile
+        resources: JobResources = profile.controller if section == "controller" else profile.trial
+        check_accepted(section, profile, resources, gpus)
 
     def checks(self) -> list[Check]:
         return cluster_checks(self._profile)

@@ -185,44 +185,7 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
         with redirect_stderr(io.StringIO()):  # submitit also prints what it raises
             yield
     except FailedJobError as error:
-        message = " ".join(str(error).split())
-        if _PASSING.search(message):
-            raise QueueUnavailable(
-                f"sbatch got no answer from slurmctld: {message}",
-                fix="try again when 'scontrol ping' shows UP",
-            ) from None
-        if _CLOSED.search(message):
-            raise QueueUnavailable(
-                f"the partition does not accept jobs at present: {message}",
-                fix=(
-                    "try again when 'sinfo' shows it as up, or name another partition "
-                    "in the profile"
-                ),
-            ) from None
-        if jobs > 1 and _names_submit_limit(message):
-            raise SubmitLimitReached(
-                f"sbatch refused {jobs} jobs at once: {message}",
-                fix=(
-                    "the controller tries half as many next; lower the profile's max_pending "
-                    "to start with fewer"
-                ),
-            ) from None
-        if _names_submit_limit(message) and _others_live():
-            raise SubmitLimitReached(
-                f"sbatch refuses more jobs until some of yours have ended: {message}",
-                fix=(
-                    "wait for them, or lower the profile's max_pending. "
-                    "The message may also mean that one job is too large ('sacctmgr show assoc' "
-                    "and 'sacctmgr show qos' list the limits)"
-                ),
-            ) from None
-        raise MissingRequirement(
-            f"sbatch refused the job: {message}",
-            fix=(
-                "correct partition, account, qos or limits in the profile ('sinfo' and 'sacctmgr "
-                "show assoc' list what you may use)"
-            ),
-        ) from None
+        raise refusal(" ".join(str(error).split()), jobs) from None
     except FailedSubmissionError as error:
         raise QueueUnavailable(
             f"the output of sbatch cannot be read, so a job may have been submitted: {error}",
@@ -239,6 +202,49 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
                 "local)",
             ) from None
         raise
+
+
+def refusal(message: str, jobs: int = 1) -> MissingRequirement:
+    """Return the error of a refusal by sbatch; `QueueUnavailable` if it may pass.
+
+    Args:
+        message: What sbatch said, in one line.
+        jobs: The number of jobs that were to be submitted at once.
+    """
+    if _PASSING.search(message):
+        return QueueUnavailable(
+            f"sbatch got no answer from slurmctld: {message}",
+            fix="try again when 'scontrol ping' shows UP",
+        )
+    if _CLOSED.search(message):
+        return QueueUnavailable(
+            f"the partition does not accept jobs at present: {message}",
+            fix="try again when 'sinfo' shows it as up, or name another partition in the profile",
+        )
+    if jobs > 1 and _names_submit_limit(message):
+        return SubmitLimitReached(
+            f"sbatch refused {jobs} jobs at once: {message}",
+            fix=(
+                "the controller tries half as many next; lower the profile's max_pending "
+                "to start with fewer"
+            ),
+        )
+    if _names_submit_limit(message) and _others_live():
+        return SubmitLimitReached(
+            f"sbatch refuses more jobs until some of yours have ended: {message}",
+            fix=(
+                "wait for them, or lower the profile's max_pending. "
+                "The message may also mean that one job is too large ('sacctmgr show assoc' "
+                "and 'sacctmgr show qos' list the limits)"
+            ),
+        )
+    return MissingRequirement(
+        f"sbatch refused the job: {message}",
+        fix=(
+            "correct partition, account, qos or limits in the profile ('sinfo' and 'sacctmgr "
+            "show assoc' list what you may use)"
+        ),
+    )
 
 
 def _names_submit_limit(message: str) -> bool:

@@ -5,15 +5,19 @@ Nothing is submitted.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 
+from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.check import COMMAND_SECONDS, Check
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm.partitions import never_fits
 from agenttts.dispatch.slurm.queue import query_environment
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
 from agenttts.dispatch.slurm.sbatch_options import flag_line
-from agenttts.dispatch.slurm.submission import outer_environment
+from agenttts.dispatch.slurm.submission import outer_environment, refusal
+from agenttts.errors import MissingRequirement
 from agenttts.files.commands import ask
 
 
@@ -34,18 +38,81 @@ def request_check(what: str, profile: Profile, resources: JobResources, gpus: in
         resources: The section.
         gpus: The job's GPUs.
     """
-    label = f"{what} request"
-    asked = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
+    label, asked = f"{what} request", _gpus(gpus)
     problem = command_problem(sbatch_test(request_words(profile, resources, gpus)))
     if problem is None:
         return Check(label, True, f"sbatch accepts it ({asked})")
+    return Check(label, False, f"sbatch refuses it ({asked}): {problem}", _fix(what, gpus))
+
+
+def check_accepted(what: str, profile: Profile, resources: JobResources, gpus: int) -> None:
+    """Check that Slurm would accept a job, before anything is submitted.
+
+    A refusal that may pass is no error: the run waits until it has passed. Neither is a Slurm that
+    does not answer, which the submission itself reports.
+
+    Args:
+        what: As of `request_check`.
+        profile: As of `request_check`.
+        resources: As of `request_check`.
+        gpus: As of `request_check`.
+
+    Raises:
+        MissingRequirement: Slurm refuses it.
+    """
+    # Many clusters take a job whose time is above the partition's limit, and never start it.
+    found = never_fits(what, resources)
+    if found is not None:
+        raise MissingRequirement(f"{found.what}: {found.detail}", fix=found.fix or "")
+    command = sbatch_test(request_words(profile, resources, gpus))
+    with outer_environment():
+        answer = ask(command, COMMAND_SECONDS, query_environment())
+    if answer.problem is not None or answer.succeeded:
+        return
+    said = answer.quoted()
+    passes = isinstance(refusal(said), QueueUnavailable) or _NOT_NOW.search(said)
+    if passes or (_NO_SUCH_NODE.search(said) and _nodes_are_out(resources)):
+        return
+    raise MissingRequirement(
+        f"Slurm refuses the request of the {what} job ({_gpus(gpus)}; 'sbatch --test-only'): "
+        f"{said}",
+        fix=f"{_fix(what, gpus)}, then give this command again",
+    )
+
+
+# The nodes are busy or out of service at the time of the test (slurm_errno.c, Slurm 22.05 to
+# 25.05). sbatch accepts such a job, and it waits. Or this machine has no configuration of Slurm,
+# so that sbatch has asked nobody.
+_NOT_NOW = re.compile(
+    r"establish a configuration source|nodes are busy|required node not available"
+    r"|configuration not available now"
+    r"|down,? drained or reserved|reservation.*not (usable|active)",
+    re.IGNORECASE,
+)
+# No node has what is requested. A test leaves out nodes that are out of service, so it may be one
+# of them that has it.
+_NO_SUCH_NODE = re.compile(r"node configuration is not available", re.IGNORECASE)
+
+
+def _nodes_are_out(resources: JobResources) -> bool:
+    """Return whether nodes of the section's partition are out of service."""
+    states = "down,drain,fail,maint,no_respond"
+    partition = ["-p", resources.partition] if resources.partition else []
+    command = ["sinfo", "--noheader", "-N", "-o", "%N", "-t", states, *partition]
+    with outer_environment():
+        answer = ask(command, COMMAND_SECONDS, query_environment())
+    return answer.succeeded and bool(answer.text.strip())
+
+
+def _gpus(gpus: int) -> str:
+    return "1 GPU" if gpus == 1 else f"{gpus} GPUs"
+
+
+def _fix(what: str, gpus: int) -> str:
     gpu_fix = ", gpus_per_node (a trial's GPUs at most), gpu_request or gpu_type" if gpus else ""
-    return Check(
-        label,
-        False,
-        f"sbatch refuses it ({asked}): {problem}",
-        f"correct {what}'s partition, account, qos, mem or cpus{gpu_fix} in the profile ('sinfo "
-        "-o \"%P %c %m %G\"' and 'sacctmgr show assoc' list the valid ones)",
+    return (
+        f"correct {what}'s partition, account, qos, time, mem or cpus{gpu_fix} in the profile "
+        "('sinfo -o \"%P %l %c %m %G\"' and 'sacctmgr show assoc' list the valid ones)"
     )
 
 

@@ -1,0 +1,90 @@
+"""Parts of a run's state as text, for ``status`` and for those who follow a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def status_line(document: dict[str, Any]) -> str:
+    """Return iteration, trials by state and the best so far, as one line."""
+    states = ", ".join(f"{n} {state}" for state, n in sorted(document["trials"].items()))
+    best = document["best"]
+    found = f"; best {best['score']:.3f} {choices_text(best['allocation'])}" if best else ""
+    over = f"; over: {document['outcome']}" if document["outcome"] else ""
+    tests = [test for test in document["test"] if test["score"] is not None]
+    found += f"; test {tests[0]['score']:.3f}" if tests else ""
+    return f"{iteration_text(document)}: {states or 'no trial yet'}{found}{over}"
+
+
+def iteration_text(document: dict[str, Any]) -> str:
+    """Return the iteration, of how many."""
+    iteration = document["iteration"]
+    early = " (the search ends early)" if document["finishing"] else ""
+    return f"iteration {'-' if iteration is None else iteration} of {document['iterations']}{early}"
+
+
+def choices_text(records: list[dict[str, Any]]) -> str:
+    """Return an allocation, stage by stage."""
+    return " → ".join(f"{r['model']}×{r['samples']}" for r in records)
+
+
+def interval_text(interval: dict[str, float] | None) -> str:
+    """Return the interval of a score, with a space before; '' without one."""
+    return f" [{interval['low']:.3f}, {interval['high']:.3f}]" if interval else ""
+
+
+def controller_text(controller: dict[str, Any]) -> str:
+    """Return how the controller is, and why."""
+    state = controller["state"]
+    word = {True: "running", False: "not running", None: "unknown"}[controller["alive"]]
+    if controller["alive"] and state != "RUNNING":
+        word = "waiting" if controller.get("stuck") or state == "PENDING" else state.lower()
+    reason = f" ({controller['reason']})" if controller["reason"] else ""
+    job = f"{controller['job_id']} " if controller["job_id"] else ""
+    host = f"on {controller['host']} " if controller["host"] else ""
+    cancelled = (
+        ", cancelled" if controller["cancelled"] and controller["alive"] is not False else ""
+    )
+    return f"{job}{host}{word}{cancelled}{reason}"
+
+
+def where_to_look(document: dict[str, Any]) -> list[str]:
+    """Return where to look when a controller is dead or waits, and what continues the run."""
+    controller, run = document["controller"], document["path"]
+    if document["outcome"] is not None or controller["alive"] is None:
+        return []
+    log = f"its log is {controller['log']}" if controller["log"] else "it has not written a log"
+    if not controller["alive"]:
+        read = f"; 'agenttts-hpc logs {run}' shows what matters of it" if controller["log"] else ""
+        return [f"{log}{read}", f"'agenttts-hpc resume {run}' continues the run"]
+    if controller["state"] != "PENDING":
+        return []
+    when = f"'{controller['when']}' shows when it may start; " if controller["when"] else ""
+    return [f"{when}'agenttts-hpc cancel {run}' removes it"]
+
+
+def used_text(cost: dict[str, Any] | None) -> str:
+    """Return what the run has used; '' if that is not known."""
+    from agenttts.report.contents import duration
+
+    if cost is None:
+        return ""
+    if cost["gpu_seconds"] > 0:
+        return f"{cost['gpu_seconds'] / 3600:.3g} GPU-hours used"
+    seconds = sum(s for part, s in cost["seconds"].items() if part != "queue")
+    return f"{duration(seconds)} of jobs used"
+
+
+def to_come_text(rest: dict[str, Any] | None) -> str:
+    """Return what the rest of the search may use; '' if that is not known."""
+    if rest is None:
+        return ""
+    low, high = (f"{rest['gpu_seconds'][key] / 3600:.2g}" for key in ("low", "high"))
+    hours = f"{low if low == high else f'{low} to {high}'} GPU-hours"
+    on_gpus, trials = rest["gpu_seconds"]["high"] > 0, rest["trials"]
+    if not rest["measured"]:
+        return f"{hours} expected in all" if on_gpus else ""
+    if not trials:
+        return ""
+    count = f"{trials} {'trial' if trials == 1 else 'trials'}"
+    return f"{hours} to come ({count})" if on_gpus else f"{count} to come"

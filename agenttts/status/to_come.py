@@ -1,0 +1,49 @@
+"""What the rest of a search is expected to use, from its trials so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from agenttts.run.journal import RunState
+from agenttts.spec.model import SearchSection
+from agenttts.tables.cost import RunCost
+from agenttts.tables.forecast import Forecast
+from agenttts.tables.schema import AFTER_SEARCH, TrialRow
+
+
+def to_come(
+    search: SearchSection,
+    state: RunState,
+    rows: Sequence[TrialRow],
+    cost: RunCost | None,
+    forecast: Forecast | None,
+    iteration: int | None,
+) -> dict[str, Any] | None:
+    """Return the trials that may still run and what they may use, as `ToComeDocument`.
+
+    The lower bound is the mean of the trials that have ended times the trials to come. The upper
+    bound also has what their jobs used beside them. Before a trial has ended, it is the forecast of
+    the launch.
+
+    Returns:
+        The document; None where neither is known.
+    """
+    unfinished = len(state.unfinished())
+    if iteration is None:
+        if forecast is None:
+            return None
+        span = {"low": forecast.gpu_seconds.low, "high": forecast.gpu_seconds.high}
+        return {"trials": None, "gpu_seconds": span, "measured": False}
+    further = 0 if state.finishing else (search.iterations - iteration) * search.batch_size
+    trials = unfinished + max(0, further)
+    ended = [row for row in rows if row.source not in AFTER_SEARCH]
+    if not ended or cost is None:
+        if forecast is None:
+            return None
+        span = {"low": forecast.gpu_seconds.low, "high": forecast.gpu_seconds.high}
+        return {"trials": trials, "gpu_seconds": span, "measured": False}
+    alone = sum(row.gpu_seconds or 0.0 for row in rows) / len(rows)
+    whole = max(alone, cost.gpu_seconds.used / len(rows))
+    span = {"low": round(alone * trials, 3), "high": round(whole * trials, 3)}
+    return {"trials": trials, "gpu_seconds": span, "measured": True}
