@@ -454,7 +454,7 @@ def extend(
 
     Trials and samples stay. Finalists and the final test are made anew at the new end.
     """
-    from agenttts.cli import show
+    from agenttts.cli import show, watch
     from agenttts.launch.description import describe_extension
     from agenttts.launch.extension import planned_extension
     from agenttts.launch.launch import extend as extend_run
@@ -473,7 +473,7 @@ def extend(
         if not as_json:
             show.extended(outcome.changes)
         if wait:
-            show.progress(directory, quiet=as_json)
+            watch.progress(directory, quiet=as_json)
         done = {**run_status(directory), "extended": outcome.changes}
         _print(done, as_json, show.status)
         if wait:

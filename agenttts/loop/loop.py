@@ -687,7 +687,8 @@ class Controller:
         finishing = self._journal.state.finishing
         recommended = self._concluded() if finishing else self._searcher.best()
         # Between two iterations only a search that may stop needs it; it takes a second of CPU.
-        asked = finishing or told > before or self._settings.stop or known.issuperset(searched)
+        all_known = all(p.planned.trial in known for p in self._proposed())
+        asked = finishing or told > before or self._settings.stop or all_known
         self._journal.append(
             "told_results",
             trials=[p.planned.trial for p in trials],
