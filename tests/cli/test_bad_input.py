@@ -166,17 +166,28 @@ def test_a_wrong_profile_is_named_with_its_key(cli, scripted_spec, tmp_path):
         refused(cli("launch", scripted_spec(), "--cluster", "./odd.yaml"), tmp_path, 2, "odd.yaml", said)  # fmt: skip
 
 
-def test_a_job_that_sbatch_refuses_leaves_nothing(cli, scripted_spec, tmp_path):
-    """A fake sbatch, for a fault that a real cluster is not needed to show."""
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("", "Slurm refuses the request of the controller"),
+        ("--test-only", "sbatch refused the job"),
+    ],
+)
+def test_a_job_that_sbatch_refuses_leaves_nothing(cli, scripted_spec, tmp_path, asked, said):
+    """A fake sbatch, for a fault that a real cluster is not needed to show: it refuses the job when
+    it is asked whether it would take it, or only when it gets it.
+    """
     (tmp_path / "bin").mkdir()
     refusal = "echo 'sbatch: error: invalid partition specified: nosuch' >&2; exit 1"
+    if asked:
+        refusal = f'case "$*" in *{asked}*) exit 0;; esac; {refusal}'
     for name, script in (("sbatch", refusal), ("srun", "exit 1"), ("squeue", "exit 0"), ("scontrol", "echo MaxArraySize = 1001")):  # fmt: skip
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     (tmp_path / "far.yaml").write_text("kind: slurm\ncontroller: {partition: nosuch}\n")
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     done = cli("launch", scripted_spec(), "--cluster", "./far.yaml", env={"PATH": path})
-    refused(done, tmp_path, 3, "sbatch refused the job", "invalid partition specified: nosuch")
+    refused(done, tmp_path, 3, said, "invalid partition specified: nosuch")
 
 
 def test_no_slurm_here(cli, scripted_spec, tmp_path):
