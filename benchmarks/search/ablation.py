@@ -268,6 +268,8 @@ def print_tables(done: dict[Case, list[float]], evaluations: Sequence[int]) -> N
             print(f"| {off} | {' | '.join(cells)} |")
     print(f"\n| switched off | {' | '.join(_groups())} |\n|---|{'--:|' * len(_groups())}")
     for off in MECHANISMS:
+        if not _pairs(done, off):
+            continue
         cells = []
         for families in _groups().values():
             pairs = _pairs(done, off, families)
