@@ -474,9 +474,10 @@ class Controller:
         if not self._trials_from(RECOMMENDED_SOURCE):
             if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
                 return  # an earlier controller found nothing left to try
-            if self._finishing():
+            finishing = self._finishing()
+            if finishing and self._searcher.fidelity is None:
                 return
-            proposals = self._last_proposals()
+            proposals = self._last_proposals(tried=finishing)
             if not proposals:
                 return
             self._plan(max(iteration, self._next_number()), proposals)
@@ -487,17 +488,25 @@ class Controller:
         if iteration >= self._journal.state.told or again:
             self._tell(iteration, trials, final=True)
 
-    def _last_proposals(self) -> list[Proposal]:
-        """Return what the search ends with: its recommendation, and its rivals."""
+    def _last_proposals(self, *, tried: bool = False) -> list[Proposal]:
+        """Return what the search ends with: its recommendation, and its rivals.
+
+        With ``tried`` they are allocations that were tried.
+        """
         archive, fidelity = self._searcher.archive, self._searcher.fidelity
-        recommended = self._searcher.best()
+        recommended = self._searcher.best(tried=tried)
         if recommended is None:
             return []
         if fidelity is None:
             if recommended in archive.tried:
                 return []
             return [Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")]
-        rivals = [recommended, *self._searcher.rivals(recommended, RIVALS)]
+        if tried:
+            others = self._searcher.rivals(recommended, len(archive.scored))
+            others = [allocation for allocation in others if allocation in archive.tried][:RIVALS]
+        else:
+            others = self._searcher.rivals(recommended, RIVALS)
+        rivals = [recommended, *others]
         common = fidelity.common(archive, rivals)
         proposals = [
             Proposal(

@@ -97,6 +97,46 @@ def test_a_run_without_a_score_has_nothing_to_recommend(cli, scripted_spec, tmp_
     assert not (tmp_path / "results" / "small" / "finish.json").exists()
 
 
+def test_rivals_are_compared_on_common_examples(cli, scripted_spec, tmp_path, monkeypatch):
+    """With `search.examples` the best allocations were not all scored on the same ones."""
+    stopped_at(monkeypatch, "_write_told")
+    cli(
+        "launch",
+        scripted_spec(
+            search__examples=3,
+            search__method="random",
+            search__batch_size=3,
+            search__iterations=4,
+        ),
+    )
+    run = tmp_path / "results" / "small"
+    searched = {t["trial"] for e in journal_events(run, "proposed") for t in e["trials"]}
+    before = table(run)
+    done = cli("finish", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    rows = table(run)
+    last = rows.filter(rows["source"] == RECOMMENDED_SOURCE)
+    assert set(rows["trial"]) - set(last["trial"]) == searched, "no trial of the search is proposed"
+    assert last.height in (1, 2, 3)
+    tried = before["allocation"].to_list()
+    assert all(allocation in tried for allocation in last["allocation"].to_list())
+    planned = [p.planned for p in read_state(run / "journal.jsonl").trials.values()]
+    common = {p.examples for p in planned if p.source == RECOMMENDED_SOURCE}
+    assert len(common) == 1
+    scores = {
+        str(p.allocation): rows.filter(rows["trial"] == p.trial)["score"].item()
+        for p in planned
+        if p.examples in common
+    }
+    [chosen] = [
+        str(p.allocation)
+        for p in planned
+        if p.trial in searched
+        and p.allocation.to_records() == read_state(run / "journal.jsonl").recommended
+    ]
+    assert scores[chosen] == max(scores.values())
+
+
 @pytest.mark.processes
 def test_a_running_search_is_finished_also_if_its_controller_is_killed(
     cli, scripted_spec, tmp_path
