@@ -49,7 +49,7 @@ def controller_text(controller: dict[str, Any]) -> str:
 
 
 def where_to_look(document: dict[str, Any]) -> list[str]:
-    """Return where to look when a controller is dead or waits, and what continues the run."""
+    """Return where to look when a controller is dead or waits, and what helps."""
     controller, run = document["controller"], document["path"]
     if document["outcome"] is not None or controller["alive"] is None:
         return []
