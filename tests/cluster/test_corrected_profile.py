@@ -21,8 +21,7 @@ from tests.support.waiting import until
     [
         ({"trial": {"partition": "gpuu"}}, "partition 'gpuu' does not exist; valid: "),
         ({"controller": {"partition": "cpuu"}}, "partition 'cpuu' does not exist; valid: "),
-        ({"trial": {"partition": "gpu", "time": "300-00:00:00"}}, "the limit of gpu is"),
-        ({"gpu_type": "h999"}, "Slurm refuses the request of the trial job (1 GPU; 'sbatch --test-only'): "),
+        ({"trial": {"partition": "gpu", "gpu_type": "h999"}}, "Slurm refuses the request of the trial job (1 GPU; 'sbatch --test-only'): "),
     ],
 )  # fmt: skip
 def test_a_request_that_slurm_refuses_is_one_error_at_launch(
@@ -31,7 +30,7 @@ def test_a_request_that_slurm_refuses_is_one_error_at_launch(
     spec = scripted_spec("refused", models__strong__gpus=1, models__weak__gpus=0)
     profile = yaml.safe_load(TESTCLUSTER.read_text())
     for section, keys in wrong.items():
-        profile[section] = {**profile.get(section, {}), **keys} if isinstance(keys, dict) else keys
+        profile[section] |= keys
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(profile))
     arguments = ("launch", spec, "--cluster", tmp_path / "mine.yaml")
     done = slurm_cli(*arguments)
