@@ -66,7 +66,7 @@ def prepare(name: str, directory: Path) -> Path:
             raise MissingRequirement(
                 f"preparing {name} needs the Python package '{package}'", fix=fix
             )
-    return _make(directory, lambda temporary: _convert(name, model, temporary))
+    return convert(model.gguf, directory)
 
 
 def make_tiny(directory: Path, seed: int = 0) -> Path:
@@ -149,7 +149,19 @@ def _umask() -> int:
     return mask
 
 
-def _convert(name: str, model: PackagedModel, directory: Path) -> None:
+def convert(gguf: Callable[[Path], Path], directory: Path) -> Path:
+    """Make a Hugging Face directory of a model in a GGUF file; an existing model is kept.
+
+    The weights are dequantized to bfloat16.
+
+    Args:
+        gguf: Finds the file, or assembles it in the given directory, which is removed afterwards.
+        directory: The new directory.
+    """
+    return directory if _is_model(directory) else _make(directory, lambda d: _convert(gguf, d))
+
+
+def _convert(gguf: Callable[[Path], Path], directory: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging
@@ -157,7 +169,7 @@ def _convert(name: str, model: PackagedModel, directory: Path) -> None:
     logging.disable_progress_bar()
     workspace = directory / "gguf"
     workspace.mkdir()
-    file = model.gguf(workspace)
+    file = gguf(workspace)
     where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
     tokenizer: Any = AutoTokenizer.from_pretrained(str(file.parent), **where)
     # Dequantized, because packed GGUF weights cannot be saved as a Hugging Face model.
@@ -172,7 +184,7 @@ def _convert(name: str, model: PackagedModel, directory: Path) -> None:
         weights.config.__dict__.pop(key, None)
     weights.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    if name.startswith("gemma"):
+    if weights.config.model_type.startswith("gemma"):
         _begin_with_bos(directory / "tokenizer.json", "<bos>")
     shutil.rmtree(workspace)
 

@@ -5,14 +5,19 @@ Each of 6 patterns is a chain of two triples, head → bridge → answer, in a m
 chains; a question names the head only. The 2-hop triples hold the gold ones too, as in the
 published files, next to those of the pattern's other chains and triples about head and bridge that
 do not lead to the answer. Drawn with a fixed seed, so the file can be made again.
+
+``--worlds 7 --out FILE`` writes the questions of seven worlds, whose names and answers are drawn
+anew: the data of benchmarks/search/tables/kgqa_three_models.yaml.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from agenttts.tasks.loading.source import DATA_FOLDER
 from benchmarks.built_in_data.make_twohop import Names
@@ -24,17 +29,26 @@ Triple = list[str]
 
 
 def main() -> None:
-    """Write the data set, a record a line of a JSON list."""
-    lines = [json.dumps(record, ensure_ascii=False) for record in records(SEED)]
-    TARGET.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+    """Write the data set, or a larger one of several worlds, a record a line of a JSON list."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--worlds", type=int, default=1, help="worlds of 36 questions")
+    parser.add_argument("--out", type=Path, default=TARGET)
+    arguments = parser.parse_args()
+    made = [record for world in range(arguments.worlds) for record in records(SEED, world)]
+    lines = [json.dumps(record, ensure_ascii=False) for record in made]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
-def records(seed: int) -> list[dict[str, object]]:
+def records(seed: int, world: int = 0) -> list[dict[str, object]]:
     """All questions in ComplexWebQuestions' shape, in an order in which patterns alternate."""
-    names = Names(seed)
+    names = Names(seed + world)
     by_pattern = [list(pattern.records(names)) for pattern in PATTERNS]
     rows = [record for row in zip(*by_pattern, strict=True) for record in row]
-    return [{"ID": f"smallkg-{number}", **record} for number, record in enumerate(rows)]
+    first = world * len(rows)
+    return [{"ID": f"smallkg-{number}", **record} for number, record in enumerate(rows, first)]
 
 
 @dataclass(frozen=True)
