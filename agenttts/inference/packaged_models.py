@@ -150,7 +150,7 @@ def _umask() -> int:
 
 
 def convert(gguf: Callable[[Path], Path], directory: Path) -> Path:
-    """Make a Hugging Face directory of a model in a GGUF file; an existing model is kept.
+    """Convert a GGUF file to a Hugging Face directory; an existing model is kept.
 
     The weights are dequantized to bfloat16.
 

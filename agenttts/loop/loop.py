@@ -695,7 +695,7 @@ class Controller:
             told = max(told, iteration + 1)
         finishing = self._journal.state.finishing
         recommended = self._concluded() if finishing else self._searcher.best()
-        # Between two iterations only a search that may stop needs it; it takes a second of CPU.
+        # Between two iterations only a search that may stop needs it; it takes CPU time.
         all_known = all(p.planned.trial in known for p in self._proposed())
         asked = finishing or told > before or self._settings.stop or all_known
         self._journal.append(
