@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def main() -> None:
                 "python": platform.python_version(),
                 "packages": {name: _version(name) for name in PACKAGES},
                 "cuda": torch_cuda(),
+                "without_bytecode": without_bytecode(),
                 "driver": _driver(),
                 "home": {"path": home, **_writable(home)},
                 "temporary": {"path": tempfile.gettempdir(), **_writable(tempfile.gettempdir())},
@@ -58,6 +60,25 @@ def torch_cuda() -> str | None:
         return None
     found = re.search(r"^cuda\b[^=\n]*=\s*['\"]([0-9.]+)['\"]", text, flags=re.MULTILINE)
     return found[1] if found else None
+
+
+def without_bytecode() -> list[str]:
+    """Return the engines' packages whose modules are compiled again at every start.
+
+    They have no bytecode, and none is written: their directory is read-only, or Python was told so.
+    """
+    found = []
+    for name in ("torch", "vllm", "transformers"):
+        try:
+            package = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            continue
+        if package is None or package.origin is None or not package.origin.endswith(".py"):
+            continue
+        kept = not sys.dont_write_bytecode and os.access(Path(package.origin).parent, os.W_OK)
+        if not kept and not Path(importlib.util.cache_from_source(package.origin)).exists():
+            found.append(name)
+    return found
 
 
 def _driver() -> dict[str, object]:

@@ -5,7 +5,7 @@ The functions are pure: they make checks of what was seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -228,7 +228,33 @@ def _environment_checks(
             _space(f"{what} of {whose}", place["path"], place["error"], place["free"])
             for what, place in places.items()
         ),
+        *bytecode_checks(environment.get("without_bytecode", ()), whose, boxed),
         *_driver_checks(facts, environment["driver"], environment["cuda"] or image_cuda, whose),
+    ]
+
+
+def bytecode_checks(packages: Sequence[str], whose: str, boxed: bool) -> list[Check]:
+    """Return a note on packages whose modules are compiled at every start of an engine, if any.
+
+    Args:
+        packages: Their names.
+        whose: Whose they are: the image's or a Python's.
+        boxed: Whether they are in an image.
+    """
+    if not packages:
+        return []
+    fix = (
+        "agenttts-hpc image build --force --output IMAGE"
+        if boxed
+        else "python -m compileall -q -j 0 SITE_PACKAGES, by who may write there"
+    )
+    return [
+        Check(
+            f"bytecode of {whose}",
+            None,
+            f"{', '.join(packages)}: none, and none can be kept, so every start of an engine "
+            f"compiles their modules again (9 s on a GPU node); to make it: {fix}",
+        )
     ]
 
 

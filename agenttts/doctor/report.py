@@ -20,9 +20,14 @@ from agenttts.dispatch.schedulers import (
     scheduler_type,
 )
 from agenttts.doctor.endpoints import endpoint_checks
-from agenttts.doctor.environment_facts import torch_cuda
+from agenttts.doctor.environment_facts import torch_cuda, without_bytecode
 from agenttts.doctor.probe import Seen, probe, probe_places
-from agenttts.doctor.probe_checks import driver_check, memory_check, probe_checks
+from agenttts.doctor.probe_checks import (
+    bytecode_checks,
+    driver_check,
+    memory_check,
+    probe_checks,
+)
 from agenttts.errors import MissingRequirement
 from agenttts.files.commands import ask
 from agenttts.images.build import image_cuda, read_record
@@ -152,7 +157,8 @@ def _driver_here(profile: Profile) -> list[Check]:
     if found is None:
         return []
     if not scheduler_type(profile.kind).has_nodes:
-        return [found, memory_check(gpus, profile.gpu_memory_gb)]
+        compiled = [] if boxed else bytecode_checks(without_bytecode(), "this Python", boxed)
+        return [found, memory_check(gpus, profile.gpu_memory_gb), *compiled]
     # Nodes may have other drivers; --submit looks at them.
     return [Check("driver here", None, found.detail)]
 
