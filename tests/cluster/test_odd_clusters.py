@@ -330,7 +330,7 @@ def test_a_trial_that_would_never_start_is_tried_again_and_says_why(shell, odd, 
     )
     odd.run("scontrol", "update", "partitionname=gpu", "maxtime=5")
     try:
-        done = shell("launch", scripted_spec("toolong", **FEW), "--cluster", profile, "--wait", env=odd.env)  # fmt: skip
+        done = shell("launch", scripted_spec("toolong", **FEW), "--cluster", profile, "--wait", env=odd.silent(tmp_path / "silent"))  # fmt: skip
     finally:
         odd.run("scontrol", "update", "partitionname=gpu", "maxtime=infinite")
     assert done.returncode == 4
