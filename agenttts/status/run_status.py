@@ -155,8 +155,8 @@ class _Queue:
 def _ask_queue(run: RunDirectory, jobs: Iterable[str], started: StartedController | None) -> _Queue:
     """Ask the queue once for the jobs, the controller and the served model."""
     profile = run.profile()
-    scheduler = trial_scheduler(run, profile)
     try:
+        scheduler = trial_scheduler(run, profile)
         with scheduler.one_look():
             return _Queue(
                 scheduler.poll(sorted(jobs)),
