@@ -234,7 +234,9 @@ def _environment_checks(
 
 
 def bytecode_checks(packages: Sequence[str], whose: str, boxed: bool) -> list[Check]:
-    """Return a note on packages whose modules are compiled at every start of an engine, if any.
+    """Return a note on packages without bytecode, if there are any.
+
+    Their modules are compiled at every start of an engine.
 
     Args:
         packages: Their names.

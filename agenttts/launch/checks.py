@@ -55,7 +55,12 @@ def checks_of(
     elif agent_need is not None and not scheduler.has_nodes:
         yield check_server
     yield scheduler.check_folder
-    classes = {need.gpus for need in (*needs.values(), agent_need) if need is not None}
+    # A job has the GPUs of the largest model of its trials, at least of each stage's smallest one.
+    stages = [{needs[model].gpus for model in stage.models} for stage in spec.stages.values()]
+    least = max(min(gpus) for gpus in stages)
+    classes = {gpus for stage in stages for gpus in stage if gpus >= least}
+    if agent_need is not None:
+        classes.add(agent_need.gpus)
     yield partial(check_requests, experiment, sorted(classes))
     yield partial(check_places, spec, experiment.results)
 

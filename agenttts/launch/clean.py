@@ -164,11 +164,14 @@ def _users(run: RunDirectory, folder: Path) -> list[str]:
         other = RunDirectory(path.parent)
         if other.path == run.path:
             continue
-        with suppress(UserError):  # a run that cannot be read uses no samples
+        try:
             record = other.record()
-            used = [record.samples, *([record.compile_cache] if record.compile_cache else [])]
-            if any((other.path / place).resolve() == folder.resolve() for place in used):
-                found.append(other.name)
+        except UserError:
+            found.append(f"perhaps {other.name} (which cannot be read)")
+            continue
+        used = [record.samples, *([record.compile_cache] if record.compile_cache else [])]
+        if any((other.path / place).resolve() == folder.resolve() for place in used):
+            found.append(other.name)
     return found
 
 

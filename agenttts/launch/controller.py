@@ -183,12 +183,15 @@ def controller_works(run: RunDirectory) -> bool:
     return not state.completing
 
 
-def stop_controllers(run: RunDirectory, *, on_record: bool) -> None:
+def stop_controllers(
+    run: RunDirectory, *, on_record: bool, again: str = "agenttts-hpc cancel"
+) -> None:
     """Stop all controllers of the run, also of earlier starts, and wait for their end.
 
     Args:
         run: The run.
-        on_record: Whether the cancel is on disk, so that a controller sees it.
+        on_record: Whether it is on disk that they have to end, so that a controller sees it.
+        again: The command that waits for them again, for a message; the run's name follows.
 
     Raises:
         MissingRequirement: They are on another host.
@@ -216,7 +219,7 @@ def stop_controllers(run: RunDirectory, *, on_record: bool) -> None:
             where = "" if reached else f" on {handle.host}"
             raise RunFailed(
                 f"the controller (job {', '.join(live)}{where}) of {run.path} has not ended within "
-                f"{_STOP_PATIENCE_S:g} s. The cancel is on record, and the controller ends when it "
-                f"sees it; 'agenttts-hpc cancel {run.name}' waits again"
+                f"{_STOP_PATIENCE_S:g} s. It is on record that it has to end, and it ends when it "
+                f"sees that; '{again} {run.name}' waits again"
             )
         time.sleep(0.2)

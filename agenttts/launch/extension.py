@@ -253,4 +253,4 @@ def release_controller(run: RunDirectory) -> None:
     # A controller ends when the file names another start than its own.
     handle = read_handle(run) or handle
     write_handle(run, replace(handle, start=secrets.token_hex(4)))
-    stop_controllers(run, on_record=True)
+    stop_controllers(run, on_record=True, again="agenttts-hpc extend --set ...")

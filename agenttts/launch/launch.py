@@ -12,6 +12,7 @@ from pathlib import Path
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.profile import Profile
 from agenttts.errors import MissingRequirement, UserError
+from agenttts.files.locks import is_locked
 from agenttts.launch.controller import (
     controller_works,
     start_controller,
@@ -156,13 +157,19 @@ def extend(run: RunDirectory, settings: Sequence[str]) -> ExtensionOutcome:
     """
     complete_changes(run, "extend")
     if planned_extension(run.read(), settings).extension.changes:  # before anything is ended
-        with one_command(run, "extend"):
-            release_controller(run)
-            with only_controller(run):
-                _write_changes(run)
-                extension = planned_extension(run.read(), settings).extension
-                if extension.changes:
-                    record_extension(run, extension)
+        try:
+            with one_command(run, "extend"):
+                release_controller(run)
+                with only_controller(run):
+                    _write_changes(run)
+                    extension = planned_extension(run.read(), settings).extension
+                    if extension.changes:
+                        record_extension(run, extension)
+        except Exception:
+            # The run's jobs must not be left without a controller.
+            if read_state(run.journal_file).finished is None and not is_locked(run.lock_file):
+                resume(run)
+            raise
         outcome = ExtensionOutcome(extension.changes)
     else:
         outcome = ExtensionOutcome()

@@ -228,7 +228,8 @@ class _Remains:
         Args:
             numbers: The number of the next trial at each extension.
         """
-        found = {event.get("trials") for event in self.extension_events}
+        begun = [event for event in self.extension_events if event["event"] == "extended"]
+        found = {event.get("trials") for event in begun}
         for number in numbers:
             if number not in found:
                 nothing: dict[str, Any] = {"sections": {}, "record": {}, "changes": {}}

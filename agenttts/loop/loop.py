@@ -348,11 +348,12 @@ class Controller:
         stop, found = self._settings.stop, self._journal.state.confidence
         if self._journal.state.last_end:
             return True  # it has ended already
-        sure = stop is not None and found is not None and found.probability >= stop.confidence
-        if sure:
-            assert found is not None
-            log.info("the search ends, sure enough: the recommended allocation is %s", found)
-        return sure
+        if stop is None or found is None or found.within > stop.within:
+            return False
+        if found.probability < stop.confidence:
+            return False
+        log.info("the search ends, sure enough: the recommended allocation is %s", found)
+        return True
 
     def _next_iteration(self, first: int) -> tuple[int, int]:
         """Return the iteration of the next trial, and how many trials it still gets.

@@ -552,6 +552,7 @@ class _Extended(Extension):
         state.extension = self
         state.finished = None
         state.finishing = False
+        state.confidence = None  # it is about the narrower search
         state.earlier_ends |= {p.planned.trial for p in state.last_end}
 
 

@@ -17,6 +17,7 @@ from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service import ELSEWHERE, Service
 from agenttts.errors import MissingRequirement, RunFailed
+from agenttts.files.locks import is_locked
 from agenttts.launch.controller import (
     StartedController,
     controller_state,
@@ -386,6 +387,9 @@ def follow(
         if status["controller"]["alive"] is False:
             # It may have ended normally between the two looks.
             if run_status(run)["outcome"] is not None:
+                continue
+            if is_locked(run.command_lock_file):  # a command replaces it, as `extend` does
+                time.sleep(pause)
                 continue
             reason = status["controller"]["reason"]
             raise RunFailed(

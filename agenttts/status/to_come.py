@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from agenttts.run.journal import RunState
+from agenttts.search.base import FIRST_SOURCE
 from agenttts.spec.model import SearchSection
 from agenttts.tables.cost import RunCost
 from agenttts.tables.forecast import Forecast
-from agenttts.tables.schema import AFTER_SEARCH, TrialRow
+from agenttts.tables.schema import AFTER_SEARCH, RECOMMENDED_SOURCE, TrialRow
+
+_LATER = (RECOMMENDED_SOURCE, *AFTER_SEARCH)
 
 
 def to_come(
@@ -35,8 +38,11 @@ def to_come(
             return None
         span = {"low": forecast.gpu_seconds.low, "high": forecast.gpu_seconds.high}
         return {"trials": None, "gpu_seconds": span, "measured": False}
-    further = 0 if state.finishing else (search.iterations - iteration) * search.batch_size
-    trials = unfinished + max(0, further)
+    proposed = [t.planned for t in state.trials.values() if t.planned.source not in _LATER]
+    initial = any(p.source in ("initial", FIRST_SOURCE) for p in proposed)
+    # `iteration` counts from 0, which is the initial trials' where there are such.
+    further = (search.iterations - iteration - (not initial)) * search.batch_size
+    trials = unfinished + (0 if state.finishing else max(0, further))
     ended = [row for row in rows if row.source not in AFTER_SEARCH]
     if not ended or cost is None:
         if forecast is None:

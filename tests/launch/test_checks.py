@@ -82,3 +82,18 @@ def test_a_request_that_slurm_refuses_is_told_before_the_run_exists(
     done = cli("launch", spec, "--cluster", tmp_path / "site.yaml", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "Invalid qos specification" in " ".join(done.stdout.split())
+
+
+def test_only_jobs_that_may_come_are_tried(scripted_spec, cli, fake, tmp_path):
+    """A trial whose answers need two GPUs has no job without, although its retrieval may."""
+    (tmp_path / "site.yaml").write_text("kind: slurm\ngpus_per_node: 4\n")
+    spec = scripted_spec(
+        models__strong__gpus=2, models__weak__gpus=0, stages__answer__models=["strong"]
+    )
+    asked = tmp_path / "asked"
+    fake("sbatch", f'echo "$@" >> {asked}')
+    done = cli("launch", spec, "--cluster", tmp_path / "site.yaml", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    controller, trial = asked.read_text().splitlines()
+    assert "gpu" not in controller
+    assert "gpus-per-node=2" in trial

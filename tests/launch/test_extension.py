@@ -109,6 +109,18 @@ def test_a_finished_run_goes_on_and_ends_anew(cli, scripted_spec, run, asynchron
     assert (run / "journal.jsonl").read_bytes() == content
 
 
+def test_a_search_that_was_sure_enough_goes_on_under_a_stricter_rule(cli, scripted_spec, run):
+    stop = {"within": 0.9, "confidence": 0.5}
+    settings = {**SMALL, "search__iterations": 6, "search__batch_size": 4}
+    spec = scripted_spec(**settings | {"search__method": "agenttts", "search__stop": stop})
+    assert cli("launch", spec).returncode == 0
+    before = len(searched(run))
+    assert before < 3 + 6 * 4, "it was sure enough"
+    done = cli("extend", "small", "--set", "search.stop.within=0.01", "--set", "search.stop.confidence=0.999", "--wait")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(searched(run)) > before
+
+
 def test_an_extended_search_goes_on_as_one_of_that_length(cli, scripted_spec, tmp_path):
     """The same archive: what it proposes is what a longer search would have proposed."""
     assert cli("launch", scripted_spec(**SMALL)).returncode == 0
@@ -200,7 +212,7 @@ def test_an_extension_that_was_killed_is_completed_by_the_next_command(
     assert len(RunDirectory(finished).record().extended_at) == taken
 
 
-@pytest.mark.parametrize("lost", ["the last line", "all lines"])
+@pytest.mark.parametrize("lost", ["the last line", "the extension's line", "all lines"])
 def test_a_new_journal_keeps_the_extension(finished, cli, lost):
     assert cli("extend", "small", *MORE, "--wait").returncode == 0
     before = outcome(finished)
@@ -210,7 +222,10 @@ def test_a_new_journal_keeps_the_extension(finished, cli, lost):
     if lost == "all lines":
         journal.unlink()
     else:
-        journal.write_bytes(b"".join([*lines[:-1], b"\xff\n"]))
+        begun = next(n for n, line in enumerate(lines) if b'"extended"' in line)
+        damaged = begun if lost == "the extension's line" else -1
+        lines[damaged] = b"\xff\n"
+        journal.write_bytes(b"".join(lines))
     done = cli("resume", "small", "--from-tables", "--wait")
     assert done.returncode == 0, done.stderr
     assert outcome(finished) == before

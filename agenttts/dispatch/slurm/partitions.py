@@ -95,8 +95,8 @@ def partition_checks(what: str, resources: JobResources) -> list[Check]:
     return judge_partitions(what, resources, _known(), _parents())
 
 
-def never_fits(what: str, resources: JobResources) -> Check | None:
-    """Return why no partition of a section would ever take its jobs; None if one may.
+def why_refused(what: str, resources: JobResources) -> Check | None:
+    """Return why no partition of a section would take its jobs; None if one may.
 
     A partition that is down comes back. Without an answer of Slurm it is not known.
     """
@@ -106,6 +106,19 @@ def never_fits(what: str, resources: JobResources) -> Check | None:
         return None
     verdicts = judge_partitions(what, resources, known, _parents()) if known else []
     return verdicts[0] if verdicts and all(v.ok is False for v in verdicts) else None
+
+
+def above_time_limit(what: str, resources: JobResources) -> Check | None:
+    """Return why the time of a job keeps it from starting; None if it may start.
+
+    A QOS may allow more time than the partition.
+    """
+    if resources.qos is not None:
+        return None
+    found = why_refused(what, resources)
+    if found is None or why_refused(what, resources.model_copy(update={"time": "1"})) is not None:
+        return None
+    return found
 
 
 def _known() -> dict[str, Partition]:

@@ -44,7 +44,7 @@ _CLOSED = re.compile(r"required partition not available|partition in down state"
 # A limit on the number of submitted jobs (sacctmgr(1), MaxSubmitJobs, GrpSubmitJobs) passes as jobs
 # end. Any other limit that is named does not. If no limit is named, the message is the same for
 # both.
-_SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*Submit\w*", re.IGNORECASE)
+SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*Submit\w*", re.IGNORECASE)
 _OTHER_LIMIT = re.compile(r"\b(Assoc|QOS)(Max|Min|Grp)\w+", re.IGNORECASE)
 _POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
 
@@ -249,7 +249,7 @@ def refusal(message: str, jobs: int = 1) -> MissingRequirement:
 
 def _names_submit_limit(message: str) -> bool:
     """Return whether the number of submitted jobs seems to be the reason of a refusal."""
-    if _SUBMIT_LIMIT.search(message):
+    if SUBMIT_LIMIT.search(message):
         return True
     return bool(_POLICY.search(message)) and not _OTHER_LIMIT.search(message)
 

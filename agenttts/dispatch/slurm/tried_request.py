@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.check import COMMAND_SECONDS, Check
 from agenttts.dispatch.profile import JobResources, Profile
-from agenttts.dispatch.slurm.partitions import never_fits
+from agenttts.dispatch.slurm.partitions import above_time_limit, why_refused
 from agenttts.dispatch.slurm.queue import query_environment
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
 from agenttts.dispatch.slurm.sbatch_options import flag_line
-from agenttts.dispatch.slurm.submission import outer_environment, refusal
+from agenttts.dispatch.slurm.submission import SUBMIT_LIMIT, outer_environment, refusal
 from agenttts.errors import MissingRequirement
 from agenttts.files.commands import ask
 
@@ -60,18 +60,26 @@ def check_accepted(what: str, profile: Profile, resources: JobResources, gpus: i
     Raises:
         MissingRequirement: Slurm refuses it.
     """
-    # Many clusters take a job whose time is above the partition's limit, and never start it.
-    found = never_fits(what, resources)
-    if found is not None:
-        raise MissingRequirement(f"{found.what}: {found.detail}", fix=found.fix or "")
     command = sbatch_test(request_words(profile, resources, gpus))
     with outer_environment():
         answer = ask(command, COMMAND_SECONDS, query_environment())
-    if answer.problem is not None or answer.succeeded:
+    if answer.problem is not None:
         return
-    said = answer.quoted()
-    passes = isinstance(refusal(said), QueueUnavailable) or _NOT_NOW.search(said)
-    if passes or (_NO_SUCH_NODE.search(said) and _nodes_are_out(resources)):
+    if answer.succeeded:
+        # Many clusters take a job whose time is above the partition's limit, and never start it.
+        found = above_time_limit(what, resources)
+    else:
+        said = answer.quoted()
+        passes = isinstance(refusal(said), QueueUnavailable) or _NOT_NOW.search(said)
+        # A limit that a group shares may be used up by others, whose jobs are not seen.
+        if passes or SUBMIT_LIMIT.search(said):
+            return
+        if _NO_SUCH_NODE.search(said) and _nodes_are_out(resources):
+            return
+        found = why_refused(what, resources)
+    if found is not None:
+        raise MissingRequirement(f"{found.what}: {found.detail}", fix=found.fix or "")
+    if answer.succeeded:
         return
     raise MissingRequirement(
         f"Slurm refuses the request of the {what} job ({_gpus(gpus)}; 'sbatch --test-only'): "

@@ -86,19 +86,32 @@ def test_nodes_that_are_out_of_service_may_have_what_is_requested(slurm):
     check(time="01:00:00")
 
 
-@pytest.mark.parametrize(
-    ("trial", "said"),
-    [
-        ({"partition": "gpuu", "time": "01:00:00"}, "partition 'gpuu' does not exist; valid: cpu, gpu"),
-        ({"time": "03:00:00"}, "trial.time is 03:00:00, and the limit of gpu"),
-    ],
-)  # fmt: skip
-def test_jobs_that_sbatch_takes_and_slurm_never_starts(slurm, tmp_path, trial, said):
+def test_a_refusal_whose_reason_is_known_names_what_is_valid(slurm):
+    slurm("sbatch", "echo 'sbatch: error: invalid partition specified: gpuu' >&2; exit 1")
+    with pytest.raises(
+        MissingRequirement, match="partition 'gpuu' does not exist; valid: cpu, gpu"
+    ):
+        check(partition="gpuu", time="01:00:00")
+
+
+def test_jobs_that_sbatch_takes_and_slurm_never_starts(slurm):
     """A partition that is down is waited for."""
-    with pytest.raises(MissingRequirement) as refused:
-        check(**trial)
-    assert said in str(refused.value)
-    assert not (tmp_path / "asked").exists()
+    with pytest.raises(MissingRequirement, match="time is 03:00:00, and the limit of gpu"):
+        check(time="03:00:00")
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [{"time": "03:00:00", "qos": "long"}, {"partition": "public", "time": "01:00:00"}],
+)
+def test_what_sbatch_takes_is_right_where_the_cluster_changes_it(slurm, trial):
+    """A QOS allows more time than its partition; a plugin replaces a public partition's name."""
+    check(**trial)
+
+
+def test_a_limit_that_colleagues_use_up_may_pass(slurm):
+    slurm("sbatch", "echo 'sbatch: error: AssocGrpSubmitJobsLimit' >&2; exit 1")
+    check(time="01:00:00")
 
 
 @pytest.mark.parametrize("answer", ["exit 1", "echo 'what is that'", "exit 0"])
