@@ -60,8 +60,10 @@ def test_an_asynchronous_search_without_stop_says_how_sure_it_is_after_each_iter
             told.append(event)
             assert asked or event["confidence"] is None
     assert told[-1]["confidence"]
+    # A trial of the recommended allocation may come last.
+    events = [e for e in journal_events(run.path) if e["event"] in ("told", "told_results")]
     status = json.loads(cli("status", "small", "--json").stdout)
-    assert status["confidence"] == told[-1]["confidence"]
+    assert status["confidence"] == events[-1]["confidence"]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
