@@ -24,7 +24,7 @@ from agenttts.files.json_lines import JsonLinesFile, read_json_lines
 from agenttts.run.rows import row_from_json
 from agenttts.space import Allocation
 from agenttts.tables.confidence import Confidence
-from agenttts.tables.schema import AFTER_SEARCH, RECOMMENDED_SOURCE
+from agenttts.tables.schema import END_SOURCES
 
 log = logging.getLogger(__name__)
 
@@ -287,8 +287,7 @@ class RunState:
         return [
             progress
             for name, progress in self.trials.items()
-            if progress.planned.source in (RECOMMENDED_SOURCE, *AFTER_SEARCH)
-            and name not in self.earlier_ends
+            if progress.planned.source in END_SOURCES and name not in self.earlier_ends
         ]
 
     def unfinished(self) -> list[TrialProgress]:

@@ -52,11 +52,14 @@ def live_work(
     """
     workers: list[dict[str, Any]] = []
     stages: dict[str, TrialStage] = {}
+    trials_of: dict[str | None, list[str]] = {}
+    for trial in live:
+        trials_of.setdefault(trial.job_id, []).append(trial.planned.trial)
     for job_id, directory in directories.items():
         status = statuses.get(job_id, JobStatus("UNKNOWN", ended=False))
         if status.ended:
             continue
-        trials = [t.planned.trial for t in live if t.job_id == job_id]
+        trials = trials_of.get(job_id, [])
         starts = [s for s in read_job_starts(directory) if s.job_id == job_id]
         start = starts[-1] if starts and not status.pending else None
         progress = _progress(directory, start)

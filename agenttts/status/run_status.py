@@ -42,8 +42,8 @@ from agenttts.tables.cuts import cut_by_model, cut_document, cut_warnings
 from agenttts.tables.documents import printed
 from agenttts.tables.schema import (
     AFTER_SEARCH,
+    END_SOURCES,
     FINALIST_SOURCE,
-    RECOMMENDED_SOURCE,
     TEST_SOURCE,
     TrialRow,
     read_examples,
@@ -201,10 +201,9 @@ def _trials_by_state(state: RunState, rows: Sequence[TrialRow], queue: _Queue) -
 
 def last_iteration(state: RunState) -> int | None:
     """Return the number of the last iteration of the search; None before the first."""
-    after = (RECOMMENDED_SOURCE, *AFTER_SEARCH)
     planned = (t.planned for t in state.trials.values())
     # Counted, because the ends before extensions of the search have numbers too.
-    searched = {p.iteration for p in planned if p.source not in after}
+    searched = {p.iteration for p in planned if p.source not in END_SOURCES}
     return len(searched) - 1 if searched else None
 
 
@@ -213,8 +212,7 @@ def of_last_end(rows: Sequence[TrialRow], source: str) -> list[TrialRow]:
 
     Those before it belong to the end of the search before an extension.
     """
-    after = (RECOMMENDED_SOURCE, *AFTER_SEARCH)
-    last = max((row.iteration for row in rows if row.source not in after), default=0)
+    last = max((row.iteration for row in rows if row.source not in END_SOURCES), default=0)
     return [row for row in rows if row.source == source and row.iteration >= last]
 
 

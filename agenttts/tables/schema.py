@@ -49,6 +49,9 @@ FINALIST_SOURCE = "finalist"
 TEST_SOURCE = "test"
 AFTER_SEARCH = (FINALIST_SOURCE, TEST_SOURCE)
 
+# All trials with which a search ends.
+END_SOURCES = (RECOMMENDED_SOURCE, *AFTER_SEARCH)
+
 
 class TrialState(StrEnum):
     """How a trial ended.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import TESTCLUSTER
-from tests.support.real_models import QUICK
+from tests.support.real_models import QUICK, check_proposals_of_served_model
 from tests.support.runs import table, transcript_events
 from tests.support.waiting import until
 
@@ -59,16 +59,7 @@ def test_a_served_model_drives_a_search_on_slurm_and_is_served_again_when_its_jo
 
     frame = table(run)
     assert set(frame["state"]) == {"COMPLETED"}
-    # What it proposed is usable; whether the search prefers its own ideas is the search's decision.
-    assert any(e["usable"] for e in transcript_events(run, "proposals"))
-    assert set(frame["source"]) <= {
-        "initial",
-        "agent",
-        "agent-repaired",
-        "insight",
-        "explore",
-        "recommended",
-    }
+    check_proposals_of_served_model(run)
     replies = transcript_events(run, "reply")
     assert {e["purpose"] for e in replies} == {"guidelines", "propose"}
     assert all(e["completion_tokens"] > 1 for e in replies)

@@ -14,8 +14,9 @@ from agenttts.loop.loop import Controller
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.starts import RunCancelled
-from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, RECOMMENDED_SOURCE, TEST_SOURCE
+from agenttts.tables.schema import AFTER_SEARCH, END_SOURCES, FINALIST_SOURCE, TEST_SOURCE
 from tests.support import command_line
+from tests.support.killing import Killed, dies_after
 from tests.support.runs import attempts, journal_events, outcome, table
 from tests.support.scripted import small_spec
 from tests.support.waiting import until
@@ -32,10 +33,6 @@ AFTER = {
     "search__test_split": {"examples": 3},
 }
 MORE = ("--set", "search.iterations=2")
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: no handler of errors sees it."""
 
 
 @pytest.fixture
@@ -67,8 +64,7 @@ def names(run: Path, *sources: str) -> list[str]:
 def searched(run: Path) -> list[int]:
     """The iteration of each trial that the search has proposed."""
     rows = table(run)
-    ends = [*AFTER_SEARCH, RECOMMENDED_SOURCE]
-    return rows.filter(~rows["source"].is_in(ends))["iteration"].to_list()
+    return rows.filter(~rows["source"].is_in(END_SOURCES))["iteration"].to_list()
 
 
 @pytest.mark.parametrize(("asynchronous", "method"), [(False, "agenttts"), (True, "genetic")])
@@ -96,7 +92,7 @@ def test_a_finished_run_goes_on_and_ends_anew(cli, scripted_spec, run, asynchron
     assert {p.planned.trial for p in state.last_end} >= new
     numbers = table(run).group_by("iteration").agg("source")
     for sources in numbers["source"].to_list():
-        assert len(set(sources) & {*AFTER_SEARCH, RECOMMENDED_SOURCE}) in (0, len(set(sources)))
+        assert len(set(sources) & set(END_SOURCES)) in (0, len(set(sources)))
     status = json.loads(cli("status", "small", "--json").stdout)
     assert (status["iteration"], status["iterations"]) == (len(set(searched(run))) - 1, 2)
     assert {t["trial"] for t in status["test"]} == set(names(run, TEST_SOURCE)) & new
@@ -182,21 +178,8 @@ def test_an_extension_that_was_killed_is_completed_by_the_next_command(
     finished, cli, monkeypatch, step, command
 ):
     """Killed before the event, before each of the two files, and before it is closed."""
-    steps = []
-
-    def dying(function):
-        def call(*arguments, **more):
-            if len(steps) == step:
-                raise Killed
-            steps.append(function.__name__)
-            return function(*arguments, **more)
-
-        return call
-
     with monkeypatch.context() as patched:
-        for name in ("write_record", "atomic_write_text"):
-            patched.setattr(extension, name, dying(getattr(extension, name)))
-        patched.setattr(extension.Journal, "append", dying(extension.Journal.append))
+        steps = dies_after(patched, step, extension)
         with pytest.raises(Killed):
             cli("extend", "small", *MORE)
     assert steps == ["append", "write_record", "atomic_write_text"][:step]

@@ -28,15 +28,12 @@ from agenttts.status import run_status
 from agenttts.status.run_status import check_outcome
 from agenttts.trial.result import read_result
 from agenttts.trial.spec import TrialSpec
+from tests.support.killing import Killed, dies_after
 from tests.support.runs import attempts, journal_events, outcome, table
 from tests.support.waiting import until
 
 WRONG = "kind: in_process\ngpus_per_node: 0\npoll_seconds: 0.02\nmax_attempts: 1\nmax_running: 1\n"
 RIGHT = WRONG.replace("max_attempts: 1", "max_attempts: 4")
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: no handler of errors sees it."""
 
 
 @pytest.fixture
@@ -199,21 +196,8 @@ def test_a_change_that_was_killed_is_finished_by_the_next_command(
 ):
     """Killed before the event, before each of the three files, and before the change is closed."""
     profile(RIGHT)
-    steps = []
-
-    def dying(function):
-        def call(*arguments, **more):
-            if len(steps) == step:
-                raise Killed
-            steps.append(function.__name__)
-            return function(*arguments, **more)
-
-        return call
-
     with monkeypatch.context() as patched:
-        for name in ("write_record", "atomic_write_text"):
-            patched.setattr(profile_change, name, dying(getattr(profile_change, name)))
-        patched.setattr(profile_change.Journal, "append", dying(profile_change.Journal.append))
+        steps = dies_after(patched, step, profile_change)
         with pytest.raises(Killed):
             cli("resume", "small", "--cluster", "site")
     assert steps == ["append", "write_record", "atomic_write_text", "atomic_write_text"][:step]

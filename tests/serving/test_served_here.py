@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.endpoints import FEWER_PROCESSES
 from tests.support.processes import processes_with
-from tests.support.real_models import QUICK
+from tests.support.real_models import QUICK, check_proposals_of_served_model
 from tests.support.runs import table, transcript_events
 from tests.support.waiting import until
 
@@ -48,16 +48,7 @@ def test_a_model_that_the_run_serves_itself_proposes(
         assert json.loads(first["reply"])["allocations"]
     frame = table(run)
     assert set(frame["state"]) == {"COMPLETED"}
-    # What it proposed is usable; whether the search prefers its own ideas is the search's decision.
-    assert any(e["usable"] for e in transcript_events(run, "proposals"))
-    assert set(frame["source"]) <= {
-        "initial",
-        "agent",
-        "agent-repaired",
-        "insight",
-        "explore",
-        "recommended",
-    }
+    check_proposals_of_served_model(run)
     # Nothing is left of it: no process, no key, no address.
     assert not (run / "agent" / "key").exists()
     assert not (run / "agent" / "address.json").exists()

@@ -1,7 +1,26 @@
-"""How the tests load the real small model."""
+"""How the tests load the real small model, and what is expected of it as the search's own."""
 
 from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.runs import table, transcript_events
 
 # The model's own bfloat16 is emulated by processors without instructions for it (AVX2 alone).
 # `test_the_main_job_with_real_vllm_and_a_real_model` has the project's own choice.
 QUICK: dict[str, object] = {"dtype": "float32"}
+
+
+def check_proposals_of_served_model(run: Path) -> None:
+    """What it proposed is usable; whether the search prefers its own ideas is the search's
+    decision.
+    """
+    assert any(e["usable"] for e in transcript_events(run, "proposals"))
+    assert set(table(run)["source"]) <= {
+        "initial",
+        "agent",
+        "agent-repaired",
+        "insight",
+        "explore",
+        "recommended",
+    }
