@@ -665,6 +665,62 @@ def doctor(
         raise typer.Exit(3)
 
 
+@app.command()
+def init(
+    data: Annotated[
+        Path | None,
+        typer.Argument(metavar="DATA", help="Records: .jsonl, .json, .csv, .tsv or .parquet."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the run and its files (else DATA's).")] = "",
+    stages: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="Names of the stages; the last one answers.")
+    ] = "",
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="NAME=PATH[:PARAMS]",
+            help="A model's directory or hub id; may be repeated. None: stand-ins.",
+        ),
+    ] = None,
+    question: Annotated[str, typer.Option(help="DATA's field with the question.")] = "",
+    answer: Annotated[str, typer.Option(help="DATA's field with the right answer.")] = "",
+    context: Annotated[str, typer.Option(help="DATA's field with what helps to answer.")] = "",
+    options: Annotated[str, typer.Option(help="DATA's field with the options of a choice.")] = "",
+    cluster: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the profile; without DATA, it alone.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Where the files go (else jobs/ if it is here, else here).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a first spec, its task and a profile of this machine, with comments.
+
+    Without DATA and --cluster it asks, on a terminal.
+    """
+    from agenttts.cli import show
+    from agenttts.cli.questions import ask_for
+    from agenttts.init.draft import Wanted, describe, draft, stage_names, usual_out, write
+
+    roles = {"question": question, "answer": answer, "context": context, "options": options}
+    wanted = Wanted(
+        data,
+        name,
+        tuple(stage_names(stages)),
+        tuple(models or ()),
+        {role: field for role, field in roles.items() if field},
+        cluster,
+        usual_out(out),
+    )
+    if data is None and not cluster:
+        wanted = ask_for(wanted)
+    drafted = draft(wanted)
+    write(drafted, force=force)
+    _print(describe(drafted), as_json, show.drafted)
+
+
 @image_app.command("build")
 def image_build(
     definition: Annotated[

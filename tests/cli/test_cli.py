@@ -29,6 +29,7 @@ COMMANDS = [
     "clean",
     "replay",
     "doctor",
+    "init",
     "models",
     "image",
 ]
