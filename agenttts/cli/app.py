@@ -352,6 +352,38 @@ def report(
 
 
 @app.command()
+def export(
+    run: Run,
+    results: Results = Path("results"),
+    samples: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="All samples with their prompts, a line each."),
+    ] = None,
+    optuna: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="An Optuna study: .db for SQLite, else a journal file."),
+    ] = None,
+    wandb: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="An offline run of Weights & Biases.")
+    ] = None,
+    mlflow: Annotated[
+        Path | None, typer.Option(metavar="FILE.db", help="MLflow's SQLite, a run for each trial.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's samples, or its table for other trackers, to files."""
+    from agenttts.cli import show
+    from agenttts.run.directory import find_run, in_use
+    from agenttts.status.export import export as export_run
+
+    given = {"samples": samples, "optuna": optuna, "wandb": wandb, "mlflow": mlflow}
+    directory = find_run(run, results)
+    with in_use(directory):
+        written = export_run(directory, {form: path for form, path in given.items() if path})
+    _print({"run": directory.name, "written": written}, as_json, show.exported)
+
+
+@app.command()
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN", help="Two runs.")],
     results: Results = Path("results"),

@@ -330,6 +330,12 @@ def _span(span: Mapping[str, float], factor: float = 1.0) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def exported(document: dict[str, Any]) -> None:
+    """``export``: show what was written where."""
+    for item in document["written"]:
+        say(escape(f"{item['path']}: {item['count']} {item['unit']} ({item['form']})"))
+
+
 def drafted(document: dict[str, Any]) -> None:
     """``init``: show what was written, what was found, and what to do next."""
     for path in document["written"]:

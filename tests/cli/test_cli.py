@@ -21,6 +21,7 @@ COMMANDS = [
     "list",
     "logs",
     "report",
+    "export",
     "compare",
     "resume",
     "extend",
