@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from agenttts import __version__
+from agenttts.cli.completion import complete_profiles, complete_runs
 from agenttts.cli.terminal import any_terminal, json_text
 from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_names
 
@@ -23,7 +24,6 @@ app = typer.Typer(
     help="Find the best split of a compute budget over the stages of an LLM pipeline, on a "
     "Slurm cluster.",
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 image_app = typer.Typer(help="Container images of the trials.")
 app.add_typer(image_app, name="image")
@@ -36,10 +36,18 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the spec."),
 ]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its path.")]
+Run = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run's name, or its path.", autocompletion=complete_runs),
+]
 Cluster = Annotated[
     str | None,
-    typer.Option("--cluster", metavar="NAME|FILE", help="A profile: slurm/NAME.yaml or a file."),
+    typer.Option(
+        "--cluster",
+        metavar="NAME|FILE",
+        help="A profile: slurm/NAME.yaml or a file.",
+        autocompletion=complete_profiles,
+    ),
 ]
 
 
@@ -317,7 +325,12 @@ def logs(
 
 @app.command()
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, by name or path.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Runs, by name or path.", autocompletion=complete_runs
+        ),
+    ],
     results: Results = Path("results"),
     form: Annotated[
         ReportFormat, typer.Option("--format", help="What to write.")
@@ -556,7 +569,12 @@ def cancel(run: Run, results: Results = Path("results"), as_json: Json = False) 
 
 @app.command()
 def clean(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, by name or path.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Runs, by name or path.", autocompletion=complete_runs
+        ),
+    ],
     results: Results = Path("results"),
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; else it is only shown.")] = False,
     as_json: Json = False,

@@ -1,4 +1,4 @@
-"""A run in MLflow's SQLite store: one MLflow run, with one below it for each trial.
+"""A run in MLflow's SQLite store, with one run below it for each trial.
 
 MLflow 3 refuses its older store of many files by default (seen with 3.17).
 """
