@@ -4,7 +4,7 @@ It is fitted to the trials.
 
 It adds a Gaussian process (`agenttts.search.kernel`) to the insights as curves with parameters
 (`agenttts.search.quality`). Several hyperparameter settings are averaged, weighted by their
-posterior. The noise of scores is taken from the trials' standard errors or from the scores' step
+posterior. The noise of scores is taken from the scores by example or from standard errors
 (`agenttts.search.noise`), or fitted.
 """
 
@@ -21,9 +21,8 @@ from agenttts.search.archive import Scored
 from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats, Posterior, log_evidence, search_settings
 from agenttts.search.kernel import EffectKernel, Points, Qualities
-from agenttts.search.noise import ExampleNoise, example_noise, variances
+from agenttts.search.noise import ExampleNoise, example_noise, squared_errors
 from agenttts.search.quality import Observed, QualityModel
-from agenttts.search.steps import independent
 from agenttts.space import Allocation
 
 # Hyperparameter settings that are averaged. They are searched by draws from the prior, then by
@@ -32,8 +31,7 @@ _MEMBERS = 8
 _PRIOR_DRAWS, _REFINEMENT_ROUNDS, _PERTURBATIONS_PER_ROUND = 128, 3, 48
 
 # Standard deviation of the log noise variance around its known value, and the prior weight of that
-# value (below 1: scores rounded for print also look like shares of 100 examples). Bounds of the
-# log.
+# value. Bounds of the log.
 _NOISE_SPREAD, _KNOWN_NOISE_WEIGHT = 0.3, 0.9
 _NOISE = (np.log(1e-7), 3.0)
 
@@ -80,9 +78,7 @@ class Surrogate:
     ) -> None:
         self.new_examples = new_examples
         # Sorted by allocation: the fit does not depend on the order of the results.
-        self.trials = sorted(
-            _representative(independent(trials)), key=lambda trial: trial.allocation
-        )
+        self.trials = sorted(_representative(trials), key=lambda trial: trial.allocation)
         self.grid = grid
         rows = grid.encode(trial.allocation for trial in self.trials)
         self._example_noise = example_noise(self.trials, rows)
@@ -102,7 +98,6 @@ class Surrogate:
             curves=curves,
             coupling=coupling,
             explained=explained,
-            shared=self._example_noise is None and _samples_are_shared(grid, self.trials),
         )
         self._fit((np.array(scores) - self._centre) / self._unit)
 
@@ -248,10 +243,8 @@ class Surrogate:
         """Covariance of the scores' noise; None if it has to be fitted."""
         if self._example_noise is not None:
             return self._example_noise.covariance
-        known = variances(
-            [trial.score for trial in self.trials], [trial.stderr for trial in self.trials]
-        )
-        return None if known is None else np.diag(known)
+        known = squared_errors([trial.stderr for trial in self.trials])
+        return None if np.isnan(known).any() else np.diag(known)
 
     def _trial_noise(self, noises: Floats) -> Floats:
         """Variance of a new trial's noise, shape (members,), standardised."""
@@ -330,41 +323,32 @@ def _quality_model(
                 seen[(*trial.allocation.choices[: number + 1], value)] = trial
         values = [value for *_, value in seen if isinstance(value, float)]
         if seen:
-            observed.append(_observed(grid, number, list(seen.values()), values, _Scale.of(values)))
-    scores = _observed(grid, last, trials, [trial.score for trial in trials], scale)
+            errors = [trial.stage_stderr(stage.name) for trial in seen.values()]
+            observed.append(
+                _observed(grid, number, list(seen.values()), values, errors, _Scale.of(values))
+            )
+    scores, errors = [trial.score for trial in trials], [trial.stderr for trial in trials]
+    final = _observed(grid, last, trials, scores, errors, scale)
     if noise is not None:
         covariance = noise.covariance / scale.unit**2 + _MODEL_ERROR_SD**2 * np.eye(len(trials))
-        scores = replace(scores, noise=covariance)
-    observed.append(scores)
-    return QualityModel(grid, observed)
+        final = replace(final, noise=covariance)
+    return QualityModel(grid, [*observed, final])
 
 
 def _observed(
-    grid: ChoiceGrid, stage: int, trials: Sequence[Scored], values: Sequence[float], scale: _Scale
+    grid: ChoiceGrid,
+    stage: int,
+    trials: Sequence[Scored],
+    values: Sequence[float],
+    errors: Sequence[float | None],
+    scale: _Scale,
 ) -> Observed:
-    final = stage == len(grid.choices) - 1
-    known = variances(values, [trial.stderr if final else None for trial in trials])
-    unsure = np.full(len(values), (_ASSUMED_METRIC_SD * scale.unit) ** 2)
-    variance = (unsure if known is None else known) / scale.unit**2 + _MODEL_ERROR_SD**2
+    known = squared_errors(errors) / scale.unit**2
+    variance = np.where(np.isnan(known), _ASSUMED_METRIC_SD**2, known) + _MODEL_ERROR_SD**2
     shares = (np.array(values) - scale.zero) / scale.unit
     return Observed(
         stage, grid.encode(trial.allocation for trial in trials), shares, np.diag(variance)
     )
-
-
-def _samples_are_shared(grid: ChoiceGrid, trials: Sequence[Scored]) -> bool:
-    """Whether trials with equal leading choices share samples.
-
-    All their stage metrics are equal then.
-    """
-    for number, stage in enumerate(grid.space.stages[:-1]):
-        seen: dict[object, float] = {}
-        for trial in trials:
-            value = trial.stage_value(stage.name)
-            begin = trial.allocation.choices[: number + 1]
-            if value is not None and abs(seen.setdefault(begin, value) - value) > 1e-9:
-                return False
-    return True
 
 
 def _representative(trials: Sequence[Scored]) -> Sequence[Scored]:
