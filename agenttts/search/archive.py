@@ -123,6 +123,10 @@ class Archive:
         self._scored: dict[Allocation, Scored] = {}
         self._lost: set[Allocation] = set()
         self._failed_on: dict[Allocation, set[int]] = {}
+        self.tells = 0
+        """How often results were added."""
+        self.asks = 0
+        """How often allocations were registered as pending."""
 
     def __contains__(self, allocation: object) -> bool:
         return allocation in self._results or allocation in self._pending
@@ -184,6 +188,7 @@ class Archive:
         replaces an earlier one. A failure never erases a score. A stored result of an allocation
         that a trial has evaluated does not make it a stored one.
         """
+        self.tells += 1
         for result in results:
             allocation = result.allocation
             awaited = self._pending.get(allocation)
@@ -226,6 +231,7 @@ class Archive:
 
         A trial that was told is out again only with further examples.
         """
+        self.asks += 1
         for allocation in allocations:
             if allocation not in self._results or set(examples or ()) - self.examples_of(
                 allocation

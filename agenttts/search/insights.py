@@ -19,10 +19,11 @@ from functools import cached_property
 import numpy as np
 
 from agenttts.search.acquisition import choose, initial_design
-from agenttts.search.archive import Archive, Scored
+from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal
 from agenttts.search.confidence import confidence_of
-from agenttts.search.encoding import ChoiceGrid, Rows
+from agenttts.search.encoding import Rows
+from agenttts.search.evidence import Evidence, EvidenceReader
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.fidelity import Fidelity
@@ -68,7 +69,10 @@ class InsightRules:
         self.curves = 2 in insights
         self.coupling = 3 in insights
         self.fidelity: Fidelity | None = None
-        self._fitted: tuple[Sequence[Scored], Surrogate] | None = None
+        self._evidence = EvidenceReader(space)
+        self._model: Surrogate | None = None
+        self._fitted_to: object = None
+        self._failures: tuple[Evidence, Failures] | None = None
 
     def propose(
         self,
@@ -97,28 +101,25 @@ class InsightRules:
             chosen = {proposal.allocation: proposal for proposal in preferred[:n]}
         else:
             offered = {proposal.allocation: proposal for proposal in preferred}
-            named = {proposal.allocation: proposal for proposal in also} | offered
-            out = self._grid.encode(a for a in pending if a in self.space)
-            rows = self._candidates(model, archive, [*offered, *named], rng)
+            named = {**offered, **{p.allocation: p for p in also if p.allocation not in offered}}
+            grid = self._evidence.grid
+            out = grid.encode(a for a in pending if a in self.space)
+            first = grid.encode(named)
+            rows = self._candidates(model, archive, first, rng)
             best = self.best(archive, tried=True) or next(iter(model.tried))
-            keys = self._grid.keys(self._grid.encode(offered))
+            keys = grid.keys(first[: len(offered)])
 
             def most_valuable(part: Rows, count: int) -> list[int]:
                 # The preferred ones lead the candidates, and so what is left of them leads every
                 # part.
-                own = int(np.isin(self._grid.keys(part), keys).sum())
-                picks = choose(
-                    model,
-                    part,
-                    count,
-                    preferred=own,
-                    min_relative_value=_MIN_RELATIVE_VALUE,
-                    pending=out,
+                own = int(np.isin(grid.keys(part), keys).sum())
+                least = _MIN_RELATIVE_VALUE
+                return choose(
+                    model, part, count, preferred=own, min_relative_value=least, pending=out
                 )
-                return [pick.index for pick in picks]
 
             for number in self.failures(archive).pick(rows, n, most_valuable):
-                allocation = self._grid.decode(rows[number])
+                allocation = grid.decode(rows[number])
                 if allocation in archive:
                     reason = _EXTENDED
                 else:
@@ -127,7 +128,8 @@ class InsightRules:
                 chosen[allocation] = named.get(allocation, own)
         self._draw(n, archive, chosen, rng)
         if len(chosen) < n and model is not None:  # all allocations are known
-            for allocation in self._extendable(model, archive)[: n - len(chosen)]:
+            for number in self._extendable(model, archive)[: n - len(chosen)]:
+                allocation = model.trials[number].allocation
                 chosen.setdefault(allocation, Proposal(allocation, "insight", _EXTENDED))
         return list(chosen.values())
 
@@ -160,43 +162,40 @@ class InsightRules:
         if not _enough_trials(model):
             return None
         rows = self._open(self._outlook(model, np.random.default_rng(self.seed)), archive)
-        rows = np.unique(np.concatenate([self._grid.encode(model.tried), rows]), axis=0)
-        return confidence_of(model, self._grid.encode([recommended]), rows, within, self.seed)
+        rows = np.unique(np.concatenate([model.points.rows, rows]), axis=0)
+        chosen = self._evidence.grid.encode([recommended])
+        return confidence_of(model, chosen, rows, within, self.seed)
 
     def guidelines(self, archive: Archive) -> list[str]:
         """Findings on models, samples and budget from the trials so far, a few sentences."""
         model, best = self.model(archive), self.best(archive, tried=True)
         if model is None or best is None:
             return []
-        return findings(self.space, archive, model, best)
+        return findings(model, best)
 
     def model(self, archive: Archive) -> Surrogate | None:
         """The surrogate fitted to the archive; None before any trial scored.
 
-        It is kept until the archive changes.
+        It is kept until results are told.
         """
-        scored = archive.scored
-        if not scored:
+        evidence = self._evidence.read(archive)
+        if not evidence.trials:
             return None
-        known = self._fitted
-        if known is None or known[0] != scored or known[1].new_examples != self._new_examples:
-            model = Surrogate(
-                self._grid,
-                scored,
-                curves=self.curves,
-                coupling=self.coupling,
-                new_examples=self._new_examples,
+        first = None if self.fidelity is None else self.fidelity.first
+        known = self._model
+        if known is None or self._fitted_to is not evidence.trials or known.new_examples != first:
+            known = Surrogate(
+                evidence, curves=self.curves, coupling=self.coupling, new_examples=first
             )
-            self._fitted = known = (scored, model)
-        return known[1]
-
-    @property
-    def _new_examples(self) -> int | None:
-        return None if self.fidelity is None else self.fidelity.first
+            self._model, self._fitted_to = known, evidence.trials
+        return known
 
     def failures(self, archive: Archive) -> Failures:
         """What the failed trials say."""
-        return Failures(self._grid, archive)
+        evidence = self._evidence.read(archive)
+        if self._failures is None or self._failures[0] is not evidence:
+            self._failures = (evidence, Failures(evidence))
+        return self._failures[1]
 
     def _best_known(self, model: Surrogate, *, tried: bool) -> Allocation | None:
         """Return the best of the model's trials; with ``tried``, without the stored ones."""
@@ -217,81 +216,73 @@ class InsightRules:
 
     def _open(self, rows: Rows, archive: Archive) -> Rows:
         """``rows`` without those of failed trials, and those near which trials fail."""
-        scored = {trial.allocation for trial in archive.scored}
-        failed = (r.allocation for r in archive.results if r.allocation not in scored)
-        closed = self._grid.keys(self._grid.encode(a for a in failed if a in self.space))
+        grid = self._evidence.grid
+        closed = grid.keys(self._evidence.read(archive).failed)
         avoided = self.failures(archive).avoided(rows)
-        return rows[~avoided & ~np.isin(self._grid.keys(rows), closed)]
+        return rows[~avoided & ~np.isin(grid.keys(rows), closed)]
 
     @cached_property
     def _feasible(self) -> FeasibleSet:
         return FeasibleSet(self.space)
 
     @cached_property
-    def _grid(self) -> ChoiceGrid:
-        return ChoiceGrid(self.space)
-
-    @cached_property
     def _rows(self) -> Rows:
-        return self._grid.feasible(_MOST_ROWS)
+        return self._evidence.grid.feasible(_MOST_ROWS)
 
     def _initial_design(
         self, n: int, archive: Archive, rng: random.Random
     ) -> dict[Allocation, Proposal]:
         """Proposals before any score is known, around those that are out."""
         draw = np.random.default_rng(rng.randrange(2**32))
-        taken = self._grid.encode(a for a in sorted(archive.known) if a in self.space)
+        grid, taken = self._evidence.grid, self._evidence.read(archive).known
         rows = self._new(_some(self._rows, MOST_COMPARED, draw), taken)
         reason = "spread over models and samples, because no score is known yet"
         picked = self.failures(archive).pick(
-            rows, n, lambda part, count: initial_design(self._grid, taken, part, count)
+            rows, n, lambda part, count: initial_design(grid, taken, part, count)
         )
-        allocations = [self._grid.decode(rows[number]) for number in picked]
+        allocations = [grid.decode(rows[number]) for number in picked]
         return {a: Proposal(a, "explore", reason) for a in allocations}
 
     def _candidates(
         self,
         model: Surrogate,
         archive: Archive,
-        named: Sequence[Allocation],
+        named: Rows,
         rng: random.Random,
     ) -> Rows:
-        """Rows of new allocations, those ``named`` first.
+        """Rows of new allocations, those ``named`` first, and the extendable ones at the end.
 
         The others are shuffled, so that ties fall at random.
         """
         draw = np.random.default_rng(rng.randrange(2**32))
         rows = self._outlook(model, draw)
-        rows = np.concatenate([self._grid.encode(named), rows[draw.permutation(len(rows))]])
-        new = self._new(
-            rows, self._grid.encode(a for a in sorted(archive.known) if a in self.space)
-        )
-        return np.concatenate([new, self._grid.encode(self._extendable(model, archive))])
+        rows = np.concatenate([named, rows[draw.permutation(len(rows))]])
+        new = self._new(rows, self._evidence.read(archive).known)
+        return np.concatenate([new, model.points.rows[self._extendable(model, archive)]])
 
-    def _extendable(self, model: Surrogate, archive: Archive) -> list[Allocation]:
-        """The best allocations that may be scored on further examples."""
+    def _extendable(self, model: Surrogate, archive: Archive) -> list[int]:
+        """Numbers of the best trials that may be scored on further examples."""
         if self.fidelity is None:
             return []
         waiting = set(archive.pending)
         fidelity = self.fidelity
-        may = (a for a in model.tried if a not in waiting and fidelity.may_extend(archive, a))
+        ranked = ((number, model.trials[number].allocation) for number in model.ranking)
+        may = (n for n, a in ranked if a not in waiting and fidelity.may_extend(archive, a))
         return list(itertools.islice(may, _MOST_EXTENDED))
 
-    def _outlook(
-        self,
-        model: Surrogate,
-        draw: np.random.Generator,
-    ) -> Rows:
+    def _outlook(self, model: Surrogate, draw: np.random.Generator) -> Rows:
         """Some of the feasible set, and of what is next to the best allocations."""
-        parents = self._grid.encode(list(model.tried)[:_BEST_EXPLORED])
-        near = _some(self._grid.around(parents, shifts=self.coupling), _MOST_NEIGHBOURS, draw)
+        parents = model.points.rows[model.ranking[:_BEST_EXPLORED]]
+        near = self._evidence.grid.around(parents, shifts=self.coupling)
+        near = _some(near, _MOST_NEIGHBOURS, draw)
         return np.concatenate([_some(self._rows, MOST_COMPARED, draw), near])
 
     def _new(self, rows: Rows, taken: Rows) -> Rows:
         """``rows`` without repetitions and without those ``taken``, in their order."""
-        keys = self._grid.keys(rows)
+        grid = self._evidence.grid
+        keys = grid.keys(rows)
         position = np.sort(np.unique(keys, return_index=True)[1])
-        new: Rows = rows[position[~np.isin(keys[position], self._grid.keys(taken))]]
+        new: Rows = rows[position[~np.isin(keys[position], grid.keys(taken))]]
         return new
 
     def _draw(

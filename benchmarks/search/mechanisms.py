@@ -16,7 +16,16 @@ from unittest.mock import patch
 
 import numpy as np
 
-from agenttts.search import acquisition, agenttts, failures, insights, kernel, quality, surrogate
+from agenttts.search import (
+    acquisition,
+    agenttts,
+    evidence,
+    failures,
+    insights,
+    kernel,
+    quality,
+    surrogate,
+)
 from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats, expected_improvement, matern
 from agenttts.search.noise import ExampleNoise, example_noise
@@ -137,7 +146,7 @@ MECHANISMS: dict[str, Mechanism] = {
     ),
     "pairing over common examples": Mechanism(
         ("noise:example_noise", "noise:_correlation", "noise:_nested", "noise:_groups"),
-        ((surrogate, "example_noise", _unpaired),),
+        ((evidence, "example_noise", _unpaired),),
         BY_EXAMPLE,
     ),
     "examples as fidelity (always 50)": Mechanism(
