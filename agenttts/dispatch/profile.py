@@ -181,8 +181,10 @@ class Profile(Section):
     - ``in_process``: threads of the launching process, for debugging and notebooks
       (`agenttts.dispatch.in_process`)
     """
-    controller: ControllerResources = ControllerResources(time="2-00:00:00", mem="2G")
-    trial: JobResources = JobResources()
+    controller: ControllerResources = Field(
+        default_factory=lambda: ControllerResources(time="2-00:00:00", mem="2G")
+    )
+    trial: JobResources = Field(default_factory=JobResources)
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
     """Memory of one GPU in GB (1e9 bytes), for sizing models without ``gpus``."""
     gpus_per_node: Annotated[int, Field(ge=0)] = 8
