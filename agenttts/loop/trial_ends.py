@@ -81,19 +81,19 @@ class TrialLimits:
     """How often a trial may be tried.
 
     Attributes:
-        attempts: Starts that may fail for a reason that is not the trial's. Starts that ended by
-            preemption, at the time limit, in a job of several trials or with stages drawn do not
-            count, nor do jobs that never began.
-        preemptions: Preemptions after which it is started again.
-        timeouts: How many times a trial that reached its time limit goes on from its samples.
+        max_attempts: Starts that may fail for a reason that is not the trial's. Starts that ended
+            by preemption, at the time limit, in a job of several trials or with stages drawn do
+            not count, nor do jobs that never began.
+        max_preemptions: Preemptions after which it is started again.
+        max_timeouts: How many times a trial that reached its time limit goes on from its samples.
         settle_seconds: How long a result, or a job's own record, may take to appear on a shared
             file system after the queue says that its job has ended.
     """
 
-    attempts: int
+    max_attempts: int
     settle_seconds: float
-    preemptions: int = MAX_PREEMPTIONS
-    timeouts: int = 1
+    max_preemptions: int = MAX_PREEMPTIONS
+    max_timeouts: int = 1
 
 
 class TrialEnds:
@@ -237,7 +237,7 @@ class TrialEnds:
         if had_own_job or read_fault(self._directory(progress)) is not None:
             return False
         if verdict.state is TrialState.INFRA_FAILED:
-            seen_before = progress.submissions >= min(2, self._limits.attempts)
+            seen_before = progress.submissions >= min(2, self._limits.max_attempts)
             return seen_before and not verdict.exclude_node
         return verdict.state in (TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT)
 
@@ -266,15 +266,15 @@ class TrialEnds:
         goes_on = (
             word is not None
             and word.stopped == "time limit"
-            and count_state(attempts, TrialState.TIMEOUT) <= self._limits.timeouts
+            and count_state(attempts, TrialState.TIMEOUT) <= self._limits.max_timeouts
         )
         if not (verdict.retry or goes_on):
             return False
         if verdict.state is TrialState.PREEMPTED:
-            return _times_preempted(progress, attempts) <= self._limits.preemptions
+            return _times_preempted(progress, attempts) <= self._limits.max_preemptions
         if verdict.state is TrialState.TIMEOUT:
             return True
-        return progress.submissions < self._limits.attempts
+        return progress.submissions < self._limits.max_attempts
 
     def _final_words(
         self, verdict: Verdict, progress: TrialProgress, attempts: Sequence[Attempt]
@@ -282,15 +282,13 @@ class TrialEnds:
         """Return why a trial is given up, and where to read more."""
         text = verdict.explanation
         if verdict.state is TrialState.PREEMPTED:
-            times = _times_preempted(progress, attempts)
-            text += (
-                f" ({times} times; the profile's max_preemptions allows {self._limits.preemptions})"
-            )
+            times, most = _times_preempted(progress, attempts), self._limits.max_preemptions
+            text += f" ({times} times; the profile's max_preemptions allows {most})"
         elif verdict.state is TrialState.INFRA_FAILED:
             failed = sum(attempt.state != HANDED_OVER for attempt in attempts)
             text += (
                 f" (attempt {max(failed, progress.submissions)}; the profile's "
-                f"max_attempts is {self._limits.attempts})"
+                f"max_attempts is {self._limits.max_attempts})"
             )
         return f"{text}; logs: {self._directory(progress)} and {self._run.scheduler_logs}"
 
