@@ -27,6 +27,8 @@ from agenttts.tables.schema import TrialState
 from tests.support.cluster import Cluster, cluster_script
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.own_cluster
+
 SLEEP = "sleep 100"
 
 
