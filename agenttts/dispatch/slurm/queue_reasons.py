@@ -45,7 +45,7 @@ _NODES = "'sinfo -R' shows why nodes are out of service"
 _TABLE: dict[str, Reason] = {
     # Reasons that the project causes.
     "JobArrayTaskLimit": Reason(
-        Waiting.OURS, "the number of running trials has reached the profile's max_running"
+        Waiting.OURS, "the number of running jobs has reached the profile's max_running"
     ),
     "Dependency": Reason(
         Waiting.OURS, "it waits for another job to end, such as an earlier controller of the run"
