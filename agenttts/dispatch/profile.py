@@ -25,7 +25,7 @@ from agenttts.spec.strict import load_strict, load_with_source
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 600.0
-"""Default of the time that a worker stays without a sign of the controller."""
+"""Default of `Profile.linger_seconds` with ``trials_per_job: auto``."""
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -221,7 +221,7 @@ class Profile(Section):
     own.
     """
     max_timeouts: Annotated[int, Field(ge=0)] = 1
-    """Times a trial at its time limit is requeued, to go on from its stored samples."""
+    """Times that a trial at its time limit is requeued; it continues from its stored samples."""
     grace_seconds: Annotated[int, Field(ge=5)] = 60
     """Seconds before the time limit at which a trial is told to store its samples."""
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
@@ -277,7 +277,7 @@ class Profile(Section):
 
     @property
     def stays_for(self) -> float:
-        """Seconds that a job without trials stays without a sign of the controller."""
+        """``linger_seconds``, or its default."""
         if self.linger_seconds is not None:
             return self.linger_seconds
         return LINGER_SECONDS if self.trials_per_job == "auto" else 0.0

@@ -7,8 +7,9 @@ into the image.
 An image ``X.sif`` has a record beside it, ``X.sif.json``. The record says what the image was built
 from. It also has the image's SHA-256, so that a launch need not read the whole image.
 
-The host's folders are mounted during ``%post`` if the definition makes mount points for them. It
-does so in ``%setup``, from the variable ``AGENTTTS_BUILD_MOUNTS`` (see ``containers/cpu.def``).
+Folders of the host that pip needs (wheels, cache, CA bundle) are mounted during ``%post``. The definition
+has to make their mount points in ``%setup``, from the variable ``AGENTTTS_BUILD_MOUNTS`` (see
+``containers/cpu.def``).
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def build_image(
     ``output`` appears whole or not at all.
 
     Args:
-        definition: The definition file. If it uses ``{{ rootfs }}``, this is a new root file system
-            made of this machine's own Debian packages.
+        definition: The definition file. If it contains ``{{ rootfs }}``, a new root file system is
+            made of this machine's own Debian packages, and its path is filled in.
         output: The image to write.
         project: The checkout whose package goes into the image.
         runtime: The command to build with.
@@ -518,7 +519,7 @@ def _answer(command: list[str]) -> str:
     if answer.problem is not None:
         raise MissingRequirement(
             f"'{' '.join(command)}' {answer.problem}",
-            fix="run it by hand; its file system may not answer",
+            fix="run it by hand; perhaps its file system does not answer",
         )
     return answer.text
 

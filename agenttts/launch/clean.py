@@ -120,8 +120,8 @@ def clean(run: RunDirectory) -> Cleaning:
     """Remove what `planned_cleaning` returns, and return it.
 
     Raises:
-        UserError: As of `planned_cleaning`.
-        MissingRequirement: As of `planned_cleaning`.
+        UserError: As in `planned_cleaning`.
+        MissingRequirement: As in `planned_cleaning`.
         OSError: A file cannot be removed.
     """
     with one_command(run, "clean"), only_controller(run):

@@ -136,7 +136,7 @@ class StageDocument(Document):
     """A stage and the costs of its models.
 
     It has the tokens of a prompt and of a sample, the fewest and most samples, and the cost of 1
-    sample of each model. ``unit_budget`` is that of the largest model.
+    sample of each model. ``unit_budget`` is the one of the largest model.
     """
 
     stage: str

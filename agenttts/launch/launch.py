@@ -146,13 +146,13 @@ def extend(run: RunDirectory, settings: Sequence[str]) -> ExtensionOutcome:
 
     Args:
         run: The run.
-        settings: The keys and values, as of ``--set``.
+        settings: The keys and values, as given to ``--set``.
 
     Returns:
         What has changed.
 
     Raises:
-        UserError: As of `planned_extension`.
+        UserError: As in `planned_extension`.
         MissingRequirement: Something is missing here, or the controller runs on another host.
     """
     complete_changes(run, "extend")

@@ -52,7 +52,7 @@ class SettingDocument(Document):
 
 
 class CompareDocument(Document):
-    """The first run's allocation against that of the second run.
+    """The first run's allocation against the second run's.
 
     Attributes:
         metric: The metric that is the score.

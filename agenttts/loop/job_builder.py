@@ -115,7 +115,7 @@ class JobBuilder:
     """Makes the jobs of a run's trials.
 
     Attributes:
-        tokens: Prefixes of batch tokens, unique to the run. The first is that of new jobs.
+        tokens: Prefixes of batch tokens, unique to the run. New jobs have the first.
         stays: Whether jobs stay for further lists of trials.
     """
 
@@ -136,7 +136,7 @@ class JobBuilder:
     def gpus(self, planned: PlannedTrial) -> int:
         """Return the GPUs that a trial needs.
 
-        Stages run one after the other, so it needs those of its largest model.
+        Stages run one after the other, so it needs the GPUs of its largest model.
         """
         return max(model.gpus for model in self._models_of([planned]).values())
 

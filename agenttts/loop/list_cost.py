@@ -160,7 +160,7 @@ def work_seconds(trials: Iterable[TrialWork], costs: Mapping[str, ModelCost]) ->
 def shared_and_own(
     trial: TrialWork, costs: Mapping[str, ModelCost]
 ) -> tuple[list[tuple[str, float]], float]:
-    """Return a trial's seconds of shared samples by group, and those of its own."""
+    """Return a trial's seconds of shared samples by group, and of its own samples."""
     groups, own = [], 0.0
     for stage in trial.stages:
         if stage.empty:

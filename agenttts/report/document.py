@@ -140,7 +140,7 @@ class BaselineDocument(Document):
 
 
 class AfterSearchTrial(Document):
-    """A trial after the search: its score, and that of its allocation in the search."""
+    """A trial after the search: its score, and its allocation's score in the search."""
 
     trial: str
     state: str

@@ -168,7 +168,7 @@ class Extension:
         sections: The changed sections of the run's spec.
         record: The changed fields of the run's record, as JSON.
         changes: For each changed key, its old and its new value.
-        trials: The number of the next trial, which is above those of all trials so far.
+        trials: The number of the next trial, above the numbers of all trials so far.
     """
 
     sections: dict[str, Any]
@@ -214,9 +214,9 @@ class RunState:
     losses: list[Loss] = field(default_factory=list)
     """Jobs that a failure ended on a known node."""
     profile_change: ProfileChange | None = None
-    """A change of the profile that the run's files may not have yet, or not all of them."""
+    """A change of the profile that is perhaps not in all of the run's files yet."""
     extension: Extension | None = None
-    """An extension that the run's files may not have yet, or not all of them."""
+    """An extension that is perhaps not in all of the run's files yet."""
     earlier_ends: set[str] = field(default_factory=set)
     """The trials with which the search ended before it was extended."""
     unanswered_at: str | None = None

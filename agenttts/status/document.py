@@ -31,7 +31,7 @@ class ControllerDocument(Document):
         state: The state that the queue reports.
         reason: Why it waits or did not start.
         stuck: Whether it waits for something that does not happen by itself.
-        cancelled: Whether its cancel is recorded. It may not have seen that yet.
+        cancelled: Whether its cancel is recorded. Perhaps it has not seen that yet.
         queue: Why the queue could not be asked; None if it could.
         log: The log of its last start that has written one.
         when: The command that shows when it may start, while it is pending; else empty.

@@ -299,7 +299,7 @@ class TrialJob:
         return None if over or not self.requeue else submitit.helpers.DelayedSubmission(self)
 
     def _is_over(self, trial: JobTrial, cause: Stop) -> bool:
-        """Return whether a trial may not be started again by a requeue."""
+        """Return whether a requeue must not start a trial again."""
         attempts = self._counted_attempts(trial)
         if cause == "time limit":
             return count_state(attempts, TrialState.TIMEOUT) > self.max_timeouts

@@ -129,7 +129,7 @@ class RetrievalOptions(QAOptions):
     """The options of `retrieval_qa`."""
 
     shuffle: Annotated[bool, Field(description="true or false")] = False
-    """Put the references of each example in an order drawn by seed, not in that of the data."""
+    """Put the references of each example in an order drawn by seed, not in the data's order."""
 
 
 class RetrievalQA(Task):
