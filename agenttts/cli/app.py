@@ -602,7 +602,7 @@ def replay(
     if searcher not in search.SEARCHERS:
         known = valid_names(searcher, search.SEARCHERS)
         raise UserError(f"--searcher: unknown method '{searcher}'; {known}")
-    search.create_for(spec, method=searcher, seed=seed)
+    search.create_for(spec, method=searcher, seed=seed)  # refuses options before anything is read
     if out is not None:
         check_out(out)
     session = session_for_replay(spec, searcher, out)

@@ -13,7 +13,7 @@ import yaml
 from agenttts import __version__
 from agenttts.dispatch.profile import Profile
 from agenttts.errors import MissingRequirement, UserError
-from agenttts.images.build import digest
+from agenttts.images.build import image_digest
 from agenttts.launch.differences import differences
 from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.experiment import without_profile_image
@@ -114,7 +114,7 @@ def placement(plan: Plan, samples: Path) -> dict[str, Any]:
         "sizes": dict(plan.sizes),
         "forecast": expected_cost(plan),
         "container": container,
-        "image_sha256": digest(container.image) if container else None,
+        "image_sha256": image_digest(container.image) if container else None,
         "compile_cache": cache if container else None,
     }
 
