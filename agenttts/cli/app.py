@@ -303,7 +303,7 @@ def logs(
         bool, typer.Option("--all", help="The whole log, with the engine's own lines.")
     ] = False,
 ) -> None:
-    """Show what matters of the logs: of the controller, or of one trial."""
+    """Show the important lines of the controller's log, or of one trial's log."""
     from agenttts.cli import show
     from agenttts.run.directory import find_run, in_use
     from agenttts.status.logs import run_log, trial_log
@@ -399,9 +399,7 @@ def resume(
     ] = False,
     from_tables: Annotated[
         bool,
-        typer.Option(
-            "--from-tables", help="Make a damaged or lost journal anew from the trials' own files."
-        ),
+        typer.Option("--from-tables", help="Make a new journal from the trials' own files."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -454,7 +452,7 @@ def extend(
 ) -> None:
     """Widen the search of a run and go on with it: more iterations, a higher budget.
 
-    Trials and samples stay. Finalists and the final test are made anew at the new end.
+    Trials and samples stay. Finalists and the final test run again at the new end.
     """
     from agenttts.cli import show, watch
     from agenttts.launch.description import describe_extension

@@ -190,7 +190,7 @@ def finish(run: RunDirectory, ends: bool) -> None:
 
 
 def _names(trials: list[str]) -> str:
-    """Return the number of trials and their names: five and the last if there are many."""
+    """Return the number of trials and their names; if many, five and the last."""
     if not trials:
         return "no trial"
     more = f", … {trials[-1]}" if len(trials) > 6 else ""

@@ -190,8 +190,8 @@ class Profile(Section):
     max_running: Annotated[int, Field(ge=1)] = 8
     """Jobs of trials that run at a time; a job may evaluate several trials.
 
-    If jobs do not stay for further lists, the limit is one of each array: of the jobs that need the
-    same number of GPUs.
+    If jobs do not stay for further lists, each array has this limit: the jobs that need the same
+    number of GPUs.
     """
     trials_per_job: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """The most trials that one job evaluates side by side.
@@ -225,7 +225,11 @@ class Profile(Section):
     grace_seconds: Annotated[int, Field(ge=5)] = 60
     """Seconds before the time limit at which a trial is told to store its samples."""
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
-    """Seconds between two looks at the queue and the files of jobs."""
+    """Seconds between two looks of the controller at the queue and the files of trials.
+
+    Two waits are shorter: at most 2 s for the served model, at most 1 s for a worker's answer.
+    ``status --watch`` looks every 1 to 10 s.
+    """
     setup: list[str] = []
     """Shell lines that run on the node before the job, e.g. ``module load apptainer``.
 
@@ -289,7 +293,7 @@ class Profile(Section):
 
     @property
     def in_containers(self) -> bool:
-        """Whether trials run in containers, of the profile's image or of the spec's."""
+        """Whether trials run in containers, with the profile's image or the spec's."""
         return self.container is not None and self.container.runtime != "none"
 
     @field_validator("setup")
@@ -302,7 +306,7 @@ class Profile(Section):
 
     @field_validator("env")
     @classmethod
-    def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
+    def _check_env(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
             if not _VARIABLE_NAME.fullmatch(name):
                 raise ValueError(

@@ -142,7 +142,7 @@ def _check_over(run: RunDirectory) -> None:
     if state.finished is None:
         raise UserError(
             f"{run.path}: the run is not over, and its jobs may run; 'agenttts-hpc resume "
-            f"{run.path}' goes on with it, 'agenttts-hpc cancel {run.path}' ends it"
+            f"{run.path}' continues it, 'agenttts-hpc cancel {run.path}' ends it"
         )
 
 

@@ -74,7 +74,7 @@ def launch(
     Args:
         plan: The plan.
         results: The results directory.
-        differs: Called with what became of an edited profile.
+        differs: Called with the outcome for an edited profile.
 
     Returns:
         The run, and whether it is new.

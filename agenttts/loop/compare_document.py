@@ -56,7 +56,7 @@ class CompareDocument(Document):
 
     Attributes:
         metric: The metric that is the score.
-        kind: The trials that are compared: of the search, of the finalists, or of the final test.
+        kind: Where the compared trials are from: the search, the finalists or the final test.
         same_allocation: Whether both allocations are equal.
         first: The first run.
         second: The second run.

@@ -159,7 +159,7 @@ class JobBuilder:
             earlier_attempts: How many attempts of each trial do not count against its limits.
             worker: The name of the job's own directory, if it needs one.
             gpus: GPUs of the job; 0: those that its trials need.
-            upto: How many leading stages to draw, by trial, of those that are not evaluated whole.
+            upto: How many leading stages to draw of each trial that is not evaluated whole.
         """
         specs = self.write_specs(trials, jobs)
         members = tuple(

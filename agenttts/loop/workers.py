@@ -100,7 +100,7 @@ class Workers:
     settle_seconds: float = 0.0
     waits: list[float] = field(default_factory=list)
     _seen: dict[str, _Sight] = field(default_factory=dict)
-    # Of the thread that gives signs and the one that asks questions (`loop.answering`).
+    # Held by the thread that gives signs and the one that asks questions (`loop.answering`).
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def by_job(self) -> dict[str, WorkerProgress]:
@@ -277,7 +277,7 @@ class Workers:
             worker: The worker.
             trials: The trials, whose specs are written.
             seconds: How long they are expected to take; 0 if that is not known.
-            upto: How many leading stages to draw, by trial, of those that are not evaluated whole.
+            upto: How many leading stages to draw of each trial that is not evaluated whole.
         """
         names = [t.planned.trial for t in trials]
         attempts = {name: len(read_attempts(self.run.trial(name))) for name in names}

@@ -41,7 +41,7 @@ _NOT_COUNTED = (NEVER_SUBMITTED, NOT_TAKEN, PREEMPTED, TIMEOUT, IN_SHARED_JOB, I
 
 
 class DamagedJournal(UserError):
-    """The journal has a line that is not valid, or is missing although the run has trials."""
+    """The journal is missing although the run has trials, or a line is not valid."""
 
 
 @dataclass(frozen=True)

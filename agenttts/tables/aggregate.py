@@ -214,7 +214,7 @@ def summarise_runs(trials: pl.DataFrame) -> pl.DataFrame:
 def main_metric(trials: pl.DataFrame) -> str | None:
     """Return the metric that is the score, found by its values; None without one.
 
-    Of several equal metrics it is the last one of the last stage.
+    If several metrics are equal to it, the last one of the last stage is returned.
     """
     done = scored(trials)
     if done.is_empty():

@@ -513,7 +513,7 @@ class TrialJob:
             raise _LimitPassed(overrun)
 
     def _finish_ended(self) -> None:
-        """Record the end of each trial that is done or has a fault while the job continues."""
+        """Record the end of trials that are done or have a fault; the job continues."""
         if not self._outlives_trials:
             return  # the end of the command is the end of the trial
         for trial in self._attempts.open:
@@ -614,7 +614,7 @@ class TrialJob:
 
 
 class _State(Enum):
-    """What a start of a job has to do with one of its trials: nothing, unless it is due."""
+    """The state of a trial in a job: the job runs it only if it is due."""
 
     COMPLETE = auto()
     """It has its result."""
