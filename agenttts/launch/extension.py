@@ -229,7 +229,7 @@ def complete_extension(run: RunDirectory) -> None:
 
 
 def _write_files(run: RunDirectory, extension: Extension) -> None:
-    """Write what an extension gives to the files; the same again does no harm."""
+    """Write what an extension gives to the files; it may be called again."""
     record: Mapping[str, Any] = run.record().model_dump(mode="json") | extension.record
     write_record(run.record_file, RunRecord.model_validate_json(json.dumps(record)))
     document = run.spec().model_dump(mode="json") | extension.sections
