@@ -197,7 +197,7 @@ class RunState:
     None before any trial scored, and in old journals.
     """
     confidence: Confidence | None = None
-    """How probable it is that the recommended allocation is close to the best."""
+    """How sure the searcher is of it; None if it does not say."""
     finished: str | None = None
     """How the run ended ('done' or why it failed); None while it is not over."""
     finishing: bool = False
