@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 LOG = HERE / "results" / "tables_by_example.jsonl"
 TABLES = ("two_facts", "two_facts_three_models", "two_hops_three_models", "kgqa_three_models")
 SEARCHERS = (
-    "agenttts:25:75:stored", "agenttts:25:75",
+    "agenttts:25:75:stored",
     *(f"{method}:{each}:{each}"
       for method in ("gp", "optuna_tpe", "genetic", "grid", "random") for each in (25, 75)),
 )  # fmt: skip
