@@ -60,7 +60,7 @@ def _after(spec: JobSpec, searcher: Searcher) -> int:
     """Return how many trials may follow the search, of what it recommends."""
     if spec.search.examples is not None:
         return 1 + RIVALS
-    return int(searcher.recommends_untried or spec.search.stored)
+    return int(spec.search.stored)
 
 
 def _described(plan: Plan) -> dict[str, Any]:
