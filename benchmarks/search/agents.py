@@ -22,8 +22,7 @@ import os
 import random
 import re
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -50,14 +49,14 @@ from agenttts.search.llm.sketch import asked_counts  # noqa: E402
 from agenttts.space import Allocation, SearchSpace  # noqa: E402
 
 MODELS = ("none", "random", "boaster", "echo", "informed", "paper")
-SPENT, TRIALS = (1000, 2650), (20, 50)
+SPENT, TRIALS = (500, 1000), (20, 50)
 _ERROR = 0.03
 _PROPOSED = 5
 _ROW = re.compile(r"^untried ([\d → ]+): expected (-?[\d.e-]+)", re.M)
 
 COLUMNS = (
     "problems", "model", "regret, %", "change", "later regret, %", "change", "own trials",
-    "questions", "prompt tokens", "CPU s",
+    "questions", "prompt tokens",
 )  # fmt: skip
 
 Truth = Callable[[Allocation], float]
@@ -155,33 +154,34 @@ def searcher_with(
     return create(method, space, seed, llm=LLMSession(caller, TaskDescription())), transcript
 
 
-def on_pipeline(kind: str, number: int, seed: int) -> Run:
-    """Return regrets after each of `SPENT`, in percent, the transcript and the agent's trials."""
+def on_pipeline(kinds: Sequence[str], number: int, seed: int) -> Iterator[Run]:
+    """Yield by model the regrets after each of `SPENT`."""
     pipeline = draw_pipeline(number, EXAMPLES, 2)
-    searcher, transcript = searcher_with(kind, pipeline.space, pipeline.expected, seed)
-    searcher.fidelity = Fidelity(25, EXAMPLES, EXAMPLES)
-    trace = replay(
-        recorded(pipeline), pipeline.space, searcher, None, 10, evaluations=SPENT[-1], stored=True
-    )
-    records = [trace.filter(pl.col("evaluations") <= n)["recommended"][-1] for n in SPENT]
-    chosen = [Allocation.from_records(record) for record in records]
-    regrets = [100.0 * (1.0 - pipeline.expected(one) / pipeline.best) for one in chosen]
-    return regrets, transcript, trace["source"].str.starts_with("agent").sum()
+    table = recorded(pipeline)
+    for kind in kinds:
+        searcher, transcript = searcher_with(kind, pipeline.space, pipeline.expected, seed)
+        searcher.fidelity = Fidelity(25, EXAMPLES, EXAMPLES)
+        trace = replay(table, pipeline.space, searcher, None, 10, evaluations=SPENT[-1], stored=True)  # fmt: skip
+        records = [trace.filter(pl.col("evaluations") <= n)["recommended"][-1] for n in SPENT]
+        chosen = [Allocation.from_records(record) for record in records]
+        regrets = [100.0 * (1.0 - pipeline.expected(one) / pipeline.best) for one in chosen]
+        yield regrets, transcript, int(trace["source"].str.starts_with("agent").sum())
 
 
-def on_surface(kind: str, family: str, number: int, seed: int) -> Run:
-    """Return regrets after each of `TRIALS`, in percent, the transcript and the agent's trials."""
+def on_surface(kinds: Sequence[str], family: str, number: int, seed: int) -> Iterator[Run]:
+    """Yield by model the regrets after each of `TRIALS`."""
     problem = surface_problem(family, number)
-    searcher, transcript = searcher_with(kind, problem.space, problem.score, seed)
-    regrets, taken = [], 0
-    for done in range(0, TRIALS[-1], 10):
-        proposals = searcher.propose(10)
-        taken += sum(proposal.source.startswith("agent") for proposal in proposals)
-        searcher.tell([problem.trial(proposal.allocation, 100) for proposal in proposals])
-        best = searcher.best()
-        if done + 10 in TRIALS and best is not None:
-            regrets.append(100.0 * (1.0 - problem.score(best) / problem.best))
-    return regrets, transcript, taken
+    for kind in kinds:
+        searcher, transcript = searcher_with(kind, problem.space, problem.score, seed)
+        regrets, taken = [], 0
+        for done in range(0, TRIALS[-1], 10):
+            proposals = searcher.propose(10)
+            taken += sum(proposal.source.startswith("agent") for proposal in proposals)
+            searcher.tell([problem.trial(proposal.allocation, 100) for proposal in proposals])
+            best = searcher.best() if done + 10 in TRIALS else None
+            if best is not None:
+                regrets.append(100.0 * (1.0 - problem.score(best) / problem.best))
+        yield regrets, transcript, taken
 
 
 def main() -> None:
@@ -192,44 +192,37 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=340, help="number of the first pipeline")
     parser.add_argument("--pipelines", type=int, default=6)
     parser.add_argument("--surfaces", type=int, default=6, help="from 9100 on, families in turn")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
-    numbers = range(arguments.first, arguments.first + arguments.pipelines)
-    problems: list[tuple[str, Callable[[str, int], Run]]] = [
-        ("pipelines", lambda kind, seed, number=number: on_pipeline(kind, number, seed))
-        for number in numbers
-    ]
-    for number in range(arguments.surfaces):
-        at = (FAMILIES[number % len(FAMILIES)], 9100 + number)
-        problems.append(("surfaces", lambda kind, seed, at=at: on_surface(kind, *at, seed)))
+    kinds = ["none", *(kind for kind in arguments.models if kind != "none")]
+    found: dict[tuple[str, str], list[dict[str, object]]] = {}
+    for seed in range(arguments.seeds):
+        for offset in range(max(arguments.pipelines, arguments.surfaces)):
+            runs: list[tuple[str, Iterator[Run]]] = []
+            if offset < arguments.pipelines:
+                runs.append(("pipelines", on_pipeline(kinds, arguments.first + offset, seed)))
+            if offset < arguments.surfaces:
+                at = (FAMILIES[offset % len(FAMILIES)], 9100 + offset)
+                runs.append(("surfaces", on_surface(kinds, *at, seed)))
+            for group, made in runs:
+                for kind, (regrets, transcript, own) in zip(kinds, made, strict=True):
+                    prompts = [e["prompt_tokens"] for e in transcript.events if e["event"] == "reply"]  # fmt: skip
+                    record = {"regrets": regrets, "own": own, "questions": transcript.calls, "tokens": sum(prompts)}  # fmt: skip
+                    found.setdefault((group, kind), []).append(record)
+                    print(json.dumps({"problems": group, "number": offset, "seed": seed, "model": kind, **record}), flush=True)  # fmt: skip
     print(f"| {' | '.join(COLUMNS)} |\n|---|---|{'--:|' * (len(COLUMNS) - 2)}")
-    base: dict[str, list[list[float]]] = {}
-    for kind in arguments.models:
-        started = time.process_time()
-        found: dict[str, list[Run]] = {}
-        for group, run in problems:
-            found.setdefault(group, []).extend(run(kind, seed) for seed in range(arguments.seeds))
-        for group, runs in found.items():
-            regrets = [regret for regret, _, _ in runs]
-            if kind == "none":
-                base[group] = regrets
-            cells = [group, kind]
-            for position in range(2):
-                own = [regret[position] for regret in regrets]
-                cells.append(f"{statistics.fmean(own):.2f}")
-                pairs = zip(own, base.get(group, regrets), strict=True)
-                change = [value - other[position] for value, other in pairs]
-                error = statistics.stdev(change) / len(change) ** 0.5 if len(change) > 1 else 0.0
-                cells.append(f"{statistics.fmean(change):+.2f} ± {error:.2f}")
-            tokens = [
-                sum(e["prompt_tokens"] for e in transcript.events if e["event"] == "reply")
-                for _, transcript, _ in runs
-            ]
-            cells.append(f"{statistics.fmean(taken for _, _, taken in runs):.1f}")
-            cells.append(f"{statistics.fmean(t.calls for _, t, _ in runs):.1f}")
-            cells.append(f"{statistics.fmean(tokens):.0f}")
-            cells.append(f"{(time.process_time() - started) / len(runs):.1f}")
-            print(f"| {' | '.join(cells)} |", flush=True)
+    for (group, kind), records in found.items():
+        cells = [group, kind]
+        for position in range(2):
+            own = [record["regrets"][position] for record in records]  # type: ignore[index]
+            base = [record["regrets"][position] for record in found[group, "none"]]  # type: ignore[index]
+            change = [value - other for value, other in zip(own, base, strict=True)]
+            error = statistics.stdev(change) / len(change) ** 0.5 if len(change) > 1 else 0.0
+            cells.append(f"{statistics.fmean(own):.2f}")
+            cells.append(f"{statistics.fmean(change):+.2f} ± {error:.2f}")
+        for name in ("own", "questions", "tokens"):
+            cells.append(f"{statistics.fmean(record[name] for record in records):.1f}")  # type: ignore[misc]
+        print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

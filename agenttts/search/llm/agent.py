@@ -7,9 +7,9 @@ proposals with predicted scores.
 The number of its own places in a batch follows from its weight: the posterior probability that it,
 and not the surrogate, is the better predictor of the trials that it has proposed
 (`agenttts.search.log_score`). A model of weight w has half of that share of all places. It begins
-with `PRIOR_WEIGHT`, so with one place in a batch of ten. Its other proposals are candidates like the
-rules' own, and preferred to them once its weight has risen. A model that predicts badly soon has no
-places, and is asked only in every third batch.
+with `PRIOR_WEIGHT`, so with one place in a batch of ten. Its other proposals are candidates like
+the rules' own, and preferred to them once its weight has risen. A model that predicts badly soon
+has no places, and is asked only in every third batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from agenttts.search.agenttts import Offer
 from agenttts.search.archive import Archive, Scored
 from agenttts.search.base import Proposal
-from agenttts.search.llm.base import Chat, Reply
+from agenttts.search.llm.base import Chat
 from agenttts.search.llm.overview import expected, overview, standard_error
 from agenttts.search.llm.prompts import Prompts, allocation_text
 from agenttts.search.llm.proposer import AllocationProposer, LLMSession
@@ -84,9 +84,8 @@ class LLMAgent:
         """
         state = _state(archive)
         before = self._transcript.before(state)
-        for event in before:
-            if event["event"] == "guidelines":
-                archive.write_guidelines(event["guidelines"])
+        for sentences in self._guidelines(before):
+            archive.write_guidelines(sentences)
         told = [event for event in before if event["event"] == "proposals"]
         weight = model_weight(told, archive, model)
         known = archive.known_count
@@ -101,13 +100,6 @@ class LLMAgent:
             predicted = _in_units(raw.predicted, archive)
             return {"predicted": predicted, "expected": [estimate.mean, estimate.sd], "best": best}
 
-        def read(chat: Chat, reply: Reply) -> None:
-            sentences = read_guidelines(reply.text, _MOST_GUIDELINES, named=True)
-            if self._transcript.find("guidelines", chat.key) is None:
-                values = {"trials": len(archive.evaluated), "guidelines": sentences}
-                self._transcript.add("guidelines", key=chat.key, **values)
-            archive.write_guidelines(sentences)
-
         def build(limit: int | None) -> Chat:
             chat = self._prompts.chat(
                 "propose",
@@ -120,13 +112,26 @@ class LLMAgent:
                 fates=_fates(told, archive, model),
                 record=_record(told, archive, model),
                 own=own,
-                guidelines=_latest(before),
+                guidelines=(self._guidelines(before) or [[]])[-1],
                 waiting=[allocation_text(a) for a in archive.pending],
             )
             return replace(chat, state=state)
 
-        proposals = self._proposer.propose(build, asked, archive, facts, read)
+        proposals = self._proposer.propose(build, asked, archive, facts)
+        own_events = [e for e in self._transcript.events if e.get("state") == state]
+        for sentences in self._guidelines(own_events):
+            archive.write_guidelines(sentences)
         return Offer(proposals, own, preferred=weight > PRIOR_WEIGHT)
+
+    def _guidelines(self, events: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+        """Return the guidelines of every reply that has some, in order."""
+        replies = (
+            self._session.caller.without_thinking(event["reply"])
+            for event in events
+            if event["event"] == "reply" and event.get("state")
+        )
+        found = (read_guidelines(text, _MOST_GUIDELINES, named=True) for text in replies)
+        return [sentences for sentences in found if sentences]
 
 
 def places(weight: float, known: int, n: int) -> int:
@@ -257,11 +262,6 @@ def _record(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogat
         f"Of your {len(pairs)} predictions that were tried, the typical error is {own:.2g}, "
         f"the surrogate's {other:.2g}."
     )
-
-
-def _latest(events: Sequence[Mapping[str, Any]]) -> list[str]:
-    written = [e["guidelines"] for e in events if e["event"] == "guidelines" and e["guidelines"]]
-    return written[-1] if written else []
 
 
 def _in_units(predicted: float | None, archive: Archive) -> float | None:

@@ -131,20 +131,24 @@ class PaperAgent:
     def _written(self) -> list[dict[str, Any]]:
         """Return the guidelines so far, in order.
 
-        They are read from the replies. Later questions contain them. The recorded replies are found
-        only if those questions are the same as before.
+        They are read from their own events, or from the reply if such an event is lost. Later
+        questions contain them. The recorded replies are found only if those questions are the same
+        as before.
         """
-        return [
-            {
-                "trials": event["trials"],
-                "guidelines": read_guidelines(
-                    self._caller.without_thinking(event["reply"]), _MOST_GUIDELINES
-                ),
-            }
-            for event in self._transcript.events
-            if (event["event"], event.get("purpose")) == ("reply", "guidelines")
-            and event.get("trials") is not None
-        ]
+        events = self._transcript.events
+        noted = {event["key"] for event in events if event["event"] == "guidelines"}
+        written = []
+        for event in events:
+            if event["event"] == "guidelines":
+                written.append(event)
+            elif (
+                (event["event"], event.get("purpose")) == ("reply", "guidelines")
+                and event.get("trials") is not None
+                and event["key"] not in noted
+            ):
+                text = self._caller.without_thinking(event["reply"])
+                written.append({**event, "guidelines": read_guidelines(text, _MOST_GUIDELINES)})
+        return written
 
     def _shown(self) -> list[dict[str, Any]]:
         """Return the first guidelines and the two latest, each with a title."""

@@ -104,7 +104,6 @@ class AllocationProposer:
         n: int,
         archive: Archive,
         facts: Facts = lambda raw, allocation: {},
-        read: Callable[[Chat, Reply], None] = lambda chat, reply: None,
     ) -> list[Proposal]:
         """Return up to ``n`` new allocations of the space.
 
@@ -116,7 +115,6 @@ class AllocationProposer:
             n: The number of allocations.
             archive: The results so far.
             facts: Returns what the transcript keeps of a proposal besides the decision.
-            read: Reads the rest of a reply that has proposals.
         """
         best = archive.best()
         otherwise = best.allocation if best else archive.space.cheapest
@@ -135,7 +133,6 @@ class AllocationProposer:
         for attempt in range(self._bad_replies + 1):
             proposals, problem = self._use(chat, reply, n, archive, otherwise, facts)
             if proposals:
-                read(chat, reply)
                 return proposals
             if attempt == self._bad_replies:
                 break
