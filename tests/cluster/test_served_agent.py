@@ -61,7 +61,7 @@ def test_a_served_model_drives_a_search_on_slurm_and_is_served_again_when_its_jo
     assert set(frame["state"]) == {"COMPLETED"}
     check_proposals_of_served_model(run)
     replies = transcript_events(run, "reply")
-    assert {e["purpose"] for e in replies} == {"guidelines", "propose"}
+    assert {e["purpose"] for e in replies} == {"propose"}
     assert all(e["completion_tokens"] > 1 for e in replies)
     served = told()
     jobs = [what.rsplit(" ", 1)[1] for what in served if what.startswith("started as job")]

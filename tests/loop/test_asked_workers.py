@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.files.processes import command_line
-from tests.support.llm import allocation
+from tests.support.llm import allocation, batch_reply
 from tests.support.processes import pids, processes_with
 from tests.support.runs import (
     journal_events,
@@ -58,13 +58,10 @@ def spec(scripted_spec, tmp_path):
         changes = {"task__examples": 4, "search__iterations": 2, "search__batch_size": 2}
         scripted_spec(name, **changes)  # writes the scripts
         script = json.loads((tmp_path / "strong.json").read_text())
-        guidelines = [json.dumps({"guidelines": [f"rule {n}"]}) for n in range(5)]
         pairs = [[allocation("weak", 3 + n, "strong", 2), allocation("strong", 1, "weak", 3 + n)] for n in range(8)]  # fmt: skip
-        proposals = [json.dumps({"allocations": pair}) for pair in pairs]
-        script["rules"] += [
-            {"contains": ['{"guidelines"'], "replies": [{"text": text} for text in guidelines]},
-            {"contains": ['{"allocations"'], "replies": [{"text": text} for text in proposals]},
-        ]
+        proposals = [batch_reply(pair, [f"rule {n}"]) for n, pair in enumerate(pairs)]
+        replies = [{"text": text} for text in proposals]
+        script["rules"].append({"contains": ['{"analysis"'], "replies": replies})
         (tmp_path / "talking.json").write_text(json.dumps(script))
         place = str(at_fixed_path(tmp_path / "talking.json"))
         changes |= {"models__strong__path": place, "agent": AGENT}
@@ -93,7 +90,7 @@ def program_of(worker: Path) -> list[int]:
 
 def check_asked_workers(run: Path) -> None:
     replies = transcript_events(run, "reply")
-    assert {event["purpose"] for event in replies} == {"guidelines", "propose"}
+    assert {event["purpose"] for event in replies} == {"propose"}
     for event in replies:
         assert event["notes"][0].startswith("answered by worker "), event
     assert served(run) == [], "no server was started"

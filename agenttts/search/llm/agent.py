@@ -44,7 +44,7 @@ _MOST_PREDICTIONS = 20
 # A pick that beat the best expected score by more than its standard error counts like so much log
 # score.
 _PICK_BONUS = 1.0
-_MOST_GUIDELINES = 5
+_MOST_GUIDELINES = 4
 
 
 class LLMAgent:
@@ -92,7 +92,7 @@ class LLMAgent:
         seldom = weight < _MIN_WEIGHT and told and known - told[-1].get("known", 0) < _SELDOM * n
         if seldom or self._proposer.given_up:
             return Offer([])
-        own, asked = places(weight, known, n), (n + 1) // 2
+        own, asked = places(weight, known, n), min(n, max(2, (n + 1) // 2))
         best = max(model.tried.values())
 
         def facts(raw: RawAllocation, allocation: Allocation) -> Mapping[str, Any]:

@@ -95,8 +95,8 @@ class Prompts:
         stages = {name: part for name, part in listed.items() if name != "reason"}
         item = _object(reason=_REASON, **stages, predicted_score={"type": "number"})
         return _object(
-            analysis={"type": "string", "maxLength": 1200},
-            guidelines=_list({"type": "string", "maxLength": 300}, most),
+            analysis={"type": "string", "maxLength": 800},
+            guidelines=_list({"type": "string", "maxLength": 200}, most),
             allocations=_list(item, n),
         )
 
