@@ -23,6 +23,7 @@ import random
 import re
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -62,6 +63,16 @@ COLUMNS = (
 Truth = Callable[[Allocation], float]
 Run = tuple[list[float], Transcript, int]
 """Regrets in percent, what was said, and the number of trials that the model proposed."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What came of one search."""
+
+    regrets: tuple[float, ...]
+    own: int
+    questions: int
+    tokens: int
 
 
 class Program:
@@ -161,7 +172,9 @@ def on_pipeline(kinds: Sequence[str], number: int, seed: int) -> Iterator[Run]:
     for kind in kinds:
         searcher, transcript = searcher_with(kind, pipeline.space, pipeline.expected, seed)
         searcher.fidelity = Fidelity(25, EXAMPLES, EXAMPLES)
-        trace = replay(table, pipeline.space, searcher, None, 10, evaluations=SPENT[-1], stored=True)  # fmt: skip
+        trace = replay(
+            table, pipeline.space, searcher, None, 10, evaluations=SPENT[-1], stored=True
+        )
         records = [trace.filter(pl.col("evaluations") <= n)["recommended"][-1] for n in SPENT]
         chosen = [Allocation.from_records(record) for record in records]
         regrets = [100.0 * (1.0 - pipeline.expected(one) / pipeline.best) for one in chosen]
@@ -195,7 +208,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
     kinds = ["none", *(kind for kind in arguments.models if kind != "none")]
-    found: dict[tuple[str, str], list[dict[str, object]]] = {}
+    found: dict[tuple[str, str], list[Record]] = {}
     for seed in range(arguments.seeds):
         for offset in range(max(arguments.pipelines, arguments.surfaces)):
             runs: list[tuple[str, Iterator[Run]]] = []
@@ -206,22 +219,24 @@ def main() -> None:
                 runs.append(("surfaces", on_surface(kinds, *at, seed)))
             for group, made in runs:
                 for kind, (regrets, transcript, own) in zip(kinds, made, strict=True):
-                    prompts = [e["prompt_tokens"] for e in transcript.events if e["event"] == "reply"]  # fmt: skip
-                    record = {"regrets": regrets, "own": own, "questions": transcript.calls, "tokens": sum(prompts)}  # fmt: skip
+                    events = transcript.events
+                    tokens = sum(e["prompt_tokens"] for e in events if e["event"] == "reply")
+                    record = Record(tuple(regrets), own, transcript.calls, tokens)
                     found.setdefault((group, kind), []).append(record)
-                    print(json.dumps({"problems": group, "number": offset, "seed": seed, "model": kind, **record}), flush=True)  # fmt: skip
+                    # Each run as it ends: it may be stopped.
+                    print(json.dumps([group, offset, seed, kind, asdict(record)]), flush=True)
     print(f"| {' | '.join(COLUMNS)} |\n|---|---|{'--:|' * (len(COLUMNS) - 2)}")
     for (group, kind), records in found.items():
         cells = [group, kind]
         for position in range(2):
-            own = [record["regrets"][position] for record in records]  # type: ignore[index]
-            base = [record["regrets"][position] for record in found[group, "none"]]  # type: ignore[index]
+            own = [record.regrets[position] for record in records]
+            base = [record.regrets[position] for record in found[group, "none"]]
             change = [value - other for value, other in zip(own, base, strict=True)]
             error = statistics.stdev(change) / len(change) ** 0.5 if len(change) > 1 else 0.0
             cells.append(f"{statistics.fmean(own):.2f}")
             cells.append(f"{statistics.fmean(change):+.2f} ± {error:.2f}")
         for name in ("own", "questions", "tokens"):
-            cells.append(f"{statistics.fmean(record[name] for record in records):.1f}")  # type: ignore[misc]
+            cells.append(f"{statistics.fmean(getattr(record, name) for record in records):.1f}")
         print(f"| {' | '.join(cells)} |")
 
 

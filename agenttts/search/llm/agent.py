@@ -41,7 +41,7 @@ SOURCE = "agent"
 PRIOR_WEIGHT, _MIN_WEIGHT, _SELDOM = 0.2, 0.02, 3
 # Predictions that count, the latest: a model may learn.
 _MOST_PREDICTIONS = 20
-# A pick that beat the best expected score by more than its standard error counts like so much log
+# A pick that beat the best expected score by two of its standard errors counts like so much log
 # score.
 _PICK_BONUS = 1.0
 _MOST_GUIDELINES = 4
@@ -153,7 +153,7 @@ def model_weight(told: Sequence[Mapping[str, Any]], archive: Archive, model: Sur
     """Return the weight of the language model against the surrogate, 0 to 1.
 
     The prequential log scores of both on the trials that it has proposed decide, and how many of
-    these beat the best by more than their standard error. A proposal without a predicted score
+    these beat the best by two of their standard errors. A proposal without a predicted score
     counts as if it had predicted the mean of all scores.
 
     Args:
@@ -177,7 +177,7 @@ def model_weight(told: Sequence[Mapping[str, Any]], archive: Archive, model: Sur
             surrogate.append(tuple(decision["expected"]))
             observed.append(trial.score)
             errors.append(error)
-            bonus += _PICK_BONUS * (trial.score > decision["best"] + error)
+            bonus += _PICK_BONUS * (trial.score > decision["best"] + 2.0 * error)
         batches.append(made)
     latest = slice(-_MOST_PREDICTIONS, None)
     weights = expert_weights(
