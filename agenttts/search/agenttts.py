@@ -237,6 +237,6 @@ class AgentTTSSearcher(Searcher):
 
 
 class PaperSearcher(AgentTTSSearcher):
-    """The search with the agent as in the paper: two questions a batch, with its prompts."""
+    """The search with the paper's agent and prompts: two questions a batch."""
 
     name = "agenttts_paper"

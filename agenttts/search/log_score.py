@@ -61,7 +61,7 @@ def expert_weights(
 def with_own_errors(
     batches: Sequence[Sequence[tuple[float, float, float]]], sd: float
 ) -> list[Prediction]:
-    """Return the predictions of an expert that states no uncertainty, with standard deviations.
+    """Return predictions that state no uncertainty with standard deviations.
 
     Each batch's standard deviation is the root mean square of the errors in earlier batches,
     beyond the noise of the scores.

@@ -1,4 +1,4 @@
-"""Split a budget over stages by water-filling: the next unit goes where it brings most.
+"""Split a budget over stages by water-filling: first where it brings most.
 
 The idea is that of ZEBRA (arXiv 2605.20485); the code is our own.
 """

@@ -1,4 +1,4 @@
-"""The agent: one question a batch, and trials of its own by how well it has predicted.
+"""The agent: one question a batch, and trials of its own if it predicts well.
 
 The model reads the noise of the scores, the results by combination of models, the surrogate's
 estimates, and what became of its last proposals. Its reply has an analysis, guidelines, and
@@ -88,7 +88,7 @@ class LLMAgent:
             archive.write_guidelines(sentences)
         told = [event for event in before if event["event"] == "proposals"]
         weight = model_weight(told, archive, model)
-        known = archive.known_count
+        known = len(archive.tried)  # stored trials took no place
         seldom = weight < _MIN_WEIGHT and told and known - told[-1].get("known", 0) < _SELDOM * n
         if seldom or self._proposer.given_up:
             return Offer([])
@@ -141,7 +141,7 @@ def places(weight: float, known: int, n: int) -> int:
 
     Args:
         weight: The model's weight, 0 to 1.
-        known: The allocations proposed so far.
+        known: The allocations that trials have taken so far.
         n: The size of the batch.
     """
     share = 0.5 * weight

@@ -25,7 +25,7 @@ _MOST_STORED = 4
 
 @dataclass(frozen=True)
 class Group:
-    """One combination of models: its trials and its most promising untried allocations."""
+    """A combination of models: its trials and most promising untried allocations."""
 
     models: str
     most: str
@@ -96,7 +96,7 @@ def expected(model: Surrogate, allocation: Allocation) -> str:
 
 
 def standard_error(trial: Scored, model: Surrogate) -> float:
-    """Return the standard error of a trial's score; the surrogate's noise if it is not known."""
+    """Return the standard error of a score; the surrogate's noise if not known."""
     if trial.stderr is not None:
         return trial.stderr
     values = list((trial.examples or {}).values())
@@ -118,7 +118,7 @@ def _noise(archive: Archive, model: Surrogate, examples: int | None) -> str:
 def _promising(
     archive: Archive, model: Surrogate
 ) -> Mapping[tuple[str, ...], list[tuple[Allocation, float]]]:
-    """Return untried allocations with expected scores: the best of each combination, and more."""
+    """Return the most promising untried allocations, with expected scores."""
     grid = ChoiceGrid(archive.space)
     rows = grid.feasible(_MOST_COMPARED)
     means = model.in_score_units(model.posterior_mean(rows)).tolist()

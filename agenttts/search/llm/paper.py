@@ -56,7 +56,7 @@ class PaperAgent:
         return []
 
     def propose(self, n: int, archive: Archive, model: Surrogate) -> Offer:
-        """Return up to ``n`` allocations, feasible and new, none of them in a place of its own.
+        """Return up to ``n`` feasible and new allocations, without own places.
 
         There are fewer or none if the model gives fewer usable ones.
         """

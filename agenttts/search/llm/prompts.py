@@ -101,7 +101,7 @@ class Prompts:
         )
 
     def sketch_schema(self, counts: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-        """Return the JSON schema of a sketch: utilities by stage, model and number of samples."""
+        """Return the JSON schema of a sketch of utilities at numbers of samples."""
         utility = {"type": "number", "minimum": 0, "maximum": 1}
         stages = {
             stage.name: _object(

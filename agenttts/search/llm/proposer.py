@@ -184,7 +184,7 @@ class AllocationProposer:
                     **({} if allocation is None else facts(raw, allocation)),
                 }
             )
-        self._record(chat, n, len(chosen), decisions, archive.known_count)
+        self._record(chat, n, len(chosen), decisions, len(archive.tried))
         if not raws:
             cut = " (it was cut off)" if reply.finish_reason == "length" else ""
             return [], f"the reply contains no allocation{cut}"

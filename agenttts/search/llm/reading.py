@@ -36,7 +36,7 @@ class RawChoice:
 
 @dataclass(frozen=True)
 class RawAllocation:
-    """One proposed allocation by stage, as in the reply, its explanation and predicted score."""
+    """One proposed allocation as in the reply, its reason and predicted score."""
 
     choices: Mapping[str, RawChoice]
     reason: str = ""

@@ -1,4 +1,4 @@
-"""A zero-trial start: the model sketches utility curves, and water-filling splits the budget.
+"""A zero-trial start: water-filling by the model's sketch of utility curves.
 
 The idea is that of ZEBRA (arXiv 2605.20485).
 """
@@ -51,7 +51,7 @@ def ask_sketch(caller: Caller, prompts: Prompts, space: SearchSpace, seed: int) 
 
 
 def asked_counts(stage: Stage) -> list[int]:
-    """Return the numbers of samples at which a stage is sketched: its ends and two between."""
+    """Return the numbers of samples at which a stage is sketched."""
     low, high = stage.samples[0], stage.samples[-1]
     between = (stage.nearest_samples(low * (high / low) ** share) for share in (1 / 3, 2 / 3))
     return sorted({low, *between, high})
@@ -127,7 +127,7 @@ def _options(
 
 
 def _at(curve: Mapping[int, float], samples: int) -> float:
-    """Return a curve at a number of samples, linear in log(samples) between its points."""
+    """Return a curve at a number of samples, linear in log(samples)."""
     points = sorted(curve)
     below = max((p for p in points if p <= samples), default=points[0])
     above = min((p for p in points if p >= samples), default=points[-1])

@@ -9,7 +9,7 @@ Events, besides ``time``:
 - ``reply``: a call that brought a reply: key, purpose, model, messages, trials, state, reply,
   tokens, seconds, notes;
 - ``failed``: an attempt without a reply: key, purpose, model, messages, fault, error, seconds;
-- ``proposals``: the proposals from a reply: asked, usable, known (allocations known then),
+- ``proposals``: the proposals from a reply: asked, usable, known (allocations tried then),
   decisions (raw, outcome, allocation, notes, predicted score, what the surrogate expected of it
   and of the best trial);
 - ``sketch``: whether a reply had a usable sketch of utility curves, and the problem;
@@ -109,7 +109,7 @@ class Transcript:
         return next(about, None)
 
     def before(self, state: str) -> list[dict[str, Any]]:
-        """Return the events before the first question that was asked in a state of the search.
+        """Return the events before the first question in a state of the search.
 
         These are the same when the question is asked again after a restart.
         """
