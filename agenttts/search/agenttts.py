@@ -15,8 +15,7 @@ What differs from the paper (arXiv 2508.00890):
   agent's own; the number depends on how well it has predicted (`agenttts.search.llm.agent`).
 - *The first batch* has up to two trials of the agent, in place of the last initial ones.
 - *The result* is the allocation with the highest expected score, not the highest score: one high
-  score among lower neighbours is taken for noise. It may be an untried allocation; a run then tries
-  it before it ends.
+  score among lower neighbours is taken for noise.
 """
 
 from __future__ import annotations
@@ -99,7 +98,6 @@ class AgentTTSSearcher(Searcher):
     """The AgentTTS method; ``proposer`` is the agent that proposes first, if any."""
 
     name = "agenttts"
-    recommends_untried = True
     knows_confidence = True
     options_model = AgentTTSOptions
     options: AgentTTSOptions
