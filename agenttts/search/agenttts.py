@@ -13,7 +13,7 @@ What differs from the paper (arXiv 2508.00890):
 - *The insights are a statistical model* (`agenttts.search.surrogate`), not only text in a prompt.
   The model proposes, and it values the agent's proposals. Only a few trials of a batch are the
   agent's own; the number depends on how well it has predicted (`agenttts.search.llm.agent`).
-- *The first batch* has up to two trials of the agent, in place of the last initial ones.
+- *The first batch* has one trial of the agent, in place of the last initial one if need be.
 - *The result* is the allocation with the highest expected score, not the highest score: one high
   score among lower neighbours is taken for noise.
 """
@@ -42,8 +42,8 @@ from agenttts.tables.confidence import Confidence
 # Once scores are known, initial trials past this many are made only if the surrogate values them.
 _FIRST_INITIAL = 4
 
-# Sizes of the first batch from which on an agent may choose one of its trials, and two.
-_ONE_STARTED, _TWO_STARTED = 3, 8
+# The size of the first batch from which on an agent may choose one of its trials.
+_MIN_STARTED = 3
 
 
 @dataclass(frozen=True)
@@ -207,11 +207,10 @@ class AgentTTSSearcher(Searcher):
 
     def _started(self, n: int, initial: list[Proposal]) -> list[Proposal]:
         """Return the start of a batch: with an agent's choices, if it is the first."""
-        if self.proposer is None or n < _ONE_STARTED or not self.archive.known <= {*self.first}:
+        if self.proposer is None or n < _MIN_STARTED or not self.archive.known <= {*self.first}:
             return initial
-        most = 2 if n >= _TWO_STARTED else 1
         known = self.archive.known | {proposal.allocation for proposal in initial}
-        started = [p for p in self.proposer.start(most, self.archive) if p.allocation not in known]
+        started = [p for p in self.proposer.start(1, self.archive) if p.allocation not in known]
         return initial[: n - len(started)] + started
 
     def _next_initial(self, n: int) -> list[Proposal]:

@@ -93,7 +93,7 @@ def first_batch(session, n):
     return create("agenttts", SPACE, 0, llm=session).propose(n)
 
 
-def test_the_first_batch_of_agenttts_has_one_or_two_of_the_sketch():
+def test_the_first_batch_of_agenttts_has_one_trial_of_the_sketch():
     plan = planned(SPACE, read_sketch(TEXT, SPACE))
     plain = first_batch(None, 3)
     assert [p.source for p in plain] == ["initial"] * 3
@@ -101,7 +101,7 @@ def test_the_first_batch_of_agenttts_has_one_or_two_of_the_sketch():
     assert few[:2] == plain[:2]
     assert (few[2].source, few[2].allocation) == ("agent", plan[0])
     more = first_batch(scripted_session([TEXT]), 8)
-    assert [p.source for p in more][:5] == ["initial"] * 3 + ["agent"] * 2
+    assert [p.source for p in more][:5] == ["initial"] * 3 + ["agent", "explore"]
     assert first_batch(scripted_session([], then="nonsense"), 3) == plain
     served = scripted_session([TEXT])
     served.at_once = False  # trials do not wait for a model that has to be started
