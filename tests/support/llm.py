@@ -20,6 +20,7 @@ from agenttts.search.llm.scripted import ScriptedLLM
 from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
 from agenttts.space import Allocation, Model, SearchSpace, Stage
+from tests.support.scripted import at_fixed_path
 
 KEY = "sk-very-secret-4711"
 
@@ -55,6 +56,22 @@ def batch_reply(
     entries = [{"reason": "why", **entry, "predicted_score": predicted} for entry in allocations]
     reply = {"analysis": "so far", "guidelines": guidelines, "allocations": entries}
     return json.dumps(reply)
+
+
+def talking_script(script: Path) -> Path:
+    """A scripted model of `small_spec` that also answers the questions of the search.
+
+    Args:
+        script: The model's script; the new one is written elsewhere.
+    """
+    document = json.loads(script.read_text())
+    pairs = [[allocation("weak", 3 + n, "strong", 2), allocation("strong", 1, "weak", 3 + n)] for n in range(8)]  # fmt: skip
+    proposals = [batch_reply(pair, [f"rule {n}"]) for n, pair in enumerate(pairs)]
+    replies = [{"text": text} for text in proposals]
+    document["rules"].append({"contains": ['{"analysis"'], "replies": replies})
+    talking = script.with_name("talking.json")
+    talking.write_text(json.dumps(document))
+    return at_fixed_path(talking)
 
 
 def scripted_session(
