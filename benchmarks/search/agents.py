@@ -1,6 +1,6 @@
 """What language models of different worth do to a search with `agenttts`.
 
-    python benchmarks/search/agents.py                        # 6 pipelines, 6 surfaces, 2 seeds
+    python benchmarks/search/agents.py                        # 6 pipelines, 6 surfaces
     python benchmarks/search/agents.py --models none random --first 360
 
 The models are programs. ``random`` proposes at random, with random predictions; ``echo`` proposes
