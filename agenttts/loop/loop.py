@@ -534,7 +534,7 @@ class Controller:
         return trials
 
     def _proposed(self) -> list[TrialProgress]:
-        """Return the trials of the search's iterations, without the last ones (recommended)."""
+        """Return the trials of the search's iterations, without the recommended one."""
         return [p for p in self._searched() if p.planned.source != RECOMMENDED_SOURCE]
 
     def _trials_from(self, source: str) -> list[TrialProgress]:

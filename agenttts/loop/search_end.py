@@ -1,4 +1,4 @@
-"""What a search ends with: its recommendation, the rivals of it, and the order of the others."""
+"""What a search ends with: its recommendation, its rivals, and their order."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def concluded(searcher: Searcher, common: Set[int]) -> Allocation | None:
 
 
 def ranked(searcher: Searcher, recommended: Allocation | None) -> list[Allocation]:
-    """Return the recommended allocation, then the other tried ones with a score, best first."""
+    """Return the recommended allocation, then the other scored ones, best first."""
     if recommended is None:
         return []
     tried = (trial for trial in searcher.archive.scored if not trial.stored)
