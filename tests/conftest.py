@@ -28,7 +28,11 @@ from tests.support.real_models import QUICK
 from tests.support.scripted import small_spec
 from tests.support.trials import trial_writer
 
-pytest_plugins = ["tests.support.compile_once", "tests.support.repeatable"]
+pytest_plugins = [
+    "tests.support.compile_once",
+    "tests.support.repeatable",
+    "tests.support.tiny_models",
+]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

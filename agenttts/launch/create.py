@@ -13,7 +13,7 @@ import yaml
 from agenttts import __version__
 from agenttts.dispatch.profile import Profile
 from agenttts.errors import MissingRequirement, UserError
-from agenttts.images.build import digest
+from agenttts.images.build import image_digest
 from agenttts.launch.differences import differences
 from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.experiment import without_profile_image
@@ -22,6 +22,7 @@ from agenttts.launch.plan import Plan
 from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import write_examples
 from agenttts.run.record import SCHEMA_NUMBER, AgentRecord, RunRecord, write_record
+from agenttts.run.store_users import record_store_user
 from agenttts.serving.served_model import agent_thinking, served_fields, task_description_of
 from agenttts.spec import JobSpec, dump_spec
 from agenttts.tasks.user_tasks import freeze_source
@@ -60,7 +61,9 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
         write_record(staged.record_file, record.model_copy(update={"examples": digests}))
         staged.spec_file.write_text(dump_spec(spec), encoding="utf-8")
         if spec.samples:
-            Path(spec.samples).mkdir(parents=True, exist_ok=True)
+            store = Path(spec.samples)
+            store.mkdir(parents=True, exist_ok=True)
+            record_store_user(store, run.path)
         temporary.rename(run.path)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -114,7 +117,7 @@ def placement(plan: Plan, samples: Path) -> dict[str, Any]:
         "sizes": dict(plan.sizes),
         "forecast": expected_cost(plan),
         "container": container,
-        "image_sha256": digest(container.image) if container else None,
+        "image_sha256": image_digest(container.image) if container else None,
         "compile_cache": cache if container else None,
     }
 
@@ -145,14 +148,14 @@ def check_same_spec(run: RunDirectory, spec: JobSpec, profile: Profile) -> None:
     ways = "choose another name with --name, remove that run, or continue it unchanged with"
     if list(found) == ["cluster"]:
         ways = (
-            f"'agenttts-hpc resume {run.name} --cluster {spec.cluster}' goes on with it on that "
+            f"'agenttts-hpc resume {run.name} --cluster {spec.cluster}' continues it on that "
             "profile; or choose another name with --name, or continue it unchanged with"
         )
     elif (settings := widening_settings(run, spec, found)) is not None:
         given = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
         ways = (
-            f"'agenttts-hpc extend {run.name} {given}' goes on with it so; or choose another name "
-            "with --name, or continue it unchanged with"
+            f"'agenttts-hpc extend {run.name} {given}' continues it with these values; or choose "
+            "another name with --name, or continue it unchanged with"
         )
     raise UserError(
         f"{run.path}: a run named '{run.name}' exists with another spec "

@@ -21,7 +21,7 @@ import yaml
 from agenttts import search
 from agenttts.errors import KeyPath, UserError
 from agenttts.files.atomic import atomic_write_text
-from agenttts.launch.controller import controller_works, stop_controllers
+from agenttts.launch.controller import controller_waits, controller_works, stop_controllers
 from agenttts.launch.differences import Differences, differences
 from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.plan import Plan, plan_of_run
@@ -67,7 +67,7 @@ _INSTEAD = {
         "under another --name, with '--set samples={samples}' to draw no sample twice"
     ),
     "models": (
-        "the run's trials are of its models; launch the spec under another --name, with "
+        "the run's trials used its models; launch the spec under another --name, with "
         "'--set samples={samples}' to draw no sample twice"
     ),
 }
@@ -107,8 +107,8 @@ def planned_extension(run: Run, settings: Sequence[str], *, dry_run: bool = Fals
 
     Args:
         run: The run.
-        settings: The keys and values, as of ``--set``.
-        dry_run: As of `agenttts.launch.plan.make_plan`.
+        settings: The keys and values, as given to ``--set``.
+        dry_run: As in `agenttts.launch.plan.make_plan`.
 
     Raises:
         UserError: A setting is not valid, does not widen the search, or its search space is empty.
@@ -229,7 +229,7 @@ def complete_extension(run: RunDirectory) -> None:
 
 
 def _write_files(run: RunDirectory, extension: Extension) -> None:
-    """Write what an extension gives to the files; the same again does no harm."""
+    """Write what an extension gives to the files; it may be called again."""
     record: Mapping[str, Any] = run.record().model_dump(mode="json") | extension.record
     write_record(run.record_file, RunRecord.model_validate_json(json.dumps(record)))
     document = run.spec().model_dump(mode="json") | extension.sections
@@ -241,14 +241,14 @@ def _write_files(run: RunDirectory, extension: Extension) -> None:
 def release_controller(run: RunDirectory) -> None:
     """End the run's controller if it runs; its jobs go on, for the next one.
 
-    For callers within `one_command`.
+    A controller that waits in the queue keeps its place. For callers within `one_command`.
 
     Raises:
         MissingRequirement: It is on another host.
         RunFailed: It does not end.
     """
     handle: ControllerHandle | None = read_handle(run)
-    if handle is None or not controller_works(run):
+    if handle is None or not controller_works(run) or controller_waits(run):
         return
     # A controller ends when the file names another start than its own.
     handle = read_handle(run) or handle

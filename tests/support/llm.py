@@ -20,6 +20,7 @@ from agenttts.search.llm.scripted import ScriptedLLM
 from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
 from agenttts.space import Allocation, Model, SearchSpace, Stage
+from tests.support.scripted import at_fixed_path
 
 KEY = "sk-very-secret-4711"
 
@@ -46,6 +47,25 @@ def allocation(first: str, few: float, second: str, many: float) -> dict[str, An
         "retrieval": {"model": first, "samples": few},
         "answer": {"model": second, "samples": many},
     }
+
+
+def talking_script(script: Path) -> Path:
+    """A scripted model of `small_spec` that also answers the questions of the search.
+
+    Args:
+        script: The model's script; the new one is written elsewhere.
+    """
+    document = json.loads(script.read_text())
+    guidelines = [json.dumps({"guidelines": [f"rule {n}"]}) for n in range(5)]
+    pairs = [[allocation("weak", 3 + n, "strong", 2), allocation("strong", 1, "weak", 3 + n)] for n in range(8)]  # fmt: skip
+    proposals = [json.dumps({"allocations": pair}) for pair in pairs]
+    document["rules"] += [
+        {"contains": ['{"guidelines"'], "replies": [{"text": text} for text in guidelines]},
+        {"contains": ['{"allocations"'], "replies": [{"text": text} for text in proposals]},
+    ]
+    talking = script.with_name("talking.json")
+    talking.write_text(json.dumps(document))
+    return at_fixed_path(talking)
 
 
 def scripted_session(

@@ -39,7 +39,7 @@ def test_a_small_spec_completes(cli, smollm2, smollm2_engine, tmp_path, monkeypa
         return Shared(smollm2_engine)
 
     monkeypatch.setattr(in_process, "create_engine", load)
-    run = small_run(name, smollm2, tmp_path)
+    run = small_run(name, tmp_path, smollm2)
     same = ("--set", "models.smollm2.options.max_model_len=2048")
     done = cli("launch", run.spec, "--cluster", "in_process", *run.arguments, *same)
     assert done.returncode == 0, done.stderr
@@ -91,8 +91,12 @@ def test_a_worker_answers_for_the_served_agent_with_the_engine_of_its_trials(
 
 @pytest.mark.llm
 def test_a_task_of_a_users_own_completes_in_processes_of_its_own(cli, smollm2, tmp_path):
-    """Controller, trial and engine are started as on a user's machine."""
-    run = small_run(OWN_TASK, smollm2, tmp_path)
-    done = cli("launch", run.spec, "--cluster", "local", "--wait", *run.arguments)
+    """Controller, trial and engine are started as on a user's machine.
+
+    The engine is transformers, which starts in half the time. `test_slurm_run` starts vLLM so.
+    """
+    run = small_run(OWN_TASK, tmp_path, smollm2)
+    more = ("--set", "models.smollm2.engine=transformers")
+    done = cli("launch", run.spec, "--cluster", "local", "--wait", *run.arguments, *more)
     assert done.returncode == 0, done.stderr
     run.check(tmp_path / "results")
