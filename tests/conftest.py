@@ -22,12 +22,17 @@ from agenttts.loop.reports import FIGURES
 from agenttts.run.directory import RunDirectory
 from tests.support import command_line
 from tests.support.cluster import PROGRAMS, ROOT, Cluster, cluster_script
+from tests.support.finished_runs import FinishedRuns
 from tests.support.image import CACHE, built_image
 from tests.support.real_models import QUICK
 from tests.support.scripted import small_spec
 from tests.support.trials import trial_writer
 
-pytest_plugins = ["tests.support.repeatable", "tests.support.tiny_models"]
+pytest_plugins = [
+    "tests.support.compile_once",
+    "tests.support.repeatable",
+    "tests.support.tiny_models",
+]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -116,6 +121,19 @@ def shell(tmp_path):
 def scripted_spec(tmp_path):
     """`small_spec`, written into the test's directory."""
     return partial(small_spec, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _finished_runs(tmp_path_factory: pytest.TempPathFactory) -> FinishedRuns:
+    return FinishedRuns(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def finished_run(_finished_runs, tmp_path):
+    """The directory of a run that is over, in ``tmp_path/results``, and its spec beside it:
+    ``finished_run(search__seed=2)``. It is the test's own, a copy of one made once a session.
+    """
+    return partial(_finished_runs.copy, tmp_path)
 
 
 @pytest.fixture

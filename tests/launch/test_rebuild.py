@@ -17,11 +17,8 @@ from tests.support.runs import attempts, journal_events, outcome, table
 
 
 @pytest.fixture
-def finished(cli, scripted_spec, tmp_path):
-    spec = scripted_spec(search__iterations=1, search__batch_size=2, task__examples=2)
-    done = cli("launch", spec, "--wait")
-    assert done.returncode == 0, done.stderr
-    return tmp_path / "results" / "small"
+def finished(finished_run):
+    return finished_run(search__iterations=1, search__batch_size=2, task__examples=2)
 
 
 def garbage(journal: Path) -> None:

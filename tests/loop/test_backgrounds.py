@@ -15,10 +15,8 @@ from agenttts.run.journal import read_state
 
 
 @pytest.fixture
-def finished(cli, scripted_spec, tmp_path):
-    done = cli("launch", scripted_spec(), "--wait")
-    assert done.returncode == 0, done.stderr
-    return RunDirectory(tmp_path / "results/small")
+def finished(finished_run):
+    return RunDirectory(finished_run())
 
 
 def test_a_run_knows_what_it_was_made_with_and_why(finished, cli):

@@ -16,12 +16,9 @@ OTHER = {"retrieval": "weak x2", "answer": "weak x3"}
 
 
 @pytest.fixture
-def launched(cli, scripted_spec, tmp_path):
+def launched(finished_run):
     def make(name="small", **changes):
-        values = {"search__iterations": 1, "task__examples": 24} | changes
-        done = cli("launch", scripted_spec(name, **values), "--wait")
-        assert done.returncode == 0, done.stderr
-        return tmp_path / "results" / name
+        return finished_run(name, **{"search__iterations": 1, "task__examples": 24} | changes)
 
     return make
 

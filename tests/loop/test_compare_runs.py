@@ -16,14 +16,13 @@ from tests.support.runs import table
 
 
 @pytest.fixture
-def launched(cli, scripted_spec, tmp_path):
-    """Launch a run to its end: ``launched("a", search__seed=2)`` returns its directory."""
+def launched(finished_run):
+    """A run that is over: ``launched("a", search__seed=2)`` returns its directory."""
 
     def make(name: str, **changes: object) -> Path:
         settings = {"task__examples": 12, "search__iterations": 1} | changes
-        done = cli("launch", scripted_spec(name, **settings), "--wait")
-        assert done.returncode == 0, done.stderr
-        return Path(tmp_path / "results" / name)
+        run: Path = finished_run(name, **settings)
+        return run
 
     return make
 

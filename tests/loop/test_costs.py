@@ -91,7 +91,9 @@ def test_the_parts_of_a_run_add_up(cli, scripted_spec, tmp_path, per_job, linger
 @pytest.mark.processes
 def test_what_a_killed_program_did_is_lost(cli, scripted_spec, tmp_path):
     cluster = profile(tmp_path, "local", 8, linger_seconds=60)
-    spec = scripted_spec(models__weak__options=SLOW, models__strong__options=SLOW)
+    spec = scripted_spec(
+        models__weak__options=SLOW, models__strong__options=SLOW, search__iterations=1
+    )
     assert cli("launch", spec, "--cluster", cluster).returncode == 0
     run = tmp_path / "results" / "small"
     kill_trial_programs(run)
@@ -107,9 +109,8 @@ def test_what_a_killed_program_did_is_lost(cli, scripted_spec, tmp_path):
     assert found["cost"]["tokens"]["computed"] > 0
 
 
-def test_a_run_without_records_reads_as_before(cli, scripted_spec, tmp_path):
-    assert cli("launch", scripted_spec(), "--wait").returncode == 0
-    run = tmp_path / "results" / "small"
+def test_a_run_without_records_reads_as_before(cli, finished_run):
+    run = finished_run()
     for name in (JOB_STARTS, USAGE):
         for folder in run.glob(f"*/*/{name}"):
             shutil.rmtree(folder)

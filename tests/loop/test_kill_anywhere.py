@@ -120,11 +120,11 @@ def killed_at_a_moment(run: Path, dice: random.Random) -> bool:
 
 def test_a_controller_killed_anywhere_loses_and_repeats_nothing(cli, launched, dice):
     calm, killed = launched
-    # The first event of a controller says that it started: five of these leave most of the run to
+    # The first event of a controller says that it started: four of these leave most of the run to
     # what follows.
-    for _ in range(5):
+    for _ in range(4):
         assert killed_at_a_line(killed, dice, last=3), "the run was over before it could be killed"
-    kills = 5
-    while kills < 14 and b'"ended"' not in journal(killed):
+    kills = 4
+    while kills < 10 and b'"ended"' not in journal(killed):
         kills += dice.choice([killed_at_a_line, killed_at_a_moment])(killed, dice)
     check(cli, calm, killed)

@@ -46,7 +46,7 @@ def spec_of(make_spec: Callable[..., Path], **changes: object) -> Path:
         for model, gpus in GPUS.items()
         for key, value in (("gpus", gpus), ("params", PARAMS[model]), ("options", SLOW))
     }
-    return make_spec(**values | {"search__budget": 8000} | changes)
+    return make_spec(**values | {"search__budget": 8000, "search__iterations": 1} | changes)
 
 
 def profile(folder: Path, kind: str, most: int = 2, linger: float = 60) -> str:
@@ -135,7 +135,7 @@ def test_the_costs_of_parts_are_their_trials(cli, scripted_spec, tmp_path):
 
 def test_models_of_one_size_are_not_handed_over(cli, scripted_spec, tmp_path):
     cluster = profile(tmp_path, "in_process")
-    spec = spec_of(scripted_spec, models__weak__gpus=2, search__iterations=1)
+    spec = spec_of(scripted_spec, models__weak__gpus=2)
     assert cli("launch", spec, "--cluster", cluster, "--wait").returncode == 0
     run = tmp_path / "results" / "small"
     assert not handed_over(run)
@@ -191,7 +191,7 @@ def test_a_controller_killed_at_any_point_goes_on_with_its_parts(
 ):
     run = launched(cli, spec_of(scripted_spec), profile(tmp_path, "local"), tmp_path)
     until_a_part_begins(run)
-    for events in (1, 1, 2, 2):
+    for events in (1, 1, 2):
         assert kill_controller(run), "the run was over before it could be killed"
         assert cli("resume", "parts").returncode == 0
         until_more_events(run, events)

@@ -8,7 +8,15 @@ from xml.etree import ElementTree
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.report.figures import files
 from agenttts.report.figures.files import write_figures
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Files with nothing in them, for tests of their names: drawing takes ten seconds a run."""
+    for ending, content in (("svg", ""), ("png", b""), ("pdf", b"")):
+        monkeypatch.setattr(files, ending, lambda figure, content=content: content)
 
 
 def test_every_figure_is_written_three_times_and_is_readable(read_runs, tmp_path):
@@ -37,6 +45,7 @@ def test_every_figure_is_written_three_times_and_is_readable(read_runs, tmp_path
         assert b"%%EOF" in document[-20:]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_have_folders_of_their_own(read_runs, tmp_path):
     report = read_runs("one", "two")
     write_figures(report, tmp_path / "figures")
@@ -45,6 +54,7 @@ def test_runs_have_folders_of_their_own(read_runs, tmp_path):
     assert (tmp_path / "figures/two/pareto-budget.pdf").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_of_one_name_do_not_replace_each_other(read_runs, tmp_path):
     report = read_runs("one", "../elsewhere/one")
     write_figures(report, tmp_path / "figures")
