@@ -89,6 +89,7 @@ class Surrogate:
             curves=curves,
             coupling=coupling,
             explained=explained,
+            shared=evidence.example_noise is None,
         )
         self._fit((evidence.scores - self._centre) / self._unit)
 
