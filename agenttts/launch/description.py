@@ -13,7 +13,7 @@ from agenttts.launch.document import CleanDocument, ExtensionPlanDocument, PlanD
 from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.extension import ExtensionPlan
 from agenttts.launch.plan import Plan
-from agenttts.loop.loop import RIVALS
+from agenttts.loop.search_end import RIVALS
 from agenttts.replies import COMMON_THINKING
 from agenttts.search.base import Searcher
 from agenttts.spec import JobSpec, ScriptedAgent

@@ -318,7 +318,7 @@ class JobSpec(Section):
     agent: AgentSection = "none"
     """The language model that the search asks, if any (see `agenttts.spec.agent`)."""
     cluster: str = "local"
-    container: ContainerSection = ContainerSection()
+    container: ContainerSection = Field(default_factory=ContainerSection)
     samples: str | None = None
     """Directory of a sample store shared between runs; None: the run's ``samples/``."""
     _source: Source = PrivateAttr(default=Source("", {}))
