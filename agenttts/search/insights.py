@@ -250,7 +250,7 @@ class InsightRules:
         named: Rows,
         rng: random.Random,
     ) -> Rows:
-        """Rows of new allocations, those ``named`` first, and the extendable ones at the end.
+        """Rows of new allocations, ``named`` ones first, and of extendable ones, last.
 
         The others are shuffled, so that ties fall at random.
         """

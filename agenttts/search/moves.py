@@ -1,4 +1,4 @@
-"""Moves from one allocation to another: spread counts, reasons, reduction to the budget."""
+"""Moves between allocations: spread counts, reasons, reduction to the budget."""
 
 from __future__ import annotations
 

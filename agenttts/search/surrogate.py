@@ -337,7 +337,7 @@ def _observed(
 
 
 def _representative(evidence: Evidence) -> Evidence:
-    """The evidence with at most `_MOST_TRIALS` trials: the latest of its own, and the best."""
+    """The evidence with at most `_MOST_TRIALS` trials: its latest and its best."""
     trials = evidence.trials
     if len(trials) <= _MOST_TRIALS:
         return evidence
