@@ -15,7 +15,6 @@ from agenttts.launch.extension import ExtensionPlan
 from agenttts.launch.plan import Plan
 from agenttts.loop.search_end import RIVALS
 from agenttts.replies import COMMON_THINKING
-from agenttts.search.base import Searcher
 from agenttts.spec import JobSpec, ScriptedAgent
 from agenttts.tables.documents import printed
 
@@ -56,7 +55,7 @@ def describe_cleanings(cleanings: Sequence[Cleaning], *, removed: bool) -> dict[
     return printed(CleanDocument, {"runs": runs, "removed": removed})
 
 
-def _after(spec: JobSpec, searcher: Searcher) -> int:
+def _after(spec: JobSpec) -> int:
     """Return how many trials may follow the search, of what it recommends."""
     if spec.search.examples is not None:
         return 1 + RIVALS
@@ -95,7 +94,7 @@ def _described(plan: Plan) -> dict[str, Any]:
             "batch_size": spec.search.batch_size,
             "trials_at_most": trials,
             "examples": spec.search.examples and spec.search.examples.model_dump(),
-            "recommended": _after(spec, searcher),
+            "recommended": _after(spec),
             "finalists": None
             if examples.finalists is None or spec.search.finalists is None
             else {

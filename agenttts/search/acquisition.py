@@ -37,7 +37,7 @@ def choose(
     min_relative_value: float = 1.0,
     pending: Rows | None = None,
 ) -> list[int]:
-    """Numbers of up to ``n`` candidates, by value; ties go to the earlier one.
+    """Numbers of up to ``n`` candidates, the most valuable first; ties: the earlier.
 
     The first ``preferred`` candidates (an agent's proposals) are taken before the others as long as
     one is worth at least ``min_relative_value`` of the best. The model is conditioned on the trials

@@ -78,7 +78,7 @@ class Evidence:
 
     @cached_property
     def covariance(self) -> Floats | None:
-        """Covariance of the scores' noise, (trials, trials); None if it is not known."""
+        """Covariance of the scores' noise, shape (trials, trials); None: not known."""
         if self.example_noise is not None:
             return self.example_noise.covariance
         known = squared_errors([trial.stderr for trial in self.trials])
@@ -86,7 +86,7 @@ class Evidence:
 
 
 class EvidenceReader:
-    """Reads the evidence of archives over one space, and keeps it while they last."""
+    """Reads the evidence of an archive; it is kept until the archive changes."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space

@@ -250,7 +250,7 @@ class InsightRules:
         named: Rows,
         rng: random.Random,
     ) -> Rows:
-        """Rows of new allocations, ``named`` ones first, extendable ones last.
+        """Rows of new allocations, ``named`` ones first, and of extendable ones, last.
 
         The others are shuffled, so that ties fall at random.
         """

@@ -89,6 +89,7 @@ class Surrogate:
             curves=curves,
             coupling=coupling,
             explained=explained,
+            shared=evidence.example_noise is None,
         )
         self._fit((evidence.scores - self._centre) / self._unit)
 
@@ -336,7 +337,7 @@ def _observed(
 
 
 def _representative(evidence: Evidence) -> Evidence:
-    """The evidence of at most `_MOST_TRIALS` trials: its latest, and the best."""
+    """The evidence with at most `_MOST_TRIALS` trials: its latest and its best."""
     trials = evidence.trials
     if len(trials) <= _MOST_TRIALS:
         return evidence

@@ -86,6 +86,11 @@ def _unexplained(grid: ChoiceGrid, **options: Any) -> kernel.EffectKernel:
     return kernel.EffectKernel(grid, **{**options, "explained": False})
 
 
+def _unshared(grid: ChoiceGrid, **options: Any) -> kernel.EffectKernel:
+    """The kernel without noise that trials share."""
+    return kernel.EffectKernel(grid, **{**options, "shared": False})
+
+
 def _no_effects(self: kernel.EffectKernel, settings: Floats, factors: list[Floats]) -> Floats:
     """Effects that are 0 everywhere, so that the curves alone are left."""
     return 0.0 * sum(factors[1:], factors[0])
@@ -164,6 +169,11 @@ MECHANISMS: dict[str, Mechanism] = {
     "initial comparison of models": Mechanism(
         ("initial",), ((agenttts, "initial_trials", lambda *_: []),)
     ),
+    "noise of equal leading choices": Mechanism(
+        ("kernel:EffectKernel._equal_leading_stages",),
+        ((surrogate, "EffectKernel", _unshared),),
+        METRICS,
+    ),
 }  # fmt: skip
 """By what is switched off; in brackets what takes its place."""
 
@@ -172,6 +182,5 @@ DELETED = {
     "untried recommendations": 23,
     "steps of a response": 91,
     "noise from the scores' step": 14,
-    "noise of equal leading choices": 24,
 }
 """Mechanisms that the package no longer has, with their lines; their runs are kept in the log."""

@@ -12,7 +12,7 @@ from agenttts.search import TrialResult
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec import load_spec
 
-from .surfaces import Surface, draw_surface, optimum
+from .surfaces import Surface, draw_surface, optimum, share_stderr
 
 HERE = Path(__file__).parents[1]
 
@@ -20,6 +20,9 @@ HERE = Path(__file__).parents[1]
 # tables with few counts and without stage metrics.
 SPARSE = (1, 2, 4, 8, 16, 32, 64)
 FAMILIES = ("chain", "additive", "logistic", "sparse")
+
+# Number of examples of recorded tables that have neither scores by example nor standard errors.
+TABLE_EXAMPLES = {"small_llms": 40}
 
 
 class Problem(Protocol):
@@ -56,12 +59,16 @@ class TableProblem:
     table: RecordedTable
     space: SearchSpace
     best: float
+    examples: int | None = None
 
     def score(self, allocation: Allocation) -> float:
         return self.trial(allocation, 0).score or 0.0
 
     def trial(self, allocation: Allocation, examples: int) -> TrialResult:
-        return self.table.trial(self.space, allocation)
+        result = self.table.trial(self.space, allocation)
+        if self.examples is None or result.score is None:
+            return result
+        return replace(result, stderr=share_stderr(result.score, self.examples))
 
 
 def surface_problem(family: str, number: int) -> SurfaceProblem:
@@ -78,7 +85,8 @@ def table_problem(name: str) -> TableProblem:
     space = load_spec(HERE / "tables" / f"{name}.yaml").space()
     table = load_table(HERE / "tables" / f"{name}.parquet", space)
     scores = (table.trial(space, allocation).score for allocation in space.feasible())
-    return TableProblem(table, space, max(score for score in scores if score is not None))
+    best = max(score for score in scores if score is not None)
+    return TableProblem(table, space, best, TABLE_EXAMPLES.get(name))
 
 
 def table_names() -> Iterator[str]:

@@ -68,7 +68,9 @@ class Surface:
             if examples:
                 quality = sum(rng.random() < quality for _ in range(examples)) / examples
             metrics[f"{stage.name}.metric"] = quality
-        errors = {name: _stderr(share, examples) for name, share in metrics.items() if examples}
+        errors = {
+            name: share_stderr(share, examples) for name, share in metrics.items() if examples
+        }
         name = f"{self.space.stages[-1].name}.metric"
         return TrialResult(
             allocation,
@@ -182,7 +184,7 @@ def optimum(surface: Surface) -> float:
     return frontier[-1][1]
 
 
-def _stderr(share: float, examples: int) -> float:
+def share_stderr(share: float, examples: int) -> float:
     """Standard error of a share of examples; one more of either kind, so that it is never 0."""
     smoothed = (share * examples + 1.0) / (examples + 2.0)
     return math.sqrt(smoothed * (1.0 - smoothed) / examples)
