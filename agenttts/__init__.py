@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agenttts.search.base import Proposal, Searcher, TrialResult
     from agenttts.space import Allocation, Choice, Model, SearchSpace, Stage, allocation_budget
     from agenttts.spec import JobSpec, dump_spec, load_spec
+    from agenttts.status.opened_run import OpenedRun, open_run
     from agenttts.tables.schema import TrialState, read_examples, read_trials
     from agenttts.tasks import create as create_task
     from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
@@ -29,6 +30,7 @@ __all__ = [
     "JobSpec",
     "MissingRequirement",
     "Model",
+    "OpenedRun",
     "Proposal",
     "RunFailed",
     "SearchSpace",
@@ -47,6 +49,7 @@ __all__ = [
     "create_task",
     "dump_spec",
     "load_spec",
+    "open_run",
     "read_examples",
     "read_trials",
     "render",
@@ -67,6 +70,7 @@ _HOMES = {
         "allocation_budget",
     ],
     "agenttts.spec": ["JobSpec", "dump_spec", "load_spec"],
+    "agenttts.status.opened_run": ["OpenedRun", "open_run"],
     "agenttts.tables.schema": ["TrialState", "read_examples", "read_trials"],
     "agenttts.tasks": ["create as create_task"],
     "agenttts.tasks.base": ["Example", "Fusion", "StageDefinition", "Task", "TaskConfig"],

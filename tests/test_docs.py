@@ -142,7 +142,8 @@ def test_wrong_command_lines_are_found(tmp_path, monkeypatch):
 
 
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
-PROFILES = sorted((ROOT / "slurm").glob("*.yaml"))
+EXAMPLES = sorted((ROOT / "slurm" / "examples").glob("*.yaml"))
+PROFILES = [*sorted((ROOT / "slurm").glob("*.yaml")), *EXAMPLES]
 
 
 @pytest.mark.parametrize("path", JOBS, ids=names(JOBS))
@@ -156,6 +157,15 @@ def test_every_job_loads(path):
 def test_every_profile_loads(path):
     profile = load_strict(Profile, path.read_text(), str(path))
     assert profile.kind in ("local", "slurm")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=names(EXAMPLES))
+def test_an_example_of_a_public_cluster_names_its_source_and_says_that_it_was_not_tried(path):
+    head = path.read_text().partition("\nkind:")[0]
+    assert re.search(r"as of \w+ 20\d\d, and NOT TRIED", head)
+    assert "https://" in head
+    assert f"slurm/{path.name}" in head
+    assert path.name in (ROOT / "slurm" / "README.md").read_text()
 
 
 def test_the_template_shows_every_key_of_a_profile():

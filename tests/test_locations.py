@@ -17,8 +17,8 @@ from agenttts.spec import JobSpec
 from agenttts.spec.field_types import models, options
 
 PACKAGE = Path(__file__).parents[1] / "agenttts"
-# They read the spec, or check it as a whole.
-BOUNDARY = {"spec", "launch", "cli"}
+# They read the spec, write one, or check it as a whole.
+BOUNDARY = {"spec", "init", "launch", "cli"}
 # Its errors have their places in attributes too. Their advice may name other keys.
 ONLY_ADVICE = {"launch"}
 EXCEPTIONS = {

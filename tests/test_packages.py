@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "agenttts"
 # ARCHITECTURE.md's list, top first.
-LAYERS = ["cli", "status", "doctor", "launch", "loop", "serving", "run", "replay", "report", "search", "images", "dispatch", "trial", "tasks", "inference", "sandbox", "tables", "spec", "space", "replies", "endpoint", "files", "errors"]  # fmt: skip
+LAYERS = ["cli", "status", "doctor", "init", "launch", "loop", "serving", "run", "replay", "report", "search", "images", "dispatch", "trial", "tasks", "inference", "sandbox", "tables", "spec", "space", "replies", "endpoint", "files", "errors"]  # fmt: skip
 INDEPENDENT_OF = {
     "replay": {"report", "images", "dispatch", "trial", "tasks", "inference", "sandbox"},
     "report": {"search", "images", "dispatch", "trial", "tasks", "inference", "sandbox"},

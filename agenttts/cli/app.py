@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from agenttts import __version__
+from agenttts.cli.completion import complete_profiles, complete_runs
 from agenttts.cli.terminal import any_terminal, json_text
 from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_names
 
@@ -23,7 +24,6 @@ app = typer.Typer(
     help="Find the best split of a compute budget over the stages of an LLM pipeline, on a "
     "Slurm cluster.",
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 image_app = typer.Typer(help="Container images of the trials.")
 app.add_typer(image_app, name="image")
@@ -36,10 +36,18 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the spec."),
 ]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its path.")]
+Run = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run's name, or its path.", autocompletion=complete_runs),
+]
 Cluster = Annotated[
     str | None,
-    typer.Option("--cluster", metavar="NAME|FILE", help="A profile: slurm/NAME.yaml or a file."),
+    typer.Option(
+        "--cluster",
+        metavar="NAME|FILE",
+        help="A profile: slurm/NAME.yaml or a file.",
+        autocompletion=complete_profiles,
+    ),
 ]
 
 
@@ -318,7 +326,12 @@ def logs(
 
 @app.command()
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, by name or path.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Runs, by name or path.", autocompletion=complete_runs
+        ),
+    ],
     results: Results = Path("results"),
     form: Annotated[
         ReportFormat, typer.Option("--format", help="What to write.")
@@ -350,6 +363,38 @@ def report(
 
         written = write_figures(built, figures)
         typer.echo(f"{len(written)} files of figures written to {figures}", err=True)
+
+
+@app.command()
+def export(
+    run: Run,
+    results: Results = Path("results"),
+    samples: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="All samples with their prompts, a line each."),
+    ] = None,
+    optuna: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="An Optuna study: .db for SQLite, else a journal file."),
+    ] = None,
+    wandb: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="An offline run of Weights & Biases.")
+    ] = None,
+    mlflow: Annotated[
+        Path | None, typer.Option(metavar="FILE.db", help="MLflow's SQLite, a run for each trial.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's samples, or its table for other trackers, to files."""
+    from agenttts.cli import show
+    from agenttts.run.directory import find_run, in_use
+    from agenttts.status.export import export as export_run
+
+    given = {"samples": samples, "optuna": optuna, "wandb": wandb, "mlflow": mlflow}
+    directory = find_run(run, results)
+    with in_use(directory):
+        written = export_run(directory, {form: path for form, path in given.items() if path})
+    _print({"run": directory.name, "written": written}, as_json, show.exported)
 
 
 @app.command()
@@ -524,7 +569,12 @@ def cancel(run: Run, results: Results = Path("results"), as_json: Json = False) 
 
 @app.command()
 def clean(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, by name or path.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Runs, by name or path.", autocompletion=complete_runs
+        ),
+    ],
     results: Results = Path("results"),
     yes: Annotated[bool, typer.Option("--yes", help="Remove the files.")] = False,
     as_json: Json = False,
@@ -664,6 +714,62 @@ def doctor(
     _print(report, as_json, show.doctor)
     if not report["ok"]:
         raise typer.Exit(3)
+
+
+@app.command()
+def init(
+    data: Annotated[
+        Path | None,
+        typer.Argument(metavar="DATA", help="Records: .jsonl, .json, .csv, .tsv or .parquet."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the run and its files (else DATA's).")] = "",
+    stages: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="Names of the stages; the last one answers.")
+    ] = "",
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="NAME=PATH[:PARAMS]",
+            help="A model's directory or hub id; may be repeated. None: stand-ins.",
+        ),
+    ] = None,
+    question: Annotated[str, typer.Option(help="DATA's field with the question.")] = "",
+    answer: Annotated[str, typer.Option(help="DATA's field with the right answer.")] = "",
+    context: Annotated[str, typer.Option(help="DATA's field with what helps to answer.")] = "",
+    options: Annotated[str, typer.Option(help="DATA's field with the options of a choice.")] = "",
+    cluster: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the profile; without DATA, it alone.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Where the files go (else jobs/ if it is here, else here).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a first spec, its task and a profile of this machine, with comments.
+
+    Without DATA and --cluster it asks, on a terminal.
+    """
+    from agenttts.cli import show
+    from agenttts.cli.questions import ask_for
+    from agenttts.init.draft import Wanted, describe, draft, stage_names, usual_out, write
+
+    roles = {"question": question, "answer": answer, "context": context, "options": options}
+    wanted = Wanted(
+        data,
+        name,
+        tuple(stage_names(stages)),
+        tuple(models or ()),
+        {role: field for role, field in roles.items() if field},
+        cluster,
+        usual_out(out),
+    )
+    if data is None and not cluster:
+        wanted = ask_for(wanted)
+    drafted = draft(wanted)
+    write(drafted, force=force)
+    _print(describe(drafted), as_json, show.drafted)
 
 
 @image_app.command("build")

@@ -347,6 +347,25 @@ def _span(span: Mapping[str, float], factor: float = 1.0) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def exported(document: dict[str, Any]) -> None:
+    """``export``: show what was written where."""
+    for item in document["written"]:
+        say(escape(f"{item['path']}: {item['count']} {item['unit']} ({item['form']})"))
+
+
+def drafted(document: dict[str, Any]) -> None:
+    """``init``: show what was written, what was found, and what to do next."""
+    for path in document["written"]:
+        say(escape(f"wrote {path}"))
+    for path in document["kept"]:
+        say(escape(f"uses {path}, which was there"))
+    for note in document["notes"]:
+        say(escape(f"- {note}"))
+    say("next:")
+    for command in document["next"]:
+        say(escape(f"  {command}"))
+
+
 def line(text: str) -> None:
     """Print a line while a command waits."""
     say(escape(text))

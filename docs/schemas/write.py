@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from agenttts.init.document import InitDocument
 from agenttts.launch.document import CleanDocument, ExtensionPlanDocument, PlanDocument
 from agenttts.loop.compare_document import CompareDocument
 from agenttts.report.document import ReportDocument
@@ -25,6 +26,7 @@ SCHEMAS: dict[str, type[Document]] = {
     "compare": CompareDocument,
     "extend": ExtendedDocument,
     "extend-plan": ExtensionPlanDocument,
+    "init": InitDocument,
     "launch": LaunchedDocument,
     "list": ListDocument,
     "plan": PlanDocument,

@@ -21,6 +21,7 @@ COMMANDS = [
     "list",
     "logs",
     "report",
+    "export",
     "compare",
     "resume",
     "extend",
@@ -29,6 +30,7 @@ COMMANDS = [
     "clean",
     "replay",
     "doctor",
+    "init",
     "models",
     "image",
 ]

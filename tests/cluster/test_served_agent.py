@@ -43,7 +43,7 @@ def until_ready(run: Path) -> bytes:
 def check_end(run: Path, cluster: Cluster, keys: list[bytes]) -> None:
     """The search is complete, and of the served model nothing is left but what Slurm recorded."""
     assert set(table(run)["state"]) == {"COMPLETED"}
-    assert {e["purpose"] for e in transcript_events(run, "reply")} == {"guidelines", "propose"}
+    assert {e["purpose"] for e in transcript_events(run, "reply")} == {"propose"}
     jobs = started_jobs(run)
     assert len(set(jobs)) == len(jobs)
     assert "released" in told(run)[-1]

@@ -82,7 +82,7 @@ def program_of(worker: Path) -> list[int]:
 
 def check_asked_workers(run: Path) -> None:
     replies = transcript_events(run, "reply")
-    assert {event["purpose"] for event in replies} == {"guidelines", "propose"}
+    assert {event["purpose"] for event in replies} == {"propose"}
     for event in replies:
         assert event["notes"][0].startswith("answered by worker "), event
     assert served(run) == [], "no server was started"

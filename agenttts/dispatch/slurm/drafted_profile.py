@@ -1,0 +1,360 @@
+"""Draft a cluster's profile from what Slurm tells of it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agenttts.dispatch.check import Check
+from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm.partitions import Partition
+from agenttts.dispatch.slurm.survey import Nodes, Survey
+from agenttts.dispatch.slurm.tried_request import request_check
+from agenttts.spec.strict import load_strict
+
+_NOT_FOR_SEARCHES = re.compile(
+    r"debug|test|devel|(^|[-_])dev|inter|preempt|scaveng|urgent|express|viz|visual|transfer|maint",
+    re.IGNORECASE,
+)
+"""Names of partitions that are for other things, where another one fits too."""
+_TRIAL_MINUTES = 4 * 60
+_CONTROLLER_MINUTES = 2 * 24 * 60
+_MEMORY_SHARE = 0.95
+_MOST_CPUS = 8
+_MOST_RUNNING = 8
+_FORMS = ("gpus-per-node", "gres", "gpus")
+_SHOWN = 8
+# Nominal memory in GB by type of GPU; of several, Slurm's names do not tell which. Source: the
+# data sheets of NVIDIA.
+_MEMORY_GB = {
+    "a10": (24,),
+    "a100": (40, 80),
+    "a30": (24,),
+    "a40": (48,),
+    "a6000": (48,),
+    "b200": (180,),
+    "gh200": (96,),
+    "h100": (80,),
+    "h200": (141,),
+    "l4": (24,),
+    "l40": (48,),
+    "l40s": (48,),
+    "p100": (16,),
+    "t4": (16,),
+    "v100": (16, 32),
+}
+_IMAGES = (Path("agenttts.sif"), Path.home() / "agenttts.sif")
+
+Try = Callable[[str, Profile, JobResources, int], Check]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the profile: the partition that was chosen, and why."""
+
+    partition: Partition | None
+    why: str
+    account: str | None = None
+
+
+def slurm_profile(name: str, found: Survey, attempt: Try = request_check) -> tuple[str, list[str]]:
+    """Return the text of a profile with comments, and what the user should check.
+
+    Args:
+        name: The profile's name.
+        found: What Slurm tells.
+        attempt: Tries a request (`agenttts.dispatch.slurm.tried_request.request_check`).
+    """
+    gpu_nodes = _gpu_nodes(found)
+    trial = _trial_section(found, gpu_nodes)
+    nodes = _nodes_of(trial, gpu_nodes or found.nodes)
+    controller = _controller_section(found, trial)
+    gpus = nodes.gpus if nodes is not None else 0
+    tried: list[tuple[str, str, list[Check]]] = []
+    for form in _FORMS if gpus else _FORMS[:1]:
+        text = _text(name, found, controller, trial, nodes, form, [])
+        profile = load_strict(Profile, text, "the drafted profile")
+        checks = [
+            attempt("controller", profile, profile.controller, 0),
+            attempt("trial", profile, profile.trial, gpus),
+        ]
+        tried.append((form, text, checks))
+        if checks[1].ok:
+            break
+    form, _, checks = next((t for t in tried if t[2][1].ok), tried[0])
+    remarks = [check.detail for check in checks]
+    to_check = [f"{check.what}: {check.detail}" for check in checks if check.ok is False]
+    to_check += list(found.problems)
+    if not gpu_nodes:
+        to_check.append(
+            "sinfo shows no GPUs in any partition; if there are some, set partition, "
+            "gpus_per_node and gpu_memory_gb in the profile"
+        )
+    elif _memory_gb(nodes)[0] is None:
+        to_check.append(
+            "gpu_memory_gb is not known; set it in the profile, so that models are sized"
+        )
+    return _text(name, found, controller, trial, nodes, form, remarks), to_check
+
+
+def _gpu_nodes(found: Survey) -> tuple[Nodes, ...]:
+    return tuple(nodes for nodes in found.nodes if nodes.gpus)
+
+
+def _trial_section(found: Survey, gpu_nodes: Sequence[Nodes]) -> Section:
+    """Choose the partition of trials: with GPUs, open to the user, and the most GPUs."""
+    if not gpu_nodes:
+        chosen = _best(found, list(found.partitions.values()), lambda p: 0)
+        return Section(chosen, "no partition shows GPUs", _account(found, chosen))
+
+    def size(partition: Partition) -> int:
+        return sum(n.gpus * n.count for n in gpu_nodes if n.partition == partition.name)
+
+    offers = [p for p in found.partitions.values() if size(p)]
+    chosen = _best(found, offers, size)
+    rest = sorted((p for p in offers if p != chosen), key=size, reverse=True)
+    others = ", ".join(f"{p.name} ({size(p)} GPUs)" for p in rest[:_SHOWN])
+    why = f"{size(chosen)} GPUs" if chosen else "GPUs"
+    return Section(chosen, f"{why}; others: {others or 'none'}", _account(found, chosen))
+
+
+def _controller_section(found: Survey, trial: Section) -> Section:
+    """Choose the partition of the controller: without GPUs, if there is one, and long."""
+    with_gpus = {nodes.partition for nodes in found.nodes if nodes.gpus}
+    plain = [p for p in found.partitions.values() if p.name not in with_gpus]
+
+    def minutes(partition: Partition) -> int:
+        limit = partition.max_minutes
+        return _CONTROLLER_MINUTES if limit is None else min(limit, _CONTROLLER_MINUTES)
+
+    chosen = _best(found, plain, minutes)
+    if chosen is not None:
+        return Section(chosen, "has no GPUs, which it does not need", _account(found, chosen))
+    return Section(trial.partition, "no partition without GPUs is open", trial.account)
+
+
+def _best(
+    found: Survey, offers: Sequence[Partition], size: Callable[[Partition], int]
+) -> Partition | None:
+    def rank(partition: Partition) -> tuple[bool, bool, int, bool]:
+        return (
+            _is_open(found, partition),
+            _NOT_FOR_SEARCHES.search(partition.name) is None,
+            size(partition),
+            partition.default,
+        )
+
+    return max(offers, key=rank) if offers else None
+
+
+def _is_open(found: Survey, partition: Partition) -> bool:
+    """Return whether the user's jobs may run in a partition, as far as it is known."""
+    if partition.state != "UP" or partition.max_nodes == 0 or partition.min_nodes > 1:
+        return False
+    return not partition.reserved and (not found.accounts or bool(_accounts(found, partition)))
+
+
+def _accounts(found: Survey, partition: Partition) -> list[str]:
+    """Return the user's accounts that a partition takes, the default one first."""
+    names = sorted(found.accounts, key=lambda name: name != found.default_account)
+    if partition.accounts is not None:
+        return [name for name in names if name.lower() in partition.accounts]
+    return [name for name in names if name.lower() not in partition.denied_accounts]
+
+
+def _account(found: Survey, partition: Partition | None) -> str | None:
+    allowed = _accounts(found, partition) if partition is not None else list(found.accounts)
+    return next(iter(allowed or found.accounts), None)
+
+
+def _nodes_of(section: Section, nodes: Sequence[Nodes]) -> Nodes | None:
+    """Return the most frequent kind of nodes with GPUs of a section's partition."""
+    if section.partition is None:
+        return None
+    name = section.partition.name
+    offers = [n for n in nodes if n.partition == name]
+    return max(offers, key=lambda n: n.gpus * n.count or n.count, default=None)
+
+
+def _text(
+    name: str,
+    found: Survey,
+    controller: Section,
+    trial: Section,
+    nodes: Nodes | None,
+    form: str,
+    remarks: Sequence[str],
+) -> str:
+    gpus = nodes.gpus if nodes is not None else 0
+    lines = [
+        f"# The profile {name}, as 'agenttts-hpc init' drafted it from Slurm's answers on a login "
+        "node.",
+        f"# Check it: agenttts-hpc doctor --cluster {name} --submit. All keys: slurm/README.md.",
+        *(f"# sbatch --test-only: {remark}" for remark in map(_one_line, remarks)),
+        "kind: slurm",
+        "",
+        "controller:              # the light job that runs the search",
+        *_placed(found, controller),
+        f"  time: {_time(_limited(controller, _CONTROLLER_MINUTES))}"
+        "       # near the limit it requeues itself and goes on",
+        "  mem: 2G",
+        "",
+        "trial:                   # a job that evaluates trials",
+        *_placed(found, trial),
+        f"  time: {_time(_limited(trial, _TRIAL_MINUTES))}         # "
+        f"{_limit_of(trial)}; shorter jobs may start sooner",
+        *_size_lines(found, nodes, form),
+        "",
+        f"gpus_per_node: {gpus}         # sinfo: {_described(nodes)}",
+        *_memory_lines(nodes),
+        f"max_running: {_running(found, trial, gpus)}           # jobs at a time; check what your "
+        "account may use",
+        "",
+        *_container_lines(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _placed(found: Survey, section: Section) -> list[str]:
+    partition = section.partition
+    if partition is None:
+        return ["  # partition: NAME      # scontrol shows none; set it"]
+    lines = [f"  partition: {_quoted(partition.name)}   # {section.why}"]
+    if not _is_open(found, partition):
+        lines.append("  # it may not take your jobs: scontrol show partition " + partition.name)
+    if section.account is not None:
+        others = [name for name in found.accounts if name != section.account]
+        more = f"; others: {', '.join(others[:_SHOWN])}" if others else ""
+        which = "your default" if section.account == found.default_account else "sacctmgr"
+        lines.append(f"  account: {_quoted(section.account)}   # {which}{more}")
+    if len(found.qos) > 1:
+        lines.append(f"  # qos: NAME            # sacctmgr: {', '.join(found.qos[:_SHOWN])}")
+    return lines
+
+
+def _size_lines(found: Survey, nodes: Nodes | None, form: str) -> list[str]:
+    if nodes is None:
+        return ["  cpus: 1"]
+    share = max(1, nodes.gpus)
+    cpus = max(1, min(_MOST_CPUS, nodes.cpus // share))
+    lines = [f"  cpus: {cpus}                # per GPU; a node has {nodes.cpus}"]
+    memory = int(nodes.memory_mb * _MEMORY_SHARE / share / 1024)
+    if memory < 1:
+        lines.append("  # mem_per_gpu: 64G     # sinfo does not tell the memory of a node")
+    elif nodes.gpus:
+        lines.append(
+            f"  mem_per_gpu: {memory}G       # its share of the {nodes.memory_mb} MB of a node; "
+            "needed: 1.2 times the weights"
+        )
+    else:
+        lines.append(f"  mem: {min(memory, 64)}G")
+    if not nodes.gpus:
+        return lines
+    why = "as accepted above" if form != _FORMS[0] else "the default"
+    lines.append(f"  gpu_request: {form}   # {why}; or {', '.join(f for f in _FORMS if f != form)}")
+    types = sorted({n.gpu_type for n in found.nodes if n.partition == nodes.partition and n.gpus})
+    if len(types) > 1 and nodes.gpu_type:
+        others = ", ".join(t or "(no type)" for t in types if t != nodes.gpu_type)
+        lines.append(f"  gpu_type: {_quoted(nodes.gpu_type)}   # the partition also has: {others}")
+    elif nodes.gpu_type:
+        lines.append(f"  # gpu_type: {nodes.gpu_type}   # the only type of the partition")
+    if nodes.features:
+        lines.append(f"  # constraint: NAME     # features of the nodes: {nodes.features[:80]}")
+    return lines
+
+
+def _memory_lines(nodes: Nodes | None) -> list[str]:
+    if nodes is None or not nodes.gpus:
+        return []
+    memory, why = _memory_gb(nodes)
+    if memory is None:
+        return [f"# gpu_memory_gb: 80      # {why}; with it models are given GPUs by their size"]
+    return [f"gpu_memory_gb: {memory}        # {why}"]
+
+
+def _memory_gb(nodes: Nodes | None) -> tuple[int | None, str]:
+    """Return the memory of a GPU in GB, and where it is from."""
+    if nodes is None:
+        return None, "no GPUs"
+    kind = nodes.gpu_type.lower()
+    known = next((_MEMORY_GB[w] for w in re.split(r"[^a-z0-9]+", kind) if w in _MEMORY_GB), None)
+    # A feature may tell the memory of something else.
+    named = kind if known is None else f"{kind} {nodes.features.lower()}"
+    said = [int(text) for text in re.findall(r"(\d{2,3})gb?(?![a-z0-9])", named)]
+    said = [size for size in said if known is None or size in known]
+    if said:
+        return said[0], f"from the name of the GPUs or the nodes' features ({nodes.gpu_type})"
+    if known is None:
+        called = f"calls the GPUs '{nodes.gpu_type}'" if kind else "gives the GPUs no type"
+        return None, f"Slurm {called}, which does not tell their memory"
+    if len(known) > 1:
+        both = " and ".join(map(str, known))
+        return known[0], f"{nodes.gpu_type} is sold with {both} GB: check 'nvidia-smi' on a node"
+    return known[0], f"of one {nodes.gpu_type}, by its data sheet"
+
+
+def _container_lines() -> list[str]:
+    runtime = next((name for name in ("apptainer", "singularity") if shutil.which(name)), None)
+    image = next((str(path.absolute()) for path in _IMAGES if path.is_file()), None)
+    lines = ["setup: []                # shell lines before each job"]
+    if runtime is None:
+        lines = [
+            "# Neither apptainer nor singularity is on PATH here; perhaps: [module load apptainer]",
+            "setup: []                # shell lines before each job",
+        ]
+    return [
+        *lines,
+        "# login_shell: true      # where 'module' is defined only in login shells",
+        "container:",
+        f"  runtime: {runtime or 'apptainer'}"
+        f"     # {'on PATH here' if runtime else 'the usual one'}; none: trials run on this Python",
+        f"  image: {_quoted(image or '$HOME/agenttts.sif')}   # "
+        + (
+            "found"
+            if image
+            else "build it: agenttts-hpc image build Apptainer.def --output agenttts.sif"
+        ),
+        "  nv: true",
+    ]
+
+
+def _running(found: Survey, trial: Section, gpus: int) -> int:
+    if trial.partition is None or not gpus:
+        return _MOST_RUNNING
+    name = trial.partition.name
+    total = sum(n.gpus * n.count for n in found.nodes if n.partition == name)
+    return max(1, min(_MOST_RUNNING, total))
+
+
+def _limited(section: Section, minutes: int) -> int:
+    limit = section.partition.max_minutes if section.partition is not None else None
+    return minutes if limit is None else min(limit, minutes)
+
+
+def _limit_of(section: Section) -> str:
+    limit = section.partition.max_minutes if section.partition is not None else None
+    return "the partition has no limit" if limit is None else f"the limit is {_time(limit)}"
+
+
+def _described(nodes: Nodes | None) -> str:
+    if nodes is None:
+        return "no nodes"
+    kind = f" {nodes.gpu_type}" if nodes.gpu_type else ""
+    return f"{nodes.count} nodes with {nodes.gpus}{kind} GPUs, {nodes.cpus} CPUs"
+
+
+def _time(minutes: int) -> str:
+    days, rest = divmod(minutes, 24 * 60)
+    text = f"{rest // 60:02}:{rest % 60:02}:00"
+    return f"{days}-{text}" if days else f'"{text}"'
+
+
+def _quoted(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z_/$][\w./$,-]*", text) else f"'{text}'"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:200]

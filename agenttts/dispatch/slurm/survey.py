@@ -1,0 +1,196 @@
+"""What Slurm tells of a cluster: partitions, nodes, GPUs, the user's accounts."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agenttts.dispatch.base import QueueUnavailable
+from agenttts.dispatch.slurm.partitions import Partition, read_partitions
+from agenttts.dispatch.slurm.queue import run_slurm
+from agenttts.errors import MissingRequirement
+
+_GRES = re.compile(r"gpu(?::(?P<type>[A-Za-z][\w.-]*))?(?::(?P<count>\d+))?")
+_NODES = "%R|%c|%m|%D|%G|%f"
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Nodes of one kind in a partition.
+
+    Attributes:
+        partition: The partition.
+        count: The number of such nodes.
+        cpus: CPUs of a node.
+        memory_mb: Memory of a node that Slurm hands out, in MiB.
+        gpus: GPUs of a node.
+        gpu_type: The type of the GPUs; empty if Slurm does not name it.
+        features: The features that ``--constraint`` takes.
+    """
+
+    partition: str
+    count: int
+    cpus: int
+    memory_mb: int
+    gpus: int = 0
+    gpu_type: str = ""
+    features: str = ""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A cluster as Slurm describes it from here.
+
+    Attributes:
+        name: The cluster's name; empty if Slurm does not tell.
+        select_type: slurm.conf's SelectType; empty as for ``name``.
+        partitions: The partitions by name.
+        nodes: The kinds of nodes.
+        accounts: The user's accounts; empty without accounting.
+        default_account: The account of jobs that name none; empty as for ``accounts``.
+        qos: The QOS that the user may use.
+        problems: What could not be asked, and why.
+    """
+
+    name: str
+    select_type: str
+    partitions: Mapping[str, Partition]
+    nodes: tuple[Nodes, ...]
+    accounts: tuple[str, ...] = ()
+    default_account: str = ""
+    qos: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def here() -> bool:
+    """Return whether this machine has Slurm's commands."""
+    return shutil.which("sinfo") is not None and shutil.which("scontrol") is not None
+
+
+def cluster_name() -> str | None:
+    """Return the cluster's name, which may be empty; None if no cluster answers."""
+    try:
+        return _setting(run_slurm(["scontrol", "show", "config"]), "ClusterName")
+    except (MissingRequirement, QueueUnavailable):
+        return None
+
+
+def survey() -> Survey:
+    """Ask Slurm about the cluster that this machine belongs to.
+
+    Raises:
+        QueueUnavailable: It does not answer.
+        MissingRequirement: Its commands are not here.
+    """
+    config = run_slurm(["scontrol", "show", "config"])
+    partitions = read_partitions(
+        run_slurm(["scontrol", "--all", "show", "partition", "--oneliner"])
+    )
+    nodes = read_nodes(run_slurm(["sinfo", "--noheader", "--exact", "--format", _NODES]))
+    accounts, default, qos, problem = _associations()
+    return Survey(
+        _setting(config, "ClusterName"),
+        _setting(config, "SelectType"),
+        partitions,
+        nodes,
+        accounts,
+        default,
+        qos,
+        (problem,) if problem else (),
+    )
+
+
+def read_nodes(answer: str) -> tuple[Nodes, ...]:
+    """Read an answer of ``sinfo --exact --format '%R|%c|%m|%D|%G|%f'``.
+
+    Lines of another form are skipped.
+    """
+    found = []
+    for line in answer.splitlines():
+        parts = [part.strip() for part in line.split("|")]
+        if len(parts) != 6:
+            continue
+        partition, cpus, memory, count, gres, features = parts
+        if not (_whole(cpus) and _whole(memory) and _whole(count)):
+            continue
+        gpus, kind = read_gres(gres)
+        found.append(
+            Nodes(
+                partition,
+                _number(count),
+                _number(cpus),
+                _number(memory),
+                gpus,
+                kind,
+                "" if features == "(null)" else features,
+            )
+        )
+    return tuple(found)
+
+
+def read_gres(text: str) -> tuple[int, str]:
+    """Return the number of GPUs of a node and their type, from sinfo's ``%G``.
+
+    Of several types, it is the one with the most GPUs. Examples: ``gpu:a100:4(S:0-1),nvme:1``,
+    ``gpu:4``, ``gpu:h100:4,gpu:1g.10gb:7``, ``(null)``.
+    """
+    counts: dict[str, int] = {}
+    for part in re.sub(r"\([^)]*\)", "", text).split(","):
+        match = _GRES.fullmatch(part.strip())
+        if match is not None:
+            kind = match["type"] or ""
+            counts[kind] = counts.get(kind, 0) + int(match["count"] or 1)
+    if not counts:
+        return 0, ""
+    kind = max(counts, key=counts.__getitem__)
+    return counts[kind], kind
+
+
+def read_associations(answer: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return accounts and QOS from an answer of sacctmgr.
+
+    It is that of ``sacctmgr show assoc`` with ``format=account,qos``.
+    """
+    accounts: dict[str, None] = {}
+    qos: dict[str, None] = {}
+    for line in answer.splitlines():
+        account, separator, names = line.strip().partition("|")
+        if separator and account:
+            accounts[account] = None
+            qos |= dict.fromkeys(name for name in names.split(",") if name)
+    return tuple(accounts), tuple(qos)
+
+
+def _associations() -> tuple[tuple[str, ...], str, tuple[str, ...], str]:
+    """Return accounts, the default one, QOS, and why they are not known."""
+    if shutil.which("sacctmgr") is None:
+        return (), "", (), "sacctmgr is not here, so accounts are not known"
+    command = ["sacctmgr", "--noheader", "--parsable2", "show"]
+    user = getpass.getuser()
+    try:
+        answer = run_slurm([*command, "assoc", f"user={user}", "format=account,qos"])
+        default = run_slurm([*command, "user", user, "format=defaultaccount"]).strip()
+    except QueueUnavailable:
+        return (), "", (), "sacctmgr does not answer, so accounts are not known"
+    accounts, qos = read_associations(answer)
+    first = default.splitlines()[0].strip() if default else ""
+    return accounts, first, qos, ""
+
+
+def _setting(config: str, key: str) -> str:
+    for line in config.splitlines():
+        name, separator, value = line.partition("=")
+        if separator and name.strip() == key:
+            return value.strip()
+    return ""
+
+
+def _whole(text: str) -> bool:
+    return text.rstrip("+").isdecimal()
+
+
+def _number(text: str) -> int:
+    return int(text.rstrip("+"))

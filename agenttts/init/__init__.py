@@ -1,0 +1,1 @@
+"""``init``: a first spec, task and profile, from a data file and this machine."""

@@ -1,0 +1,205 @@
+"""How replies are parsed, fused and scored, by the right answers of the data."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agenttts.init.fields import Data
+
+_NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(\.\d+)?%?", re.ASCII)
+_WORKED_OUT = re.compile(r"####\s*[-+$]?\d")
+"""The end of a worked-out answer in GSM8K: its number, after four hash signs."""
+_LETTERS = "ABCDEFGHIJ"
+_MOST_CHOICES = 12
+_SHORT_WORDS = 8
+"""The most words of nine in ten short answers."""
+_ANY_OF_THEM = {"answers", "gold", "golden_answers", "gold_answer", "aliases", "reference"}
+"""Fields whose lists hold several right answers, of which any one is right."""
+CHARACTERS_A_TOKEN = 4
+"""Characters of a token of English text, on average."""
+
+
+@dataclass(frozen=True)
+class AnswerForm:
+    """What is done with the replies of the last stage.
+
+    Attributes:
+        why: What the data hold, for a comment.
+        instruction: What the model is told of the form of its reply.
+        parse: The parser of a sample.
+        metric: The main metric.
+        fuse: ``vote``, ``union`` or ``model``.
+        decode_tokens: Tokens of one sample.
+        more_metrics: Metrics that are reported too.
+        choices: The choices, or the field that lists them.
+        lettered: Whether the options are shown with letters; ``numbered``: from 0.
+    """
+
+    why: str
+    instruction: str
+    parse: str
+    metric: str
+    fuse: str
+    decode_tokens: int
+    more_metrics: tuple[str, ...] = ()
+    choices: tuple[str, ...] | str = ()
+    lettered: bool = False
+    numbered: bool = False
+
+
+def answer_form(data: Data) -> AnswerForm:
+    """Return the form of the answers of a data file."""
+    values = [row[data.fields.answer] for row in data.values]
+    if data.fields.options is not None:
+        form = _of_options(data, values)
+        if form is not None:
+            return form
+    if all(isinstance(value, bool) for value in values):
+        return _choice("every answer is true or false", ("true", "false"))
+    if all(_is_number(value) for value in values):
+        return _number("every answer is a number")
+    if all(isinstance(value, str) and _WORKED_OUT.search(value) for value in values):
+        return _number("every answer ends with #### and a number, which is what counts")
+    if any(isinstance(value, list) for value in values):
+        return _of_lists(data.fields.answer, values)
+    texts = [str(value) for value in values]
+    kinds = Counter(texts)
+    few = 2 <= len(kinds) <= min(_MOST_CHOICES, len(texts) // 3)
+    if few and all(_short(text) for text in kinds):
+        return _choice(
+            f"the {len(texts)} answers have {len(kinds)} different values", tuple(sorted(kinds))
+        )
+    return _of_texts(texts)
+
+
+def _of_options(data: Data, values: Sequence[Any]) -> AnswerForm | None:
+    """Return the form of answers that are chosen from the options of each record."""
+    field = str(data.fields.options)
+    options = [row[field] for row in data.values]
+    if not all(isinstance(o, list) and all(isinstance(x, str) for x in o) for o in options):
+        return None
+    pairs = list(zip(values, options, strict=True))
+    if all(isinstance(v, str) and v in o for v, o in pairs):
+        return AnswerForm(
+            f"every answer is one of the record's {field}",
+            "Reply with one of the options, and nothing else.",
+            "choice",
+            "exact_match",
+            "vote",
+            _tokens([str(v) for v in values]) + 8,
+            choices=field,
+        )
+    if all(isinstance(v, str) and v in _LETTERS[: len(o)] for v, o in pairs):
+        most = max(len(o) for o in options)
+        return AnswerForm(
+            f"every answer is the letter of one of the record's {field}",
+            "Reply with the letter of the right option, and nothing else.",
+            "choice",
+            "exact_match",
+            "vote",
+            8,
+            choices=tuple(_LETTERS[:most]),
+            lettered=True,
+        )
+    if all(type(v) is int and 0 <= v < len(o) for v, o in pairs):
+        return AnswerForm(
+            f"every answer is the number of one of the record's {field}, from 0",
+            "Reply with the number of the right option, and nothing else.",
+            "number",
+            "number",
+            "vote",
+            8,
+            numbered=True,
+        )
+    return None
+
+
+def _of_lists(field: str, values: Sequence[Any]) -> AnswerForm:
+    lists = [value if isinstance(value, list) else [value] for value in values]
+    one = all(len(items) == 1 for items in lists)
+    if field.lower() in _ANY_OF_THEM or one:
+        texts = [str(item) for items in lists for item in items]
+        form = _of_texts(texts)
+        why = f"{form.why}; of several in a list, any one is right (else set_f1 fits better)"
+        return AnswerForm(**{**vars(form), "why": why})
+    longest = max(_tokens([", ".join(map(str, items))]) for items in lists)
+    return AnswerForm(
+        "the answers are lists, of which all items are wanted",
+        "Reply with all items, one a line, and nothing else.",
+        "list",
+        "set_f1",
+        "union",
+        _rounded(2 * longest + 16, 16),
+    )
+
+
+def _of_texts(texts: Sequence[str]) -> AnswerForm:
+    short = sum(map(_short, texts)) >= 0.9 * len(texts)
+    if short:
+        return AnswerForm(
+            f"nine in ten answers have at most {_SHORT_WORDS} words",
+            "Reply with the answer alone, in as few words as possible.",
+            "first_line",
+            "exact_match",
+            "vote",
+            _rounded(_tokens(texts) + 16, 16),
+            more_metrics=("token_f1",),
+        )
+    return AnswerForm(
+        f"the answers are texts of more than {_SHORT_WORDS} words",
+        "Reply with the answer alone.",
+        "text",
+        "rouge_l",
+        "model",
+        _rounded(int(1.5 * _tokens(texts)) + 16, 32),
+        more_metrics=("token_f1",),
+    )
+
+
+def _number(why: str) -> AnswerForm:
+    return AnswerForm(
+        why,
+        "Work step by step, and end with the answer as a number.",
+        "number",
+        "number",
+        "vote",
+        256,
+    )
+
+
+def _choice(why: str, choices: tuple[str, ...]) -> AnswerForm:
+    return AnswerForm(
+        why,
+        f"Reply with one of: {', '.join(choices)}.",
+        "choice",
+        "exact_match",
+        "vote",
+        _rounded(_tokens(choices) + 8, 8),
+        choices=choices,
+    )
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int | float) or (
+        isinstance(value, str) and _NUMBER.fullmatch(value.strip()) is not None
+    )
+
+
+def _short(text: str) -> bool:
+    return len(text.split()) <= _SHORT_WORDS
+
+
+def _tokens(texts: Sequence[str]) -> int:
+    """Return the tokens of the longest of nine in ten texts, roughly."""
+    lengths = sorted(map(len, texts))
+    return 1 + lengths[int(0.9 * (len(lengths) - 1))] // CHARACTERS_A_TOKEN
+
+
+def _rounded(value: int, step: int) -> int:
+    return -(-value // step) * step

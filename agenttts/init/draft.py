@@ -1,0 +1,251 @@
+"""Draft the files of a first experiment, check them, and write all or none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agenttts.dispatch.drafted_profile import (
+    DraftedProfile,
+    GpuHere,
+    draft_profile,
+    usual_name,
+)
+from agenttts.dispatch.profile import Profile, load_profile
+from agenttts.errors import UserError
+from agenttts.files.atomic import atomic_write_text
+from agenttts.images.cuda import driver_facts
+from agenttts.init.answers import answer_form
+from agenttts.init.document import InitDocument
+from agenttts.init.fields import read
+from agenttts.init.models import stand_ins, user_models
+from agenttts.init.spec import spec_text
+from agenttts.init.task import stages_of, task_text
+from agenttts.spec import load_strict, parse_spec
+from agenttts.spec.model import RUN_NAME
+from agenttts.tables.documents import printed
+from agenttts.tasks.base import TaskConfig
+from agenttts.tasks.declarative.document import Document
+from agenttts.tasks.declarative.task import DeclarativeTask
+from agenttts.tasks.loading.report import LoadReport
+
+_PROFILES = "slurm"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for; empty values are chosen by the data and this machine.
+
+    Attributes:
+        data: The data file; None for a profile alone.
+        name: The name of the run and of its files.
+        stages: The names of the stages.
+        models: Models, as ``NAME=PATH[:PARAMS]``.
+        fields: Names of the data's fields by role (`agenttts.init.fields.Fields`).
+        cluster: The name of the profile.
+        out: Where the files go.
+    """
+
+    data: Path | None = None
+    name: str = ""
+    stages: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    fields: Mapping[str, str] | None = None
+    cluster: str = ""
+    out: Path = Path()
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Files to write, with their contents, and remarks for the user."""
+
+    files: Mapping[Path, str]
+    spec: Path | None
+    task: Path | None
+    cluster: str
+    profile: Path
+    kept: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def draft(wanted: Wanted) -> Draft:
+    """Draft a spec, a task and a profile; each is read back by its loader.
+
+    A profile that exists already is used as it is, unless only a profile is asked for.
+
+    Raises:
+        UserError: The data or the options do not suffice.
+    """
+    cluster = wanted.cluster or usual_name()
+    if not RUN_NAME.fullmatch(cluster):
+        raise UserError(
+            f"--cluster {cluster}: not a valid name of a profile; valid: letters, digits, '.', '_' "
+            "and '-', at most 64, first a letter or digit"
+        )
+    profile = _profiles(wanted.out) / f"{cluster}.yaml"
+    if wanted.data is None:
+        drafted = _drafted(cluster)
+        return Draft(
+            {profile: _checked(drafted)}, None, None, cluster, profile, (), drafted.to_check
+        )
+    files: dict[Path, str] = {}
+    kept: tuple[Path, ...] = ()
+    notes: list[str] = []
+    if profile.exists():
+        load_profile(str(profile.absolute()), [])
+        kept = (profile,)
+    else:
+        drafted = _drafted(cluster)
+        files[profile] = _checked(drafted)
+        notes += drafted.to_check
+    name = wanted.name or _name_of(wanted.data)
+    spec, task = wanted.out / f"{name}.yaml", wanted.out / f"{name}-task.yaml"
+    files |= _experiment(wanted, name, cluster, spec, task, notes)
+    return Draft(files, spec, task, cluster, profile, kept, tuple(notes))
+
+
+def write(drafted: Draft, *, force: bool) -> None:
+    """Write the files of a draft.
+
+    Raises:
+        UserError: One of them exists, and ``force`` is false. Nothing has been written then.
+    """
+    there = [str(path) for path in drafted.files if path.exists()]
+    if there and not force:
+        raise UserError(
+            f"{', '.join(there)} exists already, and nothing was written; choose another --name, "
+            "--cluster or --out, or replace it with --force"
+        )
+    for path, text in drafted.files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(path, text)
+
+
+def describe(drafted: Draft) -> dict[str, Any]:
+    """Return a draft as `InitDocument`, the output of ``init --json``."""
+    check = f"agenttts-hpc doctor --cluster {drafted.cluster}"
+    after = [check]
+    if drafted.spec is not None:
+        spec = drafted.spec
+        after.append(f"agenttts-hpc launch {spec} --dry-run")
+        after.append(f"agenttts-hpc launch {spec} --wait")
+    return printed(
+        InitDocument,
+        {
+            "written": [str(path) for path in drafted.files],
+            "kept": [str(path) for path in drafted.kept],
+            "spec": None if drafted.spec is None else str(drafted.spec),
+            "task": None if drafted.task is None else str(drafted.task),
+            "profile": str(drafted.profile),
+            "cluster": drafted.cluster,
+            "notes": list(drafted.notes),
+            "next": after,
+        },
+    )
+
+
+def _experiment(
+    wanted: Wanted, name: str, cluster: str, spec: Path, task: Path, notes: list[str]
+) -> dict[Path, str]:
+    """Return the files of a spec and its task; remarks are added to ``notes``."""
+    assert wanted.data is not None
+    if not RUN_NAME.fullmatch(name):
+        raise UserError(
+            f"--name {name}: not a valid run name; valid: letters, digits, '.', '_' and '-', at "
+            "most 64, first a letter or digit"
+        )
+    data = read(wanted.data, wanted.fields or {})
+    form = answer_form(data)
+    stages = stages_of(data, form, wanted.stages)
+    folder = f"{name}-models"
+    models = user_models(wanted.models) or stand_ins(data, form, f"./{folder}")
+    document = task_text(name, data, form, stages)
+    text = spec_text(
+        name,
+        f"./{task.name}",
+        _data_path(wanted.data, wanted.out),
+        data.total - data.bad,
+        data.bad,
+        stages,
+        models,
+        cluster,
+    )
+    job = parse_spec(text, str(spec), wanted.out.absolute())
+    job.space()
+    made = DeclarativeTask(load_strict(Document, document, str(task)), str(task))
+    made.load(
+        TaskConfig(
+            data=job.task.data,
+            examples=job.task.examples,
+            options=made.read_options({}),
+            report=LoadReport(job.task.skip_bad),
+        )
+    )
+    roles = (("question", data.fields.question), ("answer", data.fields.answer))
+    more = (("context", data.fields.context), ("options", data.fields.options))
+    used = ", ".join(f"{role}: {field}" for role, field in (*roles, *more) if field)
+    notes.append(f"{wanted.data}: {data.total} records; fields: {used}")
+    notes.append(f"metric: {made.main_metric}, because {form.why}")
+    notes += [
+        f"the stage '{stage.renamed}' is called '{stage.name}', because the data have a field of "
+        "that name, and prompts use both names"
+        for stage in stages
+        if stage.renamed
+    ]
+    if data.bad:
+        lack = "1 record lacks" if data.bad == 1 else f"{data.bad} records lack"
+        notes.append(f"{lack} one of these fields and will be skipped (skip_bad)")
+    if models[0].script is not None:
+        notes.append(
+            "the models are stand-ins with scripted replies, to try everything without weights; "
+            "name yours with --model NAME=PATH, or in the spec"
+        )
+    scripts = {
+        spec.parent / folder / f"{model.name}.json": model.script
+        for model in models
+        if model.script is not None
+    }
+    return {spec: text, task: document, **scripts}
+
+
+def _drafted(cluster: str) -> DraftedProfile:
+    return draft_profile(cluster, [GpuHere(gpu.name, gpu.memory_gb) for gpu in driver_facts()])
+
+
+def _checked(drafted: DraftedProfile) -> str:
+    load_strict(Profile, drafted.text, "the drafted profile")
+    return drafted.text
+
+
+def _profiles(out: Path) -> Path:
+    """Return the folder of profiles: beside ``jobs/``, else below ``out``."""
+    base = out.parent if out.name == "jobs" else out
+    return base / _PROFILES
+
+
+def _name_of(data: Path) -> str:
+    """Return a run's name from a data file's."""
+    stem = data.name.removesuffix(".gz")
+    stem = stem.rpartition(".")[0] or stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:50] or "mine"
+
+
+def _data_path(data: Path, out: Path) -> str:
+    """Return a data file's path for the spec: relative if it is below its folder."""
+    whole, base = data.expanduser().absolute(), out.absolute()
+    return f"./{whole.relative_to(base)}" if whole.is_relative_to(base) else str(whole)
+
+
+def usual_out(given: Path | None) -> Path:
+    """Return where specs go: ``jobs/`` if there is such a folder, else here."""
+    if given is not None:
+        return given
+    return Path("jobs") if Path("jobs").is_dir() else Path()
+
+
+def stage_names(text: str) -> Sequence[str]:
+    """Return the names in ``--stages a,b``."""
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,192 @@
+"""Which fields of a data file hold the question, the answer and the context."""
+
+from __future__ import annotations
+
+import keyword
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from agenttts.errors import UserError, valid_names
+from agenttts.tasks.loading.record import Record
+from agenttts.tasks.loading.records import read_file
+from agenttts.tasks.loading.values import json_from_text
+
+# Names of fields in published data sets, the most telling first.
+_NAMES = {
+    "question": (
+        "question problem query prompt instruction input question_text query_text sentence text "
+        "premise goal ctx title utterance complaint"
+    ),
+    "answer": (
+        "answer answers gold gold_answer golden_answers final_answer answer_text answerKey "
+        "answer_key target label labels output reply response solution expected category "
+        "reference"
+    ),
+    "context": (
+        "context contexts passage passages document documents ctxs paragraphs facts evidence "
+        "supporting_facts article background story abstract"
+    ),
+    "options": "choices options candidates_list endings answer_choices",
+}
+_ROLES = {
+    "question": "what the model is asked",
+    "answer": "what is right",
+    "context": "what helps to answer",
+    "options": "the answers to choose from",
+}
+_LOOKED_AT = 2000
+"""The most records that the choice of fields and of the metric looks at."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The names of the fields; None for one that the data do not have."""
+
+    question: str
+    answer: str
+    context: str | None = None
+    options: str | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data file, the fields that a task uses and the values of the first records.
+
+    Attributes:
+        path: The file.
+        fields: The names of the fields.
+        names: The names of all fields.
+        total: The number of records, including bad ones.
+        bad: The number of records without a question or an answer.
+        values: The values of the records that have both, at most 2,000.
+    """
+
+    path: Path
+    fields: Fields
+    names: tuple[str, ...]
+    total: int
+    bad: int
+    values: tuple[Mapping[str, Any], ...]
+
+
+def read(path: Path, given: Mapping[str, str]) -> Data:
+    """Read a data file and find the fields for a task.
+
+    Args:
+        path: The file, in any form that tasks read.
+        given: Names of fields that the user gave, by role (a field of `Fields`).
+
+    Raises:
+        UserError: The file cannot be read, or the fields cannot be told from each other.
+    """
+    found = read_file(path)
+    records = [record for record in found.records if record.damage is None]
+    if not records:
+        damage = next((r.damage for r in found.records if r.damage is not None), None)
+        raise damage or UserError(f"{found.source} holds no records")
+    names = tuple(dict.fromkeys(name for record in records for name in record.values))
+    chosen = _fields(path, records[:_LOOKED_AT], names, given)
+    # Any field may be missing in some records; the task needs all that it uses.
+    used = [getattr(chosen, role.name) for role in fields(Fields)]
+    usable = [r for r in records if all(_given(r.values.get(name)) for name in used if name)]
+    if not usable:
+        raise UserError(
+            f"{path}: no record has all of the fields {', '.join(filter(None, used))}; name others "
+            f"with {_options()}"
+        )
+    return Data(
+        path,
+        chosen,
+        names,
+        len(found.records),
+        len(found.records) - len(usable),
+        tuple(_structured(record.values) for record in usable[:_LOOKED_AT]),
+    )
+
+
+def _fields(
+    path: Path, records: Sequence[Record], names: Sequence[str], given: Mapping[str, str]
+) -> Fields:
+    for role, name in given.items():
+        if name not in names:
+            raise UserError(f"{path}: --{role}: no field '{name}'; {valid_names(name, names)}")
+        _check_identifier(path, role, name)
+    known: dict[str, str | None] = dict(given)
+    for role in ("answer", "options", "context", "question"):
+        taken = {name for name in known.values() if name is not None}
+        known.setdefault(role, _named(role, [name for name in names if name not in taken]))
+    taken = {name for name in known.values() if name is not None}
+    left = [name for name in names if name not in (*taken, "id", "_id")]
+    if known["question"] is None:
+        known["question"] = _longest_text(records, left)
+        left = [name for name in left if name != known["question"]]
+    if known["answer"] is None and len(left) == 1:
+        known["answer"] = left[0]
+    for role in ("question", "answer"):
+        if known[role] is None:
+            raise UserError(
+                f"{path}: it cannot be told which field holds {_ROLES[role]}; name it with "
+                f"--{role} FIELD (the fields are: {', '.join(names)})"
+            )
+    for role, found in known.items():
+        if found is not None:
+            _check_identifier(path, role, found)
+    _check_answers(path, records, str(known["answer"]))
+    return Fields(str(known["question"]), str(known["answer"]), known["context"], known["options"])
+
+
+def _named(role: str, names: Sequence[str]) -> str | None:
+    """Return the first of the known names of a role that a field has."""
+    by_lower = {name.lower(): name for name in reversed(names)}
+    return next((by_lower[n.lower()] for n in _NAMES[role].split() if n.lower() in by_lower), None)
+
+
+def _longest_text(records: Sequence[Record], names: Sequence[str]) -> str | None:
+    """Return the field with the longest texts; None if no field holds only texts."""
+    lengths = {}
+    for name in names:
+        values = [record.values.get(name) for record in records]
+        texts = [value for value in values if isinstance(value, str) and value.strip()]
+        if texts and len(texts) == len([value for value in values if value is not None]):
+            lengths[name] = statistics.fmean(map(len, texts))
+    return max(lengths, key=lengths.__getitem__) if lengths else None
+
+
+def _check_identifier(path: Path, role: str, name: str) -> None:
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise UserError(
+            f"{path}: the field '{name}' ({_ROLES[role]}) has a name that prompt templates cannot "
+            "use; valid: letters, digits and _, the first not a digit. Rename it in the data, or "
+            f"name another field with --{role} FIELD"
+        )
+
+
+def _check_answers(path: Path, records: Sequence[Record], name: str) -> None:
+    for record in records:
+        value = record.structure(name)
+        if isinstance(value, dict) and not any("alias" in key.lower() for key in value):
+            raise UserError(
+                f"{record.place()}: field '{name}' holds an object ({', '.join(map(str, value))}), "
+                "and a metric needs a text, a number or a list of them; write the answer into a "
+                "field of its own and name it with --answer FIELD"
+            )
+
+
+def _given(value: Any) -> bool:
+    return value is not None and value not in ("", [], {}) and not _is_blank(value)
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
+
+
+def _structured(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return values in which the JSON texts of tables are lists and objects."""
+    return {n: json_from_text(v) if isinstance(v, str) else v for n, v in values.items()}
+
+
+def _options() -> str:
+    return ", ".join(f"--{role.name}" for role in fields(Fields))

@@ -1,0 +1,1 @@
+"""Tables of runs in the forms of experiment trackers, written without a server."""

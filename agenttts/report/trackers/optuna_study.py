@@ -1,0 +1,87 @@
+"""A run as an Optuna study, which optuna-dashboard opens."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agenttts.report.trackers.base import FinishedTable, check_new, labels_of, needed, numbers_of
+from agenttts.space import Stage
+
+OPTION = "--optuna"
+_SQLITE = (".db", ".sqlite", ".sqlite3")
+
+
+def write_study(table: FinishedTable, path: Path) -> int:
+    """Write a study of the run's name, and return its number of trials.
+
+    Models and sample counts of stages are its parameters. Trials without a score are failed ones.
+
+    Args:
+        table: The run.
+        path: The file: SQLite if its name ends in ``.db`` or ``.sqlite``, else Optuna's journal.
+
+    Raises:
+        MissingRequirement: Optuna is not installed.
+        UserError: The file exists.
+    """
+    check_new(path, OPTION)
+    optuna = needed("optuna", "optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    stages = {stage.name: stage for stage in table.spec.space().stages}
+    study = optuna.create_study(
+        study_name=table.run, storage=_storage(optuna, path), direction="maximize"
+    )
+    study.set_user_attr("budget", table.spec.search.budget)
+    study.set_user_attr("method", table.spec.search.method)
+    trials = [_trial(optuna, row, stages) for row in table.searched()]
+    study.add_trials(trials)
+    return len(trials)
+
+
+def _storage(optuna: Any, path: Path) -> Any:
+    if path.suffix in _SQLITE:
+        needed("sqlalchemy", "optuna")
+        return optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}")
+    backend = needed("optuna.storages.journal", "optuna").JournalFileBackend(str(path))
+    return optuna.storages.JournalStorage(backend)
+
+
+def _trial(optuna: Any, row: dict[str, Any], stages: dict[str, Stage]) -> Any:
+    params: dict[str, Any] = {}
+    distributions: dict[str, Any] = {}
+    for choice in row["allocation"]:
+        stage = stages[choice["stage"]]
+        model, samples = f"{stage.name}.model", f"{stage.name}.samples"
+        params |= {model: choice["model"], samples: choice["samples"]}
+        models = [known.name for known in stage.models]
+        distributions[model] = optuna.distributions.CategoricalDistribution(models)
+        distributions[samples] = _counts(optuna, stage.samples)
+    state = optuna.trial.TrialState
+    scored = row["score"] is not None
+    trial = optuna.trial.create_trial(
+        state=state.COMPLETE if scored else state.FAIL,
+        value=row["score"],
+        params=params,
+        distributions=distributions,
+        user_attrs={**labels_of(row), **numbers_of(row)},
+    )
+    trial.datetime_start = _moment(row["started"]) or trial.datetime_start
+    trial.datetime_complete = _moment(row["finished"]) or trial.datetime_complete
+    return trial
+
+
+def _counts(optuna: Any, samples: tuple[int, ...]) -> Any:
+    low, high = samples[0], samples[-1]
+    if len(samples) == high - low + 1:
+        return optuna.distributions.IntDistribution(low, high)
+    return optuna.distributions.CategoricalDistribution(list(samples))
+
+
+def _moment(moment: datetime | None) -> datetime | None:
+    """Return a moment as Optuna keeps it: in local time, without a zone."""
+    if moment is None:
+        return None
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return aware.astimezone().replace(tzinfo=None)

@@ -1,0 +1,148 @@
+"""The samples of a run with their prompts, one record each.
+
+The store keeps samples under addresses, without their prompts. A stage's prompt is made again from
+its example and the recorded outputs of earlier stages, and its address is computed from it. Calls
+that fuse samples are not included.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agenttts import tasks
+from agenttts.errors import UserError
+from agenttts.files.documents import parse_json
+from agenttts.inference.base import (
+    Message,
+    ModelConfig,
+    SamplingParams,
+    render,
+    sample_key,
+)
+from agenttts.inference.store import SampleStore, StoredSample
+from agenttts.run.directory import Run
+from agenttts.tables.schema import read_examples
+from agenttts.tasks.base import Example, StageDefinition
+from agenttts.tasks.user_tasks import frozen_name
+from agenttts.trial.evaluate import examples_of
+from agenttts.trial.spec import TrialSpec
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a prompt occurs: the trial, the example, the stage, and its samples there."""
+
+    trial: str
+    example: str
+    stage: str
+    model: str
+    content: str | tuple[Message, ...]
+    samples: Sequence[str]
+
+
+def drawn_samples(run: Run) -> Iterator[dict[str, Any]]:
+    """Yield every sample of a run's trials once, in the order of the trials.
+
+    A record has ``trial`` (the first that used the sample), ``example``, ``stage``, ``model``,
+    ``index``, ``prompt`` (a text, or a chat's messages), ``text``, and of the store
+    ``decode_tokens``, ``finish_reason``, ``prompt_tokens`` and ``truncated``. What the store does
+    not hold any more (``clean``) is null there, and ``text`` is then without the model's thinking.
+
+    Raises:
+        UserError: A file of the run is damaged.
+    """
+    seen: dict[str, int] = {}
+    store = SampleStore(run.samples, "reader")
+    for path in sorted((run.directory.path / "trials").glob("*/trial.json")):
+        if not (path.parent / "examples.parquet").exists():
+            continue
+        places = _places(_here(TrialSpec.read(path), run), path.parent)
+        fresh = {
+            key: place for key, place in places.items() if len(place.samples) > seen.get(key, 0)
+        }
+        stored = store.lookup({key: len(place.samples) for key, place in fresh.items()})
+        for key, place in fresh.items():
+            for index in range(seen.get(key, 0), len(place.samples)):
+                yield _record(place, index, stored[key].get(index))
+            seen[key] = len(place.samples)
+
+
+def _places(spec: TrialSpec, directory: Path) -> dict[str, _Place]:
+    """Return where the prompts of a trial occur, by the addresses of their samples."""
+    if spec.task_source is not None and spec.task_source not in sys.path:
+        sys.path.insert(0, spec.task_source)  # as trials import a user's own task
+    task = tasks.create(spec.task)
+    stages = {stage.name: stage for stage in task.stages}
+    examples = {example.id: example for example in examples_of(spec)}
+    outputs: dict[str, dict[str, Any]] = {ident: {} for ident in examples}
+    found: dict[str, _Place] = {}
+    for row in read_examples(directory / "examples.parquet").iter_rows(named=True):
+        example, stage = examples.get(row["example"]), stages.get(row["stage"])
+        if example is None or stage is None:
+            raise UserError(
+                f"{directory / 'examples.parquet'}: has the example '{row['example']}' or the "
+                f"stage '{row['stage']}', which the run does not have"
+            )
+        key, content = _address(spec, stage, row["model"], example, outputs[example.id])
+        place = _Place(spec.trial, example.id, stage.name, row["model"], content, row["candidates"])
+        known = found.get(key)
+        if known is None or len(known.samples) < len(place.samples):
+            found[key] = place
+        outputs[example.id][stage.name] = parse_json(row["output"])
+    return found
+
+
+def _here(spec: TrialSpec, run: Run) -> TrialSpec:
+    """Return a trial's spec with the paths of its run.
+
+    The run may have been moved or copied.
+    """
+    directory = run.directory
+    frozen = directory.task_source.is_dir()
+    return replace(
+        spec,
+        task=frozen_name(spec.task, directory.task_source) if frozen else spec.task,
+        examples=str(directory.path / Path(spec.examples).name),
+        task_source=str(directory.task_source) if frozen else None,
+    )
+
+
+def _address(
+    spec: TrialSpec,
+    stage: StageDefinition,
+    model: str,
+    example: Example,
+    outputs: Mapping[str, Any],
+) -> tuple[str, str | tuple[Message, ...]]:
+    """Return the address of a prompt's samples, and the prompt."""
+    config: ModelConfig = spec.models[model]
+    content, stop = render(stage.prompt(example, outputs), config.prompt_style)
+    params = SamplingParams(stage.temperature, max_tokens=spec.decode_tokens[stage.name])
+    return sample_key(config, content, params, spec.seed, stop), content
+
+
+def _record(place: _Place, index: int, stored: StoredSample | None) -> dict[str, Any]:
+    content = place.content
+    return {
+        "trial": place.trial,
+        "example": place.example,
+        "stage": place.stage,
+        "model": place.model,
+        "index": index,
+        "prompt": content if isinstance(content, str) else [dict(m) for m in content],
+        "text": place.samples[index] if stored is None else stored.text,
+        "decode_tokens": None if stored is None else stored.decode_tokens,
+        "finish_reason": None if stored is None else stored.finish_reason,
+        "prompt_tokens": None if stored is None else stored.prompt_tokens,
+        "truncated": None if stored is None else stored.truncated,
+    }
+
+
+def sample_line(record: Mapping[str, Any]) -> str:
+    """Return a record as a line of JSON."""
+    return json.dumps(record, ensure_ascii=False) + "\n"

@@ -1,0 +1,141 @@
+"""Profiles drafted from what Slurm tells: the partitions, accounts and sizes that are chosen."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from agenttts.dispatch.check import Check
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.slurm.drafted_profile import slurm_profile
+from agenttts.dispatch.slurm.partitions import read_partitions
+from agenttts.dispatch.slurm.survey import Survey, read_nodes
+from agenttts.spec import load_strict
+
+# Shaped after answers of Slurm 22.05 and 24.05.
+PARTITIONS = """\
+PartitionName=standard Default=YES MaxTime=3-00:00:00 State=UP TotalNodes=100
+PartitionName=a100 Default=NO MaxTime=1-00:00:00 State=UP TotalNodes=24 AllowAccounts=proj2
+PartitionName=h100 Default=NO MaxTime=1-00:00:00 State=UP TotalNodes=8 AllowAccounts=others
+PartitionName=gpu_debug Default=NO MaxTime=00:30:00 State=UP TotalNodes=64
+PartitionName=gpu_down Default=NO MaxTime=UNLIMITED State=DOWN TotalNodes=64
+"""
+NODES = """\
+standard|128|256000|100|(null)|(null)
+a100|64|515000|24|gpu:a100:4(S:0-3)|a100_80gb,ib
+h100|96|1000000|8|gpu:h100:4|(null)
+gpu_debug|64|515000|64|gpu:a100:4|(null)
+gpu_down|64|515000|64|gpu:a100:8|(null)
+"""
+
+
+def cluster(nodes: str = NODES, partitions: str = PARTITIONS, accounts: tuple[str, ...] = ("proj1", "proj2")) -> Survey:  # fmt: skip
+    return Survey("alpha", "select/cons_tres", read_partitions(partitions), read_nodes(nodes), accounts, accounts[0] if accounts else "", ("normal", "long"))  # fmt: skip
+
+
+def accepted(what: str, profile: Profile, resources: object, gpus: int) -> Check:
+    return Check(f"{what} request", True, f"sbatch accepts it ({gpus} GPUs)")
+
+
+def drafted(found: Survey, attempt=accepted) -> tuple[Profile, str, list[str]]:
+    text, to_check = slurm_profile("alpha", found, attempt)
+    return load_strict(Profile, text, "x"), text, to_check
+
+
+def test_a_cluster_with_several_partitions():
+    profile, text, to_check = drafted(cluster())
+    assert (profile.trial.partition, profile.trial.account, profile.trial.time) == ("a100", "proj2", "04:00:00")  # fmt: skip
+    assert (profile.controller.partition, profile.controller.account, profile.controller.time) == ("standard", "proj1", "2-00:00:00")  # fmt: skip
+    assert (profile.gpus_per_node, profile.gpu_memory_gb, profile.trial.cpus) == (4, 80, 8)
+    assert (profile.trial.mem_per_gpu, profile.trial.gpu_request) == ("119G", "gpus-per-node")
+    assert to_check == []
+    assert "96 GPUs; others: " in text
+    assert "sbatch accepts it (4 GPUs)" in text
+
+
+def test_every_value_says_where_it_is_from():
+    _, text, _ = drafted(cluster())
+    bare = [line for line in text.splitlines() if re.match(r"\s*(partition|account|gpu\w*|mem_per_gpu|cpus|image):", line) and "#" not in line]  # fmt: skip
+    assert bare == []
+
+
+def test_the_form_of_the_gpu_request_is_the_first_that_sbatch_accepts():
+    def attempt(what, profile, resources, gpus):
+        good = what == "controller" or resources.gpu_request == "gres"
+        return Check(what, good, "accepted" if good else "refused: Invalid GRES")
+
+    profile, text, to_check = drafted(cluster(), attempt)
+    assert (profile.trial.gpu_request, to_check) == ("gres", [])
+    assert "as accepted above" in text
+
+
+def test_a_refusal_of_every_form_is_told():
+    profile, text, to_check = drafted(cluster(), lambda what, *rest: Check(what, False, "refused: no\nsuch account"))  # fmt: skip
+    assert profile.trial.gpu_request == "gpus-per-node"
+    assert to_check[:2] == ["controller: refused: no\nsuch account", "trial: refused: no\nsuch account"]  # fmt: skip
+    assert "# sbatch --test-only: refused: no such account" in text
+
+
+@pytest.mark.parametrize(
+    ("gres", "features", "memory", "part"),
+    [
+        ("gpu:h100:4", "(null)", 80, "of one h100, by its data sheet"),
+        ("gpu:a100:4", "(null)", 40, "a100 is sold with 40 and 80 GB: check 'nvidia-smi'"),
+        ("gpu:a100:4", "ib,a100-80g", 80, "from the name of the GPUs or the nodes' features"),
+        ("gpu:nvidia_a100_80gb_pcie:2", "(null)", 80, "from the name"),
+        ("gpu:tesla:4", "(null)", None, "'tesla', which does not tell their memory"),
+        ("gpu:4", "mem_192gb", None, "does not tell"),
+    ],
+)
+def test_the_memory_of_a_gpu(gres, features, memory, part):
+    nodes = f"a100|64|515000|24|{gres}|{features}"
+    profile, text, to_check = drafted(cluster(nodes))
+    assert (profile.gpu_memory_gb, part in text) == (memory, True)
+    assert any("gpu_memory_gb is not known" in line for line in to_check) == (memory is None)
+
+
+def test_two_types_of_gpu_in_a_partition():
+    nodes = "a100|64|515000|24|gpu:a100:4|(null)\na100|64|515000|2|gpu:v100:4|(null)"
+    profile, text, _ = drafted(cluster(nodes))
+    assert profile.trial.gpu_type == "a100"
+    assert "the partition also has: v100" in text
+
+
+def test_no_accounting_and_no_gpus():
+    profile, text, to_check = drafted(cluster("standard|2|1|1|(null)|(null)", accounts=()))
+    assert (profile.trial.account, profile.gpus_per_node, profile.trial.partition) == (None, 0, "standard")  # fmt: skip
+    assert profile.trial.mem is None, "RealMemory=1 is what slurm.conf has where nobody set it"
+    assert any("sinfo shows no GPUs" in line for line in to_check)
+    assert "gpu_memory_gb" not in text
+
+
+def test_a_short_limit_and_a_name_that_looks_like_a_number():
+    partitions = "PartitionName=0700 Default=YES MaxTime=00:30:00 State=UP TotalNodes=1"
+    profile, _, _ = drafted(cluster("0700|8|64000|1|gpu:l4:1|(null)", partitions, ("123",)))
+    assert (profile.trial.partition, profile.trial.account) == ("0700", "123")
+    assert (profile.trial.time, profile.controller.time) == ("00:30:00", "00:30:00")
+
+
+def test_nothing_is_known():
+    profile, text, _ = drafted(cluster("", "", ()))
+    assert (profile.kind, profile.trial.partition) == ("slurm", None)
+    assert "# partition: NAME" in text
+
+
+def test_from_the_command_line(cli, fake, tmp_path):
+    """With commands in place of Slurm's; then doctor finds nothing wrong with what was written."""
+    partitions = "\n".join(f"echo '{line}'" for line in PARTITIONS.splitlines())
+    nodes = "\n".join(f"echo '{line}'" for line in NODES.splitlines())
+    fake("scontrol", f'case "$*" in *partition*) {partitions};; *) echo "ClusterName = alpha";; esac')  # fmt: skip
+    fake("sinfo", f'case "$*" in *--version*) echo slurm 24.05;; *) {nodes};; esac')
+    fake("sacctmgr", 'case "$*" in *parentname*) ;; *assoc*) echo "proj2|normal";; *) echo proj2;; esac')  # fmt: skip
+    fake("apptainer", "echo apptainer version 1.4.5")
+    for name in ("sbatch", "squeue", "scancel"):
+        fake(name, "echo slurm 24.05")
+    (tmp_path / "agenttts.sif").write_text("an image")
+    done = cli("init", "--cluster", "alpha")
+    assert (done.returncode, "wrote slurm/alpha.yaml" in done.stdout) == (0, True), done.stderr
+    assert str(tmp_path / "agenttts.sif") in (tmp_path / "slurm" / "alpha.yaml").read_text()
+    done = cli("doctor", "--cluster", "alpha")
+    assert done.returncode == 0, done.stdout

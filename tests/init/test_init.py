@@ -1,0 +1,186 @@
+"""``init`` as a user has it: what it writes loads, plans and runs unchanged."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import polars as pl
+import pytest
+import yaml
+
+from agenttts.dispatch.drafted_profile import GpuHere, local_profile
+from agenttts.dispatch.profile import Profile
+from agenttts.init.models import user_models
+from agenttts.spec import load_spec, load_strict
+from agenttts.tasks.declarative.task import load_declarative
+
+HOUSES = [
+    {"question": f"Who lives in house {n}?", "context": [f"House {n} belongs to Ann {n}.", "It rains."], "answer": f"Ann {n}"}
+    for n in range(24)
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_slurm(monkeypatch):
+    """This machine may have Slurm's commands without a cluster, or with one."""
+    monkeypatch.setattr("agenttts.dispatch.slurm.survey.here", lambda: False)
+
+
+@pytest.fixture
+def houses(tmp_path):
+    path = tmp_path / "houses.jsonl"
+    path.write_text("\n".join(map(json.dumps, HOUSES)))
+    return path
+
+
+def test_from_a_data_file_to_a_finished_search(cli, houses, tmp_path):
+    done = cli("init", houses.name)
+    assert done.returncode == 0, done.stderr
+    assert "stage 'answer' is called 'answer_stage'" in done.stdout
+    spec = load_spec(tmp_path / "houses.yaml")
+    assert list(spec.stages) == ["retrieve", "answer_stage"]
+    space = spec.space()
+    assert space.stage("answer_stage").budget("large", 16) <= space.budget
+    assert f"{space.count():,} allocations cost at most" in (tmp_path / "houses.yaml").read_text()
+    assert cli("doctor", "--cluster", "local").returncode == 0
+    small = ("search.iterations=0", "task.examples=4", "cluster=in_process")
+    done = cli("launch", "houses.yaml", "--wait", *(w for s in small for w in ("--set", s)))
+    assert done.returncode == 0, done.stderr
+    trials = pl.read_parquet(tmp_path / "results" / "houses" / "trials.parquet")
+    assert trials["state"].unique().to_list() == ["COMPLETED"]
+    assert trials["score"].max() > 0, "the stand-ins know the answers"
+
+
+def test_nothing_is_overwritten_without_force(cli, houses, tmp_path):
+    (tmp_path / "houses-task.yaml").write_text("mine")
+    done = cli("init", houses.name)
+    assert (done.returncode, "houses-task.yaml exists already, and nothing was written" in done.stderr) == (2, True)  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["houses-task.yaml", "houses.jsonl"]
+    assert cli("init", houses.name, "--force").returncode == 0
+    assert load_declarative(str(tmp_path / "houses-task.yaml")).name == "houses"
+
+
+def test_a_profile_that_is_there_is_used(cli, houses, tmp_path):
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "mine.yaml").write_text("{kind: local, max_running: 3}")
+    document = json.loads(cli("init", houses.name, "--cluster", "mine", "--json").stdout)
+    assert document["kept"] == ["slurm/mine.yaml"]
+    assert load_spec(tmp_path / "houses.yaml").cluster == "mine"
+    done = cli("init", "--cluster", "mine")
+    assert (done.returncode, "slurm/mine.yaml exists already" in done.stderr) == (2, True)
+
+
+def test_specs_go_to_jobs_where_there_is_such_a_folder(cli, houses, tmp_path):
+    (tmp_path / "jobs").mkdir()
+    document = json.loads(cli("init", houses.name, "--name", "mine", "--json").stdout)
+    assert document["spec"] == "jobs/mine.yaml"
+    assert document["profile"] == "slurm/local.yaml"
+    assert cli("launch", "jobs/mine.yaml", "--dry-run").returncode == 0
+
+
+def test_models_and_stages_of_the_user(cli, houses, tmp_path):
+    (tmp_path / "Tiny-135M").mkdir()
+    done = cli("init", houses.name, "--stages", "pick,think,say", "--model", "big=Qwen/Qwen2.5-7B-Instruct", "--model", "tiny=Tiny-135M")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    spec = load_spec(tmp_path / "houses.yaml")
+    assert list(spec.stages) == ["pick", "think", "say"]
+    models = {name: (model.path, model.params, model.engine) for name, model in spec.models.items()}
+    assert models == {
+        "tiny": (str(tmp_path / "Tiny-135M"), 135e6, "vllm"),
+        "big": ("Qwen/Qwen2.5-7B-Instruct", 7e9, "vllm"),
+    }
+
+
+def test_every_kind_of_file(cli, tmp_path):
+    rows = [{"problem": f"What is {n}+{n}?", "solution": 2 * n} for n in range(1, 13)]
+    pl.DataFrame(rows).write_parquet(tmp_path / "a.parquet")
+    (tmp_path / "b.json").write_text(json.dumps({"data": rows}))
+    with (tmp_path / "c.csv").open("w") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    for name in ("a.parquet", "b.json", "c.csv"):
+        done = cli("init", name)
+        assert done.returncode == 0, done.stderr
+        task = load_declarative(str(tmp_path / f"{name[0]}-task.yaml"))
+        assert task.main_metric == "answer.number"
+
+
+# Odd values in every field that a task uses: texts that look like YAML or Jinja, nested contexts.
+ODD = {
+    "options": {"question": "Which: {{ x }}?", "choices": ["a: b", "# c"], "answer": "# c"},
+    "letters": {"question": "Which?", "choices": ["red", "blue"], "answer": "B"},
+    "numbered": {"question": "Which?", "choices": ["red", "blue"], "answer": 1},
+    "hotpot": {"question": "Who?", "context": [["Ann", ["She lives.", "Here."]]], "answer": "Ann"},
+    "objects": {"question": "Who?", "context": {"a": [1, 2]}, "answer": "Ann"},
+    "long": {"question": "Why?", "output": "because of this and of that, and for ten more reasons"},
+    "aliases": {"question": "Who?", "answer": {"value": "Ann", "aliases": ["A."]}},
+    "lists": {"question": "Who all?", "labels": ["Ann", "Bob: x"]},
+    "dashes - : {}": {"question": "- yes: [no", "answer": "no: \ufeff&"},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_data_give_files_that_load(cli, tmp_path, name):
+    (tmp_path / f"{name}.json").write_text(json.dumps([{**ODD[name], "id": str(n)} for n in range(3)]))  # fmt: skip
+    document = json.loads(cli("init", f"{name}.json", "--json").stdout)
+    assert load_spec(tmp_path / document["spec"]).space().count(10) == 10
+    assert cli("launch", document["spec"], "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "there is no terminal to ask on; give 'agenttts-hpc init DATA'"),
+        (("none.jsonl",), "data file none.jsonl does not exist"),
+        (("houses.jsonl", "--name", "a b"), "--name a b: not a valid run name"),
+        (("houses.jsonl", "--cluster", "a/b"), "--cluster a/b: not a valid name of a profile"),
+        (("houses.jsonl", "--stages", "a,a"), "--stages: each stage needs a name of its own"),
+        (("houses.jsonl", "--stages", "pick it"), "'pick it' is not a valid name of a stage"),
+        (("houses.jsonl", "--model", "x"), "--model x: valid is NAME=PATH"),
+        (("houses.jsonl", "--model", "x=./none"), "./none does not exist; valid: a model's directory, or a hub id"),
+        (("houses.jsonl", "--model", "x=a/b"), "add it: --model x=a/b:7B"),
+        (("houses.jsonl", "--model", "x=a/b-7B", "--model", "x=a/c-7B"), "--model: 'x' is given twice"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_and_nothing_is_written(cli, houses, tmp_path, arguments, message):
+    done = cli("init", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["houses.jsonl"]
+
+
+def test_questions_on_a_terminal(cli, houses, tmp_path, monkeypatch):
+    monkeypatch.setattr("agenttts.cli.questions.sys.stdin.isatty", lambda: True, raising=False)
+    answers = iter(["local", "houses.jsonl", "question", "answer", "find,say", "m=a/b", "m=a/b-3B", ""])  # fmt: skip
+    monkeypatch.setattr("typer.prompt", lambda text, **options: next(answers))
+    done = cli("init")
+    assert done.returncode == 0, done.stderr
+    assert "add it: --model m=a/b:7B" in done.stdout, "a wrong model is asked for again"
+    spec = load_spec(tmp_path / "houses.yaml")
+    assert (list(spec.stages), spec.models["m"].params) == (["find", "say"], 3e9)
+
+
+@pytest.mark.parametrize(
+    ("text", "params"),
+    [("a=x/Llama-3.1-8B-Instruct", 8e9), ("a=x/smollm2-135m", 135e6), ("qwen-0.5b=x/y", 0.5e9), ("a=x/y:7B", 7e9), ("a=x/y:7.6e9", 7.6e9)],
+)  # fmt: skip
+def test_the_size_of_a_model(text, params):
+    [model] = user_models([text])
+    assert model.params == params
+
+
+def test_the_size_of_a_model_from_its_weights(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(bytes(2_000_000))
+    [model] = user_models([f"a={tmp_path / 'model'}"])
+    assert (model.params, model.why) == (1e6, "from the size of the weights")
+
+
+def test_a_profile_of_a_machine_with_gpus():
+    text = local_profile("here", [GpuHere("NVIDIA H100", 85.5), GpuHere("NVIDIA A100", 42.9)])
+    profile = load_strict(Profile, text, "x")
+    assert (profile.kind, profile.gpus_per_node, profile.gpu_memory_gb) == ("local", 2, 43)
+    assert "NVIDIA A100, NVIDIA H100" in text
+    assert yaml.safe_load(text)["max_running"] == 1

@@ -1,0 +1,168 @@
+"""A run in a notebook (`agenttts.open_run`), and `export`: one finished run serves all tests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import agenttts
+from agenttts.errors import MissingRequirement, UserError
+from agenttts.report.trackers import base
+from tests.support import command_line
+from tests.support.scripted import small_spec
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished run's directory."""
+    folder = tmp_path_factory.mktemp("opened")
+    spec = small_spec(folder, search__iterations=1, search__batch_size=2, task__examples=5)
+    done = command_line.call("launch", spec, "--wait", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "results" / "small"
+
+
+@pytest.fixture
+def run(finished):
+    return agenttts.open_run(finished)
+
+
+@pytest.fixture
+def export(finished, tmp_path):
+    """Call ``export`` on the run from an empty directory."""
+    return partial(command_line.call, "export", finished, cwd=tmp_path)
+
+
+def test_its_tables_and_documents(run, finished):
+    trials = run.trials()
+    assert trials.equals(agenttts.read_trials(finished / "trials.parquet"))
+    assert run.best()["score"] == trials["score"].max()
+    recommended = run.recommended()
+    assert {choice["stage"] for choice in recommended["allocation"]} == {"retrieval", "answer"}
+    assert run.events()[0]["event"] == "started"
+    assert run.status()["outcome"] == "done"
+    assert run.report()["run"] == run.name == "small"
+    assert set(run.examples("t0000")["trial"]) == {"t0000"}
+    assert repr(run) == f"OpenedRun('{run.path}')"
+
+
+def test_what_does_not_exist_is_an_error_with_what_does(run, finished):
+    with pytest.raises(UserError, match=r"no examples of a trial 't9'; valid: t0000"):
+        run.examples("t9")
+    with pytest.raises(UserError, match=r"run 'smal' does not exist .*did you mean 'small'"):
+        agenttts.open_run("smal", finished.parent)
+
+
+def test_every_sample_is_there_once_with_its_prompt(run, finished):
+    samples = run.samples()
+    stored = pl.concat([pl.read_parquet(shard) for shard in (finished / "samples").glob("*.parquet")])  # fmt: skip
+    # The store also has the model's calls that fuse the samples of the stage 'retrieval'.
+    kept = stored.unique(["key", "index"])
+    fused = kept.height - samples.height
+    assert 0 <= fused <= run.trials().height * 5
+    assert (Counter(kept["text"]) - Counter(samples["text"])).total() == fused
+    assert samples["finish_reason"].null_count() == 0
+    one = samples.filter(stage="answer").row(0, named=True)
+    messages = json.loads(one["prompt"])
+    assert messages[0]["role"] == "system"
+    indices = samples.group_by("example", "stage", "model", "prompt").agg("index")["index"]
+    assert all(sorted(found) == list(range(len(found))) for found in indices.to_list())
+
+
+def test_of_samples_that_were_cleaned_the_text_stays(finished, tmp_path):
+    """A copy elsewhere: trials name the paths of the run that it was copied from."""
+    copy = tmp_path / "results" / "copy"
+    shutil.copytree(finished, copy)
+    whole = agenttts.open_run(finished).samples()
+    assert agenttts.open_run(copy).samples().equals(whole)
+    shutil.rmtree(copy / "samples")
+    cleaned = agenttts.open_run(copy).samples()
+    assert cleaned["text"].to_list() == whole["text"].to_list()
+    assert cleaned["finish_reason"].null_count() == cleaned.height
+
+
+def test_opening_a_run_loads_no_engine(finished):
+    code = f"""
+import sys, agenttts
+run = agenttts.open_run({str(finished)!r})
+run.trials(), run.samples(), run.recommended()
+print(*[name for name in ("torch", "vllm", "transformers") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_samples_as_json_lines(export, run, tmp_path):
+    done = export("--samples", "samples.jsonl", "--json")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert json.loads(done.stdout)["written"] == [
+        {"form": "samples", "path": "samples.jsonl", "count": len(lines), "unit": "samples"}
+    ]
+    assert [line["text"] for line in lines] == run.samples()["text"].to_list()
+    assert list(lines[0]) == run.samples().columns
+
+
+@pytest.mark.parametrize("name", ["study.db", "study.log"])
+def test_a_study_that_optuna_reads(export, run, tmp_path, name):
+    optuna = pytest.importorskip("optuna", reason="optuna is not installed here")
+    done = export("--optuna", name)
+    assert done.returncode == 0, done.stderr
+    if name.endswith(".db"):
+        storage = f"sqlite:///{tmp_path / name}"
+    else:
+        backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / name))
+        storage = optuna.storages.JournalStorage(backend)
+    study = optuna.load_study(study_name="small", storage=storage)
+    trials = run.trials().sort("trial")
+    assert [trial.user_attrs["trial"] for trial in study.trials] == trials["trial"].to_list()
+    assert study.best_value == trials["score"].max()
+    first, row = study.trials[0], trials.row(0, named=True)
+    assert first.params["answer.samples"] == row["allocation"][1]["samples"]
+    assert first.datetime_start.timestamp() == pytest.approx(row["started"].timestamp())
+    done = export("--optuna", name)
+    assert (done.returncode, f"--optuna {name}: exists already" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "mlflow"])
+def test_trackers_that_are_not_installed_are_named_with_the_command(export, monkeypatch, tmp_path, tracker):  # fmt: skip
+    monkeypatch.setitem(sys.modules, tracker, None)
+    done = export(f"--{tracker}", "folder")
+    assert (done.returncode, f"pip install 'agenttts-hpc[{tracker}]'" in done.stderr) == (3, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tracker_that_is_there_writes_a_run_for_each_trial(export, run, tmp_path):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed here")
+    assert export("--mlflow", "store.db").returncode == 0
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'store.db'}")
+    [experiment] = client.search_experiments(filter_string="name = 'agenttts'")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == run.trials().height + 1
+
+
+def test_an_offline_run_of_wandb(export, tmp_path):
+    pytest.importorskip("wandb", reason="wandb is not installed here")
+    assert export("--wandb", "folder").returncode == 0
+    assert list((tmp_path / "folder").glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_nothing_asked_for_and_no_folder(export):
+    done = export()
+    assert (done.returncode, "valid: --samples FILE.jsonl" in done.stderr) == (2, True)
+    done = export("--samples", "none/samples.jsonl")
+    assert (done.returncode, "--samples none/samples.jsonl: cannot be written" in done.stderr) == (2, True)  # fmt: skip
+
+
+def test_a_part_of_a_package_may_be_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna.storages.journal", None)
+    with pytest.raises(MissingRequirement, match=r"pip install 'agenttts-hpc\[optuna\]'"):
+        base.needed("optuna.storages.journal", "optuna")
