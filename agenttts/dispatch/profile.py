@@ -36,8 +36,11 @@ class JobResources(Section):
     """
 
     partition: str | None = None
+    """The partition, or several with commas between them."""
     account: str | None = None
+    """The account that is charged."""
     qos: str | None = None
+    """The quality of service."""
     time: str = "04:00:00"
     """Time limit in Slurm's format.
 
@@ -50,7 +53,9 @@ class JobResources(Section):
     cpus: Annotated[int, Field(ge=1)] = 1
     """CPUs of the job. For trials: CPUs per GPU if the trial takes more than one GPU."""
     constraint: str | None = None
+    """Features that nodes must have."""
     reservation: str | None = None
+    """The reservation to use."""
     exclude: str | None = None
     """Nodes that jobs must not run on.
 
@@ -163,7 +168,9 @@ class ContainerDefaults(Section):
     runtime: Literal["apptainer", "singularity", "none"] = "apptainer"
     """``none``: trials run on the Python that launched them, which all nodes must see."""
     image: str | None = None
+    """The image of the trials."""
     binds: list[str] = []
+    """``HOST[:CONTAINER[:ro]]`` binds of every trial."""
     nv: bool = True
     """Pass the NVIDIA driver in (``--nv``)."""
     options: list[str] = []
@@ -182,7 +189,9 @@ class Profile(Section):
       (`agenttts.dispatch.in_process`)
     """
     controller: ControllerResources = ControllerResources(time="2-00:00:00", mem="2G")
+    """The controller's job."""
     trial: JobResources = JobResources()
+    """The jobs of trials."""
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
     """Memory of one GPU in GB (1e9 bytes), for sizing models without ``gpus``."""
     gpus_per_node: Annotated[int, Field(ge=0)] = 8
@@ -224,6 +233,7 @@ class Profile(Section):
     grace_seconds: Annotated[int, Field(ge=5)] = 60
     """Seconds before the time limit at which a trial is told to store its samples."""
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
+    """Seconds between two looks at the queue."""
     setup: list[str] = []
     """Shell lines that run on the node before the job, e.g. ``module load apptainer``.
 
