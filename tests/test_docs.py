@@ -16,7 +16,7 @@ from agenttts.errors import UserError
 from agenttts.spec import JobSpec, load_spec, load_strict, parse_spec
 from agenttts.spec.model import ContainerSection, SearchSection
 from docs.hooks import reference
-from tests.support.documentation import PAGES, ROOT, blocks, codes
+from tests.support.documentation import PAGES, ROOT, blocks, codes, console
 
 # Pages that the site makes when it is built have no file (tests/docs/test_site.py).
 MADE = {ROOT / "docs" / place for place in reference.PLACES}
@@ -258,7 +258,11 @@ def test_the_first_example_shows_every_key_of_a_spec():
     assert set(JobSpec.model_fields) - set(keys) <= {"agent"}
 
 
-def test_make_help_lists_the_commands_the_readme_uses():
+def test_make_help_lists_the_commands_that_pages_show():
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    used = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text()))
+    shown = [code.split() for page in PAGES for code in codes(page)]
+    shown += [line.split() for page in PAGES for line in "".join(blocks(page, "")).splitlines()]
+    shown += [words for page in PAGES for words in console(page)]
+    used = {words[1] for words in shown if words[:1] == ["make"] and len(words) > 1}
+    assert used >= {"demo", "test", "docs", "check"}
     assert used <= targets

@@ -28,7 +28,7 @@ def page() -> str:
     ]
     for words, command in _commands(root):
         name = " ".join(["agenttts-hpc", *words])
-        usage = " ".join(command.collect_usage_pieces(command.context_class(command)))
+        usage = " ".join(["[OPTIONS]", *_arguments(command)])
         parts += [
             f"## {' '.join(words)}",
             f"```\n{name} {usage}\n```",
@@ -44,6 +44,13 @@ def _commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
             yield from _commands(command, (*words, name))
         elif not command.hidden:
             yield (*words, name), command
+
+
+def _arguments(command: Any) -> Iterator[str]:
+    for one in command.params:
+        if one.param_type_name == "argument":
+            name = one.metavar or one.name.upper()
+            yield name if one.required or name.startswith("[") else f"[{name}]"
 
 
 def _help(command: Any) -> str:

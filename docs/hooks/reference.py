@@ -34,7 +34,7 @@ _ASKS = {"no": "none", "takes": "takes one", "needs": "needs one"}
 @cache
 def pages() -> dict[str, str]:
     """Return the text of each reference page, by its place in the site."""
-    return {place: f"{_MADE}\n\n{make()}\n" for place, make in PLACES.items()}
+    return {place: f"{make()}\n\n{_MADE}\n" for place, make in PLACES.items()}
 
 
 def spec_keys() -> str:
