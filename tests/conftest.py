@@ -27,7 +27,7 @@ from tests.support.real_models import QUICK
 from tests.support.scripted import small_spec
 from tests.support.trials import trial_writer
 
-pytest_plugins = ["tests.support.repeatable"]
+pytest_plugins = ["tests.support.repeatable", "tests.support.tiny_models"]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

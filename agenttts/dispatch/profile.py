@@ -86,12 +86,22 @@ class JobResources(Section):
     Example: ``{mail-type: FAIL, exclusive: true}``.
     """
 
+    def memory_text(self, gpus: int) -> str | None:
+        """Return the memory of a job with so many GPUs, in Slurm's format.
+
+        On one node ``--mem`` means the same as ``--mem-per-gpu``, in whatever form the GPUs are
+        requested. A job without GPUs asks for ``mem``.
+        """
+        if gpus and self.mem_per_gpu:
+            return slurm_syntax.memory_times(self.mem_per_gpu, gpus)
+        return self.mem
+
     def memory_for(self, gpus: int) -> tuple[str, int] | None:
         """Return the memory of a job with so many GPUs, as text and in bytes.
 
         None: the profile does not say, or the job asks for all of a node.
         """
-        text = slurm_syntax.memory_times(self.mem_per_gpu, gpus) if self.mem_per_gpu else self.mem
+        text = self.memory_text(gpus)
         size = slurm_syntax.memory_bytes(text) if text else None
         return None if text is None or size is None else (text, size)
 
@@ -188,9 +198,11 @@ class Profile(Section):
     - ``in_process``: threads of the launching process, for debugging and notebooks
       (`agenttts.dispatch.in_process`)
     """
-    controller: ControllerResources = ControllerResources(time="2-00:00:00", mem="2G")
+    controller: ControllerResources = Field(
+        default_factory=lambda: ControllerResources(time="2-00:00:00", mem="2G")
+    )
     """The controller's job."""
-    trial: JobResources = JobResources()
+    trial: JobResources = Field(default_factory=JobResources)
     """The jobs of trials."""
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
     """Memory of one GPU in GB (1e9 bytes), for sizing models without ``gpus``."""

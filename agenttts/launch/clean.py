@@ -21,6 +21,7 @@ from agenttts.launch.controller import controller_works
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.starts import one_command, only_controller
+from agenttts.run.store_users import store_users
 from agenttts.tables.stored_results import STORED_FILE
 from agenttts.trial.part import PART_FILE
 from agenttts.trial.phase import PHASE_FILE
@@ -158,20 +159,26 @@ def _store(run: RunDirectory, folder: Path, what: str, kept: list[str]) -> list[
 
 
 def _users(run: RunDirectory, folder: Path) -> list[str]:
-    """Return the other runs in the results directory that use a folder of this one."""
+    """Return the other runs that use a folder of this one.
+
+    They are in the results directory, or recorded in the run's sample store.
+    """
+    near = [path.parent for path in sorted(run.path.parent.glob("*/spec.yaml"))]
+    recorded = store_users(run.path / run.record().samples)
+    far = [place for place in recorded if place.parent != run.path.parent]
     found = []
-    for path in sorted(run.path.parent.glob("*/spec.yaml")):
-        other = RunDirectory(path.parent)
+    for other in map(RunDirectory, [*near, *far]):
         if other.path == run.path:
             continue
+        name = other.name if other.path in near else str(other.path)
         try:
             record = other.record()
         except UserError:
-            found.append(f"perhaps {other.name} (which cannot be read)")
+            found.append(f"perhaps {name} (which cannot be read)")
             continue
         used = [record.samples, *([record.compile_cache] if record.compile_cache else [])]
         if any((other.path / place).resolve() == folder.resolve() for place in used):
-            found.append(other.name)
+            found.append(name)
     return found
 
 

@@ -183,6 +183,18 @@ def controller_works(run: RunDirectory) -> bool:
     return not state.completing
 
 
+def controller_waits(run: RunDirectory) -> bool:
+    """Return whether the controller is in the queue and has not started.
+
+    It reads the run's files when it starts.
+
+    Raises:
+        MissingRequirement: Only another host can tell.
+    """
+    started = started_controller(run)
+    return started is not None and _state_here(started).pending and not is_locked(run.lock_file)
+
+
 def stop_controllers(
     run: RunDirectory, *, on_record: bool, again: str = "agenttts-hpc cancel"
 ) -> None:

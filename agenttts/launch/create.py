@@ -22,6 +22,7 @@ from agenttts.launch.plan import Plan
 from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import write_examples
 from agenttts.run.record import SCHEMA_NUMBER, AgentRecord, RunRecord, write_record
+from agenttts.run.store_users import record_store_user
 from agenttts.serving.served_model import agent_thinking, served_fields, task_description_of
 from agenttts.spec import JobSpec, dump_spec
 from agenttts.tasks.user_tasks import freeze_source
@@ -60,7 +61,9 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
         write_record(staged.record_file, record.model_copy(update={"examples": digests}))
         staged.spec_file.write_text(dump_spec(spec), encoding="utf-8")
         if spec.samples:
-            Path(spec.samples).mkdir(parents=True, exist_ok=True)
+            store = Path(spec.samples)
+            store.mkdir(parents=True, exist_ok=True)
+            record_store_user(store, run.path)
         temporary.rename(run.path)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)

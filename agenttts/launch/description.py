@@ -13,7 +13,7 @@ from agenttts.launch.document import CleanDocument, ExtensionPlanDocument, PlanD
 from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.extension import ExtensionPlan
 from agenttts.launch.plan import Plan
-from agenttts.loop.loop import RIVALS
+from agenttts.loop.search_end import RIVALS
 from agenttts.replies import COMMON_THINKING
 from agenttts.search.base import Searcher
 from agenttts.spec import JobSpec, ScriptedAgent
@@ -60,7 +60,7 @@ def _after(spec: JobSpec, searcher: Searcher) -> int:
     """Return how many trials may follow the search, of what it recommends."""
     if spec.search.examples is not None:
         return 1 + RIVALS
-    return int(searcher.recommends_untried or spec.search.stored)
+    return int(spec.search.stored)
 
 
 def _described(plan: Plan) -> dict[str, Any]:

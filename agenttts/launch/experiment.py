@@ -206,11 +206,21 @@ def with_container(experiment: Experiment, problems: Problems) -> Experiment:
 
 def without_profile_image(spec: JobSpec, profile: Profile) -> JobSpec:
     """Return the spec without an image that `with_container` took from the profile."""
-    image = profile.container.image if profile.container else None
-    if image is None or spec.container.image != str(Path(image).absolute()):
+    given = profile.container.image if profile.container else None
+    frozen = spec.container.image
+    if given is None or frozen is None or _place(frozen) != _place(given):
         return spec
     own = spec.container.model_copy(update={"image": None})
     return spec.model_copy(update={"container": own})
+
+
+def _place(image: str) -> Path:
+    """Return where an image is, however the path of its folder is written.
+
+    A spec that was read names the folder without links, a profile as its user wrote it.
+    """
+    path = Path(image).absolute()
+    return path.parent.resolve() / path.name
 
 
 def container_of(spec: JobSpec, profile: Profile) -> Container | None:

@@ -21,7 +21,7 @@ import yaml
 from agenttts import search
 from agenttts.errors import KeyPath, UserError
 from agenttts.files.atomic import atomic_write_text
-from agenttts.launch.controller import controller_works, stop_controllers
+from agenttts.launch.controller import controller_waits, controller_works, stop_controllers
 from agenttts.launch.differences import Differences, differences
 from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.plan import Plan, plan_of_run
@@ -241,14 +241,14 @@ def _write_files(run: RunDirectory, extension: Extension) -> None:
 def release_controller(run: RunDirectory) -> None:
     """End the run's controller if it runs; its jobs go on, for the next one.
 
-    For callers within `one_command`.
+    A controller that waits in the queue keeps its place. For callers within `one_command`.
 
     Raises:
         MissingRequirement: It is on another host.
         RunFailed: It does not end.
     """
     handle: ControllerHandle | None = read_handle(run)
-    if handle is None or not controller_works(run):
+    if handle is None or not controller_works(run) or controller_waits(run):
         return
     # A controller ends when the file names another start than its own.
     handle = read_handle(run) or handle

@@ -25,6 +25,7 @@ from agenttts.loop.job_builder import JobBuilder
 from agenttts.loop.list_planner import CostLists, EvenLists, ListPlanner
 from agenttts.loop.loop import Controller, LoopSettings, Stop
 from agenttts.loop.run_costs import RunCosts
+from agenttts.loop.trial_ends import TrialLimits
 from agenttts.loop.workers import Workers
 from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.examples import count_examples
@@ -247,11 +248,10 @@ def _list_planner(
 
 def _evaluation_settings(profile: Profile, settle_seconds: float) -> EvaluationSettings:
     return EvaluationSettings(
-        max_attempts=profile.max_attempts,
+        limits=TrialLimits(
+            profile.max_attempts, settle_seconds, profile.max_preemptions, profile.max_timeouts
+        ),
         poll_seconds=profile.poll_seconds,
-        settle_seconds=settle_seconds,
-        max_preemptions=profile.max_preemptions,
-        max_timeouts=profile.max_timeouts,
         retry_pauses=tuple(profile.retry_pauses),
         max_running=profile.max_running,
     )

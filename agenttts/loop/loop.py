@@ -1,4 +1,4 @@
-"""The loop of a search: ask → dispatch → collect → tell, until the search is over.
+"""The loop of a search: propose, evaluate and tell, until the search is over.
 
 Every decision is in the journal before it takes effect. The controller can therefore be killed at
 any line and started again: finished trials are read back, jobs that still run are adopted, and only
@@ -12,21 +12,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from statistics import fmean
-from typing import Any
+from typing import Any, NoReturn
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
 from agenttts.files.trouble import FilesUnavailable, passing_trouble
 from agenttts.loop.evaluation import Evaluation
 from agenttts.loop.reports import write_report
+from agenttts.loop.search_end import concluded, last_proposals, ranked
 from agenttts.loop.told_results import told_results
 from agenttts.run.directory import RunDirectory, RunGone
 from agenttts.run.journal import Journal, PlannedTrial, TrialProgress
 from agenttts.run.profile_fix import with_profile_fix
 from agenttts.run.rows import row_from_json
 from agenttts.run.starts import RunCancelled, StartSuperseded
-from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.space import Allocation
 from agenttts.tables.schema import (
@@ -40,12 +39,11 @@ from agenttts.tables.schema import (
 
 log = logging.getLogger(__name__)
 
-RIVALS = 2
-"""Allocations that the recommended one is compared with at the end, on common examples."""
-
-
 WITHIN = 0.02
-"""The share below the best that the confidence is about, unless the spec gives another."""
+"""The default of `search.stop.within`, where the spec has no `stop`.
+
+A recommended allocation counts as good if it is at most this share below the best.
+"""
 
 
 @dataclass(frozen=True)
@@ -117,20 +115,29 @@ class Controller:
         """Go on with the run until it is over.
 
         A run that is cancelled meanwhile ends as cancelled. Any other error that ends the run (e.g.
-        a partition that refuses its jobs) is recorded and raised again. The jobs that still run are
-        then cancelled, because nothing would collect them; `resume` runs their trials after all.
+        a partition that refuses its jobs) is recorded and raised again. Jobs that still run are
+        then cancelled, because no controller would collect their results. `resume` starts their
+        trials again.
 
         Trouble of the file system that may pass does not end the run. The error is raised, jobs run
         on, and another controller goes on from the journal
         (`agenttts.loop.controller_job.patiently`).
 
         Raises:
-            RunFailed: Every trial of an iteration failed. It is not raised if other iterations have
-                completed trials and these trials failed by their own fault.
+            RunFailed: Every trial of an iteration failed. It is not raised if another iteration
+                has a completed trial, and all trials of this one failed by their own fault.
         """
         try:
             self._journal.append("started")
-            self._run_to_the_end()
+            try:
+                self._run_search()
+            except RunCancelled:
+                self.cancel("cancelled")
+            except (AgentTTSError, OSError) as error:
+                self._end_by(error)
+            else:
+                self._end_strays()
+                self._end("done")
         except (AgentTTSError, OSError) as error:
             if passing_trouble(error) or isinstance(error, FilesUnavailable):
                 self._let_go()
@@ -138,57 +145,42 @@ class Controller:
         finally:
             self._journal.close()
 
-    def _run_to_the_end(self) -> None:
+    def _end_by(self, error: AgentTTSError | OSError) -> NoReturn:
+        """End the run by an error, unless another controller may go on; raise the error.
+
+        If the run's directory is gone, `RunGone` is raised in its place. An error of the operating
+        system gets its file and a fix.
+        """
+        unavailable = (QueueUnavailable, FilesUnavailable, StartSuperseded)
+        if passing_trouble(error) or isinstance(error, unavailable):
+            raise error  # jobs may run on, and the next controller finds them
         try:
-            self._search_to_the_end()
-        except (QueueUnavailable, StartSuperseded, FilesUnavailable):
-            raise  # the run is not over: jobs may run on, and the next controller finds them
-        except RunCancelled:
-            self.cancel("cancelled")
-        except RunGone as error:
-            self._evaluation.abandon(f"the run ended: {error}")
-            self._journal.append("ended", outcome=str(error))
+            self._evaluation.check_run(patience=0)
+        except RunGone as gone:
+            self._evaluation.abandon(f"the run ended: {gone}")
+            self._journal.append("ended", outcome=str(gone))
             raise
-        except AgentTTSError as error:
-            if passing_trouble(error):
-                raise
-            # Trials that failed are tried again only if that is asked for.
-            retry = isinstance(error, RunFailed)
-            outcome = with_profile_fix(str(error), self._run, retry=retry)
-            self._end(outcome, self._stop(f"the run ended: {error}"))
-            raise
+        if isinstance(error, OSError):
+            fix = f"fix the cause, then run 'agenttts-hpc resume {self._run.path}'"
+            ending: AgentTTSError = MissingRequirement(_what(error), fix=fix)
         else:
-            self._end_strays()
-            self._end("done")
+            ending = error
+        # Trials that failed are tried again only if that is asked for.
+        outcome = with_profile_fix(str(ending), self._run, retry=isinstance(ending, RunFailed))
+        self._end(outcome, self._cancel_jobs(f"the run ended: {ending}"))
+        if ending is error:
+            raise error
+        raise ending from error
 
     def _let_go(self) -> None:
         """Release the service of the search.
 
-        The next controller may not know of a served model on this machine.
+        A controller on another host cannot find a served model that is a process here.
         """
         try:
             self._evaluation.release()
         except (AgentTTSError, OSError) as error:
             log.warning("the service of the search could not be released: %s", error)
-
-    def _search_to_the_end(self) -> None:
-        """Search; raise an error of the operating system with its file and a fix."""
-        try:
-            self._run_search()
-        except (QueueUnavailable, StartSuperseded, RunCancelled, FilesUnavailable):
-            raise
-        except AgentTTSError as error:
-            if not passing_trouble(error):
-                self._evaluation.check_run(patience=0)
-            raise
-        except OSError as error:
-            if passing_trouble(error):
-                raise
-            self._evaluation.check_run(patience=0)
-            raise MissingRequirement(
-                _what(error),
-                fix=f"fix the cause, then run 'agenttts-hpc resume {self._run.path}'",
-            ) from error
 
     def _run_search(self) -> None:
         state = self._journal.state
@@ -201,7 +193,7 @@ class Controller:
             again = self._to_try_again()
             more = bool(self._iterations_to_come(first)) and not state.last_end
             if again:
-                self._evaluation.evaluate(again, more=more)
+                self._evaluation.evaluate(again, iteration_follows=more)
                 for iteration in sorted({p.planned.iteration for p in again}):
                     self._stop_if_all_failed(iteration, self._trials_of(iteration))
             self._restore()
@@ -229,13 +221,13 @@ class Controller:
         for source in AFTER_SEARCH:
             trials = [p for p in left if p.row is None and p.planned.source == source]
             if trials:
-                self._evaluation.evaluate(trials, more=True)
+                self._evaluation.evaluate(trials, iteration_follows=True)
 
     def _iterations_to_come(self, first: int) -> list[int]:
         """Return the numbers of the iterations that are not over, or not proposed yet.
 
-        No two have one number, and none has that of an earlier end. The trial of an earlier
-        recommendation is an iteration of its own if the searcher has not been told of it.
+        All numbers differ, and none is that of an earlier end. The trial of an earlier
+        recommendation counts as an iteration to come if the searcher has not been told of it.
 
         Args:
             first: The first iteration after the initial batch.
@@ -275,7 +267,9 @@ class Controller:
                 log.info("every allocation of the space has been tried")
                 break
             more = iteration != to_come[-1] and not self._asked_to_finish
-            self._evaluation.evaluate(trials, more=more, further=more or self._scores_again)
+            self._evaluation.evaluate(
+                trials, iteration_follows=more, trials_follow=more or self._scores_again
+            )
             self._tell(iteration, trials)
             self._stop_if_all_failed(iteration, trials)
             self._between()
@@ -301,7 +295,7 @@ class Controller:
                 if not under_way:
                     return
                 more = len(self._proposed()) < total and not finishing
-                self._evaluation.evaluate(under_way, more=more, any_end=True)
+                self._evaluation.evaluate(under_way, iteration_follows=more, until_one_ends=True)
             ended = [p for p in under_way if p.row is not None]
             with self._evaluation.signs_meanwhile():
                 self._searcher.tell(self._results(ended))
@@ -407,7 +401,7 @@ class Controller:
         write_report(self._run, self._journal.state, outcome + left)
         self._journal.append("ended", outcome=outcome + left)
 
-    def _stop(self, reason: str) -> str:
+    def _cancel_jobs(self, reason: str) -> str:
         """Cancel the jobs of a run that ends by an error.
 
         Returns:
@@ -441,8 +435,8 @@ class Controller:
     def _restore(self) -> None:
         """Bring a new searcher to the state that the journal records.
 
-        It is told the same results in the same order as the old one; of a trial that was tried
-        again, the last result.
+        It is told the same results in the same order as the old one. If a trial was tried again,
+        it is told only the last result.
         """
         state = self._journal.state
         known = self._known()
@@ -470,7 +464,7 @@ class Controller:
         scored on parts of the examples, it and its rivals are scored on common examples.
 
         Args:
-            iteration: The number after the last iteration of a search that was not extended.
+            iteration: The lowest number that the iteration of these trials may have.
         """
         if not self._trials_from(RECOMMENDED_SOURCE):
             if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
@@ -478,50 +472,16 @@ class Controller:
             finishing = self._finishing()
             if finishing and self._searcher.fidelity is None:
                 return
-            proposals = self._last_proposals(tried=finishing)
+            proposals = last_proposals(self._searcher, tried=finishing)
             if not proposals:
                 return
             self._plan(max(iteration, self._next_number()), proposals)
         trials = self._trials_from(RECOMMENDED_SOURCE)
         iteration = trials[0].planned.iteration
         again = bool(self._to_try_again())
-        self._evaluation.evaluate(trials, more=False, further=self._scores_again)
+        self._evaluation.evaluate(trials, iteration_follows=False, trials_follow=self._scores_again)
         if iteration >= self._journal.state.told or again:
             self._tell(iteration, trials, final=True)
-
-    def _last_proposals(self, *, tried: bool = False) -> list[Proposal]:
-        """Return what the search ends with: its recommendation, and its rivals.
-
-        With ``tried`` they are allocations that were tried.
-        """
-        archive, fidelity = self._searcher.archive, self._searcher.fidelity
-        recommended = self._searcher.best(tried=tried)
-        if recommended is None:
-            return []
-        if fidelity is None:
-            if recommended in archive.tried:
-                return []
-            return [Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")]
-        if tried:
-            others = self._searcher.rivals(recommended, len(archive.scored))
-            others = [allocation for allocation in others if allocation in archive.tried][:RIVALS]
-        else:
-            others = self._searcher.rivals(recommended, RIVALS)
-        rivals = [recommended, *others]
-        common = fidelity.common(archive, rivals)
-        proposals = [
-            Proposal(
-                allocation,
-                RECOMMENDED_SOURCE,
-                "expected to score best" if allocation == recommended else "a rival of the best",
-                common,
-            )
-            for allocation in rivals
-            if allocation not in archive.tried or set(common) - archive.examples_of(allocation)
-        ]
-        for proposal in proposals:
-            self._searcher.add_pending([proposal.allocation], common)
-        return proposals
 
     @property
     def _scores_again(self) -> bool:
@@ -570,51 +530,26 @@ class Controller:
         trials = self._trials_from(source)
         if trials:
             further = source == FINALIST_SOURCE and self._settings.tested > 0
-            self._evaluation.evaluate(trials, more=False, further=further)
+            self._evaluation.evaluate(trials, iteration_follows=False, trials_follow=further)
         return trials
 
     def _proposed(self) -> list[TrialProgress]:
-        """Return the trials of the search, without that of its recommendation."""
+        """Return the trials of the search's iterations, without the last ones (recommended)."""
         return [p for p in self._searched() if p.planned.source != RECOMMENDED_SOURCE]
 
     def _trials_from(self, source: str) -> list[TrialProgress]:
-        """Return the trials of a source with which the search ends."""
+        """Return the trials of the search's present end that have a source."""
         return [p for p in self._journal.state.last_end if p.planned.source == source]
 
     def _ranked(self) -> list[Allocation]:
         """Return the searcher's recommendation, then the other scored ones, best first."""
-        recommended = self._concluded()
-        if recommended is None:
-            return []
-        tried = (trial for trial in self._searcher.archive.scored if not trial.stored)
-        ranked = sorted(tried, key=lambda t: (-t.score, t.cost, t.allocation))
-        return [recommended, *(t.allocation for t in ranked if t.allocation != recommended)]
+        return ranked(self._searcher, self._concluded())
 
     def _concluded(self) -> Allocation | None:
-        """Return the recommendation after the search.
-
-        Where rivals were compared on common examples, it is one of them.
-        """
-        archive = self._searcher.archive
-        best = self._searcher.best(tried=True)
-        if best is None or self._searcher.fidelity is None:
-            return best
+        """Return the recommendation after the search."""
         last = self._trials_from(RECOMMENDED_SOURCE)
         common = {example for p in last for example in p.planned.examples or ()}
-        compared = [
-            trial
-            for trial in archive.scored
-            if common and not trial.stored and common <= archive.examples_of(trial.allocation)
-        ]
-        if not compared or best in {trial.allocation for trial in compared}:
-            return best
-
-        def place(trial: Scored) -> tuple[float, float, Allocation]:
-            scores = trial.examples or {}
-            score = fmean(scores[example] for example in common)
-            return (-score, trial.cost, trial.allocation)
-
-        return min(compared, key=place).allocation
+        return concluded(self._searcher, common)
 
     def _propose(self, iteration: int, size: int) -> list[TrialProgress]:
         with self._evaluation.signs_meanwhile():
@@ -688,7 +623,7 @@ class Controller:
         """
         told = before = self._journal.state.told
         known = self._known() | {p.planned.trial for p in trials}
-        # Iterations are over in their order. The last one may get further trials.
+        # An iteration is over only if all earlier ones are. The newest one may get more trials.
         upcoming, _ = self._next_iteration(first)
         for iteration, members in groupby(self._proposed(), lambda p: p.planned.iteration):
             if iteration == upcoming or any(p.planned.trial not in known for p in members):
@@ -696,7 +631,7 @@ class Controller:
             told = max(told, iteration + 1)
         finishing = self._journal.state.finishing
         recommended = self._concluded() if finishing else self._searcher.best()
-        # Between two iterations only a search that may stop needs it; it takes CPU time.
+        # The confidence takes CPU time. Within an iteration only a search that may stop needs it.
         all_known = all(p.planned.trial in known for p in self._proposed())
         asked = finishing or told > before or self._settings.stop or all_known
         self._journal.append(
@@ -720,7 +655,7 @@ class Controller:
         return None if found is None else asdict(found)
 
     def _stop_if_the_last_failed(self) -> None:
-        """Raise `RunFailed` if all of the last trials failed, as after an iteration."""
+        """Raise `RunFailed` if the last ``batch_size`` trials that have ended all failed."""
         known, size = self._known(), self._settings.batch_size
         ended = [p for p in self._proposed() if p.planned.trial in known]
         if len(ended) >= max(size, self._searcher.initial_batch):

@@ -51,6 +51,7 @@ def told_results(
         stderr=row.score_stderr,
         blamed=completed or row.state in OWN_FAULTS,
         examples=examples,
+        metrics_stderr={n: error for n, error in row.metrics_stderr.items() if error is not None},
     )
     if not completed:
         return [own]

@@ -8,7 +8,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -51,6 +51,7 @@ class Recorded:
     stderr: float | None = None
     blamed: bool = True
     examples: tuple[float, ...] | None = None
+    metrics_stderr: Mapping[str, float] = field(default_factory=dict)
 
 
 _Point = tuple[tuple[str, ...], tuple[int, ...]]
@@ -223,6 +224,7 @@ class RecordedTable:
             source,
             stderr=found.stderr,
             examples=scores,
+            metrics_stderr=found.metrics_stderr,
         )
 
 
@@ -326,6 +328,9 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
         error = _stderr(path, number, trial, "score_stderr")
         score = _score(path, number, trial)
         recorded = _recorded(trial["state"], score, error, metrics)
+        errors = trial["metrics_stderr"] or {}
+        known = {name: value for name, value in errors.items() if value is not None}
+        recorded = replace(recorded, metrics_stderr=known)
         directory = path.parent / "trials" / trial["trial"]
         examples = directory / "examples.parquet"
         ids: tuple[str, ...] = ()

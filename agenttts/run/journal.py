@@ -193,11 +193,12 @@ class RunState:
     """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)
     recommended: list[dict[str, Any]] | None = None
-    confidence: Confidence | None = None
     """The allocation that the searcher recommends so far, as records.
 
     None before any trial scored, and in old journals.
     """
+    confidence: Confidence | None = None
+    """How sure the searcher is of it; None where it does not say."""
     finished: str | None = None
     """How the run ended ('done' or why it failed); None while it is not over."""
     finishing: bool = False

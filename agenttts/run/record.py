@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from agenttts.dispatch.apptainer import Container
 from agenttts.dispatch.node.scratch import CompileCache
@@ -64,7 +64,7 @@ _Place = Annotated[Path, AfterValidator(_no_null)]
 
 class _Part(BaseModel):
     # Keys that only a later version knows are ignored.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class AgentRecord(_Part):
@@ -80,7 +80,7 @@ class AgentRecord(_Part):
     gpus: int | None = None
     thinking: Thinking | None = None
     fields: dict[str, Any] = {}
-    task_description: TaskDescription = TaskDescription()
+    task_description: TaskDescription = Field(default_factory=TaskDescription)
 
 
 class RunRecord(_Part):

@@ -11,7 +11,6 @@ conditioned on before the first pick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -29,17 +28,6 @@ _SCREENED, _RIVALS = 250, 12
 _OUTCOMES = np.array([NormalDist().inv_cdf((i + 0.5) / 12) for i in range(12)])
 
 
-@dataclass(frozen=True)
-class Pick:
-    """A candidate's number and its relative value.
-
-    The value is relative to that of the best candidate at this position of the batch.
-    """
-
-    index: int
-    relative_value: float
-
-
 def choose(
     model: Surrogate,
     candidates: Rows,
@@ -48,8 +36,8 @@ def choose(
     preferred: int = 0,
     min_relative_value: float = 1.0,
     pending: Rows | None = None,
-) -> list[Pick]:
-    """Up to ``n`` of ``candidates``, the most valuable first; ties go to the earlier.
+) -> list[int]:
+    """Numbers of up to ``n`` candidates, the most valuable first; ties go to the earlier.
 
     The first ``preferred`` candidates (an agent's proposals) are taken before the others as long as
     one is worth at least ``min_relative_value`` of the best. The model is conditioned on the trials
@@ -59,7 +47,7 @@ def choose(
     if n < 1 or not len(candidates):
         return []
     state = _Batch(model, candidates, preferred, pending)
-    picks: list[Pick] = []
+    picks: list[int] = []
     while True:
         values = state.values()
         best = int(values.argmax())
@@ -68,8 +56,7 @@ def choose(
             own = state.pending + int(values[state.preferred].argmax())
             if values[own] > -np.inf and values[own] >= min_relative_value * values[best]:
                 pick = own
-        relative = float(values[pick] / values[best]) if values[best] > 0 else 1.0
-        picks.append(Pick(int(state.numbers[pick]), relative))
+        picks.append(int(state.numbers[pick]))
         if len(picks) == min(n, len(state.numbers) - state.pending):
             return picks
         state.condition_on(pick)

@@ -14,8 +14,7 @@ What differs from the paper (arXiv 2508.00890):
   The model proposes, and it values the agent's proposals: one worth less than half of the best
   candidate is not taken. A poor agent therefore costs calls, but no trials.
 - *The result* is the allocation with the highest expected score, not the highest score: one high
-  score among lower neighbours is taken for noise. It may be an untried allocation; a run then tries
-  it before it ends.
+  score among lower neighbours is taken for noise.
 """
 
 from __future__ import annotations
@@ -73,7 +72,6 @@ class AgentTTSSearcher(Searcher):
     """The AgentTTS method; ``proposer`` is the agent that proposes first, if any."""
 
     name = "agenttts"
-    recommends_untried = True
     knows_confidence = True
     options_model = AgentTTSOptions
     options: AgentTTSOptions

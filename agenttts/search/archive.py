@@ -19,7 +19,8 @@ class TrialResult:
     ``score`` is None when the trial failed; 0 is a result.
 
     ``metrics`` holds the task's metrics; a stage's own are keyed ``STAGE.METRIC``. ``cost`` is in
-    budget units. ``stderr`` is the score's standard error over its examples, where it is known.
+    budget units. ``stderr`` and ``metrics_stderr`` are the standard errors of the score and of the
+    metrics over the examples, where they are known.
     ``blamed``: a failure was the allocation's own, not the machine's or the queue's. ``examples``
     are the scores by number of the example, where they are known; ``score`` is their mean.
     """
@@ -32,6 +33,7 @@ class TrialResult:
     stderr: float | None = None
     blamed: bool = True
     examples: Mapping[int, float] | None = None
+    metrics_stderr: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -53,8 +55,20 @@ class TrialResult:
             for name, value in self.metrics.items()
             if name in earlier.metrics
         }
+        errors = {
+            name: math.hypot(new * error, old * earlier.metrics_stderr[name]) / (new + old)
+            for name, error in self.metrics_stderr.items()
+            if name in earlier.metrics_stderr
+        }
         score = math.fsum(examples.values()) / len(examples)
-        return replace(self, score=score, metrics=metrics, stderr=None, examples=examples)
+        return replace(
+            self,
+            score=score,
+            metrics=metrics,
+            stderr=None,
+            examples=examples,
+            metrics_stderr=errors,
+        )
 
 
 @dataclass(frozen=True)
@@ -71,18 +85,23 @@ class Scored:
     stderr: float | None = None
     examples: Mapping[int, float] | None = None
     stored: bool = False
+    metrics_stderr: Mapping[str, float] = field(default_factory=dict)
 
     def stage_value(self, stage: str) -> float | None:
         """The stage's own metric (keys ``STAGE.METRIC``).
 
         It is the mean when the stage has several, and None without any.
         """
-        values = [
-            value
-            for key, value in self.metrics.items()
-            if key.startswith(f"{stage}.") and math.isfinite(value)
-        ]
-        return math.fsum(values) / len(values) if values else None
+        return _stage_mean(stage, self.metrics)
+
+    def stage_stderr(self, stage: str) -> float | None:
+        """Standard error of the stage's metric, the mean of several; None if not known."""
+        return _stage_mean(stage, self.metrics_stderr)
+
+
+def _stage_mean(stage: str, values: Mapping[str, float]) -> float | None:
+    own = [v for key, v in values.items() if key.startswith(f"{stage}.") and math.isfinite(v)]
+    return math.fsum(own) / len(own) if own else None
 
 
 class Archive:
@@ -104,6 +123,10 @@ class Archive:
         self._scored: dict[Allocation, Scored] = {}
         self._lost: set[Allocation] = set()
         self._failed_on: dict[Allocation, set[int]] = {}
+        self.tells = 0
+        """How often results were added."""
+        self.asks = 0
+        """How often allocations were registered as pending."""
 
     def __contains__(self, allocation: object) -> bool:
         return allocation in self._results or allocation in self._pending
@@ -165,6 +188,7 @@ class Archive:
         replaces an earlier one. A failure never erases a score. A stored result of an allocation
         that a trial has evaluated does not make it a stored one.
         """
+        self.tells += 1
         for result in results:
             allocation = result.allocation
             awaited = self._pending.get(allocation)
@@ -197,6 +221,7 @@ class Archive:
                     result.stderr,
                     result.examples,
                     stored=result.source == STORED,
+                    metrics_stderr=result.metrics_stderr,
                 )
 
     def add_pending(
@@ -206,6 +231,7 @@ class Archive:
 
         A trial that was told is out again only with further examples.
         """
+        self.asks += 1
         for allocation in allocations:
             if allocation not in self._results or set(examples or ()) - self.examples_of(
                 allocation

@@ -61,9 +61,6 @@ class Searcher(ABC):
     options_model: ClassVar[type[Options]] = Options
     """What `search.options` of a job spec may hold."""
     options: Options
-    recommends_untried: ClassVar[bool] = False
-    """Whether `best` may name an allocation that no trial has seen."""
-
     knows_confidence: ClassVar[bool] = False
     """Whether `confidence` says how sure a recommendation is, once there are enough trials."""
 
@@ -124,9 +121,9 @@ class Searcher(ABC):
     def best(self, *, tried: bool = False) -> Allocation | None:
         """The allocation to recommend so far; None before any trial scored.
 
-        Here: the highest score (always a known one), ties to the cheaper. Searchers with a model of
-        the scores recommend by it, and may recommend what was not tried, unless only one that was
-        ``tried`` is asked for, i.e. evaluated by a trial of its own.
+        Here: the highest score, ties to the cheaper. Searchers with a model of the scores recommend
+        by it. It may be a stored result, unless only one that was ``tried`` is asked for, i.e.
+        evaluated by a trial of its own.
         """
         best = self.archive.best(tried=tried)
         return best.allocation if best else None

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agenttts.search.archive import Archive
-from agenttts.search.encoding import ChoiceGrid, Rows
+from agenttts.search.encoding import Rows
+from agenttts.search.evidence import Evidence
 from agenttts.space import Allocation
 
 Mask = NDArray[np.bool_]
@@ -47,24 +47,16 @@ class _Suspect:
 
 
 class Failures:
-    """The suspects of an archive. Nothing is excluded while no trial failed."""
+    """The suspects of the evidence. Nothing is excluded while no trial failed."""
 
-    def __init__(self, grid: ChoiceGrid, archive: Archive) -> None:
-        self._grid = grid
-        space = archive.space
-        scored = {trial.allocation for trial in archive.scored}
-        results = archive.results
-        failed = sorted(
-            {r.allocation for r in results if r.allocation not in scored and r.allocation in space}
-        )
+    def __init__(self, evidence: Evidence) -> None:
+        self._grid = evidence.grid
+        self._failed, self._scored = evidence.failed, evidence.rows
+        self._out = evidence.pending
         self._excluded: list[_Suspect] = []
         self._suspected: list[_Suspect] = []
-        if not failed:
-            return
-        self._failed = grid.encode(failed)
-        self._scored = grid.encode(sorted(scored))
-        self._out = grid.encode(a for a in archive.pending if a in space)
-        self._blame(len(archive.evaluated))
+        if len(self._failed):
+            self._blame(evidence.evaluated)
 
     def __bool__(self) -> bool:
         """Whether there is any suspect."""

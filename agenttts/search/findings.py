@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agenttts.search.archive import Archive
+import numpy as np
+
 from agenttts.search.moves import spread_counts
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
@@ -17,25 +18,20 @@ from agenttts.space import Allocation, Choice, SearchSpace, Stage
 _MIN_DIFFERENCE_SHARE = 0.05
 
 
-def findings(space: SearchSpace, archive: Archive, model: Surrogate, best: Allocation) -> list[str]:
+def findings(model: Surrogate, best: Allocation) -> list[str]:
     """Guidelines around ``best``, stage by stage."""
-    scores = [trial.score for trial in archive.scored]
-    clear = max(_MIN_DIFFERENCE_SHARE * (max(scores) - min(scores)), 0.5 * model.noise)
+    space, scores = model.grid.space, model.evidence.scores
+    clear = max(_MIN_DIFFERENCE_SHARE * float(np.ptp(scores)), 0.5 * model.noise)
     sentences: list[str] = []
     for stage in space.stages:
-        sentences += _pursue(space, archive, stage, model, best, clear)
+        sentences += _pursue(space, stage, model, best, clear)
         sentences += _direction(space, stage, model, best, clear)
     sentences += _shift(space, model, best, clear)
     return sentences
 
 
 def _pursue(
-    space: SearchSpace,
-    archive: Archive,
-    stage: Stage,
-    model: Surrogate,
-    best: Allocation,
-    clear: float,
+    space: SearchSpace, stage: Stage, model: Surrogate, best: Allocation, clear: float
 ) -> Iterator[str]:
     """Insight 1: the model to pursue.
 
@@ -44,11 +40,12 @@ def _pursue(
     if len(stage.models) < 2:
         return
     spare = _spare(space, stage, best)
+    tried = {trial.allocation[stage.name].model for trial in model.trials}
     value: dict[str, float] = {}
     at: dict[str, Allocation] = {}
     for candidate in stage.models:
         counts = spread_counts(stage, stage.affordable_samples(candidate.name, spare))
-        if counts and archive.by_model(stage.name)[candidate.name]:
+        if counts and candidate.name in tried:
             tries = [best.replace(Choice(stage.name, candidate.name, count)) for count in counts]
             means = model.means(tries)
             value[candidate.name] = max(means)

@@ -11,8 +11,8 @@ from pydantic import Field
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.feasible import FeasibleSet
-from agenttts.search.moves import cross, mutate, within_budget
-from agenttts.space import Allocation
+from agenttts.search.moves import spread_counts, within_budget
+from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.spec.section import Options
 
 _ATTEMPTS = 30
@@ -60,10 +60,10 @@ class GeneticSearcher(Searcher):
         if len(self.archive.tried) >= self.options.population and len(parents) >= 2:
             for _ in range(_ATTEMPTS):
                 mother, father = _tournament(parents, rng), _tournament(parents, rng)
-                child = cross(mother, father, rng)
+                child = _cross(mother, father, rng)
                 reason = f"crossed from {mother} and {father}"
                 if child in (mother, father) or rng.random() < self.options.mutation:
-                    child = mutate(self.space, child, rng)
+                    child = _mutate(self.space, child, rng)
                     reason += ", mutated"
                 child = within_budget(self.space, child)
                 if child not in self.archive:
@@ -75,3 +75,16 @@ class GeneticSearcher(Searcher):
 def _tournament(parents: list[Scored], rng: random.Random) -> Allocation:
     """The fitter of two; ``parents`` come fittest first."""
     return parents[min(rng.randrange(len(parents)), rng.randrange(len(parents)))].allocation
+
+
+def _cross(a: Allocation, b: Allocation, rng: random.Random) -> Allocation:
+    """Every stage's choice from one of two parents, at random."""
+    return Allocation(tuple(rng.choice(pair) for pair in zip(a.choices, b.choices, strict=True)))
+
+
+def _mutate(space: SearchSpace, start: Allocation, rng: random.Random) -> Allocation:
+    """One stage redrawn: any model, any of the spread sample counts."""
+    stage = rng.choice(space.stages)
+    model = rng.choice(stage.models)
+    samples = rng.choice(spread_counts(stage, stage.samples[-1]))
+    return start.replace(Choice(stage.name, model.name, samples))

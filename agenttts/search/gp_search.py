@@ -15,7 +15,8 @@ from pydantic import Field
 
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
-from agenttts.search.encoding import ChoiceGrid, Rows
+from agenttts.search.encoding import Rows
+from agenttts.search.evidence import Evidence, EvidenceReader
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.gaussian import (
@@ -26,7 +27,7 @@ from agenttts.search.gaussian import (
     matern,
     search_settings,
 )
-from agenttts.space import Allocation
+from agenttts.space import Allocation, SearchSpace
 from agenttts.spec.section import Options
 
 # Allocations whose improvement is computed at most; larger feasible sets are thinned in
@@ -63,6 +64,12 @@ class GaussianProcessSearcher(Searcher):
     options: GaussianProcessOptions
     _fitted: tuple[Sequence[Scored], MaternModel] | None = None
 
+    def __init__(
+        self, space: SearchSpace, seed: int = 0, options: GaussianProcessOptions | None = None
+    ) -> None:
+        super().__init__(space, seed, options)
+        self._evidence = EvidenceReader(space)
+
     def best(self, *, tried: bool = False) -> Allocation | None:
         """The known allocation with the highest expected score.
 
@@ -80,22 +87,22 @@ class GaussianProcessSearcher(Searcher):
         return min(tied, key=lambda t: (-t.score, t.cost, t.allocation)).allocation
 
     def _propose(self, n: int) -> list[Proposal]:
-        pending = self._grid.encode(a for a in self.archive.pending if a in self.space)
+        pending = self._evidence.read(self.archive).pending  # before the batch's own draws
         tried = len(self.archive.tried)
         drawn = n if not self.archive.scored else max(0, min(n, self.options.initial - tried))
         chosen = self._drawn(drawn, "initial trial, drawn at random")
         if len(chosen) < n and self.archive.scored:
             model = self._model()
-            taken = self._grid.encode(a for a in sorted(self.archive.known) if a in self.space)
-            rows = self._rows[~np.isin(self._grid.keys(self._rows), self._grid.keys(taken))]
-            # Draws count as known as soon as they are made.
-            failures = Failures(self._grid, self.archive)
+            evidence = self._evidence.read(self.archive)  # with the draws, which are pending now
+            grid = evidence.grid
+            rows = self._rows[~np.isin(grid.keys(self._rows), grid.keys(evidence.known))]
+            failures = Failures(evidence)
 
             def most_promising(part: Rows, count: int) -> list[int]:
                 return model.choose(part, count, pending)
 
             for number in failures.pick(rows, n - len(chosen), most_promising):
-                allocation = self._grid.decode(rows[number])
+                allocation = grid.decode(rows[number])
                 chosen.append(Proposal(allocation, "model", "largest expected improvement"))
             self.add_pending(proposal.allocation for proposal in chosen)
             # A thinned set may be used up before the space is.
@@ -111,9 +118,9 @@ class GaussianProcessSearcher(Searcher):
         return [Proposal(allocation, "random", reason) for allocation in drawn]
 
     def _model(self) -> MaternModel:
-        scored = self.archive.scored
-        if self._fitted is None or self._fitted[0] != scored:
-            self._fitted = (scored, MaternModel(self._grid, scored))
+        evidence = self._evidence.read(self.archive)
+        if self._fitted is None or self._fitted[0] is not evidence.trials:
+            self._fitted = (evidence.trials, MaternModel(evidence))
         return self._fitted[1]
 
     @cached_property
@@ -121,25 +128,21 @@ class GaussianProcessSearcher(Searcher):
         return FeasibleSet(self.space)
 
     @cached_property
-    def _grid(self) -> ChoiceGrid:
-        return ChoiceGrid(self.space)
-
-    @cached_property
     def _rows(self) -> Rows:
-        return self._grid.feasible(_MOST_ROWS)
+        return self._evidence.grid.feasible(_MOST_ROWS)
 
 
 class MaternModel:
     """The process fitted to trials (at least one)."""
 
-    def __init__(self, grid: ChoiceGrid, trials: Sequence[Scored]) -> None:
-        best = sorted(trials, key=lambda t: (-t.score, t.allocation))[:_MOST_TRIALS]
-        self.trials = sorted(best, key=lambda trial: trial.allocation)
-        self._grid = grid
+    def __init__(self, evidence: Evidence) -> None:
+        best = np.argsort(-evidence.scores, kind="stable")[:_MOST_TRIALS]
+        evidence = evidence.part(np.sort(best).tolist())
+        self.trials, self._rows = evidence.trials, evidence.rows
+        self._grid = grid = evidence.grid
         self._stages = len(grid.choices)
         self._inputs = [_scaled(np.log2(samples)) for samples in grid.samples]
-        self._rows = grid.encode(trial.allocation for trial in self.trials)
-        scores = np.array([trial.score for trial in self.trials])
+        scores = evidence.scores
         targets = (scores - scores.mean()) / (scores.std() or 1.0)
         self._fit(targets)
 

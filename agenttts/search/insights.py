@@ -5,8 +5,7 @@ From the archive alone, the rules propose, recommend and explain. The surrogate
 set, thinned where it is large, and everything next to the best allocations: a stage's choice
 exchanged (insight 2), budget shifted between two stages (insight 3). They are chosen by the value
 of the information that a trial gives (`agenttts.search.acquisition`), except where trials fail
-(`agenttts.search.failures`). When recent scores hardly vary, a third of the proposals explore
-(crossover, mutation, random), as do all of them when no insight is switched on.
+(`agenttts.search.failures`). When no insight is switched on, proposals are drawn at random.
 """
 
 from __future__ import annotations
@@ -14,23 +13,22 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import statistics
 from collections.abc import Collection, Sequence
 from functools import cached_property
 
 import numpy as np
 
 from agenttts.search.acquisition import choose, initial_design
-from agenttts.search.archive import Archive, Scored
+from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal
 from agenttts.search.confidence import confidence_of
-from agenttts.search.encoding import ChoiceGrid, Rows
+from agenttts.search.encoding import Rows
+from agenttts.search.evidence import Evidence, EvidenceReader
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.fidelity import Fidelity
 from agenttts.search.findings import findings
-from agenttts.search.moves import cross, describe, mutate, spread_draw
-from agenttts.search.steps import beside_trials
+from agenttts.search.moves import describe
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, SearchSpace
 from agenttts.tables.confidence import Confidence
@@ -42,10 +40,8 @@ ALL_INSIGHTS = (1, 2, 3)
 _MOST_ROWS, MOST_COMPARED, _MOST_NEIGHBOURS = 20_000, 700, 700
 _BEST_EXPLORED = 3
 
-# An untried allocation is recommended when its expected gain is this many standard deviations of
-# that gain, from this number of trials on. Steps of the search for it, each to the best neighbour
-# of the last.
-_MIN_GAIN_SDS, _MIN_TRIALS_TO_RECOMMEND, _CLIMB_STEPS = 0.1, 8, 3
+# From this number of trials on the rules say how sure a recommendation is.
+_MIN_TRIALS_TO_JUDGE = 8
 
 # The best trials that may be extended by further examples.
 _MOST_EXTENDED = 12
@@ -54,13 +50,9 @@ _EXTENDED = "further examples, to tell it from its rivals"
 # A preferred proposal is taken when it is worth this share of the best candidate.
 _MIN_RELATIVE_VALUE = 0.5
 
-# Explorations dropped because trials fail there, before one is made all the same: nothing else may
-# be left.
+# Draws dropped because trials fail there, before one is made all the same: nothing else may be
+# left.
 _MOST_AVOIDED = 50
-
-# Recent scores "hardly vary" when their spread is under this share of the spread of all scores.
-_MIN_SPREAD_SHARE = 0.02
-_RECENT_TRIALS = 8
 
 
 class InsightRules:
@@ -77,7 +69,10 @@ class InsightRules:
         self.curves = 2 in insights
         self.coupling = 3 in insights
         self.fidelity: Fidelity | None = None
-        self._fitted: tuple[Sequence[Scored], Surrogate] | None = None
+        self._evidence = EvidenceReader(space)
+        self._model: Surrogate | None = None
+        self._fitted_to: object = None
+        self._failures: tuple[Evidence, Failures] | None = None
 
     def propose(
         self,
@@ -105,50 +100,46 @@ class InsightRules:
         elif model is None or not (self.curves or self.coupling):
             chosen = {proposal.allocation: proposal for proposal in preferred[:n]}
         else:
-            explore = sum(self._explores(archive, position) for position in range(n))
             offered = {proposal.allocation: proposal for proposal in preferred}
-            named = {proposal.allocation: proposal for proposal in also} | offered
-            out = self._grid.encode(a for a in pending if a in self.space)
-            rows = self._candidates(model, archive, [*offered, *named], out, rng)
+            named = {**offered, **{p.allocation: p for p in also if p.allocation not in offered}}
+            grid = self._evidence.grid
+            out = grid.encode(a for a in pending if a in self.space)
+            first = grid.encode(named)
+            rows = self._candidates(model, archive, first, rng)
             best = self.best(archive, tried=True) or next(iter(model.tried))
-            keys = self._grid.keys(self._grid.encode(offered))
+            keys = grid.keys(first[: len(offered)])
 
             def most_valuable(part: Rows, count: int) -> list[int]:
                 # The preferred ones lead the candidates, and so what is left of them leads every
                 # part.
-                own = int(np.isin(self._grid.keys(part), keys).sum())
-                picks = choose(
-                    model,
-                    part,
-                    count,
-                    preferred=own,
-                    min_relative_value=_MIN_RELATIVE_VALUE,
-                    pending=out,
+                own = int(np.isin(grid.keys(part), keys).sum())
+                least = _MIN_RELATIVE_VALUE
+                return choose(
+                    model, part, count, preferred=own, min_relative_value=least, pending=out
                 )
-                return [pick.index for pick in picks]
 
-            for number in self.failures(archive).pick(rows, n - explore, most_valuable):
-                allocation = self._grid.decode(rows[number])
+            for number in self.failures(archive).pick(rows, n, most_valuable):
+                allocation = grid.decode(rows[number])
                 if allocation in archive:
                     reason = _EXTENDED
                 else:
                     reason = describe(self.space, best, allocation)
                 own = Proposal(allocation, "insight", reason)
                 chosen[allocation] = named.get(allocation, own)
-        self._explore(n, archive, chosen, rng)
+        self._draw(n, archive, chosen, rng)
         if len(chosen) < n and model is not None:  # all allocations are known
-            for allocation in self._extendable(model, archive)[: n - len(chosen)]:
+            for number in self._extendable(model, archive)[: n - len(chosen)]:
+                allocation = model.trials[number].allocation
                 chosen.setdefault(allocation, Proposal(allocation, "insight", _EXTENDED))
         return list(chosen.values())
 
     def best(self, archive: Archive, *, tried: bool = False) -> Allocation | None:
-        """The allocation with the highest *expected* score (ties: the cheaper).
+        """The known allocation with the highest *expected* score (ties: the cheaper).
 
         With ``tried`` it is the best one that a trial of its own has evaluated.
 
         The expected score weighs a score against those of similar allocations, the more the noisier
-        the scores are. An untried allocation is recommended only if its expected gain is more than
-        a share of the gain's standard deviation.
+        the scores are.
         """
         model = self.model(archive)
         if model is None or not self.curves:
@@ -156,17 +147,7 @@ class InsightRules:
             # scores tell them apart.
             top_score = archive.best(tried=tried)
             return top_score.allocation if top_score else None
-        known = self._best_known(model, tried=tried)
-        if known is None:
-            return None
-        scores = {trial.score for trial in model.trials}
-        if tried or not self.coupling or not _enough_trials(model) or len(scores) == 1:
-            return known
-        expected = self._best_expected(model, archive)
-        if expected is None or expected in {trial.allocation for trial in archive.scored}:
-            return known
-        gain = model.gain(expected, known)
-        return expected if gain.mean > _MIN_GAIN_SDS * gain.sd else known
+        return self._best_known(model, tried=tried)
 
     def confidence(
         self, archive: Archive, recommended: Allocation, within: float
@@ -180,44 +161,41 @@ class InsightRules:
             return None
         if not _enough_trials(model):
             return None
-        rows = self._open(self._outlook(model, archive, np.random.default_rng(self.seed)), archive)
-        rows = np.unique(np.concatenate([self._grid.encode(model.tried), rows]), axis=0)
-        return confidence_of(model, self._grid.encode([recommended]), rows, within, self.seed)
+        rows = self._open(self._outlook(model, np.random.default_rng(self.seed)), archive)
+        rows = np.unique(np.concatenate([model.points.rows, rows]), axis=0)
+        chosen = self._evidence.grid.encode([recommended])
+        return confidence_of(model, chosen, rows, within, self.seed)
 
     def guidelines(self, archive: Archive) -> list[str]:
         """Findings on models, samples and budget from the trials so far, a few sentences."""
         model, best = self.model(archive), self.best(archive, tried=True)
         if model is None or best is None:
             return []
-        return findings(self.space, archive, model, best)
+        return findings(model, best)
 
     def model(self, archive: Archive) -> Surrogate | None:
         """The surrogate fitted to the archive; None before any trial scored.
 
-        It is kept until the archive changes.
+        It is kept until results are told.
         """
-        scored = archive.scored
-        if not scored:
+        evidence = self._evidence.read(archive)
+        if not evidence.trials:
             return None
-        known = self._fitted
-        if known is None or known[0] != scored or known[1].new_examples != self._new_examples:
-            model = Surrogate(
-                self._grid,
-                scored,
-                curves=self.curves,
-                coupling=self.coupling,
-                new_examples=self._new_examples,
+        first = None if self.fidelity is None else self.fidelity.first
+        known = self._model
+        if known is None or self._fitted_to is not evidence.trials or known.new_examples != first:
+            known = Surrogate(
+                evidence, curves=self.curves, coupling=self.coupling, new_examples=first
             )
-            self._fitted = known = (scored, model)
-        return known[1]
-
-    @property
-    def _new_examples(self) -> int | None:
-        return None if self.fidelity is None else self.fidelity.first
+            self._model, self._fitted_to = known, evidence.trials
+        return known
 
     def failures(self, archive: Archive) -> Failures:
         """What the failed trials say."""
-        return Failures(self._grid, archive)
+        evidence = self._evidence.read(archive)
+        if self._failures is None or self._failures[0] is not evidence:
+            self._failures = (evidence, Failures(evidence))
+        return self._failures[1]
 
     def _best_known(self, model: Surrogate, *, tried: bool) -> Allocation | None:
         """Return the best of the model's trials; with ``tried``, without the stored ones."""
@@ -236,152 +214,95 @@ class InsightRules:
         ]
         return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
 
-    def _best_expected(self, model: Surrogate, archive: Archive) -> Allocation | None:
-        """The highest expected score in the thinned feasible set and near the best."""
-        rows = self._outlook(model, archive, np.random.default_rng(self.seed))
-        expected: Allocation | None = None
-        for _ in range(_CLIMB_STEPS):
-            open_ = self._open(rows, archive)
-            if not len(open_):
-                break
-            top = open_[[int(model.posterior_mean(open_).argmax())]]
-            expected = self._grid.decode(top[0])
-            rows = self._grid.around(top)
-        return expected
-
     def _open(self, rows: Rows, archive: Archive) -> Rows:
         """``rows`` without those of failed trials, and those near which trials fail."""
-        scored = {trial.allocation for trial in archive.scored}
-        failed = (r.allocation for r in archive.results if r.allocation not in scored)
-        closed = self._grid.keys(self._grid.encode(a for a in failed if a in self.space))
+        grid = self._evidence.grid
+        closed = grid.keys(self._evidence.read(archive).failed)
         avoided = self.failures(archive).avoided(rows)
-        return rows[~avoided & ~np.isin(self._grid.keys(rows), closed)]
+        return rows[~avoided & ~np.isin(grid.keys(rows), closed)]
 
     @cached_property
     def _feasible(self) -> FeasibleSet:
         return FeasibleSet(self.space)
 
     @cached_property
-    def _grid(self) -> ChoiceGrid:
-        return ChoiceGrid(self.space)
-
-    @cached_property
     def _rows(self) -> Rows:
-        return self._grid.feasible(_MOST_ROWS)
+        return self._evidence.grid.feasible(_MOST_ROWS)
 
     def _initial_design(
         self, n: int, archive: Archive, rng: random.Random
     ) -> dict[Allocation, Proposal]:
         """Proposals before any score is known, around those that are out."""
         draw = np.random.default_rng(rng.randrange(2**32))
-        taken = self._grid.encode(a for a in sorted(archive.known) if a in self.space)
+        grid, taken = self._evidence.grid, self._evidence.read(archive).known
         rows = self._new(_some(self._rows, MOST_COMPARED, draw), taken)
         reason = "spread over models and samples, because no score is known yet"
         picked = self.failures(archive).pick(
-            rows, n, lambda part, count: initial_design(self._grid, taken, part, count)
+            rows, n, lambda part, count: initial_design(grid, taken, part, count)
         )
-        allocations = [self._grid.decode(rows[number]) for number in picked]
+        allocations = [grid.decode(rows[number]) for number in picked]
         return {a: Proposal(a, "explore", reason) for a in allocations}
 
     def _candidates(
         self,
         model: Surrogate,
         archive: Archive,
-        named: Sequence[Allocation],
-        pending: Rows,
+        named: Rows,
         rng: random.Random,
     ) -> Rows:
-        """Rows of new allocations, those ``named`` first.
+        """Rows of new allocations, those ``named`` first, and the extendable ones at the end.
 
         The others are shuffled, so that ties fall at random.
         """
         draw = np.random.default_rng(rng.randrange(2**32))
-        rows = self._outlook(model, archive, draw, pending)
-        rows = np.concatenate([self._grid.encode(named), rows[draw.permutation(len(rows))]])
-        new = self._new(
-            rows, self._grid.encode(a for a in sorted(archive.known) if a in self.space)
-        )
-        return np.concatenate([new, self._grid.encode(self._extendable(model, archive))])
+        rows = self._outlook(model, draw)
+        rows = np.concatenate([named, rows[draw.permutation(len(rows))]])
+        new = self._new(rows, self._evidence.read(archive).known)
+        return np.concatenate([new, model.points.rows[self._extendable(model, archive)]])
 
-    def _extendable(self, model: Surrogate, archive: Archive) -> list[Allocation]:
-        """The best allocations that may be scored on further examples."""
+    def _extendable(self, model: Surrogate, archive: Archive) -> list[int]:
+        """Numbers of the best trials that may be scored on further examples."""
         if self.fidelity is None:
             return []
         waiting = set(archive.pending)
         fidelity = self.fidelity
-        may = (a for a in model.tried if a not in waiting and fidelity.may_extend(archive, a))
+        ranked = ((number, model.trials[number].allocation) for number in model.ranking)
+        may = (n for n, a in ranked if a not in waiting and fidelity.may_extend(archive, a))
         return list(itertools.islice(may, _MOST_EXTENDED))
 
-    def _outlook(
-        self,
-        model: Surrogate,
-        archive: Archive,
-        draw: np.random.Generator,
-        pending: Rows | None = None,
-    ) -> Rows:
+    def _outlook(self, model: Surrogate, draw: np.random.Generator) -> Rows:
         """Some of the feasible set, and of what is next to the best allocations."""
-        parents = self._grid.encode(list(model.tried)[:_BEST_EXPLORED])
-        near = _some(self._grid.around(parents, shifts=self.coupling), _MOST_NEIGHBOURS, draw)
-        rows = np.concatenate([_some(self._rows, MOST_COMPARED, draw), near])
-        fresh: Rows = rows[~beside_trials(self._grid, archive.scored, rows, pending)]
-        return fresh if len(fresh) else rows
+        parents = model.points.rows[model.ranking[:_BEST_EXPLORED]]
+        near = self._evidence.grid.around(parents, shifts=self.coupling)
+        near = _some(near, _MOST_NEIGHBOURS, draw)
+        return np.concatenate([_some(self._rows, MOST_COMPARED, draw), near])
 
     def _new(self, rows: Rows, taken: Rows) -> Rows:
         """``rows`` without repetitions and without those ``taken``, in their order."""
-        keys = self._grid.keys(rows)
+        grid = self._evidence.grid
+        keys = grid.keys(rows)
         position = np.sort(np.unique(keys, return_index=True)[1])
-        new: Rows = rows[position[~np.isin(keys[position], self._grid.keys(taken))]]
+        new: Rows = rows[position[~np.isin(keys[position], grid.keys(taken))]]
         return new
 
-    def _explores(self, archive: Archive, position: int) -> bool:
-        """Whether the proposal at ``position`` of the batch explores.
-
-        Every third one does while scores do not change.
-        """
-        return (archive.known_count + position) % 3 == 0 and _stands_still(archive.scored)
-
-    def _explore(
+    def _draw(
         self,
         n: int,
         archive: Archive,
         chosen: dict[Allocation, Proposal],
         rng: random.Random,
     ) -> None:
-        """Fill ``chosen`` up to ``n`` by crossover, mutation and uniform draws, in turn."""
-        ranked = sorted(archive.scored, key=lambda t: (-t.score, t.cost))[:_RECENT_TRIALS]
+        """Fill ``chosen`` up to ``n`` by uniform draws."""
         failures = self.failures(archive)
-        turn = avoided = 0
+        avoided = 0
         while len(chosen) < n:
-            turn += 1
-            allocation, how = self._explored(turn, ranked, rng)
-            new: Allocation | None = allocation
-            if not self._is_new(allocation, archive, chosen):
-                new, how = (
-                    self._feasible.draw(archive.known | chosen.keys(), rng),
-                    "drawn at random",
-                )
+            new = self._feasible.draw(archive.known | chosen.keys(), rng)
             if new is None:
                 return
             if avoided < _MOST_AVOIDED and failures.avoids(new, chosen):
                 avoided += 1
                 continue
-            chosen[new] = Proposal(new, "explore", how)
-
-    def _explored(
-        self, turn: int, ranked: Sequence[Scored], rng: random.Random
-    ) -> tuple[Allocation, str]:
-        if len(ranked) >= 2 and turn % 3 == 1:
-            a, b = rng.sample(ranked, 2)
-            return cross(a.allocation, b.allocation, rng), "crossover of two good trials"
-        if ranked and turn % 3 == 2:
-            start = rng.choice(ranked).allocation
-            return mutate(self.space, start, rng), f"mutation of {start}"
-        return spread_draw(self.space, rng), "drawn at random"
-
-    def _is_new(
-        self, allocation: Allocation, archive: Archive, chosen: dict[Allocation, Proposal]
-    ) -> bool:
-        return allocation in self.space and allocation not in archive and allocation not in chosen
+            chosen[new] = Proposal(new, "explore", "drawn at random")
 
 
 def _some(rows: Rows, most: int, draw: np.random.Generator) -> Rows:
@@ -391,13 +312,4 @@ def _some(rows: Rows, most: int, draw: np.random.Generator) -> Rows:
 
 
 def _enough_trials(model: Surrogate) -> bool:
-    return sum(not trial.stored for trial in model.trials) >= _MIN_TRIALS_TO_RECOMMEND
-
-
-def _stands_still(scored: Sequence[Scored]) -> bool:
-    """Whether the latest scores hardly vary next to all of them."""
-    scores = [trial.score for trial in scored if not trial.stored]
-    if len(scores) < _RECENT_TRIALS:
-        return len(set(scores)) == 1
-    spread = max(scores) - min(scores)
-    return statistics.pstdev(scores[-_RECENT_TRIALS:]) <= _MIN_SPREAD_SHARE * spread
+    return sum(not trial.stored for trial in model.trials) >= _MIN_TRIALS_TO_JUDGE

@@ -27,9 +27,6 @@ _SIZE_ADVANTAGE_SDS, _CURVE_RISE_SDS = 0.5, 0.8
 # Added to the log variance of effects that describe only what the quality model leaves unexplained.
 _RESIDUAL_LOG_VARIANCE = -3.0
 
-# Prior variance of the noise that trials with equal leading choices share.
-_SHARED_SAMPLES_VARIANCE = 0.01
-
 # Share of a model's offset that goes with its size, in e-foldings of parameters.
 _BY_SIZE = 0.4
 
@@ -69,9 +66,8 @@ class EffectKernel:
     """Kernel values for many settings of the hyperparameters at a time.
 
     A setting is a vector of logs and logits: an offset's and a curve's variance a stage, then what
-    models share of their curves, the share of shapeless curves, the degree of coupling, the noise
-    that trials with equal leading choices share, and the noise. ``explained``: the points come with
-    predictions of a quality model. ``shared``: trials with equal leading choices share samples.
+    models share of their curves, the share of shapeless curves, the degree of coupling, and the
+    noise. ``explained``: the points come with predictions of a quality model.
     """
 
     def __init__(
@@ -81,14 +77,11 @@ class EffectKernel:
         curves: bool,
         coupling: bool,
         explained: bool = False,
-        shared: bool = True,
     ) -> None:
         self._curves = curves
         self._coupling = coupling
         self._explained = explained
         self._stages = len(grid.choices)
-        # Of the stages but the last: what the last one does is a trial's own.
-        self._shared = self._stages - 1 if shared else 0
         self._widths = [len(stage.samples) for stage in grid.space.stages]
         self._shapes: list[Floats] = []
         self._smooth: list[Floats] = []
@@ -112,10 +105,8 @@ class EffectKernel:
         stages = self._stages
         less = _RESIDUAL_LOG_VARIANCE if self._explained else 0.0
         offsets, curves = np.full(stages, -0.3 + less), np.full(stages, -0.6 + less)
-        mean = np.concatenate(
-            [offsets, curves, [0.0, -2.5, -1.2, np.log(_SHARED_SAMPLES_VARIANCE), np.log(0.003)]]
-        )
-        sd = np.concatenate([np.full(2 * stages, 0.8), [1.0, 1.0, 1.0, 1.5, 2.5]])
+        mean = np.concatenate([offsets, curves, [0.0, -2.5, -1.2, np.log(0.003)]])
+        sd = np.concatenate([np.full(2 * stages, 0.8), [1.0, 1.0, 1.0, 2.5]])
         return mean, sd
 
     def __call__(self, settings: Floats, a: Points, b: Points) -> Floats:
@@ -129,10 +120,6 @@ class EffectKernel:
             # One axis at a time takes a fifth of the time of both at once.
             factors.append(np.take(np.take(factor, columns, axis=2), rows, axis=1))
         effects = self._combine(settings, factors)
-        if self._shared:
-            effects = effects + _column(settings, -2, 2) * self._equal_leading_stages(
-                a.rows, b.rows
-            )
         if a.qualities is None or b.qualities is None:
             return effects
         both: Floats = effects + a.qualities.features @ b.qualities.features.T
@@ -167,23 +154,10 @@ class EffectKernel:
                 effect = effect + _column(settings, self._stages + stage, 1) * curve
             factors.append(self._factor(settings, stage, effect))
         effects = self._combine(settings, factors)
-        effects = effects + _column(settings, -2, 1) * self._shared
         if a.qualities is None:
             return effects
         both: Floats = effects + np.square(a.qualities.features).sum(axis=1)
         return both
-
-    def _equal_leading_stages(self, a: Rows, b: Rows) -> Floats:
-        """Number of leading stages with equal choices, shape (a, b).
-
-        Two such trials share their samples, and so their noise.
-        """
-        equal = np.ones((len(a), len(b)), dtype=bool)
-        stages = np.zeros((len(a), len(b)))
-        for stage in range(self._shared):
-            equal &= a[:, stage][:, None] == b[:, stage][None, :]
-            stages += equal
-        return stages
 
     def _effect(self, settings: Floats, stage: int, left: Rows, right: Rows) -> Floats:
         """S_i between choices of one stage."""

@@ -1,47 +1,11 @@
-"""Moves: the allocations that insights 2 and 3 suggest next to one already tried.
-
-Each move gives one line of reason. Moves generate candidates; `agenttts.search.surrogate` values
-them.
-"""
+"""Moves from one allocation to another: spread counts, reasons, reduction to the budget."""
 
 from __future__ import annotations
 
-import random
-
-from agenttts.space import Allocation, Choice, SearchSpace, Stage, total
+from agenttts.space import Allocation, Choice, SearchSpace, Stage
 
 # Sample counts considered for a (stage, model): about this many, evenly spaced in log(samples).
 _COUNTS = 12
-
-
-def cross(a: Allocation, b: Allocation, rng: random.Random) -> Allocation:
-    """Every stage's choice from one of two parents, at random."""
-    return Allocation(tuple(rng.choice(pair) for pair in zip(a.choices, b.choices, strict=True)))
-
-
-def mutate(space: SearchSpace, start: Allocation, rng: random.Random) -> Allocation:
-    """One stage redrawn: any model, any of the spread sample counts."""
-    stage = rng.choice(space.stages)
-    model = rng.choice(stage.models)
-    samples = rng.choice(spread_counts(stage, stage.samples[-1]))
-    return start.replace(Choice(stage.name, model.name, samples))
-
-
-def spread_draw(space: SearchSpace, rng: random.Random) -> Allocation:
-    """A random feasible allocation: models evenly, counts evenly in log(samples).
-
-    A uniform draw from the feasible set nearly always has small models with many samples, as most
-    allocations do.
-    """
-    drawn = space.cheapest
-    for stage in rng.sample(space.stages, len(space.stages)):
-        spare = space.budget - _others_cost(space, drawn, (stage.name,))
-        most = {model.name: stage.affordable_samples(model.name, spare) for model in stage.models}
-        name = rng.choice([name for name, count in most.items() if count])
-        drawn = drawn.replace(
-            Choice(stage.name, name, rng.choice(spread_counts(stage, most[name])))
-        )
-    return drawn
 
 
 def spread_counts(stage: Stage, most: int) -> list[int]:
@@ -79,10 +43,6 @@ def _change(before: Choice, after: Choice) -> str:
         return f"{after.stage}: {now} instead of {then}"
     word = "more" if after.samples > before.samples else "fewer"
     return f"{after.stage}: {word} samples of {after.model} ({before.samples} to {after.samples})"
-
-
-def _others_cost(space: SearchSpace, start: Allocation, stages: tuple[str, ...]) -> float:
-    return total(space.choice_budget(c) for c in start.choices if c.stage not in stages)
 
 
 def within_budget(space: SearchSpace, allocation: Allocation) -> Allocation:

@@ -1,8 +1,4 @@
-"""The noise of scores: from scores by example, standard errors or a common step.
-
-A score that is the share of examples answered right is a multiple of 1/examples. When all scores
-are multiples of one such step, their number of examples is known, and with it the binomial noise.
-"""
+"""The noise of scores: from scores by example, or from standard errors."""
 
 from __future__ import annotations
 
@@ -18,9 +14,6 @@ from agenttts.search.encoding import Rows
 from agenttts.search.gaussian import Floats
 
 Mask = NDArray[np.bool_]
-
-# Numbers of examples that are tested, and how many different scores a common step must explain.
-_MIN_EXAMPLES, _MAX_EXAMPLES, _MIN_DISTINCT_SCORES = 10, 1000, 6
 
 # Results on one example are worth this many examples of the common variance.
 _SHRINKAGE_EXAMPLES = 5.0
@@ -125,39 +118,15 @@ def _last_models(trials: Sequence[Scored]) -> Rows:
     return np.unique(names, return_inverse=True)[1].reshape(-1)
 
 
-def variances(scores: Sequence[float], stderrs: Sequence[float | None]) -> Floats | None:
-    """Variance of every score.
+def squared_errors(stderrs: Sequence[float | None]) -> Floats:
+    """Return the variances behind standard errors; NaN where none is known.
 
-    It is taken from the standard errors where all trials report one, else from the scores' common
-    step; None without one.
+    A standard error of 0 (all examples alike) is a sign of few examples, not of certainty: it is
+    taken for half of the others' root mean square.
     """
-    if stderrs and all(error is not None and math.isfinite(error) for error in stderrs):
-        reported: Floats = np.square(np.array(stderrs, dtype=np.float64))
-        # A standard error of 0 (all examples alike) is a sign of few examples, not of certainty.
-        floor = 0.25 * float(reported.mean())
-        return np.maximum(reported, floor) if floor > 0 else None
-    examples = examples_behind(scores)
-    if examples is None:
-        return None
-    values = np.array(scores, dtype=np.float64)
-    # Shares are shrunk towards their mean: an extreme score would otherwise get too small a
-    # variance.
-    share = (0.5 * (values + values.mean()) * examples + 1.0) / (examples + 2.0)
-    variance: Floats = share * (1.0 - share) / examples
-    return variance
-
-
-def examples_behind(scores: Sequence[float]) -> int | None:
-    """The least number of examples, 10 to 1000, of which all scores are shares.
-
-    None when there is none.
-    """
-    values = np.array(scores, dtype=np.float64)
-    if len(np.unique(values)) < _MIN_DISTINCT_SCORES or values.min() < 0.0 or values.max() > 1.0:
-        return None
-    numbers = np.arange(_MIN_EXAMPLES, _MAX_EXAMPLES + 1)
-    counts = values[None, :] * numbers[:, None]
-    fits = np.abs(counts - np.round(counts)).max(axis=1) < 1e-6
-    # Many distinct scores are multiples of a fine enough step by chance alone (and of 1/1000 when
-    # rounded).
-    return int(numbers[fits.argmax()]) if fits.any() else None
+    squares = np.square(np.array([math.nan if e is None else e for e in stderrs], dtype=np.float64))
+    squares[~np.isfinite(squares)] = np.nan
+    known = squares[~np.isnan(squares)]
+    floor = 0.25 * float(known.mean()) if len(known) else 0.0
+    found: Floats = np.maximum(squares, floor) if floor > 0 else np.full(len(squares), np.nan)
+    return found

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from agenttts.errors import MissingRequirement
 from agenttts.search.base import Proposal, Searcher
-from agenttts.search.encoding import ChoiceGrid
+from agenttts.search.evidence import EvidenceReader
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.moves import within_budget
@@ -75,7 +75,7 @@ class _OptunaSearcher(Searcher):
             # Experimental features, and study attributes that are deprecated between its versions.
             warnings.simplefilter("ignore")
             study = self._study(number)
-            failures = Failures(self._grid, self.archive)
+            failures = Failures(self._evidence.read(self.archive))
             for attempt in range(_MAX_INFEASIBLE):
                 trial = study.ask(self._distributions)
                 allocation = self._allocation(trial.params)
@@ -192,8 +192,8 @@ class _OptunaSearcher(Searcher):
         return FeasibleSet(self.space)
 
     @cached_property
-    def _grid(self) -> ChoiceGrid:
-        return ChoiceGrid(self.space)
+    def _evidence(self) -> EvidenceReader:
+        return EvidenceReader(self.space)
 
 
 class OptunaTPESearcher(_OptunaSearcher):

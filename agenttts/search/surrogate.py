@@ -4,7 +4,7 @@ It is fitted to the trials.
 
 It adds a Gaussian process (`agenttts.search.kernel`) to the insights as curves with parameters
 (`agenttts.search.quality`). Several hyperparameter settings are averaged, weighted by their
-posterior. The noise of scores is taken from the trials' standard errors or from the scores' step
+posterior. The noise of scores is taken from the scores by example or from standard errors
 (`agenttts.search.noise`), or fitted.
 """
 
@@ -17,13 +17,12 @@ from functools import cached_property
 
 import numpy as np
 
-from agenttts.search.archive import Scored
-from agenttts.search.encoding import ChoiceGrid, Rows
+from agenttts.search.encoding import Rows
+from agenttts.search.evidence import Evidence
 from agenttts.search.gaussian import Floats, Posterior, log_evidence, search_settings
 from agenttts.search.kernel import EffectKernel, Points, Qualities
-from agenttts.search.noise import ExampleNoise, example_noise, variances
+from agenttts.search.noise import squared_errors
 from agenttts.search.quality import Observed, QualityModel
-from agenttts.search.steps import independent
 from agenttts.space import Allocation
 
 # Hyperparameter settings that are averaged. They are searched by draws from the prior, then by
@@ -32,8 +31,7 @@ _MEMBERS = 8
 _PRIOR_DRAWS, _REFINEMENT_ROUNDS, _PERTURBATIONS_PER_ROUND = 128, 3, 48
 
 # Standard deviation of the log noise variance around its known value, and the prior weight of that
-# value (below 1: scores rounded for print also look like shares of 100 examples). Bounds of the
-# log.
+# value. Bounds of the log.
 _NOISE_SPREAD, _KNOWN_NOISE_WEIGHT = 0.3, 0.9
 _NOISE = (np.log(1e-7), 3.0)
 
@@ -59,9 +57,7 @@ class Expectation:
 
 
 class Surrogate:
-    """Expected scores, fitted to the trials that count.
-
-    There is at least one, and all are in the grid's space.
+    """Expected scores, fitted to the trials of the evidence (at least one).
 
     ``new_examples`` is the number of examples that a new trial will be scored on.
 
@@ -71,40 +67,30 @@ class Surrogate:
 
     def __init__(
         self,
-        grid: ChoiceGrid,
-        trials: Sequence[Scored],
+        evidence: Evidence,
         *,
         curves: bool = True,
         coupling: bool = True,
         new_examples: int | None = None,
     ) -> None:
         self.new_examples = new_examples
-        # Sorted by allocation: the fit does not depend on the order of the results.
-        self.trials = sorted(
-            _representative(independent(trials)), key=lambda trial: trial.allocation
-        )
-        self.grid = grid
-        rows = grid.encode(trial.allocation for trial in self.trials)
-        self._example_noise = example_noise(self.trials, rows)
-        scores = [trial.score for trial in self.trials]
+        self.evidence = evidence = _representative(evidence)
+        self.trials = evidence.trials
+        self.grid = grid = evidence.grid
+        scores = evidence.scores.tolist()
         self._centre = statistics.fmean(scores)
         self._unit = _spread(scores, statistics.pstdev(scores))
         explained = curves and coupling
         self._scale = _Scale.of(scores)
-        self._quality = (
-            _quality_model(grid, self.trials, self._scale, self._example_noise)
-            if explained
-            else None
-        )
-        self.points = self.at(rows)
+        self._quality = _quality_model(evidence, self._scale) if explained else None
+        self.points = self.at(evidence.rows)
         self.kernel = EffectKernel(
             grid,
             curves=curves,
             coupling=coupling,
             explained=explained,
-            shared=self._example_noise is None and _samples_are_shared(grid, self.trials),
         )
-        self._fit((np.array(scores) - self._centre) / self._unit)
+        self._fit((evidence.scores - self._centre) / self._unit)
 
     def at(self, rows: Rows) -> Points:
         """Rows as the kernel takes them."""
@@ -129,14 +115,20 @@ class Surrogate:
         return self._unit * float(np.sqrt(self.weights @ self.noises.mean(axis=1)))
 
     @cached_property
-    def tried(self) -> Mapping[Allocation, float]:
-        """Expected scores of the fitted trials, the highest first.
+    def ranking(self) -> Sequence[int]:
+        """Numbers of the fitted trials, the highest expected score first.
 
         Ties are in the order of `Allocation`.
         """
         means = self._centre + self._unit * (self.weights @ self.expected)
-        pairs = zip((trial.allocation for trial in self.trials), means.tolist(), strict=True)
-        return dict(sorted(pairs, key=lambda item: (-item[1], item[0])))
+        ranking: list[int] = np.argsort(-means, kind="stable").tolist()
+        return ranking
+
+    @cached_property
+    def tried(self) -> Mapping[Allocation, float]:
+        """Expected scores of the fitted trials, in the order of `ranking`."""
+        means = (self._centre + self._unit * (self.weights @ self.expected)).tolist()
+        return {self.trials[number].allocation: means[number] for number in self.ranking}
 
     def mean(self, allocation: Allocation) -> float:
         """The expected score of one allocation, tried or not."""
@@ -188,7 +180,7 @@ class Surrogate:
 
     def _fit(self, targets: Floats) -> None:
         mean, sd = self.kernel.prior()
-        covariance = self._noise_covariance()
+        covariance = self.evidence.covariance
         level = float(mean[-1])
         pattern = np.eye(len(targets))
         if covariance is not None:
@@ -244,23 +236,15 @@ class Surrogate:
         self.whitened = self.posterior.whiten(kernels)
         self.expected = self.posterior.mean(self.whitened) + prior_mean
 
-    def _noise_covariance(self) -> Floats | None:
-        """Covariance of the scores' noise; None if it has to be fitted."""
-        if self._example_noise is not None:
-            return self._example_noise.covariance
-        known = variances(
-            [trial.score for trial in self.trials], [trial.stderr for trial in self.trials]
-        )
-        return None if known is None else np.diag(known)
-
     def _trial_noise(self, noises: Floats) -> Floats:
         """Variance of a new trial's noise, shape (members,), standardised."""
         common: Floats = noises.mean(axis=1)
-        if self._example_noise is None or self.new_examples is None:
+        noise = self.evidence.example_noise
+        if noise is None or self.new_examples is None:
             return common
         # The members differ only by the level of the noise.
-        known = float(np.diag(self._example_noise.covariance).mean())
-        return common * (self._example_noise.per_example / self.new_examples / known)
+        known = float(np.diag(noise.covariance).mean())
+        return common * (noise.per_example / self.new_examples / known)
 
 
 def _part_for_settings(targets: Floats) -> Rows:
@@ -315,65 +299,51 @@ def _spread(values: Sequence[float], spread: float) -> float:
     return spread if spread > 1e-9 * max(1.0, *map(abs, values)) else 1.0
 
 
-def _quality_model(
-    grid: ChoiceGrid, trials: Sequence[Scored], scale: _Scale, noise: ExampleNoise | None
-) -> QualityModel:
+def _quality_model(evidence: Evidence, scale: _Scale) -> QualityModel:
     """The quality model fitted to the trials' stage metrics and scores."""
-    last = len(grid.choices) - 1
+    trials, last = evidence.trials, len(evidence.grid.choices) - 1
     observed: list[Observed] = []
-    for number, stage in enumerate(grid.space.stages[:last]):
+    for number, stage in enumerate(evidence.grid.space.stages[:last]):
         # Trials with equal leading choices share their samples: equal values are one observation.
-        seen: dict[tuple[object, ...], Scored] = {}
-        for trial in trials:
+        seen: dict[tuple[object, ...], tuple[float, int]] = {}
+        for at, trial in enumerate(trials):
             value = trial.stage_value(stage.name)
             if value is not None:
-                seen[(*trial.allocation.choices[: number + 1], value)] = trial
-        values = [value for *_, value in seen if isinstance(value, float)]
+                seen[(*trial.allocation.choices[: number + 1], value)] = (value, at)
         if seen:
-            observed.append(_observed(grid, number, list(seen.values()), values, _Scale.of(values)))
-    scores = _observed(grid, last, trials, [trial.score for trial in trials], scale)
-    if noise is not None:
-        covariance = noise.covariance / scale.unit**2 + _MODEL_ERROR_SD**2 * np.eye(len(trials))
-        scores = replace(scores, noise=covariance)
-    observed.append(scores)
-    return QualityModel(grid, observed)
+            values, kept = zip(*seen.values(), strict=True)
+            errors = [trials[at].stage_stderr(stage.name) for at in kept]
+            rows = evidence.rows[list(kept)]
+            observed.append(_observed(number, rows, values, errors, _Scale.of(values)))
+    scores, errors = evidence.scores, [trial.stderr for trial in trials]
+    final = _observed(last, evidence.rows, scores, errors, scale)
+    if evidence.example_noise is not None:
+        covariance = evidence.example_noise.covariance / scale.unit**2
+        final = replace(final, noise=covariance + _MODEL_ERROR_SD**2 * np.eye(len(trials)))
+    return QualityModel(evidence.grid, [*observed, final])
 
 
 def _observed(
-    grid: ChoiceGrid, stage: int, trials: Sequence[Scored], values: Sequence[float], scale: _Scale
+    stage: int,
+    rows: Rows,
+    values: Floats | Sequence[float],
+    errors: Sequence[float | None],
+    scale: _Scale,
 ) -> Observed:
-    final = stage == len(grid.choices) - 1
-    known = variances(values, [trial.stderr if final else None for trial in trials])
-    unsure = np.full(len(values), (_ASSUMED_METRIC_SD * scale.unit) ** 2)
-    variance = (unsure if known is None else known) / scale.unit**2 + _MODEL_ERROR_SD**2
-    shares = (np.array(values) - scale.zero) / scale.unit
-    return Observed(
-        stage, grid.encode(trial.allocation for trial in trials), shares, np.diag(variance)
-    )
+    known = squared_errors(errors) / scale.unit**2
+    variance = np.where(np.isnan(known), _ASSUMED_METRIC_SD**2, known) + _MODEL_ERROR_SD**2
+    return Observed(stage, rows, (np.array(values) - scale.zero) / scale.unit, np.diag(variance))
 
 
-def _samples_are_shared(grid: ChoiceGrid, trials: Sequence[Scored]) -> bool:
-    """Whether trials with equal leading choices share samples.
-
-    All their stage metrics are equal then.
-    """
-    for number, stage in enumerate(grid.space.stages[:-1]):
-        seen: dict[object, float] = {}
-        for trial in trials:
-            value = trial.stage_value(stage.name)
-            begin = trial.allocation.choices[: number + 1]
-            if value is not None and abs(seen.setdefault(begin, value) - value) > 1e-9:
-                return False
-    return True
-
-
-def _representative(trials: Sequence[Scored]) -> Sequence[Scored]:
+def _representative(evidence: Evidence) -> Evidence:
+    """The evidence with at most `_MOST_TRIALS` trials: the latest of its own, and the best."""
+    trials = evidence.trials
     if len(trials) <= _MOST_TRIALS:
-        return trials
-    own = [trial for trial in trials if not trial.stored]
+        return evidence
+    own = [number for number in evidence.told if not trials[number].stored]
     if len(own) > _MOST_TRIALS:
         latest, rest = own[-_MOST_TRIALS // 3 :], own[: -_MOST_TRIALS // 3]
     else:
-        latest, rest = own, [trial for trial in trials if trial.stored]
-    rest = sorted(rest, key=lambda t: (-t.score, t.allocation))
-    return [*latest, *rest[: _MOST_TRIALS - len(latest)]]
+        latest, rest = own, [number for number, trial in enumerate(trials) if trial.stored]
+    rest = sorted(rest, key=lambda number: (-trials[number].score, number))
+    return evidence.part(sorted([*latest, *rest[: _MOST_TRIALS - len(latest)]]))

@@ -341,7 +341,7 @@ class JobSpec(Section):
     """The language model that the search asks, if any (see `agenttts.spec.agent`)."""
     cluster: str = "local"
     """The profile: ``local``, ``in_process``, ``slurm/NAME.yaml`` or a file."""
-    container: ContainerSection = ContainerSection()
+    container: ContainerSection = Field(default_factory=ContainerSection)
     """The container of the trials, in place of the profile's."""
     samples: str | None = None
     """Directory of a sample store shared between runs; None: the run's ``samples/``."""

@@ -13,7 +13,9 @@ class Section(BaseModel):
     The description of a field, if it has one, says in errors which values are valid.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
+    )
 
     @classmethod
     def valid_keys(cls, unknown: str) -> str:

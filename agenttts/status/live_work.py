@@ -1,8 +1,8 @@
 """What the live jobs of a run do now, from what their programs have written down.
 
-Each job's directory is read; nothing is asked. The program in the job writes its progress
-(`agenttts.trial.progress`) and its phase (`agenttts.trial.phase`), the job its starts
-(`agenttts.dispatch.job_starts`).
+The directory of each job that does not wait is read; nothing is asked. The program in the job
+writes its progress (`agenttts.trial.progress`) and its phase (`agenttts.trial.phase`), the job its
+starts (`agenttts.dispatch.job_starts`).
 """
 
 from __future__ import annotations
@@ -60,8 +60,7 @@ def live_work(
         if status.ended:
             continue
         trials = trials_of.get(job_id, [])
-        starts = [s for s in read_job_starts(directory) if s.job_id == job_id]
-        start = starts[-1] if starts and not status.pending else None
+        start = None if status.pending else _start(directory, job_id)
         progress = _progress(directory, start)
         stages |= {s.trial: s for s in (progress.trials if progress else ()) if s.trial in trials}
         workers.append(
@@ -79,6 +78,11 @@ def live_work(
             }
         )
     return workers, stages
+
+
+def _start(directory: Path, job_id: str) -> JobStart | None:
+    starts = [start for start in read_job_starts(directory) if start.job_id == job_id]
+    return starts[-1] if starts else None
 
 
 def _progress(directory: Path, start: JobStart | None) -> Progress | None:

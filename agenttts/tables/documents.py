@@ -18,7 +18,7 @@ class Document(BaseModel):
     A document has no keys and no types of values except those that it names.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 def printed(kind: type[Document], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ tables_by_example.py say more of them). Every mechanism (mechanisms.py) runs on 
 and seeds. Finished runs are kept in results/ablation.jsonl.
 
 Regret is the best expected score less that of the recommended allocation, in percent of the best
-(of two_facts in points, because its halves have no expected scores). The change is to the search
-with all mechanisms on the same problem.
+(in points on tables with scores by example, because their halves have no expected scores). The
+change is to the search with all mechanisms on the same problem.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 from items import EXAMPLES, recorded, table_of  # noqa: E402
-from mechanisms import BY_EXAMPLE, FAILING, MECHANISMS, METRICS  # noqa: E402
+from mechanisms import BY_EXAMPLE, DELETED, FAILING, MECHANISMS, METRICS  # noqa: E402
 from problems import FAMILIES, Problem, surface_problem, table_problem  # noqa: E402
 from problems.items import draw_pipeline  # noqa: E402
 from tables_by_example import halves  # noqa: E402
@@ -52,14 +52,15 @@ SEARCHER = "agenttts:25:400:stored"
 BATCH, SURFACE_EXAMPLES, TABLE_EXAMPLES = 10, 50, 40
 
 # Problems of each family, and what they have.
+TABLES = ("two_facts", "two_facts_three_models", "two_hops_three_models", "kgqa_three_models")
 SIZES = {
-    "two stages": 16, "three stages": 6, "failing": 8, "two_facts": 6,
+    "two stages": 16, "three stages": 6, "failing": 8, **dict.fromkeys(TABLES, 6),
     **{f"curves {family}": 3 for family in FAMILIES}, "small_llms": 4,
 }  # fmt: skip
 HAS = {
     "two stages": {BY_EXAMPLE}, "three stages": {BY_EXAMPLE}, "failing": {BY_EXAMPLE, FAILING},
-    "two_facts": {BY_EXAMPLE}, **{f"curves {family}": {METRICS} for family in FAMILIES},
-    "small_llms": {METRICS},
+    **{table: {BY_EXAMPLE} for table in TABLES},
+    **{f"curves {family}": {METRICS} for family in FAMILIES}, "small_llms": {METRICS},
 }  # fmt: skip
 # No choice was made by pipelines from 500 on and by surfaces from 9500 on.
 FIRST_PIPELINE, FIRST_SURFACE = 500, 9500
@@ -189,7 +190,7 @@ def setting_of(family: str, number: int) -> Setting:
             return 100.0 * (1.0 - expected / best)
 
         return _by_example(table, pipeline.space, EXAMPLES, works, below)
-    if family == "two_facts":
+    if family in TABLES:
         half = halves(family, number)
         examples = len(next(iter(half.searched.values())))
         return _by_example(
@@ -258,16 +259,17 @@ def print_tables(done: dict[Case, list[float]], evaluations: Sequence[int]) -> N
     heads = [f"{head} at {n:,}" for n in evaluations for head in ("regret", "change")]
     print(f"| switched off | lines | problems | {' | '.join(heads)} |")
     print(f"|---|{'--:|' * (len(heads) + 2)}")
-    for off, mechanism in MECHANISMS.items():
+    lines = {off: mechanism.lines for off, mechanism in MECHANISMS.items()} | DELETED
+    for off in lines:
         pairs = _pairs(done, off)
         if pairs:
-            cells = [str(mechanism.lines), str(len(pairs))]
+            cells = [str(lines[off]), str(len(pairs))]
             for column in range(len(evaluations)):
                 cells.append(_mean([without[column] for without, _ in pairs]))
                 cells.append(_mean([a[column] - b[column] for a, b in pairs]))
             print(f"| {off} | {' | '.join(cells)} |")
     print(f"\n| switched off | {' | '.join(_groups())} |\n|---|{'--:|' * len(_groups())}")
-    for off in MECHANISMS:
+    for off in lines:
         if not _pairs(done, off):
             continue
         cells = []
@@ -281,7 +283,9 @@ def print_tables(done: dict[Case, list[float]], evaluations: Sequence[int]) -> N
 def _groups() -> dict[str, list[str]]:
     curves = [family for family in SIZES if family.startswith("curves")]
     others = {family: [family] for family in SIZES if family not in curves}
-    return {**others, "curves": curves}
+    tables = {family: [family] for family in TABLES}
+    others = {family: names for family, names in others.items() if family not in TABLES}
+    return {**others, "curves": curves, **tables}
 
 
 def _pairs(

@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--surfaces", type=int, default=40, help="surfaces of the plain family")
     parser.add_argument("--first", type=int, default=FIRST, help="number of the first surface")
     parser.add_argument("--others", type=int, default=10, help="surfaces of every other family")
+    parser.add_argument("--table-seeds", type=int, default=TABLE_SEEDS, help="seeds on each table")
     parser.add_argument("--methods", nargs="+", help="default: all")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 10])
     parser.add_argument("--agent", nargs=2, metavar=("URL", "MODEL"))
@@ -89,7 +90,13 @@ def main() -> None:
         methods = [method + DRIVEN + model for method in methods]
     todo = [
         case
-        for case in cases(methods, arguments.first, arguments.surfaces, arguments.others)
+        for case in cases(
+            methods,
+            arguments.first,
+            arguments.surfaces,
+            arguments.others,
+            arguments.table_seeds,
+        )
         if case not in done and case.batch in arguments.batches
     ]
     print(f"{len(done)} runs done, {len(todo)} to do", flush=True)
@@ -105,7 +112,9 @@ def main() -> None:
     print((arguments.out / "summary.md").read_text())
 
 
-def cases(methods: list[str], first: int, surfaces: int, others: int) -> list[Case]:
+def cases(
+    methods: list[str], first: int, surfaces: int, others: int, table_seeds: int = TABLE_SEEDS
+) -> list[Case]:
     """Surface by surface, so that what is done when it is stopped can be compared."""
     made: list[Case] = []
     for offset in range(max(surfaces, others)):
@@ -123,7 +132,9 @@ def cases(methods: list[str], first: int, surfaces: int, others: int) -> list[Ca
         for name in table_names()
         for method in methods
         for batch in (1, 10)
-        for seed in range(2 if method in SLOW or DRIVEN in method else TABLE_SEEDS)
+        for seed in range(
+            min(2, table_seeds) if method in SLOW or DRIVEN in method else table_seeds
+        )
     ]
 
 

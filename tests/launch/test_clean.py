@@ -151,6 +151,37 @@ def test_samples_that_others_may_use_stay(run, cli, tmp_path, place):
     assert contents(store) == kept != {}
 
 
+@pytest.mark.parametrize("user", ["there", "unreadable", "gone"])
+def test_samples_that_a_run_of_another_results_directory_uses_stay(run, cli, tmp_path, user):
+    elsewhere = tmp_path / "elsewhere"
+    spec = small_spec(tmp_path, "user", **SMALL, samples=str(run / "samples"))
+    done = cli("launch", spec, "--results", elsewhere)
+    assert done.returncode == 0, done.stderr
+    if user == "unreadable":
+        (elsewhere / "user" / "run.json").write_text("{")
+    elif user == "gone":
+        shutil.rmtree(elsewhere)
+    kept = contents(run / "samples")
+    done = cli("clean", "small", "--yes")
+    assert done.returncode == 0, done.stderr
+    if user == "gone":
+        assert contents(run / "samples") == {}
+    else:
+        assert contents(run / "samples") == kept != {}
+        said = "".join(done.stdout.split())
+        assert f"{elsewhere / 'user'}" in said
+        assert ("cannotberead" in said) == (user == "unreadable")
+
+
+def test_another_run_that_cannot_be_read_keeps_the_samples(run, cli):
+    (run.parent / "other" / "run.json").write_text("{")
+    kept = contents(run / "samples")
+    done = cli("clean", "small", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert contents(run / "samples") == kept != {}
+    assert "perhaps other (which cannot be read)" in " ".join(done.stdout.split())
+
+
 def test_a_run_that_is_not_over_is_refused(unstarted_run, cli):
     run = unstarted_run()
     before = contents(run.path)

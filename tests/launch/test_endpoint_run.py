@@ -1,25 +1,19 @@
-"""Whole runs whose models are a real small LLM on a real `vllm serve`."""
+"""Whole runs whose models are one tiny LLM on a real `vllm serve`, as a chat and as a base model.
+
+Its replies are random, and under a seed the same again: quality is not what is tested here.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from tests.support.endpoints import KEY, KEY_VARIABLE, vllm_server
+from tests.support.endpoints import KEY_VARIABLE
 
 pytestmark = [pytest.mark.llm, pytest.mark.processes]
-
-
-@pytest.fixture
-def url(smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    pytest.importorskip("vllm", reason="vLLM is not installed here")
-    monkeypatch.setenv(KEY_VARIABLE, KEY)
-    with vllm_server(smollm2, "smollm2", tmp_path / "server.log", max_model_len=2048) as served:
-        yield served
 
 
 def samples(run: Path) -> pl.DataFrame:
@@ -29,20 +23,21 @@ def samples(run: Path) -> pl.DataFrame:
 
 @pytest.mark.timeout(2400)
 def test_a_run_on_a_server_finishes_and_its_seeds_repeat_its_samples(
-    url, shell, scripted_spec, tmp_path
+    tiny_server, thinking_template, shell, scripted_spec, tmp_path
 ):
-    options = {"base_url": url, "api_key_env": KEY_VARIABLE, "use_proxy": False}
-    model = {"path": "smollm2", "params": 0.135e9, "engine": "endpoint", "options": options}
+    options = {"base_url": tiny_server, "api_key_env": KEY_VARIABLE, "use_proxy": False}
+    templated = {**options, "extra": {"chat_template": thinking_template}}
+    model = {"path": "tiny/model", "params": 0.135e9, "engine": "endpoint"}
     models = {
-        "few-shot": {**model, "prompt_style": "few_shot_completion"},
-        "chat": {**model, "prompt_style": "few_shot_chat"},
+        "few-shot": {**model, "prompt_style": "few_shot_completion", "options": options},
+        "chat": {**model, "prompt_style": "few_shot_chat", "options": templated},
     }
     stage = {"models": list(models), "decode_tokens": 12, "samples": {"values": [1, 2, 4]}}
     spec = scripted_spec(
         models=models,
         stages={
-            "retrieval": {**stage, "prompt_tokens": 512},
-            "answer": {**stage, "prompt_tokens": 256},
+            "retrieval": {**stage, "prompt_tokens": 240},
+            "answer": {**stage, "prompt_tokens": 240},
         },
         task__examples=4,
         search={"budget": 60, "iterations": 1, "batch_size": 2},

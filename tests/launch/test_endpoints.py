@@ -128,13 +128,12 @@ def test_a_run_on_a_server_finishes_and_leaves_no_key(endpoint_spec, server, she
     assert len(asked) == len(samples)
 
 
-@pytest.mark.processes
-def test_a_server_that_fails_is_not_the_allocation_s_fault(endpoint_spec, server, shell, tmp_path):
+def test_a_server_that_fails_is_not_the_allocation_s_fault(endpoint_spec, server, cli, tmp_path):
     server.answers = [(403, "your key has expired", {})]
     quick = tmp_path / "quick.yaml"
-    quick.write_text("kind: local\nmax_attempts: 1\n")
+    quick.write_text("kind: in_process\nmax_attempts: 1\n")
     spec = endpoint_spec(search__iterations=0, task__examples=2)
-    shell("launch", spec, "--wait", "--cluster", quick, env={VARIABLE: KEY})
+    cli("launch", spec, "--cluster", quick)
     trials = pl.read_parquet(tmp_path / "results/small/trials.parquet")
     assert set(trials["state"]) == {"INFRA_FAILED"}
     assert all(VARIABLE in error for error in trials["error"])

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agenttts.launch import extension
+from agenttts.dispatch.base import JobStatus
+from agenttts.launch import controller, extension, launch
 from agenttts.loop.loop import Controller
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
-from agenttts.run.starts import RunCancelled
+from agenttts.run.starts import ControllerHandle, RunCancelled, read_handle, write_handle
 from agenttts.tables.schema import AFTER_SEARCH, END_SOURCES, FINALIST_SOURCE, TEST_SOURCE
 from tests.support import command_line
 from tests.support.killing import Killed, dies_after
@@ -148,6 +149,45 @@ def test_a_stopped_run_goes_on(cli, scripted_spec, run, monkeypatch, where):
     assert len(set(searched(run))) == 2
     assert len(names(run, FINALIST_SOURCE)) == before + 2
     assert set(table(run)["state"]) == {"COMPLETED"}
+
+
+def test_a_run_whose_extension_fails_goes_on_without_it(cli, scripted_spec, run, monkeypatch):
+    """Its controller has ended for the extension."""
+    original = Controller._write_told
+
+    def stops(self: Controller, *args: object, **options: object) -> None:
+        original(self, *args, **options)  # type: ignore[arg-type]
+        monkeypatch.setattr(Controller, "_write_told", original)
+        raise RunCancelled("stopped")
+
+    monkeypatch.setattr(Controller, "_write_told", stops)
+    cli("launch", scripted_spec(**SMALL | {"search__iterations": 2}))
+    lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    (run / "journal.jsonl").write_text("".join(line for line in lines if '"ended"' not in line))
+    assert read_state(run / "journal.jsonl").finished is None
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(launch, "record_extension", full)
+        done = cli("extend", "small", "--set", "search.iterations=3")
+    assert done.returncode == 3, done.stderr
+    assert "No space left on device" in done.stderr
+    assert read_state(run / "journal.jsonl").finished == "done"
+    assert len(set(searched(run))) == 2
+
+
+def test_a_controller_that_waits_keeps_its_place_in_the_queue(unstarted_run, cli, monkeypatch):
+    run = unstarted_run(**SMALL)
+    waits = ControllerHandle("slurm", job_id="7")
+    write_handle(run, waits)
+    pending = JobStatus("PENDING", ended=False)
+    monkeypatch.setattr(controller, "controller_state", lambda started: pending)
+    done = cli("extend", "small", *MORE)
+    assert done.returncode == 0, done.stderr
+    assert run.spec().search.iterations == 2
+    assert read_handle(run) == waits
 
 
 def test_a_search_that_was_ended_early_goes_on(cli, scripted_spec, run, monkeypatch):

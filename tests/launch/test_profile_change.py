@@ -272,19 +272,28 @@ def test_models_get_the_gpus_that_the_corrected_profile_has(
 
 
 def test_the_image_of_the_profile_is_taken_too(unstarted_run, profile, tmp_path, monkeypatch):
-    """The spec of a run names the image that the profile named at launch."""
+    """The spec of a run names the image that the profile named at launch.
+
+    Its folder is a link, as home directories often are; a spec that was read names its target.
+    """
     (tmp_path / "bin").mkdir()
     runtime = tmp_path / "bin" / "apptainer"
     runtime.write_text("#!/bin/sh\n")
     runtime.chmod(0o755)
     monkeypatch.setenv("PATH", str(runtime.parent), prepend=":")
-    images = [tmp_path / "old.sif", tmp_path / "new.sif"]
+    folder, link = tmp_path / "images", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    images = [link / "old.sif", link / "new.sif"]
+    targets = [str(folder.resolve() / image.name) for image in images]
     for image in images:
         image.write_text(image.name)
     texts = [f"kind: local\ngpus_per_node: 0\ncontainer: {{image: {image}}}\n" for image in images]
     profile(texts[0])
     run = unstarted_run(cluster="site")
-    assert run.spec().container.image == str(images[0])
+    assert run.spec().container.image == targets[0]
+    again = make_plan(load_spec(tmp_path / "small.yaml"), [tmp_path], tmp_path / "results")
+    check_same_spec(run, again.experiment.spec, again.experiment.profile)
     old = run.record()
     profile(texts[1])
     changes = corrected(run, tmp_path).changes
@@ -292,7 +301,7 @@ def test_the_image_of_the_profile_is_taken_too(unstarted_run, profile, tmp_path,
     record = run.record()
     assert changes["image_sha256"] == [old.image_sha256, record.image_sha256]
     assert record.container is not None
-    assert (record.container.image, run.spec().container.image) == (images[1], str(images[1]))
+    assert (record.container.image, run.spec().container.image) == (images[1], targets[1])
     again = make_plan(load_spec(tmp_path / "small.yaml"), [tmp_path], tmp_path / "results")
     check_same_spec(run, again.experiment.spec, again.experiment.profile)
 

@@ -25,8 +25,8 @@ from agenttts.errors import MissingRequirement, RunFailed, UserError
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
 from agenttts.loop import controller_job as process
-from agenttts.loop.evaluation import _times_preempted
 from agenttts.loop.loop import Controller
+from agenttts.loop.trial_ends import _times_preempted
 from agenttts.loop.verdicts import ends_its_job
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import PlannedTrial, TrialProgress, read_state
@@ -36,6 +36,7 @@ from agenttts.status import run_status as status_module
 from agenttts.tables.schema import TrialState
 from tests.support.runs import journal_events
 from tests.support.scripted import one_trial_a_job
+from tests.support.settings import change_settings
 from tests.support.waiting import until
 
 NO_LOOP = "echo 'FATAL:   container creation failed: mount hook function failure: no loop devices available' >&2; exit 255"  # fmt: skip
@@ -104,8 +105,7 @@ def new_run(scripted_spec, tmp_path, monkeypatch):
 
         def controller(**settings: object) -> tuple[Controller, Cluster]:
             loop = process.make_controller(run.read())
-            evaluation = loop._evaluation
-            evaluation._settings = replace(evaluation._settings, **{"retry_pauses": (0.0,)} | settings)  # fmt: skip
+            change_settings(loop._evaluation, **{"retry_pauses": (0.0,)} | settings)
             return loop, made[-1]
 
         return run, controller
@@ -535,7 +535,7 @@ def test_a_marker_may_appear_late(late_marker):
 
 def test_a_marker_that_never_appears_costs_an_attempt(late_marker):
     run, loop, _, _ = late_marker
-    loop._evaluation._settings = replace(loop._evaluation._settings, settle_seconds=0.5)
+    change_settings(loop._evaluation, settle_seconds=0.5)
     loop.run()
     assert rows(run)[0]["state"] == "COMPLETED"
     assert states(run) == ["COMPLETED", "COMPLETED"]

@@ -11,7 +11,6 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from agenttts.run.directory import RunDirectory, RunGone
 from agenttts.run.journal import read_state
 from agenttts.spec import load_spec
 from tests.support.runs import attempts, journal_events, table
+from tests.support.settings import change_settings
 
 NUMBERS = [errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.ENOTCONN]
 
@@ -93,8 +93,7 @@ class Disk:
 
 def go_on(run: RunDirectory, **settings: object) -> None:
     loop = process.make_controller(run.read())
-    evaluation = loop._evaluation
-    evaluation._settings = replace(evaluation._settings, poll_seconds=0.01, **settings)
+    change_settings(loop._evaluation, poll_seconds=0.01, **settings)
     loop.run()
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -22,6 +21,7 @@ from agenttts.run.starts import ControllerHandle, write_handle
 from agenttts.spec import load_spec
 from tests.support.runs import journal_events
 from tests.support.scripted import one_trial_a_job
+from tests.support.settings import change_settings
 from tests.support.waiting import until_ended
 
 
@@ -100,8 +100,7 @@ def test_a_queue_that_comes_back_costs_no_trial(controller):
 def test_patience_ends(controller):
     run, loop, scheduler = controller
     scheduler.down = {("submit", n): "before" for n in range(1, 1000)}
-    evaluation = loop._evaluation
-    evaluation._settings = replace(evaluation._settings, queue_patience_seconds=0.5)
+    change_settings(loop._evaluation, queue_patience_seconds=0.5)
     with pytest.raises(MissingRequirement, match="Socket timed out"):
         loop.run()
     assert not journal_events(run.path, "ended"), "resume goes on from here"
@@ -124,10 +123,7 @@ def test_a_queue_full_of_the_run_s_own_trials_is_no_trouble(controller, monkeypa
 
     monkeypatch.setattr(scheduler, "capacity", lambda live: 1)
     monkeypatch.setattr(scheduler, "submit", submit)
-    evaluation = loop._evaluation
-    evaluation._settings = replace(
-        evaluation._settings, queue_patience_seconds=0.0, poll_seconds=0.005
-    )
+    change_settings(loop._evaluation, queue_patience_seconds=0.0, poll_seconds=0.005)
     loop.run()
     assert len(refusals) > len(taken), "again and again"
     finished = [e["row"] for e in journal_events(run.path, "finished")]
@@ -142,8 +138,7 @@ def test_patience_ends_at_a_limit_that_none_of_the_run_s_trials_can_lift(control
         raise SubmitLimitReached("sbatch refuses more jobs", fix="wait")
 
     monkeypatch.setattr(scheduler, "submit", submit)
-    evaluation = loop._evaluation
-    evaluation._settings = replace(evaluation._settings, queue_patience_seconds=0.2)
+    change_settings(loop._evaluation, queue_patience_seconds=0.2)
     with pytest.raises(SubmitLimitReached):
         loop.run()
     assert not journal_events(run.path, "ended")

@@ -23,7 +23,7 @@ def test_every_switch_replaces_something_and_puts_it_back():
 
 def test_the_ablation_goes_on_where_it_stopped(tmp_path):
     log = tmp_path / "runs.jsonl"
-    off = ["nothing", "exploration where scores stand still"]
+    off = ["nothing", "three starts of the curves' fit (one)"]
     command = [sys.executable, str(SCRIPT), "--families", "small_llms", "--problems", "1"]
     command += ["--evaluations", "200", "400", "--off", *off, "--minutes", "0", "--log", str(log)]
     for count in (1, 2):  # with no time left one search is run

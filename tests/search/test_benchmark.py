@@ -37,7 +37,7 @@ def test_a_sparse_surface_is_a_step_function_with_the_same_noise_on_a_step():
 
 def test_a_small_run_writes_table_and_figure_and_is_not_repeated(tmp_path):
     command = [
-        sys.executable, str(BENCHMARK / "run.py"), "--surfaces", "1", "--others", "0",
+        sys.executable, str(BENCHMARK / "run.py"), "--surfaces", "1", "--others", "0", "--table-seeds", "1",
         "--methods", "random", "genetic", "--jobs", "1", "--out", str(tmp_path),
     ]  # fmt: skip
     first = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from agenttts.search import SEARCHERS, create
 from agenttts.search.base import TrialResult
+from agenttts.search.confidence import _root
 from agenttts.space import Model, SearchSpace, Stage
 
 SPACE = SearchSpace(
@@ -66,6 +68,20 @@ def test_the_probability_is_right_on_average():
             assert 0.0 <= found.probability <= 1.0
             assert found.shortfall >= 0.0
     assert sum(good) / len(good) > sum(said) / len(said) - 0.1
+
+
+@pytest.mark.parametrize(
+    "covariance",
+    [
+        pytest.param([[4.0, 1.0], [1.0, 2.0]], id="regular"),
+        pytest.param([[1.0, 1.0], [1.0, 1.0]], id="singular"),
+        pytest.param([[0.0, 0.0], [0.0, 0.0]], id="certain"),
+        pytest.param([[1.0, 0.0], [0.0, -1e-6]], id="indefinite by rounding"),
+    ],
+)
+def test_a_covariance_of_any_rank_has_a_root(covariance):
+    root = _root(np.array(covariance))
+    assert root @ root.T == pytest.approx(np.array(covariance), abs=2e-6)
 
 
 def test_it_rises_with_trials_and_with_a_wider_margin():

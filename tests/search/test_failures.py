@@ -5,6 +5,7 @@ import numpy as np
 from agenttts.search import TrialResult
 from agenttts.search.archive import Archive
 from agenttts.search.encoding import ChoiceGrid
+from agenttts.search.evidence import Evidence
 from agenttts.search.failures import Failures
 from agenttts.space import Model, SearchSpace, Stage
 
@@ -24,7 +25,7 @@ def failures(failed, scored=(), out=()):
     archive.add(TrialResult(at(*a), None) for a in failed)
     archive.add(TrialResult(at(*a), 0.5) for a in scored)
     archive.add_pending(at(*a) for a in out)
-    return Failures(GRID, archive)
+    return Failures(Evidence.of(GRID, archive))
 
 
 def test_nothing_failed():

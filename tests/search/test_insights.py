@@ -152,14 +152,6 @@ def test_ties_go_to_the_cheaper():
     assert InsightRules(SPACE).best(archive) == SPACE.allocation(("q7", 3), ("l3", 30))
 
 
-def test_explores_when_scores_hardly_vary():
-    flat = told(*INITIAL, *((0.61, ("q72", 1), ("l3", n)) for n in range(20, 32)))
-    sources = [p.source for p in InsightRules(SPACE).propose(9, flat)]
-    assert sources.count("explore") == 3
-    varied = told(*INITIAL, *((0.3 + 0.02 * n, ("q72", 1), ("l3", n)) for n in range(1, 12)))
-    assert {p.source for p in InsightRules(SPACE).propose(9, varied)} == {"insight"}
-
-
 class Agent:
     def __init__(self, *allocations):
         self.allocations = allocations

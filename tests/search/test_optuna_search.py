@@ -1,24 +1,30 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import pytest
 
 from agenttts.search import TrialResult
 from agenttts.search.optuna_search import OptunaGPSearcher, OptunaOptions
 from agenttts.space import Model, SearchSpace, Stage
 
-torch = pytest.importorskip("torch")
 SPACE = SearchSpace((Stage("a", (Model("s", 3e9),), 256, 64, (1, 2, 3, 4)),), 100)
 
 
 class Watched(OptunaGPSearcher):
     """Notes on how many threads its sampler works."""
 
-    threads = ()
+    threads: tuple[int, ...] = ()
+    count_threads: Callable[[], int]
 
     def _sampler(self, seed):
-        self.threads = (*self.threads, torch.get_num_threads())
+        self.threads = (*self.threads, self.count_threads())
         return super()._sampler(seed)
 
 
 def test_one_thread_while_it_computes_and_as_before_afterwards():
+    torch = pytest.importorskip("torch")  # imported here: it takes two seconds of every worker
+    Watched.count_threads = staticmethod(torch.get_num_threads)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -7,6 +7,7 @@ import pytest
 
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.encoding import ChoiceGrid
+from agenttts.search.evidence import Evidence
 from agenttts.search.quality import Observed, QualityModel
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Model, SearchSpace, Stage
@@ -58,7 +59,7 @@ def test_noise_is_averaged_out_over_the_whole_space():
         archive.add([surface.trial(grid.decode(row), EXAMPLES, 0) for row in rows])
         some = [grid.decode(row) for row in every[::40]]
         true = np.array([surface.score(allocation) for allocation in some])
-        expected = np.array(Surrogate(grid, archive.scored).means(some))
+        expected = np.array(Surrogate(Evidence.of(grid, archive)).means(some))
         off.append(np.sqrt(np.mean((expected - true) ** 2)))
         flat.append(true.std())
     # One score is off by 0.05: the fit is better than a trial, also where none was made.
@@ -99,7 +100,7 @@ def test_scores_and_metrics_of_any_scale(zero, unit):
         metrics = {name: zero + unit * value for name, value in trial.metrics.items()}
         archive.add([TrialResult(trial.allocation, zero + unit * trial.score, metrics)])
     some = [grid.decode(row) for row in every[::40]]
-    expected = (np.array(Surrogate(grid, archive.scored).means(some)) - zero) / unit
+    expected = (np.array(Surrogate(Evidence.of(grid, archive)).means(some)) - zero) / unit
     true = np.array([surface.score(allocation) for allocation in some])
     assert np.sqrt(np.mean((expected - true) ** 2)) < 0.5 * true.std()
 
@@ -110,7 +111,7 @@ def test_scores_that_hardly_differ(spread):
     archive = Archive(surface.space)
     for number, row in enumerate(rows):
         archive.add([TrialResult(grid.decode(row), 0.1 + 0.2 if spread == 1e-17 and number % 2 else 0.3 + spread * (number % 7))])  # fmt: skip
-    model = Surrogate(grid, archive.scored)
+    model = Surrogate(Evidence.of(grid, archive))
     some = [grid.decode(row) for row in rows]
     assert model.means(some) == pytest.approx(
         [0.3] * len(some), abs=10 * spread if spread > 1e-9 else 0.005
@@ -125,7 +126,7 @@ def test_few_and_extreme_scores(scores):
     archive = Archive(space)
     for row, score in zip(rows, scores, strict=False):
         archive.add([TrialResult(grid.decode(row), score, {"a.em": score, "a.f1": score})])
-    model = Surrogate(grid, archive.scored)
+    model = Surrogate(Evidence.of(grid, archive))
     tried = [grid.decode(row) for row in rows[: len(scores)]]
     assert model.means(tried) == pytest.approx(scores, abs=0.25)
     assert np.isfinite(model.means([grid.decode(row) for row in rows])).all()

@@ -1,6 +1,7 @@
 """The contract of `agenttts.search.base.Searcher`, for every registered searcher."""
 
 import random
+from functools import cache
 
 import pytest
 
@@ -37,6 +38,8 @@ SPACES = {
     ),
 }
 
+SIZES = {name: len(FeasibleSet(space)) for name, space in SPACES.items()}
+
 # Optuna's process takes a second a proposal, and five of them where few allocations are within the
 # budget: two proposals after its five random trials, and one space; another, which is exhausted.
 # What differs between spaces, `optuna_tpe` shares with it.
@@ -67,14 +70,19 @@ def trials(method, usual):
     return min(usual, 7) if method in SLOW else usual
 
 
+def group(method):
+    """The tests of one searcher share its histories and what it imports, so one worker has them."""
+    return pytest.mark.xdist_group(f"searcher-{method}")
+
+
 def cases(most=None):
     """Every searcher on its spaces; with ``most``, on those of at most so many allocations."""
     return [
-        pytest.param(method, space, id=f"{method}-{name}")
+        pytest.param(method, space, id=f"{method}-{name}", marks=group(method))
         for method in sorted(SEARCHERS)
         for name, space in SPACES.items()
         if (method not in SLOW or name == (EXHAUSTED_BY_SLOW if most else SPACE_OF_SLOW))
-        and (most is None or len(FeasibleSet(space)) <= most)
+        and (most is None or SIZES[name] <= most)
     ]
 
 
@@ -84,7 +92,16 @@ def make(method, space, seed=0):
     return create(method, space, seed)
 
 
-every_searcher = pytest.mark.parametrize("method", sorted(SEARCHERS))
+def usual(method):
+    """The space of rules that hold in any: the small one for a slow searcher."""
+    return SPACES[SPACE_OF_SLOW if method in SLOW else "two stages"]
+
+
+def searchers(*methods):
+    return [pytest.param(method, id=method, marks=group(method)) for method in methods]
+
+
+every_searcher = pytest.mark.parametrize("method", searchers(*sorted(SEARCHERS)))
 every_case = pytest.mark.parametrize(("method", "space"), cases())
 
 
@@ -114,12 +131,18 @@ def run(searcher, trials, batch, fail=lambda allocation: False):
     return asked
 
 
+@cache
+def history(method, space, seed, trials, batch):
+    """What a searcher asks for in this search, which several tests look at."""
+    return run(make(method, space, seed), trials, batch)
+
+
 @every_case
-@pytest.mark.parametrize(("batch", "most"), [(1, 20), (7, 40)])
+@pytest.mark.parametrize(("batch", "most"), [(1, 12), (7, 28)])
 def test_feasible_new_and_full_batches(method, space, batch, most):
     size = len(FeasibleSet(space))
     most = trials(method, most)
-    asked = run(make(method, space, 1), most, batch)
+    asked = history(method, space, 1, most, batch)
     assert len(asked) == min(most, size)
     assert len(set(asked)) == len(asked)
     assert all(space.violation(allocation) is None for allocation in asked)
@@ -136,16 +159,14 @@ def test_stops_cleanly_when_exhausted(method, space):
 
 @every_case
 def test_deterministic_under_a_seed(method, space):
-    first, second = (run(make(method, space, 5), trials(method, 24), 6) for _ in range(2))
-    assert first == second
+    most = trials(method, 28)
+    assert run(make(method, space, 1), most, 7) == history(method, space, 1, most, 7)
 
 
 @every_searcher
 def test_the_seed_matters(method):
-    space = SPACES["two stages"]
-    assert run(make(method, space, 1), trials(method, 30), 5) != run(
-        make(method, space, 2), trials(method, 30), 5
-    )
+    space, most = usual(method), trials(method, 28)
+    assert run(make(method, space, 2), most, 7) != history(method, space, 1, most, 7)
 
 
 @every_searcher
@@ -193,7 +214,7 @@ def test_tells_may_come_out_of_order_and_partly_failed(method, space):
     rng = random.Random(3)
     searcher = make(method, space)
     asked, waiting = [], []
-    rounds = trials(method, 32) // 4
+    rounds = trials(method, 24) // 4
     for _ in range(rounds):
         batch = searcher.ask(4)
         asked += batch
@@ -210,7 +231,7 @@ def test_tells_may_come_out_of_order_and_partly_failed(method, space):
 
 @every_searcher
 def test_the_order_within_a_batch_does_not_matter(method):
-    space = SPACES["two stages"]
+    space = usual(method)
     ahead, behind = make(method, space, 2), make(method, space, 2)
     for _ in range(3):
         asked = ahead.ask(trials(method, 18) // 3)
@@ -313,7 +334,7 @@ def test_a_model_of_the_scores_knows_what_is_pending(method):
 
 @every_searcher
 def test_pending_trials_may_be_registered_in_any_order_and_told_late(method):
-    space = SPACES["two stages"]
+    space = usual(method)
     searcher = make(method, space, 4)
     done = run(searcher, 6, 3)
     out = searcher.ask(2 if method in SLOW else 5)
@@ -354,16 +375,26 @@ FAILING = {
 }
 
 
-@pytest.mark.parametrize("method", [m for m in MODELS_SCORES if m not in SLOW])
-@pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("fails", FAILING.values(), ids=FAILING)
+@pytest.mark.parametrize("method", searchers(*(m for m in MODELS_SCORES if m not in SLOW)))
+@pytest.mark.parametrize(
+    ("batch", "fails"),
+    [
+        pytest.param(batch, FAILING[name], id=f"{batch}-{name}")
+        for batch, name in [
+            (1, "a combination"),
+            (5, "a combination"),
+            (5, "a model"),
+            (1, "large samples"),
+        ]
+    ],
+)
 def test_what_keeps_failing_is_left_alone(method, batch, fails):
     asked = run(make(method, SPACES["two stages"], 1), 25, batch, fails)
     assert len(set(asked)) == 25
     assert sum(map(fails, asked[10:])) <= 5
 
 
-@pytest.mark.parametrize("method", sorted(SLOW))
+@pytest.mark.parametrize("method", searchers(*sorted(SLOW)))
 def test_what_keeps_failing_is_left_alone_after_trials_of_others(method):
     """The same of a slow searcher, told of ten trials instead of proposing them."""
     space, fails = SPACES["two stages"], FAILING["a model"]
@@ -376,7 +407,7 @@ def test_what_keeps_failing_is_left_alone_after_trials_of_others(method):
     assert sum(map(fails, asked)) <= 1
 
 
-@pytest.mark.parametrize("method", [m for m in MODELS_SCORES if m not in SLOW])
+@pytest.mark.parametrize("method", searchers(*(m for m in MODELS_SCORES if m not in SLOW)))
 def test_one_failed_trial_closes_nothing(method):
     """Its combination is tried again."""
     searcher = make(method, SPACES["two stages"], 1)
@@ -389,7 +420,7 @@ def test_one_failed_trial_closes_nothing(method):
 
 @every_searcher
 def test_zero_is_a_score(method):
-    space = SPACES["two stages"]
+    space = usual(method)
     searcher = make(method, space)
     asked = searcher.ask(1)
     searcher.tell([TrialResult(asked[0], 0.0)])
@@ -419,7 +450,7 @@ def test_asking_for_none(method):
 
 @every_searcher
 def test_proposals_say_where_they_come_from_and_why(method):
-    searcher = make(method, SPACES["two stages"])
+    searcher = make(method, usual(method))
     for _ in range(3):
         for proposal in searcher.propose(trials(method, 18) // 3):
             assert proposal.source in {
@@ -477,7 +508,7 @@ def test_a_failure_that_was_not_the_allocation_s_says_nothing(method):
     assert not set(searcher.ask(2)) & set(first)
 
 
-@pytest.mark.parametrize("method", sorted(SEARCHERS))
+@every_searcher
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_users_own_allocations_come_first_and_once(method, batch):
     space = SPACES["explicit values"]
@@ -500,7 +531,7 @@ def test_the_users_own_allocations_come_first_and_once(method, batch):
     assert resumed.ask(1) == [own[1]], "what is pending is not proposed again"
 
 
-@pytest.mark.parametrize("method", sorted(SEARCHERS))
+@every_searcher
 def test_the_users_own_allocations_that_the_machine_lost_are_not_first_again(method):
     space = SPACES["explicit values"]
     own = (space.allocation(("s", 16), ("s", 8)), space.allocation(("l", 1), ("s", 2)))

@@ -5,6 +5,7 @@ from agenttts.search.acquisition import choose, initial_design
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.curves import curve_prior
 from agenttts.search.encoding import ChoiceGrid
+from agenttts.search.evidence import Evidence
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.initial import initial_trials
 from agenttts.search.surrogate import Surrogate
@@ -16,7 +17,7 @@ GRID = ChoiceGrid(SPACE)
 FEASIBLE = FeasibleSet(SPACE)
 
 
-def scored(number, examples=0, metrics=True, surface=SURFACE, feasible=FEASIBLE):
+def told(number, examples=0, metrics=True, surface=SURFACE, feasible=FEASIBLE):
     """Initial trials, which use every model, and random ones."""
     rng = np.random.default_rng(7)
     archive = Archive(surface.space)
@@ -25,7 +26,7 @@ def scored(number, examples=0, metrics=True, surface=SURFACE, feasible=FEASIBLE)
     for allocation in allocations[:number]:
         result = surface.trial(allocation, examples, 0)
         archive.add([result if metrics else TrialResult(result.allocation, result.score)])
-    return archive.scored
+    return Evidence.of(GRID if surface is SURFACE else ChoiceGrid(surface.space), archive)
 
 
 def error(model, surface=SURFACE, feasible=FEASIBLE):
@@ -39,8 +40,8 @@ def error(model, surface=SURFACE, feasible=FEASIBLE):
 
 
 def test_exact_scores_are_met_and_others_foretold():
-    trials = scored(30)
-    model = Surrogate(GRID, trials)
+    evidence = told(30)
+    trials, model = evidence.trials, Surrogate(evidence)
     assert model.means([t.allocation for t in trials]) == pytest.approx(
         [t.score for t in trials], abs=0.005
     )
@@ -50,8 +51,8 @@ def test_exact_scores_are_met_and_others_foretold():
 
 
 def test_noisy_scores_are_smoothed():
-    trials = scored(60, examples=100)
-    model = Surrogate(GRID, trials)
+    evidence = told(60, examples=100)
+    trials, model = evidence.trials, Surrogate(evidence)
     assert 0.025 < model.noise < 0.08
     true = np.array([SURFACE.score(t.allocation) for t in trials])
     smoothed = np.array(model.means([t.allocation for t in trials]))
@@ -63,12 +64,10 @@ def test_stage_metrics_help():
     errors = []
     for number in range(5100, 5112):
         surface = draw_surface(number)
-        feasible, grid = FeasibleSet(surface.space), ChoiceGrid(surface.space)
+        feasible = FeasibleSet(surface.space)
         errors.append(
             [
-                error(
-                    Surrogate(grid, scored(16, 0, metrics, surface, feasible)), surface, feasible
-                )[0]
+                error(Surrogate(told(16, 0, metrics, surface, feasible)), surface, feasible)[0]
                 for metrics in (True, False)
             ]
         )
@@ -77,7 +76,7 @@ def test_stage_metrics_help():
 
 
 def test_uncertainty_shrinks_with_trials_and_is_small_where_tried():
-    few, many = Surrogate(GRID, scored(6)), Surrogate(GRID, scored(40))
+    few, many = Surrogate(told(6)), Surrogate(told(40))
     untried = FEASIBLE[len(FEASIBLE) // 2]
     assert many.expect(untried).sd < few.expect(untried).sd
     tried = many.trials[0].allocation
@@ -86,7 +85,7 @@ def test_uncertainty_shrinks_with_trials_and_is_small_where_tried():
 
 
 def test_more_trials_than_it_fits_are_represented():
-    model = Surrogate(GRID, scored(400, examples=100))
+    model = Surrogate(told(400, examples=100))
     assert len(model.trials) < 400
     assert error(model)[0] < 0.5 * error(model)[1]
 
@@ -103,11 +102,11 @@ def test_curves_start_at_nothing_rise_and_have_unit_size():
 
 
 def test_picks_are_distinct_and_worth_more_than_chance():
-    model = Surrogate(GRID, scored(15))
+    model = Surrogate(told(15))
     rng = np.random.default_rng(3)
     rows = GRID.feasible(3000)
     rows = rows[rng.permutation(len(rows))]
-    picks = [pick.index for pick in choose(model, rows, 10)]
+    picks = choose(model, rows, 10)
     assert len(set(picks)) == 10
     values = [SURFACE.score(GRID.decode(rows[i])) for i in picks]
     chance = [SURFACE.score(GRID.decode(row)) for row in rows[:300]]
@@ -116,11 +115,10 @@ def test_picks_are_distinct_and_worth_more_than_chance():
 
 
 def test_a_batch_spreads_out():
-    model = Surrogate(GRID, scored(8, examples=100))
+    model = Surrogate(told(8, examples=100))
     rows = GRID.feasible(3000)
     models = {
-        tuple(c.model for c in GRID.decode(rows[pick.index]).choices)
-        for pick in choose(model, rows, 8)
+        tuple(c.model for c in GRID.decode(rows[pick]).choices) for pick in choose(model, rows, 8)
     }
     assert len(models) > 1
 

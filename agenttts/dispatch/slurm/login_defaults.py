@@ -60,8 +60,6 @@ def with_login_defaults(profile: Profile, environment: Mapping[str, str]) -> Pro
     Raises:
         UserError: sbatch would not take a variable's value; the message names the variable.
     """
-    if profile.kind != "slurm":
-        return profile
     said = {name: getattr(profile, name) for name in profile.model_fields_set}
     for what in ("controller", "trial"):
         said[what] = _completed(getattr(profile, what), environment)

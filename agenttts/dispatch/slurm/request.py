@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from agenttts.dispatch.profile import JobResources
 from agenttts.dispatch.slurm.node_lists import request_lists
-from agenttts.dispatch.slurm.syntax import memory_times, minutes
+from agenttts.dispatch.slurm.syntax import minutes
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -51,7 +51,7 @@ def sbatch_options(resources: JobResources, needs: JobNeeds) -> dict[str, str]:
         "time": str(minutes(resources.time)),
         "nodes": "1",
         "cpus-per-task": str(resources.cpus * max(1, needs.gpus)),
-        "mem": _memory(resources, needs.gpus),
+        "mem": resources.memory_text(needs.gpus),
         "signal": f"B:USR2@{needs.grace_seconds}",
         "requeue": "true" if needs.requeue and resources.requeue else "false",
         "dependency": needs.dependency,
@@ -69,17 +69,6 @@ def sbatch_options(resources: JobResources, needs: JobNeeds) -> dict[str, str]:
     if "gres" in gpus and options.get("gres"):
         gpus["gres"] += f",{options['gres']}"
     return {name: text for name, text in {**options, **gpus}.items() if text is not None}
-
-
-def _memory(resources: JobResources, gpus: int) -> str | None:
-    """Return the memory of the job.
-
-    On one node ``--mem`` means the same as ``--mem-per-gpu``, in whatever form the GPUs are
-    requested.
-    """
-    if gpus and resources.mem_per_gpu:
-        return memory_times(resources.mem_per_gpu, gpus)
-    return resources.mem
 
 
 def _gpus(resources: JobResources, gpus: int) -> dict[str, str]:

@@ -68,11 +68,15 @@ class Surface:
             if examples:
                 quality = sum(rng.random() < quality for _ in range(examples)) / examples
             metrics[f"{stage.name}.metric"] = quality
+        errors = {name: _stderr(share, examples) for name, share in metrics.items() if examples}
+        name = f"{self.space.stages[-1].name}.metric"
         return TrialResult(
             allocation,
-            metrics[f"{self.space.stages[-1].name}.metric"],
+            metrics[name],
             metrics,
             self.space.cost(allocation),
+            stderr=errors.get(name),
+            metrics_stderr=errors,
         )
 
     def quality(self, stage: str, model: str, samples: int) -> float:
@@ -176,3 +180,9 @@ def optimum(surface: Surface) -> float:
             if cost <= surface.space.budget and (not frontier or quality > frontier[-1][1]):
                 frontier.append((cost, quality))
     return frontier[-1][1]
+
+
+def _stderr(share: float, examples: int) -> float:
+    """Standard error of a share of examples; one more of either kind, so that it is never 0."""
+    smoothed = (share * examples + 1.0) / (examples + 2.0)
+    return math.sqrt(smoothed * (1.0 - smoothed) / examples)

@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.schedulers import SCHEDULERS
 from agenttts.dispatch.slurm.login_defaults import with_login_defaults
+from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from agenttts.errors import UserError
 from agenttts.spec import load_strict
 
@@ -52,9 +54,16 @@ def test_what_the_project_sets_itself_is_not_taken():
     assert with_login_defaults(profile, environment) == profile
 
 
-def test_empty_variables_and_other_kinds_of_profiles_are_left_alone():
+def test_empty_variables_are_left_alone():
     assert completed("kind: slurm", SBATCH_ACCOUNT="", SBATCH_HINT="").trial.account is None
-    assert completed("kind: local", SBATCH_ACCOUNT="me").trial.account is None
+
+
+@pytest.mark.parametrize("kind", sorted(SCHEDULERS))
+def test_only_schedulers_that_use_sbatch_take_its_variables(kind):
+    profile = load_strict(Profile, f"kind: {kind}", "big.yaml")
+    scheduler = SCHEDULERS[kind]
+    taken = scheduler.completed(profile, {"SBATCH_ACCOUNT": "me"}).trial.account
+    assert taken == ("me" if issubclass(scheduler, SlurmScheduler) else None)
 
 
 @pytest.mark.parametrize(

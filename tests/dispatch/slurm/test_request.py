@@ -65,6 +65,20 @@ def test_resources_become_options(resources, gpus, expected):
     assert options(gpus, **resources) == plain | expected
 
 
+@pytest.mark.parametrize(
+    ("resources", "gpus", "expected"),
+    [
+        ({"mem": "4G", "mem_per_gpu": "32G"}, 3, ("96G", 96 << 30)),
+        ({"mem": "4G", "mem_per_gpu": "32G"}, 0, ("4G", 4 << 30)),
+        ({"mem_per_gpu": "32G"}, 0, None),
+        ({"mem": "0"}, 2, None),
+        ({}, 2, None),
+    ],
+)
+def test_the_memory_of_a_job_is_known_as_it_is_requested(resources, gpus, expected):
+    assert JobResources(**resources).memory_for(gpus) == expected
+
+
 def test_a_job_that_must_not_be_started_again_is_not_whatever_the_profile_says():
     assert options(requeue=False)["requeue"] == "false"
     assert flag_line("requeue", "false") == "--no-requeue"
