@@ -46,7 +46,7 @@ class ServerError(Exception):
     """A request brought no usable answer.
 
     ``again`` says whether the same request is worth another attempt. ``retry_after`` is the time in
-    seconds that the server asks to wait. ``status`` is that of HTTP; None if there was no answer.
+    seconds that the server asks to wait. ``status`` is HTTP's; None if there was no answer.
     """
 
     def __init__(

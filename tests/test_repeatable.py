@@ -28,7 +28,9 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv(PROFILE_VARIABLE, raising=False)
     pytester.makeconftest('pytest_plugins = ["tests.support.repeatable"]')
-    markers = "".join(f"\n    {name}: rerun once" for name in RERUN_MARKERS)
+    markers = "".join(
+        f"\n    {name}: of the tests below" for name in (*RERUN_MARKERS, "own_cluster")
+    )
     pytester.makeini(f"[pytest]\naddopts = --strict-markers\nmarkers = {markers}\n")
     return pytester
 
@@ -67,6 +69,7 @@ def test_ordinary(): once("ordinary")
     pytest.param("cluster", marks=pytest.mark.cluster),
     pytest.param("engines", marks=pytest.mark.llm),
     pytest.param("both", marks=[pytest.mark.llm, pytest.mark.cluster]),
+    pytest.param("own", marks=[pytest.mark.cluster, pytest.mark.own_cluster]),
     "none",
 ])
 def test_draw(group, number, dice):
@@ -79,12 +82,12 @@ def check_reruns(result: pytest.RunResult) -> None:
     """Each marked test was rerun once; the count is the last line before pytest's own, and how the
     first try failed is above it.
     """
-    result.assert_outcomes(passed=15, failed=2)
+    result.assert_outcomes(passed=18, failed=2)
     failed = re.findall(r"^FAILED \S+::(\w+)", result.stdout.str(), re.MULTILINE)
     assert sorted(failed) == ["test_always", "test_ordinary"]
     *_, counted, last = lines(result)
     assert counted == "reruns: 4"
-    assert re.search(r"2 failed, 15 passed, 4 rerun in", last)
+    assert re.search(r"2 failed, 18 passed, 4 rerun in", last)
     _, *reasons = re.split(r"^_+ why (\S+) was rerun \(call\) _+$", result.stdout.str(), flags=re.M)
     told = {name.partition("@")[0].rpartition("::")[2]: reason for name, reason in zip(reasons[::2], reasons[1::2], strict=True)}  # fmt: skip
     assert sorted(told) == ["test_always", *(f"test_{name}" for name in sorted(RERUN_MARKERS))]
@@ -104,10 +107,10 @@ def test_with_and_without_workers(suite):
 
     drawn = printed(alone, "drew")
     assert drawn == printed(workers, "drew"), "the seeds depend on the tests alone"
-    assert len({number for line in drawn for number in line[2:]}) == 12 * 3, "each its own"
+    assert len({number for line in drawn for number in line[2:]}) == 15 * 3, "each its own"
 
     places = {group: {worker for name, worker in printed(workers, "ran") if name == group}
-              for group in ("cluster", "engines", "both")}  # fmt: skip
+              for group in ("cluster", "engines", "both", "own")}  # fmt: skip
     assert all(len(where) == 1 for where in places.values()), "a group runs on one worker"
     assert places["cluster"] != places["engines"]
 

@@ -1,4 +1,4 @@
-"""The commands of ``agenttts-hpc``: each parses, calls one function and prints.
+"""The commands of ``agenttts-hpc``: they parse, call other modules and print.
 
 Every import heavier than Typer is inside a command, so that ``--help`` answers at once.
 """
@@ -61,7 +61,8 @@ class ReportFormat(StrEnum):
     html = "html"
 
 
-# Typer may carry a Click of its own, so its errors are found through a class that Typer exports.
+# Click's base class of errors (ClickException). Typer may bundle a copy of Click, so the class is
+# taken from the bases of one that Typer exports.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
@@ -173,7 +174,7 @@ def launch(
 
 
 def _settings(overrides: list[str] | None, cluster: str | None, name: str | None) -> list[str]:
-    """Return the options that take the place of the spec's keys, as of ``--set``."""
+    """Return --set values, with --cluster and --name as further ones."""
     settings = [*(overrides or [])]
     settings += [f"cluster={json.dumps(cluster)}"] if cluster else []
     settings += [f"name={json.dumps(name)}"] if name else []
@@ -186,16 +187,16 @@ def _launch(plan: Any, results: Path, wait: bool, as_json: bool) -> Any:
     from agenttts.launch.launch import launch as launch_run
     from agenttts.run.directory import in_use
 
-    edited: list[Any] = []
+    profile_outcomes: list[Any] = []
 
-    def differs(outcome: Any) -> None:
-        edited.append(outcome)
+    def profile_differs(outcome: Any) -> None:
+        profile_outcomes.append(outcome)
         if not as_json:
             show.profile_taken(outcome)
 
-    run, created = launch_run(plan, results, differs)
+    run, created = launch_run(plan, results, profile_differs)
     with in_use(run):
-        _after_launch(run, created, plan, wait, as_json, edited)
+        _after_launch(run, created, plan, wait, as_json, profile_outcomes)
     return run
 
 
@@ -237,28 +238,28 @@ def evaluate(
 
 
 def _after_launch(
-    run: Any, created: bool, plan: Any, wait: bool, as_json: bool, edited: Sequence[Any]
+    run: Any, created: bool, plan: Any, wait: bool, as_json: bool, profile_outcomes: Sequence[Any]
 ) -> None:
     """Print what was launched, or follow it to its end."""
     from agenttts.cli import show, watch
     from agenttts.dispatch.schedulers import scheduler_type
     from agenttts.status.run_status import check_outcome, run_status
 
-    read: dict[str, Any] = {
+    plan_facts: dict[str, Any] = {
         "created": created,
         "nodes": plan.nodes,
         "skip_bad": plan.experiment.spec.task.skip_bad,
         "data": plan.examples.report.to_json(),
-        **({"profile": vars(edited[-1])} if edited else {}),
+        **({"profile": vars(profile_outcomes[-1])} if profile_outcomes else {}),
     }
     if not wait and not scheduler_type(plan.experiment.profile.kind).runs_in_this_process:
-        _print({**run_status(run), **read}, as_json, show.launched)
+        _print({**run_status(run), **plan_facts}, as_json, show.launched)
         return
     if not as_json:
-        show.read_otherwise(read["data"], read["skip_bad"])
+        show.data_surprises(plan_facts["data"], plan_facts["skip_bad"])
     watch.progress(run, quiet=as_json, keep=True)
     if as_json:
-        _print({**run_status(run), **read}, as_json, show.status)
+        _print({**run_status(run), **plan_facts}, as_json, show.status)
     check_outcome(run)
 
 
@@ -302,7 +303,7 @@ def logs(
         bool, typer.Option("--all", help="The whole log, with the engine's own lines.")
     ] = False,
 ) -> None:
-    """Show what matters of the logs: of the controller, or of one trial."""
+    """Show the important lines of the controller's log, or of one trial's log."""
     from agenttts.cli import show
     from agenttts.run.directory import find_run, in_use
     from agenttts.status.logs import run_log, trial_log
@@ -362,7 +363,8 @@ def compare(
 ) -> None:
     """Compare an allocation of one run with that of another run.
 
-    The verdict is better, worse or not to be told. Scores are compared example by example.
+    The verdict is better, worse or not to be told (no clear difference). Scores are compared
+    example by example.
     """
     if len(runs) != 2:
         raise UserError(
@@ -397,9 +399,7 @@ def resume(
     ] = False,
     from_tables: Annotated[
         bool,
-        typer.Option(
-            "--from-tables", help="Make a damaged or lost journal anew from the trials' own files."
-        ),
+        typer.Option("--from-tables", help="Make a new journal from the trials' own files."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -452,7 +452,7 @@ def extend(
 ) -> None:
     """Widen the search of a run and go on with it: more iterations, a higher budget.
 
-    Trials and samples stay. Finalists and the final test are made anew at the new end.
+    Trials and samples stay. Finalists and the final test run again at the new end.
     """
     from agenttts.cli import show, watch
     from agenttts.launch.description import describe_extension
@@ -526,10 +526,10 @@ def cancel(run: Run, results: Results = Path("results"), as_json: Json = False) 
 def clean(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, by name or path.")],
     results: Results = Path("results"),
-    yes: Annotated[bool, typer.Option("--yes", help="Remove it; else it is only shown.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove the files.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what runs that are over no longer need, with its size; --yes removes it.
+    """List files that finished runs no longer need, with sizes; --yes removes them.
 
     These are samples, logs, compiled code, batch files. Reports, compare and replay still work.
     """
@@ -561,13 +561,14 @@ def replay(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Trials a batch.")] = 10,
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the method; what it decides is printed.")
+        int, typer.Option(min=0, help="Seed of the method; the command prints what depends on it.")
     ] = 0,
     evaluations: Annotated[
         int | None, typer.Option(min=1, help="End after so many example evaluations.")
     ] = None,
     examples_first: Annotated[
-        int | None, typer.Option(min=1, help="Examples of a new trial, and of each extension.")
+        int | None,
+        typer.Option(min=1, help="Examples of a new trial, and of each further scoring."),
     ] = None,
     examples_most: Annotated[
         int | None, typer.Option(min=1, help="The most examples of an allocation.")
@@ -575,7 +576,7 @@ def replay(
     stored: Annotated[
         bool,
         typer.Option(
-            "--stored", help="Tell also each trial's fewer samples in the last stage, uncounted."
+            "--stored", help="Also tell the method scores of smaller counts in the last stage."
         ),
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Trace: .csv or .parquet.")] = None,
@@ -599,7 +600,7 @@ def replay(
     if searcher not in search.SEARCHERS:
         known = valid_names(searcher, search.SEARCHERS)
         raise UserError(f"--searcher: unknown method '{searcher}'; {known}")
-    search.create_for(spec, method=searcher, seed=seed)
+    search.create_for(spec, method=searcher, seed=seed)  # refuses options before anything is read
     if out is not None:
         check_out(out)
     session = session_for_replay(spec, searcher, out)
@@ -638,7 +639,7 @@ def doctor(
     submit: Annotated[
         bool,
         typer.Option(
-            "--submit", help="Look at the nodes too, with small jobs of the profile's requests."
+            "--submit", help="Also check nodes: submit small jobs with the profile's requests."
         ),
     ] = False,
     timeout: Annotated[

@@ -34,14 +34,12 @@ if TYPE_CHECKING:
     from agenttts.report.summary import RunReport
     from agenttts.run.directory import RunDirectory
 
-# Into a pipe Rich would wrap at 80 columns, which is too narrow for an allocation of long model
-# names.
-
 
 def new_console() -> Console:
     """Return a console as wide as the terminal.
 
-    It has 120 columns if standard output is not a terminal and COLUMNS is not set.
+    It has 120 columns if standard output is not a terminal and COLUMNS is not set. Rich's default
+    of 80 is too narrow for an allocation of long model names.
     """
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
@@ -49,7 +47,7 @@ def new_console() -> Console:
 console = new_console()
 
 _WIDE = 110
-"""Columns from which on ``list`` shows allocations."""
+"""``list`` shows allocations if the terminal has at least this many columns."""
 
 
 def say(line: str = "") -> None:
@@ -66,7 +64,7 @@ def launched(document: dict[str, Any]) -> None:
     """``launch``: show what was started and how to watch it."""
     verb = "launched" if document["created"] else "exists and goes on"
     say(f"run [bold]{document['run']}[/] {verb}: {escape(document['path'])}")
-    read_otherwise(document["data"], document["skip_bad"])
+    data_surprises(document["data"], document["skip_bad"])
     say(f"controller: {escape(document['controller']['described'])}")
     if document["nodes"]:
         say(f"nodes:      {escape(document['nodes'])}")
@@ -80,8 +78,8 @@ def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
     if rebuilt is not None:
         lines = [
             f"a new journal was made; the old one is {rebuilt.old or 'lost'}",
-            f"kept: {_names(rebuilt.from_results)} by their own results, "
-            f"{_names(rebuilt.from_table)} by their rows in the table",
+            f"kept: {_names(rebuilt.from_results)} from their result files, "
+            f"{_names(rebuilt.from_table)} from their rows in the table of trials",
         ]
         lines += [f"run again: {_names(rebuilt.again)}"] if rebuilt.again else []
         lines += [f"lost, and set aside: {_names(rebuilt.lost)}"] if rebuilt.lost else []
@@ -155,13 +153,13 @@ def extension_plan(document: dict[str, Any]) -> None:
 
 
 def cleaned(document: dict[str, Any]) -> None:
-    """``clean``: show what goes, its size, and what cannot be done without it."""
+    """``clean``: show files, their size, and what is not possible without them."""
     removed = document["removed"]
     for run in document["runs"]:
         if not run["parts"]:
             say(escape(f"{run['path']}: nothing to remove"))
         else:
-            verb = "removed" if removed else "would go"
+            verb = "removed" if removed else "can be removed"
             say(escape(f"{run['path']}: {_bytes(run['bytes'])} {verb}"))
         for part in run["parts"]:
             files = f"{part['files']} file{'s' if part['files'] != 1 else ''}"
@@ -170,7 +168,7 @@ def cleaned(document: dict[str, Any]) -> None:
         for line in run["kept"]:
             say(escape(f"  {line}"))
     if not removed and any(run["parts"] for run in document["runs"]):
-        say("nothing was removed; --yes removes it")
+        say("nothing was removed; --yes removes the files")
 
 
 def _bytes(size: int) -> str:
@@ -192,7 +190,7 @@ def finish(run: RunDirectory, ends: bool) -> None:
 
 
 def _names(trials: list[str]) -> str:
-    """Return the number of trials and their names; of many only five and the last."""
+    """Return the number of trials and their names; if many, five and the last."""
     if not trials:
         return "no trial"
     more = f", … {trials[-1]}" if len(trials) > 6 else ""
@@ -200,13 +198,13 @@ def _names(trials: list[str]) -> str:
     return f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'} ({shown}{more})"
 
 
-def read_otherwise(data: list[dict[str, Any]], skip_bad: int) -> None:
-    """Show what a user may not expect of the data that were read.
+def data_surprises(data: list[dict[str, Any]], skip_bad: int) -> None:
+    """Show facts about the data that may surprise a user.
 
     These are skipped bad records, a chosen key and aliases.
     """
-    told = [s for s in data if s["skipped"] or s["key"] or s["notes"]]
-    data_read(told, skip_bad)
+    surprising = [s for s in data if s["skipped"] or s["key"] or s["notes"]]
+    data_read(surprising, skip_bad)
 
 
 def data_read(sources: list[dict[str, Any]], skip_bad: int) -> None:
@@ -231,6 +229,17 @@ def data_read(sources: list[dict[str, Any]], skip_bad: int) -> None:
 
 def plan(document: dict[str, Any]) -> None:
     """``launch --dry-run``: show what would be done."""
+    _search_plan(document)
+    data_read(document["task"]["data"], document["task"]["skip_bad"])
+    _models_plan(document)
+    _jobs_plan(document)
+    for problem in document["problems"]:
+        say(f"[red]missing[/] {escape(problem['what'])}")
+        say(f"        fix: {escape(problem['fix'])}")
+    console.print("nothing was created or submitted (--dry-run)")
+
+
+def _search_plan(document: dict[str, Any]) -> None:
     search = document["search"]
     examples = document["task"]["examples"] or "all"
     say(
@@ -244,7 +253,11 @@ def plan(document: dict[str, Any]) -> None:
         f"{search['initial_trials']} initial trials + {search['iterations']} x "
         f"{search['batch_size']} "
         f"= {search['trials_at_most']} at most"
-        + (", then one of what is recommended if it was not tried" if search["recommended"] else "")
+        + (
+            ", plus one of the recommended allocation if it has not been tried"
+            if search["recommended"]
+            else ""
+        )
     )
     if part := search["examples"]:
         say(
@@ -259,8 +272,12 @@ def plan(document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    data_read(document["task"]["data"], document["task"]["skip_bad"])
-    table = Table("stage", "model", "params", "1 sample", "samples in B", "GPUs", "why")
+
+
+def _models_plan(document: dict[str, Any]) -> None:
+    table = Table(
+        "stage", "model", "params", "budget of 1 sample", "most samples", "GPUs", "reason for GPUs"
+    )
     for stage in document["stages"]:
         for model in stage["models"]:
             table.add_row(
@@ -273,6 +290,7 @@ def plan(document: dict[str, Any]) -> None:
                 document["resources"]["gpus"][model["model"]],
             )
     console.print(table)
+    search = document["search"]
     for key, what in (("finalists", "examples of the search split"), ("test", "held-out examples")):
         if search[key]:
             say(
@@ -291,6 +309,9 @@ def plan(document: dict[str, Any]) -> None:
     if agent:
         served = f", {agent['gpus']} GPUs ({agent['why']})" if "gpus" in agent else ""
         say(f"agent: {agent['kind']} {agent['model']}, at most {agent['max_calls']} calls{served}")
+
+
+def _jobs_plan(document: dict[str, Any]) -> None:
     for kind in ("controller", "trial"):
         asked = escape(", ".join(f"{k}={v}" for k, v in document["resources"][kind].items()))
         say(f"{kind} job: {asked}")
@@ -300,10 +321,6 @@ def plan(document: dict[str, Any]) -> None:
     say(f"container: {image['runtime']} {escape(image['image'])}" if image else "container: none")
     if document["cluster"]["nodes"]:
         say(f"nodes: {escape(document['cluster']['nodes'])}")
-    for problem in document["problems"]:
-        say(f"[red]missing[/] {escape(problem['what'])}")
-        say(f"        fix: {escape(problem['fix'])}")
-    console.print("nothing was created or submitted (--dry-run)")
 
 
 def forecast(document: dict[str, Any]) -> None:

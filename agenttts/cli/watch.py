@@ -41,7 +41,7 @@ _GUIDELINE_LINES = 3
 _BAR = 20
 """Characters of a trial's bar."""
 _JOBS_NAMED = 4
-"""Waiting jobs that are named, of those that wait for the same."""
+"""The most jobs that are named if several wait for the same."""
 
 
 def progress(run: RunDirectory, *, quiet: bool = False, keep: bool = False) -> None:

@@ -18,7 +18,7 @@ from agenttts.dispatch.attempts import count_state
 from agenttts.dispatch.base import JobRequest, JobStatus
 from agenttts.dispatch.blame import AttemptEnd, blame
 from agenttts.dispatch.host import HostScheduler, started
-from agenttts.dispatch.node.job import TrialJob, job_settings, named
+from agenttts.dispatch.node.job import TrialJob, due_trials, job_settings
 from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import Service, ServiceRequest
@@ -44,7 +44,7 @@ _POLL_S = 0.02
 
 
 class InProcessScheduler(HostScheduler):
-    """Threads of this process, one per trial, at most ``max_running`` at a time.
+    """Threads of this process, one per job, at most ``max_running`` at a time.
 
     A trial's Python code runs in this process, so that a debugger and ``print`` work. Three kinds
     of trials run as child processes instead:
@@ -201,9 +201,9 @@ class _ThreadJob(TrialJob):
         child = self._start_child(command)
         while child.poll() is None:
             self._check()
-            self._look()
+            self._check_progress()
             if self.linger_seconds:
-                self._hand_on(child)
+                self._feed_child(child)
             time.sleep(_POLL_S)
         return child.returncode
 
@@ -241,7 +241,7 @@ class _ThreadJob(TrialJob):
             self._check()
             self._finish_ended()  # of a trial whose end could not be recorded when it ended
             if due:
-                yield named(due)
+                yield due_trials(due)
             else:
                 time.sleep(_POLL_S)
 

@@ -1,8 +1,8 @@
 """What each start of a job used of its node.
 
 The records are ``job_starts/NN.json`` in the job's directory. The job on the node writes a record
-when it starts, when attempts begin or end, and when it ends. A record without an end is of a job
-that runs, or that was killed. What its program did inside is in `agenttts.trial.usage`.
+when it starts, when attempts begin or end, and when it ends. A record without an end belongs to a
+job that runs, or that was killed. What its program did inside is in `agenttts.trial.usage`.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ _JOB = "SUBMITIT_LOCAL_JOB_ID"
 
 
 class LocalScheduler(HostScheduler):
-    """Processes of this host: ``max_running`` trials at a time.
+    """Processes of this host: ``max_running`` jobs at a time.
 
     GPUs are divided among them. A job id is the pid of submitit's process for the job, which
     outlives the controller. A restarted controller finds it by pid and folder.

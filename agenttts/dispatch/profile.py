@@ -25,7 +25,7 @@ from agenttts.spec.strict import load_strict, load_with_source
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 600.0
-"""Default of the time that a worker stays without a sign of the controller."""
+"""Default of `Profile.linger_seconds` with ``trials_per_job: auto``."""
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -140,7 +140,7 @@ class JobResources(Section):
     def _as_text(cls, value: Any) -> Any:
         """Turn numbers and truth values into text.
 
-        They occur in profiles made in Python; values from files are text already.
+        Only profiles made in Python have them here; values read from a file are text already.
         """
         if not isinstance(value, dict):
             return value
@@ -209,19 +209,20 @@ class Profile(Section):
     gpus_per_node: Annotated[int, Field(ge=0)] = 8
     """Maximum GPUs of one trial; without Slurm, the GPUs of this machine."""
     max_running: Annotated[int, Field(ge=1)] = 8
-    """Trials of one array that run at a time.
+    """Jobs of trials that run at a time; a job may evaluate several trials.
 
-    Without Slurm: trials that run at a time on this machine.
+    If jobs do not stay for further lists, each array has this limit: the jobs that need the same
+    number of GPUs.
     """
     trials_per_job: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """The most trials that one job evaluates side by side.
 
     A job starts each model once for all its trials and draws their common samples once. ``auto``:
-    as the controller estimates the costs of engine starts and samples
+    the controller decides by the estimated costs of engine starts and samples
     (`agenttts.loop.assignment`).
     """
     linger_seconds: Annotated[float, Field(ge=0)] | None = None
-    """Seconds that a job without trials stays without a sign of the controller.
+    """Seconds that a job without trials waits after the last keep-alive sign of the controller.
 
     It keeps its GPUs and its engines for the trials of the next iteration. The controller ends it
     earlier when its GPUs cost more than starting its engines again. 0: a job ends with its trials.
@@ -230,7 +231,7 @@ class Profile(Section):
     throttle: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude=True)
     """The old name of ``max_running``; still read, with a warning."""
     max_pending: Annotated[int, Field(ge=1)] = 1000
-    """Maximum number of trials in the queue, waiting and running.
+    """Maximum number of jobs of trials in the queue, waiting and running.
 
     The cluster's MaxArraySize and its limits on submitted jobs apply as well.
     """
@@ -241,11 +242,15 @@ class Profile(Section):
     own.
     """
     max_timeouts: Annotated[int, Field(ge=0)] = 1
-    """Times a trial at its time limit is requeued, to go on from its stored samples."""
+    """Times that a trial at its time limit is requeued; it continues from its stored samples."""
     grace_seconds: Annotated[int, Field(ge=5)] = 60
     """Seconds before the time limit at which a trial is told to store its samples."""
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
-    """Seconds between two looks at the queue."""
+    """Seconds between two looks of the controller at the queue and the files of trials.
+
+    Two waits are shorter: at most 2 s for the served model, at most 1 s for a worker's answer.
+    ``status --watch`` looks every 1 to 10 s.
+    """
     setup: list[str] = []
     """Shell lines that run on the node before the job, e.g. ``module load apptainer``.
 
@@ -279,7 +284,8 @@ class Profile(Section):
     stall_minutes: Annotated[float, Field(gt=0)] = 30.0
     """Minutes without progress before the attempt ends, as for ``start_minutes``.
 
-    Progress is a change of the log, new samples, or the end of an engine call.
+    `agenttts.dispatch.node.limits` says what counts as progress. An engine call with many tokens
+    may take longer.
     """
     max_preemptions: Annotated[int, Field(ge=0)] = MAX_PREEMPTIONS
     """Times a trial may lose its place to other jobs before it ends as PREEMPTED."""
@@ -296,7 +302,7 @@ class Profile(Section):
 
     @property
     def stays_for(self) -> float:
-        """Seconds that a job without trials stays without a sign of the controller."""
+        """``linger_seconds``, or its default."""
         if self.linger_seconds is not None:
             return self.linger_seconds
         return LINGER_SECONDS if self.trials_per_job == "auto" else 0.0
@@ -308,7 +314,7 @@ class Profile(Section):
 
     @property
     def in_containers(self) -> bool:
-        """Whether trials run in containers, of the profile's image or of the spec's."""
+        """Whether trials run in containers, with the profile's image or the spec's."""
         return self.container is not None and self.container.runtime != "none"
 
     @field_validator("setup")
@@ -321,7 +327,7 @@ class Profile(Section):
 
     @field_validator("env")
     @classmethod
-    def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
+    def _check_env(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
             if not _VARIABLE_NAME.fullmatch(name):
                 raise ValueError(
@@ -363,9 +369,8 @@ class Profile(Section):
             limit = minutes(getattr(self, what).time) * 60
             if self.grace_seconds >= limit:
                 raise ValueError(
-                    f"grace_seconds: {self.grace_seconds} s before the end of a {what} job of "
-                    f"{limit} s is before its "
-                    f"start; lower grace_seconds or raise {what}.time"
+                    f"grace_seconds ({self.grace_seconds} s) must be less than the time limit of "
+                    f"a {what} job ({limit} s); lower grace_seconds or raise {what}.time"
                 )
         return self
 
@@ -452,8 +457,8 @@ def _read(path: Path) -> Profile:
 def _anchored(value: str, folder: Path, key: KeyPath) -> str:
     """Return a path of a profile, expanded and absolute.
 
-    A relative path starts at the profile's folder. It starts at the directory of the launch if it
-    exists there and not in the profile's folder.
+    A relative path is looked for in the profile's folder, then in the directory of the launch. If
+    it exists in neither, it is in the profile's folder.
     """
     text = (
         value if Path(value).exists() else expanded(value, key)
@@ -484,8 +489,8 @@ def _with_nodes(resources: JobResources, folder: Path, what: str) -> JobResource
             changes[name] = node_lists.names_of_file(read_text(file, "list of nodes"))
         except (UserError, ValueError) as error:
             raise UserError(
-                f"{file} is to list nodes: {error}; valid: a file of names and ranges, or the list "
-                "itself, e.g. n[1-4,7],gpu9",
+                f"{file} is not a valid list of nodes: {error}; valid: a file of names and ranges, "
+                "or the list itself, e.g. n[1-4,7],gpu9",
                 at=(what, name),
             ) from None
     resources = resources.model_copy(update=changes)

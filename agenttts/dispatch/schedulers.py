@@ -1,6 +1,6 @@
 """The scheduler of a profile.
 
-This is the one place where a profile's ``kind`` is looked at.
+Only this module chooses by a profile's ``kind``.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def exceptions_behind(error: str, log: str) -> str:
 def _chains(log: str) -> list[list[str]]:
     """Return the exceptions of each chain of joined tracebacks.
 
-    An exception is given by its lines without those of its frames.
+    An exception is given by its lines without the lines of its frames.
     """
     chains: list[list[str]] = []
     chain: list[str] | None = None

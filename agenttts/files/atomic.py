@@ -11,8 +11,8 @@ The steps in order, with the purpose of each:
 
 Trade-offs: A write takes two fsyncs (milliseconds on a parallel file system), so it suits results
 and markers, not logs. The target becomes a new inode, so hard links to the old one keep the old
-content. A target that is a symbolic link is followed, not replaced. Of two simultaneous writers the
-last to rename wins, with its whole content. A process killed between steps 1 and 4 leaves a
+content. A target that is a symbolic link is followed, not replaced. If two processes write at once,
+the last to rename wins, with its whole content. A process killed between steps 1 and 4 leaves a
 temporary file. It is hidden, ends in `TEMPORARY_SUFFIX`, matches no pattern that this package reads
 (`*.parquet`, `*.json`), and is safe to delete.
 """

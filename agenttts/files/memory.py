@@ -35,7 +35,7 @@ def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
 def job_memory(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variable that tells a program the memory of its Slurm job.
 
-    The result is empty if the environment is not that of a Slurm job.
+    The result is empty outside a Slurm job.
     """
     whole = environment.get("SLURM_MEM_PER_NODE", "")
     a_cpu = environment.get("SLURM_MEM_PER_CPU", "")

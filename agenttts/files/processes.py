@@ -52,7 +52,7 @@ def pids() -> list[str]:
 
 def children(pid: int | str) -> list[str]:
     """Return the numbers of the child processes; empty for no such process."""
-    # `psutil.Process.children` raises where other users' processes may not be read (hidepid=1).
+    # `psutil.Process.children` raises where other users' processes cannot be read (hidepid=1).
     found = psutil.process_iter(["ppid"])
     return [str(child.pid) for child in found if str(child.info["ppid"]) == str(pid)]
 

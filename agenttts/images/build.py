@@ -7,8 +7,9 @@ into the image.
 An image ``X.sif`` has a record beside it, ``X.sif.json``. The record says what the image was built
 from. It also has the image's SHA-256, so that a launch need not read the whole image.
 
-The host's folders are mounted during ``%post`` if the definition makes mount points for them. It
-does so in ``%setup``, from the variable ``AGENTTTS_BUILD_MOUNTS`` (see ``containers/cpu.def``).
+Folders of the host that pip needs (wheels, cache, CA bundle) are mounted during ``%post``. The
+definition has to make their mount points in ``%setup``, from the variable
+``AGENTTTS_BUILD_MOUNTS`` (see ``containers/cpu.def``).
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def build_image(
     ``output`` appears whole or not at all.
 
     Args:
-        definition: The definition file. If it uses ``{{ rootfs }}``, this is a new root file system
-            made of this machine's own Debian packages.
+        definition: The definition file. If it contains ``{{ rootfs }}``, a new root file system is
+            made of this machine's own Debian packages, and its path is filled in.
         output: The image to write.
         project: The checkout whose package goes into the image.
         runtime: The command to build with.
@@ -197,10 +198,9 @@ def read_record(image: Path) -> ImageRecord | None:
     """
     if not image.is_file():
         return None
-    digest(image)  # drops the fields of the record that describe an earlier image
-    stored = _read_sidecar(image)
+    current = _current_record(image)
     known = {
-        field.name: stored[field.name] for field in fields(ImageRecord) if field.name in stored
+        field.name: current[field.name] for field in fields(ImageRecord) if field.name in current
     }
     try:
         return ImageRecord(**known)
@@ -222,7 +222,7 @@ def image_cuda(runtime: str, image: Path) -> str | None:
     return cuda if isinstance(cuda, str) and re.fullmatch(r"\d+(\.\d+)*", cuda) else None
 
 
-def digest(image: Path) -> str:
+def image_digest(image: Path) -> str:
     """Return the SHA-256 of an image file, in hexadecimal.
 
     The digest is kept in ``IMAGE.json`` together with the file's size and time of change. The file
@@ -234,17 +234,23 @@ def digest(image: Path) -> str:
             f"{image} is not an image file; build one with 'agenttts-hpc image build --output "
             "IMAGE'"
         )
+    return str(_current_record(image)["sha256"])
+
+
+def _current_record(image: Path) -> dict[str, Any]:
+    """Return the content of ``IMAGE.json``, made anew if it describes another image."""
     status = image.stat()
     stored = _read_sidecar(image)
     seen = {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
     if "sha256" in stored and all(stored.get(name) == value for name, value in seen.items()):
-        return str(stored["sha256"])
+        return stored
     sha256 = _hash(image)
     # A copy with the same content and another time is still the image of the record.
     known = stored if stored.get("sha256") == sha256 else {}
+    current = {**known, "sha256": sha256, **seen}
     with contextlib.suppress(OSError):
-        atomic_write_json(_sidecar(image), {**known, "sha256": sha256, **seen})
-    return sha256
+        atomic_write_json(_sidecar(image), current)
+    return current
 
 
 def build_command(
@@ -518,7 +524,7 @@ def _answer(command: list[str]) -> str:
     if answer.problem is not None:
         raise MissingRequirement(
             f"'{' '.join(command)}' {answer.problem}",
-            fix="run it by hand; its file system may not answer",
+            fix="run it by hand; perhaps its file system does not answer",
         )
     return answer.text
 

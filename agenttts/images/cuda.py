@@ -98,7 +98,7 @@ def driver_problem(gpus: list[Gpu], cuda: str) -> tuple[str, str] | None:
 
 
 def memory_problem(gpus: list[Gpu], gpu_memory_gb: float | None) -> tuple[str, str] | None:
-    """Return why models may not fit these GPUs, and the fix.
+    """Return why models perhaps do not fit these GPUs, and the fix.
 
     The models are sized for ``gpu_memory_gb``. It is None if they fit.
     """

@@ -274,7 +274,7 @@ def sample_key(
 
     - the model: its path and the fingerprint of the files there; for a script, its text; for a
       model on a server, the server's id of it (the address of the server only places it)
-    - its revision and engine options
+    - its revision, its engine and the engine's options
     - the rendered prompt, for a chat with the arguments of its template
     - the stop strings
     - the sampling parameters and the run seed

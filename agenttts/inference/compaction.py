@@ -58,7 +58,7 @@ def compact(
     """Write the small shards of a store as few large ones.
 
     A new shard holds up to `MOST_BYTES`. Shards whose samples an earlier call has written to a
-    larger shard are removed. Damaged shards, and those of other versions, are left to the readers.
+    larger shard are removed. Damaged shards and shards of other versions are left to the readers.
 
     Args:
         directory: The store's directory.

@@ -394,7 +394,7 @@ class EndpointEngine:
 class _Drawing:
     """The samples of one request as they arrive, by their place among its seeds.
 
-    ``position`` is that of the request in the call.
+    ``position`` is the request's place in the call.
     """
 
     request: Request

@@ -177,7 +177,7 @@ class EnginePool:
             self._close(other)
 
     def _free_memory(self, needed: int) -> None:
-        """Close engines, that used longest ago first, until the host has so many bytes."""
+        """Close engines, the least recently used first, until that memory is available."""
         while self._loaded and self._available() < needed:
             self._close(self._loaded[0])
 

@@ -2,9 +2,9 @@
 
 Trials of one iteration often have the same first choices, start at the same moment and lack the
 same samples. The prompts are divided between them. Each trial draws the samples of its own part
-first, then those of the other parts, each from its end. Between calls it leaves out the samples
-that others have stored meanwhile (`agenttts.inference.sampler`). Trials do not block on each other:
-if one never starts or ends early, the others draw its part as well.
+first, then samples of the other parts, from the ends of these. Between calls it leaves out the
+samples that others have stored meanwhile (`agenttts.inference.sampler`). Trials do not block on
+each other: if one never starts or ends early, the others draw its part as well.
 """
 
 from __future__ import annotations

@@ -42,17 +42,17 @@ SAMPLES_A_CALL = 2048
 Before the next call, the sampler looks for samples that others have stored.
 """
 TOKENS_A_CALL = 4 << 20
-"""The most tokens of one engine call; they limit its time with a model that thinks."""
+"""The most tokens of one engine call; keeps calls short for models that write long replies."""
 FEWEST_A_CALL = 512
-"""Long samples do not reduce the limit on the samples of a call below this number.
+"""A call may have this many samples even if they are long.
 
 It is twice the number that vLLM runs at a time by default.
 """
 STORE_SECONDS = 10.0
 """Seconds after which finished samples are stored while their engine call goes on.
 
-A killed job loses at most the samples of these seconds, and those that were not finished. Each time
-makes one shard of the sample store, so less would make look-ups slower.
+A killed job loses at most the samples of these seconds, and those that were not finished. Each
+write makes one file, so a shorter interval would make more files and slower look-ups.
 """
 
 VISIBLE_WITHIN_S = 90.0
@@ -67,10 +67,10 @@ class DrawResult:
     Attributes:
         texts: The samples without the model's thinking. The store keeps the whole text.
         prompt_tokens: Tokens of the prompt, counted once.
-        decode_tokens: Tokens of all k samples.
-        reused_tokens: How many of these tokens were not computed for this result. Their samples
-            are from the store or from an equal prompt of the same draw. Those of the prompt are
-            included if no sample had to be drawn.
+        decode_tokens: Tokens of all k samples. At temperature 0 one sample is drawn and counted.
+        reused_tokens: Tokens of prompt and samples that were not computed for this result. The
+            samples are from the store or from an equal prompt of the same draw. The prompt's
+            tokens are included if no sample was drawn.
         truncated: Whether the prompt was shortened for the model's context.
         cut: Number of samples that ended at ``max_tokens``.
     """
@@ -140,7 +140,10 @@ class _Wanted:
 
 @dataclass
 class ModelTotals:
-    """What was computed on a model: tokens as in `DrawResult`, and wall seconds."""
+    """What was computed on a model: tokens and wall seconds.
+
+    ``prompt_tokens`` and ``decode_tokens`` do not include reused tokens, unlike in `DrawResult`.
+    """
 
     prompt_tokens: int = 0
     decode_tokens: int = 0
@@ -155,7 +158,7 @@ class Sampler:
     A model's engine starts when the first sample is missing from the store. It ends when the engine
     of another model must start. With ``keep_engines`` it stays while memory allows
     (`agenttts.inference.engine_pool`). One engine works at a time. ``totals`` counts by model name.
-    ``observer`` is told of engine starts and engine calls, ``watcher`` of how far a draw has come.
+    ``observer`` gets engine starts and engine calls, ``watcher`` the progress of a draw.
     `close` ends the engines and stores what was drawn.
     """
 
@@ -199,8 +202,8 @@ class Sampler:
         counter = DrawCounter(
             self._watcher,
             {
-                request.trial: WantedPrompts(own, _distinct(request))
-                for request, own in zip(requests, keys, strict=True)
+                request.trial: WantedPrompts(of_request, _distinct(request))
+                for request, of_request in zip(requests, keys, strict=True)
             },
             samples,
         )
@@ -209,30 +212,30 @@ class Sampler:
         counter.tell()
         seconds = [after - b for after, b in zip(self._seconds_of(requests), before, strict=True)]
         results = [
-            self._results(request, own, samples, drawn)
-            for request, own in zip(requests, keys, strict=True)
+            self._results(request, of_request, samples, drawn)
+            for request, of_request in zip(requests, keys, strict=True)
         ]
         new = [sum(result.new_tokens for result in found) for found in results]
         load, generate = seconds
         total = sum(new)
-        parts = [tokens / total if total else 0.0 for tokens in new]
+        shares = [tokens / total if total else 0.0 for tokens in new]
         first = next((number for number, tokens in enumerate(new) if tokens), 0)
         return [
             Drawn(
                 found,
-                load_seconds=load * part,
-                generate_seconds=generate * part,
+                load_seconds=load * share,
+                generate_seconds=generate * share,
                 engine_starts=self._engines.starts - starts if number == first else 0,
             )
-            for number, (found, part) in enumerate(zip(results, parts, strict=True))
+            for number, (found, share) in enumerate(zip(results, shares, strict=True))
         ]
 
     def draw_each(self, requests: Sequence[DrawRequest]) -> list[Drawn | EngineError]:
-        """Draw several requests together; if that fails, draw each of them by itself.
+        """Draw several requests together; if that fails, draw them one by one.
 
-        A request that the engine cannot serve thus does not fail the others. A model whose engine
-        could not be loaded is not loaded again. If kept engines were loaded before the call, a
-        single request that fails is tried once more after all engines have ended.
+        So a request that the engine cannot serve does not make the others fail. A model whose
+        engine could not be loaded is not loaded again. If kept engines were loaded before the call,
+        a single request that fails is tried once more after all engines have ended.
         """
         kept = self._engines.keeps and self._engines.any_loaded
         try:
@@ -248,13 +251,13 @@ class Sampler:
         return [found for request in requests for found in self.draw_each([request])]
 
     def await_stored(self, requests: Sequence[DrawRequest]) -> None:
-        """Wait until samples of another process are visible, or not expected.
+        """Wait until samples that another process has drawn are visible.
 
-        NFS may show a new file of a directory up to a minute later. Samples that are not there by
-        then are lost.
+        NFS may show a new file of a directory up to a minute later. Samples that are not visible
+        within 90 s are lost.
 
         Args:
-            requests: For all samples that these need, of models of one engine.
+            requests: The draws that need the samples. Their models share one engine.
         """
         if not requests:
             return
@@ -268,7 +271,7 @@ class Sampler:
             self._take_new(samples, wanted.numbers)
 
     def forget_failures(self) -> None:
-        """Let models be loaded again that could not be loaded."""
+        """Forget which models could not be loaded, so that loading them is tried again."""
         self._engines.forget_failures()
 
     def add_models(self, models: Mapping[str, ModelConfig]) -> None:
@@ -299,7 +302,7 @@ class Sampler:
         Raises:
             EngineError: The model cannot be loaded.
         """
-        self._loaded_engine(model)
+        self._engine_uncounted(model)
 
     def generate(self, model: ModelConfig, requests: Sequence[Request]) -> list[Completion]:
         """Generate samples that are not stored, with the engine of any model.
@@ -309,7 +312,7 @@ class Sampler:
         Raises:
             EngineError: The model cannot be loaded or run.
         """
-        engine = self._loaded_engine(model)
+        engine = self._engine_uncounted(model)
         started = time.monotonic()
         try:
             return engine.generate(requests)
@@ -334,12 +337,12 @@ class Sampler:
             if not self.shares_engine(requests[0].model, request.model):
                 raise ValueError(f"{requests[0].model} and {request.model} need two engines")
             model = self._models[request.model]
-            own = []
+            of_request = []
             new = []
             for prompt in request.prompts:
                 content, stop = render(prompt, model.prompt_style)
                 key = sample_key(model, content, request.params, self._run_seed, stop)
-                own.append(key)
+                of_request.append(key)
                 wanted.numbers[key] = max(wanted.numbers.get(key, 0), _distinct(request))
                 if key not in wanted.requests:
                     new.append(key)
@@ -355,7 +358,7 @@ class Sampler:
             first, *others = request.partition.parts(new)
             wanted.own += first
             wanted.others += others
-            keys.append(own)
+            keys.append(of_request)
         return keys, wanted
 
     def _draw_missing(
@@ -376,7 +379,7 @@ class Sampler:
             return drawn
         model_name = requests[0].model
         tokens = max(request.params.max_tokens for request in requests)
-        engine = self._engine(model_name)
+        engine = self._engine_for_trials(model_name)
         most = most_samples(self._samples_a_call, tokens)
         most = min(most, most_a_call(self._models[model_name], most))
         size = min(request.partition.call_size(missing, most) for request in requests)
@@ -413,8 +416,9 @@ class Sampler:
         """
         key, indices = call[part.request]
         name = wanted.models[key]
-        own = [indices[place] for place in part.places]
-        for sample in _stored(key, own, part.completion, name, self._models[name].thinking):
+        finished = [indices[place] for place in part.places]
+        thinking = self._models[name].thinking
+        for sample in _as_stored(key, finished, part.completion, name, thinking):
             if sample.index not in samples[key]:
                 self._store.add(sample)
                 samples[key][sample.index] = sample
@@ -446,7 +450,7 @@ class Sampler:
         started = time.monotonic()
         try:
             completions = engine.generate(requests, take)
-        except BaseException:  # a stop of the job too: the seconds were used
+        except BaseException:  # also when the job is stopped: the GPU time was used
             self._observer.called((), time.monotonic() - started)
             raise
         seconds = time.monotonic() - started
@@ -473,8 +477,8 @@ class Sampler:
             here = {index for index in drawn.get(key, ()) if index < distinct}
             if here:  # the next equal prompt reuses all of it
                 drawn[key] -= here
-            own = [samples[key][index] for index in range(distinct)]
-            result = _result(own, here, thinking, repeats=request.k // distinct)
+            found = [samples[key][index] for index in range(distinct)]
+            result = _result(found, here, thinking, repeats=request.k // distinct)
             self._count(request.model, result, new_prompt=bool(here))
             results.append(result)
         return results
@@ -494,7 +498,8 @@ class Sampler:
         for key, found in new.items():
             samples[key] = found | samples[key]
 
-    def _engine(self, model_name: str) -> Engine:
+    def _engine_for_trials(self, model_name: str) -> Engine:
+        """Return a model's loaded engine; ``totals`` counts the seconds of loading it."""
         started = time.monotonic()
         try:
             return self._engines.get(self._models[model_name])
@@ -503,7 +508,8 @@ class Sampler:
             self.totals[model_name].load_seconds += seconds
             self._observer.loaded(seconds)
 
-    def _loaded_engine(self, model: ModelConfig) -> Engine:
+    def _engine_uncounted(self, model: ModelConfig) -> Engine:
+        """Return the loaded engine of any model."""
         started = time.monotonic()
         try:
             return self._engines.get(model)
@@ -575,7 +581,7 @@ def _result(
     )
 
 
-def _stored(
+def _as_stored(
     key: str,
     indices: Sequence[int],
     completion: Completion,
@@ -610,7 +616,7 @@ def _next_call(
 ) -> dict[str, list[int]]:
     """Return the indices of the next ``size`` missing samples, by key.
 
-    The last call of the own part, and the last call of all, may have fewer.
+    There may be fewer: when this process's own part is done, and at the very end.
     """
     calls: dict[str, list[int]] = {}
     room = size

@@ -118,7 +118,7 @@ class ShardIndex:
 
 
 def _footers(shards: Sequence[Path]) -> dict[Path, NDArray[np.void]]:
-    """Return what the footers of shards say, of those that say it."""
+    """Return the lists of keys in the footers of those shards that have one."""
     if len(shards) > _READERS:  # a file system on the network answers several at once
         with ThreadPoolExecutor(_READERS) as pool:
             parts = [shards[first::_READERS] for first in range(_READERS)]

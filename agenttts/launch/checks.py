@@ -300,7 +300,7 @@ def check_writable(directory: Path, what: str, where: str) -> None:
     """Check that files can be made under ``directory``, without making one.
 
     Args:
-        directory: The directory; it may not exist yet.
+        directory: The directory, which perhaps does not exist yet.
         what: What the directory is, for messages.
         where: Where another one is chosen, for messages.
 

@@ -121,8 +121,8 @@ def clean(run: RunDirectory) -> Cleaning:
     """Remove what `planned_cleaning` returns, and return it.
 
     Raises:
-        UserError: As of `planned_cleaning`.
-        MissingRequirement: As of `planned_cleaning`.
+        UserError: As in `planned_cleaning`.
+        MissingRequirement: As in `planned_cleaning`.
         OSError: A file cannot be removed.
     """
     with one_command(run, "clean"), only_controller(run):
@@ -143,7 +143,7 @@ def _check_over(run: RunDirectory) -> None:
     if state.finished is None:
         raise UserError(
             f"{run.path}: the run is not over, and its jobs may run; 'agenttts-hpc resume "
-            f"{run.path}' goes on with it, 'agenttts-hpc cancel {run.path}' ends it"
+            f"{run.path}' continues it, 'agenttts-hpc cancel {run.path}' ends it"
         )
 
 

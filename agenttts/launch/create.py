@@ -13,7 +13,7 @@ import yaml
 from agenttts import __version__
 from agenttts.dispatch.profile import Profile
 from agenttts.errors import MissingRequirement, UserError
-from agenttts.images.build import digest
+from agenttts.images.build import image_digest
 from agenttts.launch.differences import differences
 from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.experiment import without_profile_image
@@ -117,7 +117,7 @@ def placement(plan: Plan, samples: Path) -> dict[str, Any]:
         "sizes": dict(plan.sizes),
         "forecast": expected_cost(plan),
         "container": container,
-        "image_sha256": digest(container.image) if container else None,
+        "image_sha256": image_digest(container.image) if container else None,
         "compile_cache": cache if container else None,
     }
 
@@ -148,14 +148,14 @@ def check_same_spec(run: RunDirectory, spec: JobSpec, profile: Profile) -> None:
     ways = "choose another name with --name, remove that run, or continue it unchanged with"
     if list(found) == ["cluster"]:
         ways = (
-            f"'agenttts-hpc resume {run.name} --cluster {spec.cluster}' goes on with it on that "
+            f"'agenttts-hpc resume {run.name} --cluster {spec.cluster}' continues it on that "
             "profile; or choose another name with --name, or continue it unchanged with"
         )
     elif (settings := widening_settings(run, spec, found)) is not None:
         given = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
         ways = (
-            f"'agenttts-hpc extend {run.name} {given}' goes on with it so; or choose another name "
-            "with --name, or continue it unchanged with"
+            f"'agenttts-hpc extend {run.name} {given}' continues it with these values; or choose "
+            "another name with --name, or continue it unchanged with"
         )
     raise UserError(
         f"{run.path}: a run named '{run.name}' exists with another spec "

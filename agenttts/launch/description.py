@@ -39,7 +39,7 @@ def describe_extension(planned: ExtensionPlan) -> dict[str, Any]:
 
 
 def describe_cleanings(cleanings: Sequence[Cleaning], *, removed: bool) -> dict[str, Any]:
-    """Return what goes of runs as `CleanDocument`, the output of ``clean --json``."""
+    """Return what is removed of runs, as `CleanDocument` (``clean --json``)."""
     runs = [
         {
             "run": cleaning.run.name,

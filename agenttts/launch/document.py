@@ -82,8 +82,8 @@ class SearchDocument(Document):
         trials_at_most: The most trials of the search.
         seed: The seed of the spec.
         seed_role: What the seed decides in the method, besides the examples and samples it draws.
-        recommended: How many trials may follow, of an allocation that the search recommends and has
-            not tried.
+        recommended: How many trials may follow to try a recommended allocation that has not been
+            tried.
         examples: On how many of the examples trials are scored; None if always on all.
         finalists: The comparison of the best allocations on more examples; None without one.
         test: The final test; None without one.
@@ -108,7 +108,7 @@ class SearchDocument(Document):
 class AgentPlanDocument(Document):
     """The language model that the search asks.
 
-    ``gpus`` and ``why`` are those of a model that the run serves itself, else None.
+    ``gpus`` and ``why`` are None unless the run serves the model itself.
     """
 
     kind: str
@@ -136,7 +136,7 @@ class StageDocument(Document):
     """A stage and the costs of its models.
 
     It has the tokens of a prompt and of a sample, the fewest and most samples, and the cost of 1
-    sample of each model. ``unit_budget`` is that of the largest model.
+    sample of each model. ``unit_budget`` is the one of the largest model.
     """
 
     stage: str
@@ -271,7 +271,7 @@ class CleanRun(Document):
 
 
 class CleanDocument(Document):
-    """The output of ``clean``: what goes of each run.
+    """The output of ``clean``: what is removed of each run.
 
     ``removed`` says whether that was done (``--yes``).
     """

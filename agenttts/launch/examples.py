@@ -1,6 +1,7 @@
 """Load the examples that trials are scored on.
 
-They are those of the search, of the comparison of the best allocations, and of the final test.
+There are examples for the search, for the comparison of the best allocations, and for the final
+test.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def finalist_examples(
 ) -> list[Example] | None:
     """Return the examples for the comparison of the best allocations.
 
-    They are of the search split, and more than those of the search.
+    They are from the search split, and more than the search has.
 
     Raises:
         UserError: They are not more, or not available.
@@ -127,7 +128,7 @@ def held_out_examples(
 ) -> list[Example] | None:
     """Return the examples of the final test.
 
-    They are those of its split that no trial of the search is scored on.
+    No trial of the search is scored on them.
 
     Raises:
         UserError: There are too few of them.

@@ -17,8 +17,8 @@ from agenttts.tables.forecast import Forecast
 def expected_cost(plan: Plan) -> Forecast | None:
     """Return the forecast of a plan's run.
 
-    It is None if the number of examples is not known here. The run's trials are those of the
-    search, of the comparison of the best allocations, and of the final test.
+    It is None if the number of examples is not known here. It includes the
+    comparison of the best allocations and the final test.
     """
     experiment, spec, examples = plan.experiment, plan.experiment.spec, plan.examples
     searched = len(examples.searched) or spec.task.examples

@@ -67,7 +67,7 @@ _INSTEAD = {
         "under another --name, with '--set samples={samples}' to draw no sample twice"
     ),
     "models": (
-        "the run's trials are of its models; launch the spec under another --name, with "
+        "the run's trials used its models; launch the spec under another --name, with "
         "'--set samples={samples}' to draw no sample twice"
     ),
 }
@@ -107,8 +107,8 @@ def planned_extension(run: Run, settings: Sequence[str], *, dry_run: bool = Fals
 
     Args:
         run: The run.
-        settings: The keys and values, as of ``--set``.
-        dry_run: As of `agenttts.launch.plan.make_plan`.
+        settings: The keys and values, as given to ``--set``.
+        dry_run: As in `agenttts.launch.plan.make_plan`.
 
     Raises:
         UserError: A setting is not valid, does not widen the search, or its search space is empty.
@@ -229,7 +229,7 @@ def complete_extension(run: RunDirectory) -> None:
 
 
 def _write_files(run: RunDirectory, extension: Extension) -> None:
-    """Write what an extension gives to the files; the same again does no harm."""
+    """Write what an extension gives to the files; it may be called again."""
     record: Mapping[str, Any] = run.record().model_dump(mode="json") | extension.record
     write_record(run.record_file, RunRecord.model_validate_json(json.dumps(record)))
     document = run.spec().model_dump(mode="json") | extension.sections

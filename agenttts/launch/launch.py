@@ -74,7 +74,7 @@ def launch(
     Args:
         plan: The plan.
         results: The results directory.
-        differs: Called with what became of an edited profile.
+        differs: Called with the outcome for an edited profile.
 
     Returns:
         The run, and whether it is new.
@@ -146,13 +146,13 @@ def extend(run: RunDirectory, settings: Sequence[str]) -> ExtensionOutcome:
 
     Args:
         run: The run.
-        settings: The keys and values, as of ``--set``.
+        settings: The keys and values, as given to ``--set``.
 
     Returns:
         What has changed.
 
     Raises:
-        UserError: As of `planned_extension`.
+        UserError: As in `planned_extension`.
         MissingRequirement: Something is missing here, or the controller runs on another host.
     """
     complete_changes(run, "extend")

@@ -122,7 +122,7 @@ def plan_of_run(run: Run, cluster: str, profile: Profile, *, dry_run: bool = Fal
         run: The run.
         cluster: The name or file of the profile.
         profile: The profile, completed from this shell's environment.
-        dry_run: As of `make_plan`.
+        dry_run: As in `make_plan`.
 
     Raises:
         UserError: The spec does not fit the profile.
@@ -158,7 +158,7 @@ def _check_same_models(frozen: JobSpec, found: JobSpec, cluster: str) -> None:
         if model != found.models[name]:
             raise UserError(
                 f"the run reads this model from a hub, and trials on {cluster} would read its "
-                "downloaded copy, so their samples would be those of another model; launch the "
+                "downloaded copy, so another model would draw their samples; launch the "
                 "spec under another --name",
                 at=("models", name, "path"),
             )

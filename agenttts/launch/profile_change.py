@@ -2,7 +2,7 @@
 
 This is done by ``resume --cluster``, and by ``launch`` after an edit of the profile.
 
-A profile decides where and how trials run, and nothing of what they measure. Finished trials and
+A profile decides where and how trials run, but not what they measure. Finished trials and
 stored samples therefore stay valid.
 
 Three files of a run follow from its profile: ``run.json``, ``spec.yaml`` and ``profile.yaml``. The
@@ -36,7 +36,7 @@ _TOLD = ("gpus", "image_sha256")
 
 @dataclass(frozen=True)
 class ProfileOutcome:
-    """What became of a profile that differs from the run's.
+    """Whether a run takes a profile that differs from its own.
 
     Attributes:
         changes: For each key that differs, the run's value and the given one.
@@ -137,7 +137,7 @@ def finish_change(run: RunDirectory) -> None:
 
 
 def _write_files(run: RunDirectory, change: ProfileChange) -> None:
-    """Write what a change gives to the three files; the same again does no harm."""
+    """Write what a change gives to the three files; it may be called again."""
     record: Mapping[str, Any] = run.record().model_dump(mode="json") | change.record
     write_record(run.record_file, RunRecord.model_validate_json(json.dumps(record)))
     spec = run.spec()

@@ -59,8 +59,8 @@ class IdleWorkers:
         """Return the directories of the workers that can answer now, the best first.
 
         They have no trials, and GPUs enough for the model. The order: workers whose engine of the
-        model is awake, those that have it loaded, the others. Of equal ones, that with the fewest
-        GPUs comes first.
+        model is awake, those that have it loaded, the others. If two are equal, the one with
+        fewer GPUs comes first.
 
         Args:
             model: The model that is to answer.

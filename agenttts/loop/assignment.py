@@ -5,8 +5,8 @@ pure function of descriptions (`assign`); the controller calls it for each itera
 a worker has died or has become free while trials wait.
 
 The makespan is the time until all lists end, those given earlier included. The rule finds the
-shortest makespan that its packing reaches. Of the packings that are longer by at most
-`Policy.slack`, it takes the one with the least product of makespan and a power of the GPU-seconds.
+shortest makespan that its packing reaches. Among the packings that take at most `Policy.slack`
+times as long, it takes the one with the least product of makespan and a power of the GPU-seconds.
 Trials that need the same costly model are therefore on one worker unless the makespan grows too
 much. Another worker is started only if it saves time that is worth its engine starts.
 
@@ -78,7 +78,7 @@ def assign(
     while True:
         found = _assigned(trials, upto, Packing(workers, classes, costs, policy))
         gpus = {t: part.gpus for part in (*found.lists, *found.new) for t in part.upto}
-        # A worker that has the GPUs for all stages of a trial goes on with it.
+        # A worker that has the GPUs for all stages of a trial continues it.
         whole = {
             t.trial
             for t in trials

@@ -52,11 +52,11 @@ class SettingDocument(Document):
 
 
 class CompareDocument(Document):
-    """The first run's allocation against that of the second run.
+    """The first run's allocation against the second run's.
 
     Attributes:
         metric: The metric that is the score.
-        kind: The trials that are compared: of the search, of the finalists, or of the final test.
+        kind: Where the compared trials are from: the search, the finalists or the final test.
         same_allocation: Whether both allocations are equal.
         first: The first run.
         second: The second run.

@@ -1,4 +1,4 @@
-"""Compare an allocation of one run with that of another, example by example."""
+"""Compare an allocation of one run with one of another run, example by example."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ def _check(one: Side, two: Side, warnings: list[str]) -> None:
     names = [side.directory.name for side in (one, two)]
     if tasks[0] != tasks[1]:
         raise UserError(
-            f"run '{names[0]}' is of the task '{tasks[0]}' and run '{names[1]}' of '{tasks[1]}'; "
+            f"run '{names[0]}' has the task '{tasks[0]}' and run '{names[1]}' has '{tasks[1]}'; "
             "their scores are not comparable: give two runs of one task"
         )
     if one.metric != two.metric:
         raise UserError(
-            f"the score of run '{names[0]}' is {one.metric} and that of run '{names[1]}' is "
+            f"the score of run '{names[0]}' is {one.metric} and the score of run '{names[1]}' is "
             f"{two.metric}; give two runs with the same metric"
         )
     models = [side.record.models for side in (one, two)]

@@ -113,7 +113,7 @@ def run_here(
         except KeyboardInterrupt:
             close_cancelled(run)
             raise RunFailed(
-                f"run {run.path} was interrupted; 'agenttts-hpc resume {run.name}' goes on with it"
+                f"run {run.path} was interrupted; 'agenttts-hpc resume {run.name}' continues it"
             ) from None
         except AgentTTSError:
             if read_state(run.journal_file).finished is None:

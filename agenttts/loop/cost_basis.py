@@ -86,8 +86,8 @@ class CostBasis:
         Args:
             starts: Engine starts so far.
             draws: Draws so far.
-            read_rate: Bytes of weights read in a second; None: of a shared file system on a
-                cluster, else of a local disk.
+            read_rate: Bytes of weights read in a second; None: the rate of a shared file system on
+                a cluster, else of a local disk.
         """
         if read_rate is None:
             read_rate = SHARED_READ_RATE if self.queued else LOCAL_READ_RATE

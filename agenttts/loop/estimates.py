@@ -4,9 +4,9 @@ Pure functions. `start_seconds` and `Throughput` know only a model's size and a 
 `Estimates` corrects them by what the run has measured so far.
 
 **Assumptions.** The time of a generation step is a roofline (Williams et al., 2009). It is the
-longer of two times: that of reading all weights, and that of ``2 x parameters x batch`` FLOPs. The
+longer of two times: reading all weights, and ``2 x parameters x batch`` FLOPs. The
 rates are fixed shares of the GPU's memory bandwidth and of its dense 16-bit rate. The time to read
-the KV caches and a fixed overhead are added. The time of a prompt is that of its FLOPs alone. An
+the KV caches and a fixed overhead are added. The time of a prompt depends on its FLOPs alone. An
 engine start consists of imports, reading the weights, compiling or reading compiled code, and
 capturing CUDA graphs. The shares and constants are those of vLLM 0.26 on one H100
 (``benchmarks/gpu/README.md``). For other GPUs and versions, an estimate may be wrong by a factor of
@@ -239,7 +239,7 @@ class Estimates:
     The estimate from sizes is multiplied by a correction. Each record has a ratio, measured /
     estimated. The overall ratio is the median of 1 and of each model's median ratio. A model's
     correction is the median of the overall ratio and of the ratios of its last 15 records.
-    (Medians and means are those of the ratios' logarithms.)
+    (Medians and means are taken of the ratios' logarithms.)
 
     With one record, the correction is therefore the mean of the overall ratio and the record's
     ratio. With three, the records outweigh the overall ratio. A model without records has the

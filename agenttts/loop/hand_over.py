@@ -21,9 +21,9 @@ class Place:
         gpus: Its GPUs.
         engines: The models whose engines it has.
         live: Whether it runs already.
-        startable: Of a class: how many workers may be started now, of all classes together.
-        queue_seconds: Expected wait in the queue, of a class.
-        start_seconds: Seconds from its job's start to its first engine start, of a class.
+        startable: For a class: how many workers of all classes together may be started now.
+        queue_seconds: For a class: expected wait in the queue.
+        start_seconds: For a class: seconds from its job's start to its first engine start.
     """
 
     gpus: int

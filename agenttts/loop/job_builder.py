@@ -115,7 +115,7 @@ class JobBuilder:
     """Makes the jobs of a run's trials.
 
     Attributes:
-        tokens: Prefixes of batch tokens, unique to the run. The first is that of new jobs.
+        tokens: Prefixes of batch tokens, unique to the run. New jobs have the first.
         stays: Whether jobs stay for further lists of trials.
     """
 
@@ -136,7 +136,7 @@ class JobBuilder:
     def gpus(self, planned: PlannedTrial) -> int:
         """Return the GPUs that a trial needs.
 
-        Stages run one after the other, so it needs those of its largest model.
+        Stages run one after the other, so it needs the GPUs of its largest model.
         """
         return max(model.gpus for model in self._models_of([planned]).values())
 
@@ -159,7 +159,7 @@ class JobBuilder:
             earlier_attempts: How many attempts of each trial do not count against its limits.
             worker: The name of the job's own directory, if it needs one.
             gpus: GPUs of the job; 0: those that its trials need.
-            upto: How many leading stages to draw, by trial, of those that are not evaluated whole.
+            upto: How many leading stages to draw of each trial that is not evaluated whole.
         """
         specs = self.write_specs(trials, jobs)
         members = tuple(

@@ -107,11 +107,11 @@ class TrialWork:
         return max((stage.gpus(costs) for stage in self.stages), default=0)
 
     def upto(self, stages: int | None) -> TrialWork:
-        """Return its leading stages, so many of them; None: all."""
+        """Return that number of its leading stages; None: all stages."""
         return replace(self, stages=self.stages[:stages])
 
     def after(self, stages: int) -> TrialWork:
-        """Return what is left when its leading stages are drawn, so many of them."""
+        """Return what is left when that number of its leading stages is drawn."""
         drawn = [StageWork(s.model, s.group, 0.0, 0.0) for s in self.stages[:stages]]
         return replace(self, stages=(*drawn, *self.stages[stages:]))
 
@@ -160,7 +160,7 @@ def work_seconds(trials: Iterable[TrialWork], costs: Mapping[str, ModelCost]) ->
 def shared_and_own(
     trial: TrialWork, costs: Mapping[str, ModelCost]
 ) -> tuple[list[tuple[str, float]], float]:
-    """Return a trial's seconds of shared samples by group, and those of its own."""
+    """Return a trial's seconds of shared samples by group, and of its own samples."""
     groups, own = [], 0.0
     for stage in trial.stages:
         if stage.empty:

@@ -1,6 +1,8 @@
 """Search for the best assignment of trials to workers at one moment (`Packing`).
 
-`agenttts.loop.assignment` says what the best one is.
+`agenttts.loop.assignment` says what the best one is. Words used here: a slot is a worker that runs
+or may be started. A part is a trial, or several that are placed together. The signature of a trial
+is the model of each of its stages. A bundle contains all parts with one signature.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ _LONGER = 3
 # With more trials than this, those of one signature that share samples are joined into parts. A
 # part is placed as a whole.
 _MOST_PARTS = 200
-# The most seconds of a part, as shares of the shortest time limit and of all work divided by the
-# number of workers.
+# Parts are joined up to the smaller of two lengths: this share of the shortest time limit, and this
+# share of all work divided by the number of open slots.
 _PART_OF_LIMIT = 0.05
 _PART_OF_SHARE = 0.1
 
@@ -50,6 +52,15 @@ class _Part:
     alone_starts: float
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """The engines that a worker has loaded, and its memory for engines that sleep."""
+
+    awake: str | None = None
+    asleep: frozenset[str] = frozenset()
+    sleep_gb: float = 0.0
+
+
 @dataclass
 class _Slot:
     """A worker that runs or may be started, and the trials that it is given."""
@@ -60,7 +71,7 @@ class _Slot:
     limit: float  # the most seconds of a list that the time limit allows
     models: frozenset[str] | None
     reserved_for: frozenset[str] | None
-    kind: tuple[str | None, frozenset[str], float]  # awake, asleep, sleep_gb
+    loaded: _Loaded
     startup: float = 0.0  # of a new worker: seconds before its first engine start
     new: bool = False
     closed: bool = False  # takes no further trial
@@ -81,7 +92,7 @@ class _Slot:
 
     @property
     def engines_now(self) -> set[str | None]:
-        return {self.kind[0], *self.kind[1]}
+        return {self.loaded.awake, *self.loaded.asleep}
 
     def emptied(self) -> _Slot:
         return _Slot(
@@ -91,7 +102,7 @@ class _Slot:
             self.limit,
             self.models,
             self.reserved_for,
-            self.kind,
+            self.loaded,
             self.startup,
             self.new,
             self.closed,
@@ -112,7 +123,7 @@ def _ends(slots: Iterable[_Slot]) -> float:
 
 
 class Packing:
-    """One call of `assign`."""
+    """The search of one call of `agenttts.loop.assignment.assign`."""
 
     def __init__(
         self,
@@ -125,11 +136,11 @@ class Packing:
         self._classes = classes
         self._costs = costs
         self._policy = policy
-        self._plans: dict[tuple[object, frozenset[Signature]], EnginePlan] = {}
+        self._plans: dict[tuple[_Loaded, frozenset[Signature]], EnginePlan] = {}
         self._singles: dict[str, _Part] = {}
         self._end_of_earlier = max((worker.free_in for worker in workers), default=0.0)
         self._places = [*map(self._slot, workers), *map(self._new_slot, classes)]
-        self._sleep_gb = max((place.kind[2] for place in self._places), default=0.0)
+        self._sleep_gb = max((place.loaded.sleep_gb for place in self._places), default=0.0)
 
     def parts_now(self, trials: Sequence[TrialWork]) -> dict[str, int]:
         """Return the trials that run only their first stages now, and how many of these."""
@@ -160,7 +171,7 @@ class Packing:
         for slot in self._places:
             if not self._serves(slot, part):
                 continue
-            taken = part.seconds + self._plan(slot.kind, frozenset((part.signature,))).seconds
+            taken = part.seconds + self._plan(slot.loaded, frozenset((part.signature,))).seconds
             if taken <= slot.limit:
                 return None
             if longest is None or slot.limit > longest[0]:
@@ -193,7 +204,7 @@ class Packing:
             limit=(worker.time_left - worker.free_in) / self._policy.time_margin,
             models=worker.models,
             reserved_for=worker.reserved_for,
-            kind=(worker.awake, worker.asleep, worker.sleep_gb),
+            loaded=_Loaded(worker.awake, worker.asleep, worker.sleep_gb),
         )
 
     def _new_slot(self, new: ResourceClass) -> _Slot:
@@ -204,22 +215,21 @@ class Packing:
             limit=(new.time_limit - new.start_seconds) / self._policy.time_margin,
             models=new.models,
             reserved_for=None,
-            kind=(None, frozenset(), new.sleep_gb),
+            loaded=_Loaded(sleep_gb=new.sleep_gb),
             startup=new.start_seconds,
             new=True,
         )
 
-    def _plan(
-        self,
-        kind: tuple[str | None, frozenset[str], float],
-        signatures: frozenset[Signature],
-    ) -> EnginePlan:
-        key = (kind, signatures)
+    def _plan(self, loaded: _Loaded, signatures: frozenset[Signature]) -> EnginePlan:
+        key = (loaded, signatures)
         found = self._plans.get(key)
         if found is None:
-            awake, asleep, sleep_gb = kind
             found = plan_engines(
-                signatures, self._costs, awake=awake, asleep=asleep, sleep_gb=sleep_gb
+                signatures,
+                self._costs,
+                awake=loaded.awake,
+                asleep=loaded.asleep,
+                sleep_gb=loaded.sleep_gb,
             )
             self._plans[key] = found
         return found
@@ -237,7 +247,7 @@ class Packing:
             return None
         engines = slot.engines
         if part.signature not in slot.signatures:
-            engines = self._plan(slot.kind, slot.signatures | {part.signature})
+            engines = self._plan(slot.loaded, slot.signatures | {part.signature})
             # Engine starts must not take longer than if each trial ran by itself.
             most = slot.alone_starts + part.alone_starts * len(part.trials)
             if engines.start_seconds > most * (1 + 1e-12):
@@ -264,7 +274,7 @@ class Packing:
     def place_alone(self, trials: Sequence[TrialWork]) -> tuple[list[_Slot], dict[str, str]]:
         """Give each trial that must run alone a worker of its own.
 
-        The last worker on which another trial can run is not used for this.
+        A worker is not used for this if another trial could then run nowhere.
 
         Returns:
             All slots, and why trials wait, by trial.
@@ -273,10 +283,10 @@ class Packing:
         most = self._most_new()
         slots += [self._new_slot(c) for c in self._classes for _ in range(min(c.most, most))]
         others = {p.signature: p for p in (self._part([t]) for t in trials if not t.alone)}
-        alone = [self._part([t]) for t in trials if t.alone]
+        must_run_alone = [self._part([t]) for t in trials if t.alone]
         waiting: dict[str, str] = {}
         started = 0
-        for part in sorted(alone, key=lambda p: (-p.gpus, -p.seconds, p.trials[0].trial)):
+        for part in sorted(must_run_alone, key=lambda p: (-p.gpus, -p.seconds, p.trials[0].trial)):
             free = [s for s in slots if not s.closed and not (s.new and started >= most)]
             choices = []
             for number, slot in enumerate(free):
@@ -323,14 +333,14 @@ class Packing:
         free = [slot for slot in slots if not slot.closed]
         started = sum(slot.new and slot.closed for slot in slots)
         most_new = self._most_new() - started
-        widest, stranded = self._pack(bundles, free, math.inf, most_new)
-        if stranded:
-            lost = set(map(id, stranded))
-            bundles = [kept for b in bundles if (kept := [p for p in b if id(p) not in lost])]
+        without_limit, misfits = self._pack(bundles, free, math.inf, most_new)
+        if misfits:
+            left_out = set(map(id, misfits))
+            bundles = [kept for b in bundles if (kept := [p for p in b if id(p) not in left_out])]
         if not bundles:
-            return self._one_by_one(stranded, slots, most_new)
-        packs = [widest]
-        shortest = widest
+            return self._one_by_one(misfits, slots, most_new)
+        packs = [without_limit]
+        shortest = without_limit
         # Ending before the lists that already run has no advantage.
         low = max(self._least_makespan(bundles, free), self._end_of_earlier)
         for _ in range(_BISECTIONS):
@@ -344,8 +354,8 @@ class Packing:
             else:
                 shortest = pack
                 packs.append(pack)
-        # The slack lengthens lists. It does not lengthen the time before the longest list begins
-        # (e.g. a wait in the queue).
+        # The slack multiplies the length of the longest list, not a wait before it (e.g. in the
+        # queue). ``begins`` is when that list would begin if it ended last.
         begins = _ends(shortest) - max(slot.seconds for slot in shortest if slot.parts)
         length = max(_ends(shortest), self._end_of_earlier) - begins
         for step in range(1, _LONGER + 1):
@@ -357,13 +367,13 @@ class Packing:
         allowed = [pack for pack in packs if _ends(pack) <= latest]
         best = min(allowed, key=lambda pack: self._rank(pack, begins))
         slots[:] = [slot for slot in slots if slot.closed] + best
-        return self._one_by_one(stranded, slots, most_new)
+        return self._one_by_one(misfits, slots, most_new)
 
     def _rank(self, pack: Sequence[_Slot], begins: float) -> tuple[float, float]:
         """Return the sort key of packings; the least is the best.
 
-        It is weight x log(GPU-seconds) + log(makespan), then the makespan. The GPU-seconds include
-        those of workers that idle until the next lists.
+        It is weight x log(GPU-seconds) + log(makespan), then the makespan, counted from ``begins``.
+        The GPU-seconds include those of workers that idle until the next lists.
         """
         ends = max(_ends(pack), self._end_of_earlier)
         gpu_seconds = 0.0
@@ -380,10 +390,9 @@ class Packing:
         return round(value, 9), makespan
 
     def _idling(self, slot: _Slot, seconds: float) -> float:
-        """Return the seconds for which a worker idles until the last list ends.
+        """Return the seconds for which a worker, with or without trials, idles at the end.
 
-        They are 0 for a worker that ends at once because it would idle for too long. Workers
-        without trials idle too.
+        They are 0 for a worker that would be ended because it would idle for too long.
         """
         if not self._policy.more:
             return 0.0
@@ -400,7 +409,7 @@ class Packing:
         return 0.0
 
     def _one_by_one(
-        self, stranded: Sequence[_Part], slots: list[_Slot], most_new: int
+        self, misfits: Sequence[_Part], slots: list[_Slot], most_new: int
     ) -> dict[str, str]:
         """Place the trials of parts that fit nowhere, one by one.
 
@@ -408,56 +417,62 @@ class Packing:
             Why trials wait, by trial.
         """
         waiting: dict[str, str] = {}
-        for part in stranded:
+        for part in misfits:
             for trial in part.trials:
-                alone = self._part([trial])
+                single = self._part([trial])
                 opened = sum(s.new and bool(s.parts) and not s.closed for s in slots)
-                slot_fit = self._best_slot(slots, alone, math.inf, opened < most_new)
+                slot_fit = self._best_slot(slots, single, math.inf, opened < most_new)
                 if slot_fit is None:
                     waiting[trial.trial] = (
-                        "no worker that can take it has the time now, and no other may be started"
+                        "every worker that could run it lacks time, and no further worker may be "
+                        "started now"
                     )
                 else:
-                    self._put(slot_fit[0], alone, slot_fit[1])
+                    self._put(slot_fit[0], single, slot_fit[1])
         return waiting
 
     def _pack(
-        self, bundles: Sequence[Sequence[_Part]], slots: Sequence[_Slot], latest: float, most: int
+        self,
+        bundles: Sequence[Sequence[_Part]],
+        slots: Sequence[_Slot],
+        latest: float,
+        most_new: int,
     ) -> tuple[list[_Slot], list[_Part]]:
         """Fill slots so that all end by ``latest``, with few GPU-seconds.
 
         A part goes to the first slot that already has parts of its bundle and has time for it. If
-        there is none, it goes to the slot where it adds the fewest GPU-seconds.
+        there is none, it goes to the slot where it adds the fewest GPU-seconds. At most
+        ``most_new`` workers are started.
 
         Returns:
             The filled slots, and the parts that did not fit. With a finite ``latest`` it stops at
             the first such part.
         """
         filled = [slot.emptied() for slot in slots]
-        stranded: list[_Part] = []
+        misfits: list[_Part] = []
         opened = 0
         for bundle in bundles:
-            mine: list[_Slot] = []
+            slots_of_bundle: list[_Slot] = []
             for part in bundle:
                 chosen: tuple[_Slot, _Fit] | None = None
-                for slot in mine:
+                for slot in slots_of_bundle:
                     fit = self._fit(slot, part, latest) if self._serves(slot, part) else None
                     if fit is not None:
                         chosen = (slot, fit)
                         break
                 if chosen is None:
-                    chosen = self._best_slot(filled, part, latest, opened < most)
+                    chosen = self._best_slot(filled, part, latest, opened < most_new)
                     if chosen is None:
-                        stranded.append(part)
+                        misfits.append(part)
                         if latest < math.inf:
-                            return filled, stranded
+                            return filled, misfits
                         continue
-                    if chosen[0] not in mine:
-                        mine.append(chosen[0])
+                    if chosen[0] not in slots_of_bundle:
+                        slots_of_bundle.append(chosen[0])
                 slot, fit = chosen
                 opened += slot.new and not slot.parts
                 self._put(slot, part, fit)
-        return filled, stranded
+        return filled, misfits
 
     def _best_slot(
         self, slots: Sequence[_Slot], part: _Part, latest: float, may_open: bool
@@ -487,7 +502,7 @@ class Packing:
         for bundle in bundles:
             signature = frozenset((bundle[0].signature,))
             begins = [
-                slot.begins + self._plan(slot.kind, signature).seconds
+                slot.begins + self._plan(slot.loaded, signature).seconds
                 for slot in slots
                 if slot.reserved_for is not None or self._serves(slot, bundle[0])
             ]
@@ -503,13 +518,12 @@ class Packing:
         shared: dict[str, float] = {}
         own = 0.0
         for trial in trials:
-            groups, alone = shared_and_own(trial, self._costs)
-            own += alone
+            groups, own_seconds = shared_and_own(trial, self._costs)
+            own += own_seconds
             for group, seconds in groups:
                 if seconds > shared.get(group, 0.0):
                     shared[group] = seconds
         signature = trials[0].signature
-        kind = (None, frozenset[str](), self._sleep_gb)
         part = _Part(
             trials=tuple(trials),
             signature=signature,
@@ -518,14 +532,16 @@ class Packing:
             groups=tuple(shared.items()),
             own=own,
             seconds=own + math.fsum(shared.values()),
-            alone_starts=self._plan(kind, frozenset((signature,))).start_seconds,
+            alone_starts=self._plan(
+                _Loaded(sleep_gb=self._sleep_gb), frozenset((signature,))
+            ).start_seconds,
         )
         if len(trials) == 1:
             self._singles[trials[0].trial] = part
         return part
 
     def _bundles(self, trials: Sequence[TrialWork], slots: Sequence[_Slot]) -> list[list[_Part]]:
-        """Return bundles: parts of one signature, those that share samples side by side."""
+        """Return the bundles; parts of a bundle that share samples are neighbours."""
         by_signature: dict[Signature, list[TrialWork]] = {}
         for trial in trials:
             by_signature.setdefault(trial.signature, []).append(trial)

@@ -135,7 +135,7 @@ class RunCosts:
         return expected_wait(waits, QUEUE_SECONDS if self.basis.queued else 0.0)
 
     def _parts(self, planned: PlannedTrial) -> list[ExamplesPart]:
-        """Return a trial's examples in parts of which the same samples are stored."""
+        """Return a trial's examples in groups for which the same samples are stored."""
         if planned.examples is None:
             [key] = self._examples_of(planned)
             return [ExamplesPart(self._number_of(key[0]), self._stored.get(key, {}))]

@@ -55,7 +55,7 @@ class Side:
     def trial(self, kind: str) -> dict[str, Any] | None:
         """Return the row of the trial of a kind that evaluated the allocation.
 
-        Of several it is that on the most examples.
+        If there are several, it is the one on the most examples.
         """
         rows = self.report.trials.filter(
             (pl.col("state") == TrialState.COMPLETED.value)

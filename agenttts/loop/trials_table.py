@@ -28,7 +28,7 @@ class TrialsTable:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._metrics: list[str] = []
-        # The rows before that of the first trial without one, as records and as a table.
+        # The rows before the first trial without a row, as records and as a table.
         self._first: list[dict[str, Any]] = []
         self._frame = trials_frame([], [])
 

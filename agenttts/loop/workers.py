@@ -25,7 +25,7 @@ from agenttts.run.journal import Journal, TrialProgress, WorkerProgress
 log = logging.getLogger(__name__)
 
 _SIGN_S = 20.0
-"""Most seconds between two signs to a worker that waits."""
+"""Most seconds between two keep-alive signs to a worker that waits."""
 _SIGNS = 4
 """Signs that a worker gets at least in the time that it stays without one."""
 _UNKNOWN_S = 60.0
@@ -63,7 +63,7 @@ class _Sight:
         started: When its job started; None while it is pending.
         busy_since: Since when it has trials: since its start, or since it was given a list.
         idle_since: Since when it waits for a list; None while it has trials.
-        signed: When it was last given a sign, since it has been idle.
+        signed: When it last got a keep-alive sign, since it has been idle.
         retired: Whether it was told to end.
         ending: Whether its program has ended.
         ended_since: Since when the queue says that its job has ended.
@@ -89,7 +89,7 @@ class Workers:
     Args:
         run: The run's directory.
         journal: The run's journal.
-        stays_for: Seconds that a worker stays without a sign.
+        stays_for: Seconds that a worker stays without a keep-alive sign.
         settle_seconds: How long the queue must say that a job has ended before it counts as ended.
         waits: Seconds in the queue of the workers that this controller has seen to start, in order.
     """
@@ -100,7 +100,7 @@ class Workers:
     settle_seconds: float = 0.0
     waits: list[float] = field(default_factory=list)
     _seen: dict[str, _Sight] = field(default_factory=dict)
-    # Of the thread that gives signs and the one that asks questions (`loop.answering`).
+    # Held by the thread that gives signs and the one that asks questions (`loop.answering`).
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def by_job(self) -> dict[str, WorkerProgress]:
@@ -277,7 +277,7 @@ class Workers:
             worker: The worker.
             trials: The trials, whose specs are written.
             seconds: How long they are expected to take; 0 if that is not known.
-            upto: How many leading stages to draw, by trial, of those that are not evaluated whole.
+            upto: How many leading stages to draw of each trial that is not evaluated whole.
         """
         names = [t.planned.trial for t in trials]
         attempts = {name: len(read_attempts(self.run.trial(name))) for name in names}
@@ -333,7 +333,7 @@ class Workers:
                 try:
                     self.give_signs()
                 except OSError as error:  # the next sign may succeed
-                    log.warning("no sign could be given to workers: %s", error)
+                    log.warning("no keep-alive sign could be given to workers: %s", error)
 
         thread = threading.Thread(target=give, name="signs", daemon=True)
         thread.start()

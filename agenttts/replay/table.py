@@ -34,8 +34,8 @@ from agenttts.tables.stored_results import STORED_FILE, StoredResult, read_store
 
 log = logging.getLogger(__name__)
 
-# Columns that distinguish a run's own export from other tables. The export's other columns of the
-# table of trials are not metrics.
+# A table with all of these columns is a run's own export. Its columns that are columns of
+# trials.parquet are not metrics.
 _OF_EXPORT = ("run", "trial", "iteration", "source", "state")
 
 
@@ -43,7 +43,8 @@ _OF_EXPORT = ("run", "trial", "iteration", "source", "state")
 class Recorded:
     """What a table says of one grid point, in the fields of `TrialResult`.
 
-    Without a score it is a recorded failure.
+    Without a score it is a recorded failure; ``blamed`` says whether the failure was the
+    allocation's own.
     """
 
     score: float | None
@@ -73,8 +74,11 @@ class _Row:
 class RecordedTable:
     """Recorded results by model combination and sample counts.
 
-    ``of_run``: they are the trials of a search, not a grid. ``stored`` is what their samples gave
-    with fewer of them, by models and counts.
+    Args:
+        points: The results.
+        of_run: Whether they are the trials of a run, not a grid.
+        stored: By models and counts of a trial, the results that its run computed from the trial's
+            own samples for smaller sample counts.
     """
 
     def __init__(
@@ -87,11 +91,11 @@ class RecordedTable:
         self._of_run = of_run
         self._stored = stored or {}
         self._points: dict[tuple[str, ...], dict[tuple[int, ...], Recorded]] = {}
-        self._lost: set[_Point] = set()
+        self._outside_failures: set[_Point] = set()
         for models, grid in points.items():
             for counts, recorded in grid.items():
                 if recorded.score is None and not recorded.blamed:
-                    self._lost.add((models, counts))
+                    self._outside_failures.add((models, counts))
                 else:
                     self._points.setdefault(models, {})[counts] = recorded
         self._grids = {
@@ -113,9 +117,9 @@ class RecordedTable:
     def within(self, space: SearchSpace) -> SearchSpace:
         """Return a space of recorded sample counts, if a grid has scores by example.
 
-        Between two recorded counts there is only the nearest one's result, on the same examples. A
-        searcher would take it for a second observation. Where nothing recorded is left, or it does
-        not fit the budget, the space stays as it is.
+        For another count the table could only repeat the result of the nearest recorded one, and a
+        searcher would take this for new information. The space stays as it is if no recorded count
+        is left, or if none fits the budget.
         """
         if self.example_count is None or self._of_run:
             return space
@@ -140,13 +144,13 @@ class RecordedTable:
     def stored(
         self, space: SearchSpace, result: TrialResult, *, of_grid: bool
     ) -> list[TrialResult]:
-        """Return what the samples of a trial give with fewer of them.
+        """Return the results of smaller sample counts that a trial's own samples give.
 
         Args:
             space: The search space.
             result: The result of the trial.
-            of_grid: Whether the points of the table that differ from the trial only by fewer
-                samples in the last stage are such results. What a run recorded is told in any case.
+            of_grid: Whether recorded points with fewer samples in the last stage, and all else
+                equal, are returned too. Results that a run recorded are always returned.
         """
         if result.failed:
             return []
@@ -180,27 +184,27 @@ class RecordedTable:
     ) -> TrialResult:
         """Return the result of an allocation.
 
-        It is that of the nearest recorded counts of the allocation's model combination. Each
+        It is the result of the nearest recorded counts of the allocation's model combination. Each
         stage's count becomes the nearest one recorded for the combination (ties: the lower). If
         the grid has a hole there, the recorded point with the least total distance in samples is
         used. A combination without rows is a failed trial.
 
-        A recorded failure that was not the allocation's own (a node failed) is the result of
-        exactly that allocation, once. A searcher may propose the allocation again.
+        If the recorded trial of exactly this allocation failed for an outside reason (a node
+        failed), the first call returns this failure. A searcher may propose the allocation again.
 
         Args:
             space: The search space.
             allocation: The allocation.
             source: The source of the proposal.
-            again: Whether the allocation was proposed before. A failure that was not its own is
-                then passed over for the nearest other point.
+            again: Whether the allocation was proposed before. The nearest other point is then used
+                in place of an outside failure.
             examples: The examples to score it on; None means all. On a part of them the metrics
                 are not known, and are left out.
         """
         models = tuple(choice.model for choice in allocation.choices)
         wanted = tuple(choice.samples for choice in allocation.choices)
         cost = space.cost(allocation)
-        if not again and (models, wanted) in self._lost:
+        if not again and (models, wanted) in self._outside_failures:
             return TrialResult(allocation, None, {}, cost, source, blamed=False)
         if models not in self._points:
             return TrialResult(allocation, None, {}, cost, source)
@@ -239,11 +243,11 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     have are left out, and counted in a warning.
 
     A run's ``trials.parquet`` is read as it is, with the scores by example and the stored results
-    in the directories of its trials. From it a searcher is told what the run told its searcher, if
-    every example of every trial has a score, and the main metric can be told from the others by its
-    values. From a run's own export it is told the same without these two. Trials after the search
-    are left out, because they are on other examples. A trial that was lost to the machine is a
-    failure that was not the allocation's own.
+    in the directories of its trials. A searcher then gets the same information as in the run, if
+    every example of every trial has a score and the main metric can be recognised by its values. A
+    run's own export has neither scores by example nor stored results. Trials after the search are
+    left out, because they are on other examples. A trial that was lost to the machine is a failure
+    that was not the allocation's own.
 
     Raises:
         UserError: The table is not valid. The message names file, column, row (the first data row
@@ -260,7 +264,7 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     if not rows:
         raise UserError(f"{path}: the table has no rows")
     points: dict[tuple[str, ...], dict[tuple[int, ...], list[Recorded]]] = {}
-    for row in _within(path, space, rows):
+    for row in _rows_in_space(path, space, rows):
         points.setdefault(row.models, {}).setdefault(row.counts, []).append(row.recorded)
     return RecordedTable(
         {
@@ -346,13 +350,13 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
 def _comparable(path: Path, rows: list[_Row]) -> list[_Row]:
     """Return trials that a searcher may compare.
 
-    If a run's trials are on different examples, only their scores are kept, and of each allocation
-    the trial on the most examples.
+    If a run's trials are on different examples, the scores by example are dropped, and each
+    allocation keeps only its trial on the most examples.
     """
     if len({row.examples for row in rows if row.examples}) < 2:
         return rows
     log.warning(
-        "%s: its trials are on different parts of the examples; of each allocation, the score on "
+        "%s: its trials are on different parts of the examples; for each allocation, the score on "
         "the most examples is used, without the scores by example",
         path,
     )
@@ -449,11 +453,11 @@ def _recorded(
     return Recorded(score, metrics, stderr)
 
 
-def _within(path: Path, space: SearchSpace, rows: Sequence[_Row]) -> list[_Row]:
-    """Return the rows of models that the space has.
+def _rows_in_space(path: Path, space: SearchSpace, rows: Sequence[_Row]) -> list[_Row]:
+    """Return the rows whose models are in the space.
 
     Raises:
-        UserError: No row is, or the lists of scores by example differ in length.
+        UserError: There is no such row, or the lists of scores by example differ in length.
     """
     names = [[model.name for model in stage.models] for stage in space.stages]
     kept = [row for row in rows if all(map(list.__contains__, names, row.models))]
@@ -463,15 +467,16 @@ def _within(path: Path, space: SearchSpace, rows: Sequence[_Row]) -> list[_Row]:
             if model not in known:
                 raise UserError(
                     f"{path}: row {row.number}: column '{stage.name}.model' is '{model}'; "
-                    f"{valid_names(model, known)} (no row of the table is of models of the spec)"
+                    f"{valid_names(model, known)} (every row has a model that the spec does not "
+                    "list for its stage)"
                 )
-        raise UserError(f"{path}: no row of the table is of models of the spec")
+        raise UserError(f"{path}: every row has a model that the spec does not list for its stage")
     if len(kept) < len(rows):
         others = {
             m for row in rows for m, known in zip(row.models, names, strict=True) if m not in known
         }
         log.warning(
-            "%s: %d of %d rows are left out: they are of models that the spec does not have (%s)",
+            "%s: %d of %d rows are left out: they have models that the spec does not have (%s)",
             path,
             len(rows) - len(kept),
             len(rows),

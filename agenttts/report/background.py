@@ -17,8 +17,7 @@ class Provenance:
 
     Attributes:
         facts: Names and values, in the order in which they are shown.
-        models: Of each model its name, engine, path, and the fingerprint of its files ("" if it has
-            none).
+        models: Each model's name, engine, path, and fingerprint of its files ("" if it has none).
         examples: SHA-256 of each file of frozen examples, by its name.
         command: The command that repeats the run.
     """

@@ -123,7 +123,7 @@ class BaselineDocument(Document):
         trial: Its trial.
         of: Whether the recommended or the best measured allocation is compared with it.
         same_allocation: Whether both are equal.
-        kind: The trials that are compared: of the search, of the finalists, or of the final test.
+        kind: Where the compared trials are from: the search, the finalists or the final test.
         score: The difference of the scores: the run's allocation minus the baseline.
         tokens: The difference of the tokens of one example; "better" are fewer.
         gpu_seconds_per_example: GPU-seconds that the two trials took, by example.
@@ -140,7 +140,7 @@ class BaselineDocument(Document):
 
 
 class AfterSearchTrial(Document):
-    """A trial after the search: its score, and that of its allocation in the search."""
+    """A trial after the search: its score, and its allocation's score in the search."""
 
     trial: str
     state: str
@@ -169,7 +169,7 @@ class TraceStep(Document):
 class ParetoPoint(Document):
     """A trial that no other one dominates in score and one cost.
 
-    Of the costs only that one is given.
+    Only this cost is given.
     """
 
     trial: str

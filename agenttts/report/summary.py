@@ -213,7 +213,7 @@ class RunReport:
     def recommended_trial(self) -> dict[str, Any] | None:
         """The row of the search trial that evaluated the recommended allocation.
 
-        Of several it is that on the most examples.
+        If there are several, it is the one on the most examples.
         """
         if self.recommended is None:
             return None

@@ -300,7 +300,7 @@ def _measured(
         lost=lost,
     )
     if usage is None:
-        # A program that has not begun yet: all of the time is of its start.
+        # A program that has not begun yet: all of the time belongs to its start.
         return replace(measured, program_after=None if now is None else measured.seconds)
     load, generate = usage.seconds.load, usage.seconds.generate
     if now is not None and record.open:

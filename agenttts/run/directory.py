@@ -218,7 +218,7 @@ class Run:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """The prefixes of the batch tokens of its jobs; the first is that of new jobs."""
+        """The prefixes of the batch tokens of its jobs; new jobs have the first."""
         return self.record.tokens(self.name)
 
     @property

@@ -57,7 +57,7 @@ class ExamplesGuard:
         self._digests = dict(digests)
 
     def check(self, path: Path) -> None:
-        """Check that a file of examples is undamaged and that of the launch.
+        """Check that a file of examples is undamaged and the one of the launch.
 
         Raises:
             RunFailed: It is not; the message names file and line.

@@ -36,12 +36,12 @@ PREEMPTED = "PREEMPTED"
 TIMEOUT = "TIMEOUT"
 PROFILE_EVENTS = ("profile_changed", "profile_written")
 EXTENSION_EVENTS = ("extended", "extension_written")
-# Reasons for which a job is lost without a failure.
-_NO_FAILURE = (NEVER_SUBMITTED, NOT_TAKEN, PREEMPTED, TIMEOUT, IN_SHARED_JOB, IN_SMALLER_JOB)
+# A job lost for one of these reasons does not count as an attempt of its trials.
+_NOT_COUNTED = (NEVER_SUBMITTED, NOT_TAKEN, PREEMPTED, TIMEOUT, IN_SHARED_JOB, IN_SMALLER_JOB)
 
 
 class DamagedJournal(UserError):
-    """The journal has unknown content, or is missing although the run has trials."""
+    """The journal is missing although the run has trials, or a line is not valid."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +67,21 @@ class TrialProgress:
 
     Attributes:
         planned: The trial as it was proposed.
-        submissions: Number of its jobs. Jobs that never began, reached their time limit or were
-            preempted do not count.
+        submissions: Number of its jobs, without those that ended by a reason of `_NOT_COUNTED` or
+            handed the trial over.
         batch: Token of its last submission.
         position: The position of its job in that batch.
         job_id: Its job; None while there is none.
         together: Number of trials of its job.
         assigned: Number of its attempts before it was given to a running worker; None if a job was
             submitted for it.
-        alone: Whether it has to have a job of its own, because a job of several trials ended in a
-            way that one of them may have caused.
+        alone: Whether it must run in a job of its own. This is set after a failure in a job of
+            several trials or in a job with too few GPUs, if that may have been the cause.
         row: Its row of the table, once it has ended.
         preemptions: How many of its jobs were preempted.
         lost_at: When its last job was lost to a failure (ISO 8601); None after another submission.
         earlier_attempts: Number of attempts that do not count against any limit. These are the
-            attempts before the user asked to try the trial again, and those in jobs of several
-            trials before it had to run alone.
+            attempts before the user asked to try the trial again, and those before ``alone``.
         upto: How many leading stages its job draws; None: the job evaluates the trial.
         drawn: Number of its leading stages that earlier jobs have drawn.
     """
@@ -169,7 +168,7 @@ class Extension:
         sections: The changed sections of the run's spec.
         record: The changed fields of the run's record, as JSON.
         changes: For each changed key, its old and its new value.
-        trials: The number of the next trial, which is above those of all trials so far.
+        trials: The number of the next trial, above the numbers of all trials so far.
     """
 
     sections: dict[str, Any]
@@ -198,7 +197,7 @@ class RunState:
     None before any trial scored, and in old journals.
     """
     confidence: Confidence | None = None
-    """How sure the searcher is of it; None where it does not say."""
+    """How sure the searcher is of it; None if it does not say."""
     finished: str | None = None
     """How the run ended ('done' or why it failed); None while it is not over."""
     finishing: bool = False
@@ -215,9 +214,9 @@ class RunState:
     losses: list[Loss] = field(default_factory=list)
     """Jobs that a failure ended on a known node."""
     profile_change: ProfileChange | None = None
-    """A change of the profile that the run's files may not have yet, or not all of them."""
+    """A change of the profile that is perhaps not in all of the run's files yet."""
     extension: Extension | None = None
-    """An extension that the run's files may not have yet, or not all of them."""
+    """An extension that is perhaps not in all of the run's files yet."""
     earlier_ends: set[str] = field(default_factory=set)
     """The trials with which the search ended before it was extended."""
     unanswered_at: str | None = None
@@ -239,7 +238,7 @@ class RunState:
                 event["event"],
             )
             return
-        typed(kind, event).into(self)
+        typed(kind, event).apply_to(self)
 
     def note_loss(self, trials: Sequence[str], event: _Lost | _Finished) -> None:
         """Record the node on which a failure ended the jobs of trials.
@@ -300,7 +299,7 @@ class RunState:
 class _Started:
     time: str
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         state.started_at = state.started_at or self.time
         state.finished = None
         state.reopen()
@@ -311,7 +310,7 @@ class _Proposed:
     trials: list[dict[str, Any]]
     guidelines: list[str] | None = None
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         for record in self.trials:
             planned = planned_trial(record)
             state.trials[planned.trial] = TrialProgress(planned)
@@ -331,7 +330,7 @@ class _Submitting:
     upto: dict[str, int] = field(default_factory=dict)
     """How many leading stages to draw of the trials that are not evaluated whole."""
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         lists = [[trial] for trial in self.trials] if self.lists is None else self.lists
         state.batches[self.batch] = lists
         for position, trials in enumerate(lists):
@@ -353,7 +352,7 @@ class _Submitting:
 class _Submitted:
     jobs: dict[str, str]
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         for trial, job_id in self.jobs.items():
             progress = state.trials[trial]
             progress.job_id = job_id
@@ -370,9 +369,9 @@ class _Assigned:
     seconds: float = 0.0
     """How long the list is expected to take; 0 if that is not known."""
     upto: dict[str, int] = field(default_factory=dict)
-    """As of `_Submitting`."""
+    """As in `_Submitting`."""
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         worker = state.workers[self.worker]
         worker.lists += 1
         worker.trials, worker.seconds = list(self.attempts), self.seconds
@@ -388,9 +387,9 @@ class _Assigned:
 @dataclass(frozen=True)
 class _HandedOver:
     trials: dict[str, int]
-    """Trials that another job goes on with, and how many leading stages are drawn of each."""
+    """Trials that another job continues, each with the number of leading stages drawn."""
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         for trial, drawn in self.trials.items():
             progress = state.trials[trial]
             # Its job does not count against its attempts.
@@ -403,7 +402,7 @@ class _HandedOver:
 class _WorkersEnded:
     workers: list[str]
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         for name in self.workers:
             state.workers.pop(name, None)
 
@@ -418,17 +417,15 @@ class _Lost:
     earlier: dict[str, int] = field(default_factory=dict)
     """Trials that have to run alone, and how many of their attempts no longer count."""
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         moment = self.time.isoformat() if self.time else None
         state.note_loss(self.trials, self)
         for trial in self.trials:
             progress = state.trials[trial]
             progress.batch = progress.job_id = None
-            # Jobs that never began or were lost without a failure do not count against the trial's
-            # attempts.
-            progress.submissions -= self.reason in _NO_FAILURE
+            progress.submissions -= self.reason in _NOT_COUNTED
             progress.preemptions += self.reason == PREEMPTED
-            if self.reason not in _NO_FAILURE:
+            if self.reason not in _NOT_COUNTED:
                 progress.lost_at = moment
         for trial, attempts in self.earlier.items():
             progress = state.trials[trial]
@@ -443,7 +440,7 @@ class _Avoiding:
     nodes: list[str]
     failed: str | None = None
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         state.avoided = self.nodes
         state.avoid_failed = self.failed
 
@@ -452,7 +449,7 @@ class _Avoiding:
 class _Strays:
     jobs: dict[str, str]
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         state.strays |= self.jobs
 
 
@@ -464,7 +461,7 @@ class _Finished:
     node_fault: bool = False
     time: AwareDatetime | None = None
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         row_from_json(self.row)
         state.note_loss([self.trial], self)
         state.trials[self.trial].row = self.row
@@ -477,7 +474,7 @@ class _Told:
     recommended: list[dict[str, Any]] | None = None
     confidence: Confidence | None = None
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         state.told = self.iteration + 1
         known = {trial for trials in state.tells for trial in trials}
         members = (
@@ -498,7 +495,7 @@ class _ToldResults:
     recommended: list[dict[str, Any]] | None = None
     confidence: Confidence | None = None
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         state.tells.append(tuple(self.trials))
         state.told = self.told
         state.conclude(self.guidelines, self.recommended, self.confidence)
@@ -510,7 +507,7 @@ class _Finishing:
     recommended: list[dict[str, Any]] | None = None
     confidence: Confidence | None = None
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         state.finishing = True
         state.conclude(self.guidelines, self.recommended, self.confidence)
 
@@ -520,7 +517,7 @@ class _Retried:
     earlier: dict[str, int]
     """For each trial to be tried again, how many of its attempts no longer count."""
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         for trial, attempts in self.earlier.items():
             state.trials[trial] = state.trials[trial].anew(attempts)
         state.finished = None
@@ -528,27 +525,27 @@ class _Retried:
 
 @dataclass(frozen=True)
 class _Rebuilt:
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         """Do nothing; the event tells readers that the journal was made anew."""
 
 
 @dataclass(frozen=True)
 class _ProfileChanged(ProfileChange):
-    def into(self, state: RunState) -> None:
-        """Make it the change to write into the run's files."""
+    def apply_to(self, state: RunState) -> None:
+        """Remember this change; it has to be written to the run's files."""
         state.profile_change = self
 
 
 @dataclass(frozen=True)
 class _ProfileWritten:
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         state.profile_change = None
 
 
 @dataclass(frozen=True)
 class _Extended(Extension):
-    def into(self, state: RunState) -> None:
-        """Make the run one that goes on, with another end to come."""
+    def apply_to(self, state: RunState) -> None:
+        """Reopen the run: its last trials belong to an earlier end from now on."""
         state.extension = self
         state.finished = None
         state.finishing = False
@@ -559,9 +556,9 @@ class _Extended(Extension):
 @dataclass(frozen=True)
 class _ExtensionWritten:
     trials: int
-    """That of the extension."""
+    """As in `Extension`."""
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         state.extension = None
 
 
@@ -569,12 +566,12 @@ class _ExtensionWritten:
 class _Ended:
     outcome: str
 
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         state.finished = self.outcome
 
 
 class _Event(Protocol):
-    def into(self, state: RunState) -> None:
+    def apply_to(self, state: RunState) -> None:
         """Apply the event to the state of the run."""
 
 

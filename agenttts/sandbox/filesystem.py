@@ -43,7 +43,7 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 def prepare(base: Path, shown: Sequence[Path]) -> None:
     """Make the mount points under ``base``.
 
-    They are those of the system, and of the directories ``shown`` (the interpreter's).
+    They belong to the system and to the directories ``shown`` (the interpreter's).
     """
     root = base / ROOT
     for folder in (root, base / PROGRAM, root / PROGRAM, root / "proc", root / "dev", root / "etc"):

@@ -1,6 +1,6 @@
 """The Linux calls that Python's standard library lacks, by ctypes.
 
-Each raises `OSError`, as those of `os` do. Constants are those of the kernel's headers; see
+Each raises `OSError`, as functions of `os` do. Constants are from the kernel's headers; see
 unshare(2), mount(2), pivot_root(2), prctl(2), capset(2).
 """
 

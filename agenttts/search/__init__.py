@@ -10,7 +10,12 @@ from collections.abc import Mapping
 from typing import Literal
 
 from agenttts.errors import UserError, located, valid_names
-from agenttts.search.agenttts import AgentTTSOptions, AgentTTSSearcher, Proposer
+from agenttts.search.agenttts import (
+    AgentTTSOptions,
+    AgentTTSSearcher,
+    PaperSearcher,
+    Proposer,
+)
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.search.exhaustive import GridSearcher
 from agenttts.search.fidelity import Fidelity
@@ -23,7 +28,9 @@ from agenttts.search.llm.baselines import (
     MLCopilotSearcher,
     ZeroShotSearcher,
 )
+from agenttts.search.llm.paper import PaperAgent
 from agenttts.search.llm.proposer import LLMSession
+from agenttts.search.llm.sketch import SketchSearcher
 from agenttts.search.optuna_search import OptunaGPSearcher, OptunaTPESearcher
 from agenttts.search.random_search import RandomSearcher
 from agenttts.space import SearchSpace
@@ -59,6 +66,8 @@ SEARCHERS: dict[str, type[Searcher]] = {
         ZeroShotSearcher,
         AgentHPOSearcher,
         MLCopilotSearcher,
+        SketchSearcher,
+        PaperSearcher,
     )
 }
 
@@ -170,7 +179,8 @@ def _create(
     if issubclass(searcher, AgentTTSSearcher):
         assert isinstance(options, AgentTTSOptions)
         if llm is not None:
-            proposer = LLMAgent(space, seed, llm, options.insights)
+            agent = PaperAgent if issubclass(searcher, PaperSearcher) else LLMAgent
+            proposer = agent(space, seed, llm, options.insights)
         return searcher(space, seed, options, proposer=proposer)
     return searcher(space, seed, options)
 

@@ -11,8 +11,9 @@ What differs from the paper (arXiv 2508.00890):
   four models they would take a dozen trials, more than it takes to find the optimum of a space
   without noise.
 - *The insights are a statistical model* (`agenttts.search.surrogate`), not only text in a prompt.
-  The model proposes, and it values the agent's proposals: one worth less than half of the best
-  candidate is not taken. A poor agent therefore costs calls, but no trials.
+  The model proposes, and it values the agent's proposals. Only a few trials of a batch are the
+  agent's own; the number depends on how well it has predicted (`agenttts.search.llm.agent`).
+- *The first batch* has one trial of the agent, in place of the last initial one if need be.
 - *The result* is the allocation with the highest expected score, not the highest score: one high
   score among lower neighbours is taken for noise.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Protocol
 
@@ -32,6 +34,7 @@ from agenttts.search.feasible import FeasibleSet
 from agenttts.search.fidelity import Fidelity
 from agenttts.search.initial import DEFAULT_SAMPLE_CAP, initial_trials
 from agenttts.search.insights import ALL_INSIGHTS, MOST_COMPARED, InsightRules
+from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec.section import Options
 from agenttts.tables.confidence import Confidence
@@ -39,17 +42,40 @@ from agenttts.tables.confidence import Confidence
 # Once scores are known, initial trials past this many are made only if the surrogate values them.
 _FIRST_INITIAL = 4
 
+# The size of the first batch from which on an agent may choose one of its trials.
+_MIN_STARTED = 3
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An agent's proposals for a batch.
+
+    The first ``own`` of them are made whatever the surrogate thinks of them. With ``preferred`` the
+    others are made if they are worth half of the best candidate, otherwise if they are the best.
+    """
+
+    proposals: Sequence[Proposal]
+    own: int = 0
+    preferred: bool = True
+
 
 class Proposer(Protocol):
     """The LLM agent: proposes before the insight rules do.
 
-    It is asked after the initial trials that come first. It may return fewer than ``n``, more, or
-    none. Proposals that are infeasible, known, repeated or of little value to the surrogate are
-    dropped, and the insight rules fill the batch.
+    It may return fewer than ``n``, more, or none. Proposals that are infeasible, known, repeated
+    or, beyond its own places, of little value to the surrogate are dropped, and the insight rules
+    fill the batch.
     """
 
-    def propose(self, n: int, archive: Archive) -> list[Proposal]:
-        """Return up to ``n`` proposals from the history and guidelines in ``archive``."""
+    def start(self, n: int, archive: Archive) -> Sequence[Proposal]:
+        """Return up to ``n`` proposals for the first batch, before any result."""
+        ...
+
+    def propose(self, n: int, archive: Archive, model: Surrogate) -> Offer:
+        """Return proposals from ``archive`` and what the surrogate expects.
+
+        It is asked after the initial trials that come first, and once there is a score.
+        """
         ...
 
 
@@ -148,26 +174,44 @@ class AgentTTSSearcher(Searcher):
 
     def _propose(self, n: int) -> list[Proposal]:
         pending = self.archive.pending  # before the batch's own initial trials are among them
-        chosen = self._next_initial(n)
+        chosen = self._started(n, self._next_initial(n))
         self._take(chosen)
         if len(chosen) == n:
             return chosen
         self.archive.write_guidelines(self.rules.guidelines(self.archive))
         failures = self.rules.failures(self.archive)
         offered: dict[Allocation, Proposal] = {}
-        if self.proposer is not None and self.archive.scored:
-            for proposal in self.proposer.propose(n - len(chosen), self.archive):
+        preferred = True
+        model = self.rules.model(self.archive)
+        if self.proposer is not None and model is not None:
+            offer = self.proposer.propose(n - len(chosen), self.archive, model)
+            for proposal in offer.proposals:
                 allocation = proposal.allocation
                 new = allocation in self.space and allocation not in self.archive
                 if new and not failures.avoids(allocation):
                     offered.setdefault(allocation, proposal)
+            preferred = offer.preferred
+            own = list(offered.values())[: min(offer.own, n - len(chosen))]
+            self._take(own)
+            chosen += own
+            pending = (*pending, *(offered.pop(proposal.allocation).allocation for proposal in own))
+        if len(chosen) == n:
+            return chosen
         return chosen + self.rules.propose(
             n - len(chosen),
             self.archive,
-            preferred=list(offered.values()),
-            also=self._missing_initial(),
+            preferred=list(offered.values()) if preferred else (),
+            also=[*self._missing_initial(), *(() if preferred else offered.values())],
             pending=pending,
         )
+
+    def _started(self, n: int, initial: list[Proposal]) -> list[Proposal]:
+        """Return the start of a batch: with an agent's choices, if it is the first."""
+        if self.proposer is None or n < _MIN_STARTED or not self.archive.known <= {*self.first}:
+            return initial
+        known = self.archive.known | {proposal.allocation for proposal in initial}
+        started = [p for p in self.proposer.start(1, self.archive) if p.allocation not in known]
+        return initial[: n - len(started)] + started
 
     def _next_initial(self, n: int) -> list[Proposal]:
         """Return the initial trials that come first.
@@ -187,3 +231,9 @@ class AgentTTSSearcher(Searcher):
     def _take(self, proposals: Sequence[Proposal]) -> None:
         """Make proposals known at once, so that no later proposer repeats them."""
         self.add_pending(proposal.allocation for proposal in proposals)
+
+
+class PaperSearcher(AgentTTSSearcher):
+    """The search with the paper's agent and prompts: two questions a batch."""
+
+    name = "agenttts_paper"

@@ -57,7 +57,7 @@ class Serving:
         env: Additional environment of the child process.
         key_variables: The variables that hold the key for the child process.
         cache: The fields of a `CompileCache`, if there is one.
-        lease_seconds: Seconds for which the job continues after the controller's last sign.
+        lease_seconds: Seconds for which the job continues after the lease was last renewed.
         needs: Files and directories that its node must see.
     """
 

@@ -26,7 +26,7 @@ from agenttts.serving import cpu_server
 from agenttts.serving.job import KEY_VARIABLE
 from agenttts.serving.scripted_server import scripted_server
 
-# Of the CPU profile, what is for an engine inside our own process and would break the server's.
+# Settings of the CPU profile for an engine inside this process; a server's engine fails with them.
 _NOT_SERVED = ("VLLM_ENABLE_V1_MULTIPROCESSING",)
 
 

@@ -1,8 +1,8 @@
 """Questions of the search to a worker that has the served model's engine.
 
-A worker is a job of trials that stays with its engines loaded. Where the served model is one of the
-search's own, a worker without trials answers in place of the server, which is then not started.
-Where no worker can answer, the server does.
+A worker is a job of trials that stays with its engines loaded. If the served model is also a model
+of a stage, a worker without trials answers in place of the server, which is then not started. If no
+worker can answer, the server does.
 """
 
 from __future__ import annotations

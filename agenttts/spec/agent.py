@@ -18,7 +18,7 @@ from agenttts.spec.endpoint import (
     KeyVariable,
     check_extra,
 )
-from agenttts.spec.section import Section, UnknownName
+from agenttts.spec.section import PlacedError, Section
 from agenttts.spec.thinking import ThinkingSetting, check_template_args, check_thinking
 
 
@@ -173,21 +173,21 @@ def check_kind(value: Any) -> Any:
     if isinstance(value, Mapping):
         for name in value:
             if KEY_LIKE.search(str(name)):
-                raise UnknownName(
+                raise PlacedError(
                     ("agent", str(name)),
                     "a key does not belong in a spec, which is a plain file that the run "
                     "copies; export it in an "
                     "environment variable and give the variable's name as api_key_env",
                 )
         if "kind" not in value:
-            raise UnknownName(("agent", "kind"), f"this key is required; valid: {', '.join(KINDS)}")
+            raise PlacedError(("agent", "kind"), f"this key is required; valid: {', '.join(KINDS)}")
         if value["kind"] not in list(KINDS):
-            raise UnknownName(
+            raise PlacedError(
                 ("agent", "kind"),
                 f"unknown kind '{value['kind']}'; {valid_names(value['kind'], KINDS)}",
             )
     elif value != "none" and not isinstance(value, _Talk):
-        raise UnknownName(
+        raise PlacedError(
             ("agent",), f"must be 'none' or a mapping with a kind ({', '.join(KINDS)})"
         )
     return value

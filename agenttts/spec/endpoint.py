@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from agenttts.spec.engine_options import EngineOptions
-from agenttts.spec.section import UnknownName
+from agenttts.spec.section import PlacedError
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KEY_LIKE = re.compile(r"(^|_)(api_?key|key|token|secret|password|authorization)$", re.I)
@@ -123,7 +123,7 @@ class EndpointOptions(EngineOptions):
     def _check_names(cls, value: Any) -> Any:
         for name in value if isinstance(value, Mapping) else ():
             if KEY_LIKE.search(str(name)):
-                raise UnknownName(
+                raise PlacedError(
                     (str(name),),
                     "a key does not belong in a spec, which is a plain file that the run copies; "
                     "export it in an environment variable and give the variable's name as "

@@ -28,7 +28,7 @@ def parse_spec(text: str, source: str, base: Path, overrides: Sequence[str] = ()
     """Return the job spec in ``text``; relative paths are relative to ``base``."""
     spec, found = load_with_source(JobSpec, text, source, overrides)
     with found.located():
-        return spec.anchored(base).read_from(found)
+        return spec.with_absolute_paths(base).with_source(found)
 
 
 def dump_spec(spec: JobSpec) -> str:

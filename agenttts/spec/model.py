@@ -21,7 +21,7 @@ from agenttts.spec.paths import (
     absolute_model_options,
     absolute_option,
 )
-from agenttts.spec.section import Section, UnknownName
+from agenttts.spec.section import PlacedError, Section
 from agenttts.spec.source import Source
 from agenttts.spec.thinking import ThinkingSetting, check_template_args, check_thinking
 
@@ -148,8 +148,8 @@ class ModelSection(Section):
 
     @field_validator("params", mode="before")
     @classmethod
-    def _number(cls, value: Any) -> Any:
-        """Convert a text such as ``7e9``: without a dot, YAML 1.1 reads it as text."""
+    def _as_float(cls, value: Any) -> Any:
+        """Convert a whole number, or a text such as ``7e9`` (e.g. quoted in YAML)."""
         if isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d+", value):
             return float(value)
         return float(value) if type(value) is int else value
@@ -166,28 +166,28 @@ class TestSplitSection(Section):
     None: all of them.
     """
     top: Annotated[int, Field(ge=1)] = 1
-    """How many allocations: the recommended one, then those with the next best scores."""
+    """Number of allocations: the first is the recommended one, the others follow by score."""
 
 
 class FinalistsSection(Section):
     """The finalists: the best allocations scored again on more examples.
 
-    The best of them is named afterwards.
+    The report names the best of them as the result.
     """
 
     examples: Annotated[int, Field(ge=2)]
     """Examples of the search split; more than a trial of the search has."""
     top: Annotated[int, Field(ge=2)] = 3
-    """How many allocations: the recommended one, then those with the next best scores."""
+    """Number of allocations: the first is the recommended one, the others follow by score."""
 
 
 class StopSection(Section):
     """When the search may end before its last iteration."""
 
     within: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """A share of the best expected score."""
+    """The largest distance below the best expected score, as a share of it."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
-    """The least probability that the recommended allocation is so close to the best."""
+    """The least probability that the recommended allocation is within this distance."""
 
 
 class ExamplesSection(Section):
@@ -209,7 +209,7 @@ class ExamplesSection(Section):
         return self
 
 
-_MARK = "baseline"
+_BASELINE_KEY = "baseline"
 """The key that marks one of the user's own allocations."""
 
 
@@ -240,60 +240,62 @@ class SearchSection(Section):
     first: list[dict[str, ChoiceSection]] = []
     """The user's own allocations, tried before the method's (`agenttts.spec.allocations`).
 
-    ``baseline: true`` beside the choices of one of them marks what all is compared with.
+    ``baseline: true`` beside the choices of one of them makes it the baseline, with which the
+    report compares the recommended allocation.
     """
     baseline: Annotated[int, Field(ge=0)] | None = None
     """The position of the baseline in ``first``; set by its mark there."""
     examples: ExamplesSection | None = None
     """None: every trial is scored on all examples of the task.
 
-    A number is short for the same number as ``first`` and ``most``.
+    ``examples: 40`` means ``{first: 40, most: 40}``.
     """
     stored: bool = True
-    """Whether the method is told what a trial's samples give with fewer of them.
+    """Whether the method also gets the scores of smaller sample counts.
 
-    These results cost no samples, and no further trial is needed for them.
+    They are computed from a trial's own samples, so they need no further samples or trials.
     """
     stop: StopSection | None = None
     """None: the search ends after its last iteration."""
     finalists: FinalistsSection | None = None
-    """None: the searcher's recommendation is the best."""
+    """None: nothing is scored again, and the result is the searcher's recommendation."""
     test_split: TestSplitSection | None = None
     """None: no final test. A text is the name of the split."""
 
     @model_validator(mode="before")
     @classmethod
-    def _baseline(cls, values: Any) -> Any:
+    def _take_baseline_mark(cls, values: Any) -> Any:
         """Read the mark of the baseline."""
         first = values.get("first") if isinstance(values, dict) else None
         if not isinstance(first, list):
             return values
         marked = []
         for position, item in enumerate(first):
-            mark = item.get(_MARK) if isinstance(item, dict) else None
+            mark = item.get(_BASELINE_KEY) if isinstance(item, dict) else None
             if mark is not None and not isinstance(mark, bool):
-                raise UnknownName(
-                    ("search", "first", position, _MARK), f"'{mark}' is not valid; valid: true"
+                raise PlacedError(
+                    ("search", "first", position, _BASELINE_KEY),
+                    f"'{mark}' is not valid; valid: true",
                 )
             marked += [position] if mark else []
         if len(marked) > 1:
-            raise UnknownName(
-                ("search", "first", marked[1], _MARK),
+            raise PlacedError(
+                ("search", "first", marked[1], _BASELINE_KEY),
                 f"entry {marked[0]} is the baseline already; mark one of them",
             )
         kept = [
-            {name: choice for name, choice in item.items() if name != _MARK}
+            {name: choice for name, choice in item.items() if name != _BASELINE_KEY}
             if isinstance(item, dict)
             else item
             for item in first
         ]
-        return {**values, "first": kept, **({_MARK: marked[0]} if marked else {})}
+        return {**values, "first": kept, **({_BASELINE_KEY: marked[0]} if marked else {})}
 
     @model_validator(mode="after")
-    def _baseline_is_there(self) -> SearchSection:
+    def _check_baseline(self) -> SearchSection:
         if self.baseline is not None and self.baseline >= len(self.first):
-            raise UnknownName(
-                ("search", _MARK),
+            raise PlacedError(
+                ("search", _BASELINE_KEY),
                 f"{self.baseline} is not the position of an allocation in first, which has "
                 f"{len(self.first)}; write 'baseline: true' beside the choices of one of them",
             )
@@ -301,17 +303,17 @@ class SearchSection(Section):
 
     @field_validator("test_split", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
+    def _expand_split(cls, value: Any) -> Any:
         return {"split": value} if isinstance(value, str) else value
 
     @field_validator("examples", mode="before")
     @classmethod
-    def _same(cls, value: Any) -> Any:
+    def _expand_examples(cls, value: Any) -> Any:
         return {"first": value, "most": value} if type(value) is int else value
 
     @field_validator("budget", mode="before")
     @classmethod
-    def _number(cls, value: Any) -> Any:
+    def _as_float(cls, value: Any) -> Any:
         return float(value) if type(value) is int else value
 
 
@@ -367,15 +369,15 @@ class JobSpec(Section):
         for stage, section in self.stages.items():
             for position, model in enumerate(section.models):
                 if model not in self.models:
-                    raise UnknownName(
+                    raise PlacedError(
                         ("stages", stage, "models", position),
                         f"unknown model '{model}'; " + valid_names(model, self.models),
                     )
             if len(set(section.models)) != len(section.models):
-                raise UnknownName(("stages", stage, "models"), "a model is listed twice")
+                raise PlacedError(("stages", stage, "models"), "a model is listed twice")
         for name, given in self.models.items():
             if given.template_args and given.prompt_style == "few_shot_completion":
-                raise UnknownName(
+                raise PlacedError(
                     ("models", name, "template_args"),
                     "prompt_style few_shot_completion writes plain text and applies no chat "
                     "template, so its arguments "
@@ -383,8 +385,8 @@ class JobSpec(Section):
                 )
         return self
 
-    def read_from(self, source: Source) -> JobSpec:
-        """Return the same spec with the places of its keys."""
+    def with_source(self, source: Source) -> JobSpec:
+        """Return the same spec with the places of its keys in its file."""
         spec = self.model_copy()
         spec._source = source
         return spec
@@ -412,14 +414,14 @@ class JobSpec(Section):
         with self.located(), located("search"):
             return SearchSpace(stages, self.search.budget)
 
-    def anchored(self, base: Path) -> JobSpec:
+    def with_absolute_paths(self, base: Path) -> JobSpec:
         """Return the same spec with variables and ``~`` replaced and all paths absolute.
 
         A value is a path if it exists or looks like one: it starts with '.', '/' or '~', or has a
         file extension of this project. Any other value (a hub id, ``builtin:NAME``) stays as it is.
 
-        Options of the task and of engines need not be paths. They are paths if they are files, or
-        begin with './', '../', '/', '~/' or '$NAME/'. Names of tasks are paths if they have the
+        An option of the task or of an engine is a path if a file of that name exists, or if it
+        begins with './', '../', '/', '~/' or '$NAME/'. The name of a task is a path if it has the
         form ``FILE.yaml`` or ``FILE.py:Class``.
 
         Args:
@@ -428,48 +430,15 @@ class JobSpec(Section):
         Raises:
             UserError: A variable is not set.
         """
-        options = {
-            name: value
-            if name in _NAMES_IN_DATA
-            else absolute_option(value, base, ("task", "options", name))
-            for name, value in self.task.options.items()
-        }
+        samples = absolute(self.samples, base, ("samples",)) if self.samples else None
         return self.model_copy(
             update={
-                "task": self.task.model_copy(
-                    update={
-                        "name": _anchor_task(self.task.name, base),
-                        "data": absolute_data(self.task.data, base, ("task", "data")),
-                        "options": options,
-                    }
-                ),
+                "task": _anchored_task(self.task, base),
                 "models": {
-                    name: model.model_copy(
-                        update={
-                            "path": model.path
-                            if model.engine == "endpoint"
-                            else absolute_if_path(model.path, base, ("models", name, "path")),
-                            "options": absolute_model_options(
-                                model.options, base, ("models", name, "options")
-                            ),
-                        }
-                    )
-                    for name, model in self.models.items()
+                    name: _anchored_model(name, model, base) for name, model in self.models.items()
                 },
-                "container": self.container.model_copy(
-                    update={
-                        "image": absolute_if_path(
-                            self.container.image, base, ("container", "image")
-                        )
-                        if self.container.image
-                        else None,
-                        "binds": [
-                            absolute_bind(b, base, ("container", "binds", number))
-                            for number, b in enumerate(self.container.binds)
-                        ],
-                    }
-                ),
-                "samples": absolute(self.samples, base, ("samples",)) if self.samples else None,
+                "container": _anchored_container(self.container, base),
+                "samples": samples,
                 "agent": _anchored_agent(self.agent, base),
                 "search": _anchored_search(self.search, base),
             }
@@ -478,6 +447,45 @@ class JobSpec(Section):
 
 _NAMES_IN_DATA = ("records_key", "hub_split")
 """Options of tasks that name a part of the data; they are never paths."""
+
+
+def _anchored_task(task: TaskSection, base: Path) -> TaskSection:
+    options = {
+        name: value
+        if name in _NAMES_IN_DATA
+        else absolute_option(value, base, ("task", "options", name))
+        for name, value in task.options.items()
+    }
+    name = _anchored_task_name(task.name, base)
+    data = absolute_data(task.data, base, ("task", "data"))
+    return task.model_copy(update={"name": name, "data": data, "options": options})
+
+
+def _anchored_task_name(name: str, base: Path) -> str:
+    if name.endswith((".yaml", ".yml")):
+        return absolute_if_path(name, base, ("task", "name"))
+    file, separator, class_name = name.rpartition(":")
+    if file.endswith(".py"):
+        return f"{absolute(file, base, ('task', 'name'))}{separator}{class_name}"
+    return name
+
+
+def _anchored_model(name: str, model: ModelSection, base: Path) -> ModelSection:
+    path = model.path
+    if model.engine != "endpoint":
+        path = absolute_if_path(path, base, ("models", name, "path"))
+    options = absolute_model_options(model.options, base, ("models", name, "options"))
+    return model.model_copy(update={"path": path, "options": options})
+
+
+def _anchored_container(container: ContainerSection, base: Path) -> ContainerSection:
+    image = container.image
+    binds = [
+        absolute_bind(bind, base, ("container", "binds", number))
+        for number, bind in enumerate(container.binds)
+    ]
+    found = absolute_if_path(image, base, ("container", "image")) if image else None
+    return container.model_copy(update={"image": found, "binds": binds})
 
 
 def _anchored_agent(agent: AgentSection, base: Path) -> AgentSection:
@@ -503,12 +511,3 @@ def _anchored_search(search: SearchSection, base: Path) -> SearchSection:
     key = ("search", "options", "knowledge")
     anchored = [absolute_if_path(k, base, (*key, n)) for n, k in enumerate(knowledge)]
     return search.model_copy(update={"options": {**search.options, "knowledge": anchored}})
-
-
-def _anchor_task(name: str, base: Path) -> str:
-    if name.endswith((".yaml", ".yml")):
-        return absolute_if_path(name, base, ("task", "name"))
-    file, separator, class_name = name.rpartition(":")
-    if file.endswith(".py"):
-        return f"{absolute(file, base, ('task', 'name'))}{separator}{class_name}"
-    return name

@@ -30,10 +30,10 @@ class Options(Section):
     """
 
 
-class UnknownName(ValueError):
-    """A value that names nothing known.
+class PlacedError(ValueError):
+    """A value that is not valid, with the path of its key in the spec for the message.
 
-    ``path`` is the path of its key, for the message.
+    It is for checks of a section whose message has to name another key than the section's own.
     """
 
     def __init__(self, path: KeyPath, message: str) -> None:

@@ -31,7 +31,7 @@ class ControllerDocument(Document):
         state: The state that the queue reports.
         reason: Why it waits or did not start.
         stuck: Whether it waits for something that does not happen by itself.
-        cancelled: Whether its cancel is recorded. It may not have seen that yet.
+        cancelled: Whether its cancel is recorded. Perhaps it has not seen that yet.
         queue: Why the queue could not be asked; None if it could.
         log: The log of its last start that has written one.
         when: The command that shows when it may start, while it is pending; else empty.
@@ -197,8 +197,7 @@ class StatusDocument(Document):
         to_come: What the rest of the search may use; None when it is over, or not known.
         cut_share: Samples that were cut, by stage.
         warnings: Lines for the user.
-        strays: What each job was, by id, of the run's jobs that no trial knew of and that were
-            ended.
+        strays: Ended jobs of the run that belonged to no trial: what each was, by id.
         avoided_nodes: Nodes that jobs avoid because trials failed there.
         agent: What the search's language model did; None without one.
         served: The job of a model that the run serves itself, while it waits or runs on Slurm.

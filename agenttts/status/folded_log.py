@@ -19,8 +19,8 @@ _FEWEST_OF_ENGINE, _FEWEST_SIMILAR = 2, 10
 def log_lines(text: str) -> list[str]:
     """Return the lines of a log as a terminal would end up showing them.
 
-    Escape sequences are removed. Of a line that was written over again and again, such as a
-    progress bar, only the last text is kept.
+    Escape sequences are removed. If a line was overwritten again and again, such as a progress bar,
+    only its last text is kept.
     """
     lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return [_ESCAPES.sub("", line).rstrip() for line in lines]

@@ -22,7 +22,7 @@ from agenttts.status.folded_log import folded, log_lines
 from agenttts.tables.schema import TrialState
 
 _MOST_BYTES = 4 * 1024 * 1024
-"""Of a longer log only the end is read."""
+"""If a log is longer, only its end is read."""
 
 
 def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
@@ -56,7 +56,7 @@ def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
 
 
 def trial_log(run: RunDirectory, given: str, lines: int | None) -> Iterator[str]:
-    """Yield what became of a trial, what its log says of the cause, and the log's end.
+    """Yield a trial's attempts, the cause that its log names, and the log's end.
 
     Args:
         run: The run.
@@ -169,7 +169,7 @@ def _shown(text: str, lines: int | None) -> Iterator[str]:
 
 
 def _read(log: Path, start: int) -> str:
-    """Return a log from byte ``start`` on; of a long one its end."""
+    """Return a log from byte ``start`` on, or only its end if it is long."""
     try:
         with log.open("rb") as stream:
             size = stream.seek(0, 2)

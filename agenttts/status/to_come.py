@@ -23,12 +23,12 @@ def to_come(
 ) -> dict[str, Any] | None:
     """Return the trials that may still run and what they may use, as `ToComeDocument`.
 
-    The lower bound is the mean of the trials that have ended times the trials to come. The upper
-    bound also has what their jobs used beside them. Before a trial has ended, it is the forecast of
-    the launch.
+    The lower bound is the mean of the ended trials times the number of trials to come. The upper
+    bound adds the idle time and starts of their jobs. Before a trial has ended, both are from the
+    forecast of the launch.
 
     Returns:
-        The document; None where neither is known.
+        The document; None if neither is known.
     """
     unfinished = len(state.unfinished())
     if iteration is None:

@@ -86,7 +86,7 @@ def scored(trials: pl.DataFrame) -> pl.DataFrame:
 def finalists(trials: pl.DataFrame) -> pl.DataFrame:
     """Return the trials of the best allocations on more examples, best first.
 
-    Trials that failed come last. Of a search that was extended, those of its last end count.
+    Trials that failed come last. If the search was extended, only trials of its last end count.
     """
     return trials.filter((pl.col("source") == FINALIST_SOURCE) & _OF_LAST_END).sort(
         -pl.col("score"), pl.col("budget"), *_BY_TRIAL, nulls_last=True
@@ -96,7 +96,7 @@ def finalists(trials: pl.DataFrame) -> pl.DataFrame:
 def held_out(trials: pl.DataFrame) -> pl.DataFrame:
     """Return the trials of the final test in their order, the best allocation first.
 
-    Of a search that was extended, those of its last end count.
+    If the search was extended, only trials of its last end count.
     """
     return trials.filter((pl.col("source") == TEST_SOURCE) & _OF_LAST_END).sort(*_BY_TRIAL)
 
@@ -214,7 +214,7 @@ def summarise_runs(trials: pl.DataFrame) -> pl.DataFrame:
 def main_metric(trials: pl.DataFrame) -> str | None:
     """Return the metric that is the score, found by its values; None without one.
 
-    Of several equal metrics it is the last one of the last stage.
+    If several metrics are equal to it, the last one of the last stage is returned.
     """
     done = scored(trials)
     if done.is_empty():

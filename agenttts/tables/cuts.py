@@ -107,7 +107,7 @@ def cut_warnings(
         at = f" at decode_tokens {limit}" if limit else ""
         warnings.append(
             f"stage '{stage.stage}': {stage.share:.0%} of its samples were cut{at} ({models}), "
-            "so its scores may not show what the models can do. "
+            "so its scores perhaps do not show what the models can do. "
             f"Raise stages.{stage.stage}.decode_tokens (the budget counts it), "
             "or shorten the thinking of a model that thinks (models.NAME.template_args, "
             "such as enable_thinking: false for Qwen3)"

@@ -40,7 +40,7 @@ LEAST_COMMON_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of one side minus that of the other.
+    """The mean of one side minus the mean of the other.
 
     Attributes:
         first: The mean of the one side, over the examples that are compared.

@@ -39,7 +39,7 @@ class ConfidenceDocument(Document):
     Attributes:
         within: A share of the best expected score.
         probability: The probability that the recommended allocation's expected score is at most
-            this share below that of the best feasible allocation.
+            this share below the best of all feasible allocations.
         shortfall: By how much it is expected to be below the best, in units of the score.
     """
 
@@ -49,9 +49,9 @@ class ConfidenceDocument(Document):
 
 
 class DifferenceDocument(Document):
-    """The mean of one side minus that of the other.
+    """The mean of one side minus the mean of the other (`agenttts.tables.difference`).
 
-    It is that of `agenttts.tables.difference`. ``low`` and ``high`` are the bounds of its 95 %
+    ``low`` and ``high`` are the bounds of its 95 %
     interval, null with fewer than two examples.
     ``more_examples`` is null where the difference can be told, and where it is 0.
     """

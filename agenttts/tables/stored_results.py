@@ -1,7 +1,7 @@
 """What the samples of a trial give with fewer of them: one table for each trial.
 
-The first samples of a trial are those of an allocation with fewer samples, so they give its result
-without a draw. A row has the number of samples of every stage, in the order of the stages.
+A trial with fewer samples would draw the first of a trial's samples, so its result is known without
+a draw. A row has the number of samples of every stage, in the order of the stages.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The program of a job.
 
 Its command line is ``python -m agenttts.trial [--notes DIRECTORY] [--stay] SPEC.json[:N]...``. It
-evaluates the trials of the spec files side by side, usually in a container. Of a trial with ``:N``
-it draws the first N stages, and another job goes on (`agenttts.trial.part`). ``--notes`` names the
-directory that gets notes of the current phase; by default it is the first trial's. With ``--stay``
-it then evaluates the trials that each line of standard input names, and answers the questions that
-a line names, until that ends.
+evaluates the trials of the spec files side by side, usually in a container. For a trial with
+``:N`` it draws the first N stages, and another job continues (`agenttts.trial.part`). ``--notes``
+names the directory that gets notes of the current phase; by default it is the first trial's. With
+``--stay`` it then evaluates the trials that each line of standard input names, and answers the
+questions that a line names, until that ends.
 
 Exit code 0: every result or part is stored. 1: a trial failed, and its ``fault.json`` says why.
 143: the program was told to stop (SIGTERM) and has stored the samples drawn so far.

@@ -75,7 +75,7 @@ class Evaluated:
 
 
 Evaluation = Generator[StageDraw, Sequence[DrawResult], Evaluated]
-"""Yields `StageDraw`, is sent the results of its request, and returns what came of the trial."""
+"""Yields `StageDraw`, is sent the results of its request, and returns the trial's outcome."""
 
 
 def evaluate(spec: TrialSpec) -> Evaluation:

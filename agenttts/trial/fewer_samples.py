@@ -2,7 +2,7 @@
 
 The first j of k samples are those that a trial with j samples draws. In the last stage they
 therefore give the results of all smaller counts. In an earlier stage they do so where the fused
-outputs of all examples are those of the trial, because the later prompts are then the same.
+outputs of all examples are equal to the trial's, because the later prompts are then the same.
 
 Where a model fuses the samples, a count takes one more call for each example. In the last stage
 this is done for a few counts, so that these calls are few beside the trial's samples.

@@ -33,7 +33,7 @@ class Part:
         stages: Their number.
         seconds: Wall seconds by phase that they took, as in `agenttts.trial.result.TrialOutput`.
         engine_starts: Number of engines that were started for them.
-        computed: Tokens that were computed for them: of each draw in order, those of each prompt.
+        computed: Tokens that were computed for them: for each draw in order, by prompt.
     """
 
     stages: int = 0
@@ -45,7 +45,7 @@ class Part:
         """Return a draw's results; tokens that the part computed do not count as reused.
 
         Args:
-            draw: The number of the draw among those of the trial, from 0.
+            draw: The number of the draw within the trial, from 0.
             results: What was drawn.
         """
         if draw >= len(self.computed) or len(self.computed[draw]) != len(results):

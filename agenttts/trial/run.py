@@ -148,13 +148,13 @@ def run_trials(
 
     Args:
         trials: The command.
-        engine_factory: As of `TrialRunner`.
-        out: As of `TrialRunner`.
-        err: As of `TrialRunner`.
+        engine_factory: As in `TrialRunner`.
+        out: As in `TrialRunner`.
+        err: As in `TrialRunner`.
         more: The further lists of trials, and questions. It may wait for them.
         before_closing: Called once the trials are over, before their samples are stored and their
             engines are closed.
-        ended: As of `TrialRunner`.
+        ended: As in `TrialRunner`.
 
     Returns:
         0 if every result or part is stored, 1 if a trial failed.
@@ -185,7 +185,7 @@ def evaluate_alone(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
 
     Raises:
         EngineError: A model cannot be loaded or run.
-        UserError: As of `agenttts.trial.evaluate.evaluate`.
+        UserError: As in `agenttts.trial.evaluate.evaluate`.
     """
     evaluation = evaluate(spec)
     draw = next(evaluation)

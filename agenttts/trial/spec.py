@@ -76,7 +76,7 @@ class TrialSpec:
         protocol = values.pop("protocol", None)
         if protocol not in _READ:
             raise UserError(
-                f"the trial protocol of this image is {PROTOCOL}, but that of the controller "
+                f"the trial protocol of this image is {PROTOCOL}, but the controller's "
                 f"is {protocol}: build the image again with 'agenttts-hpc image build'"
             )
         values["allocation"] = Allocation.from_records(values["allocation"])

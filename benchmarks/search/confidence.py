@@ -30,7 +30,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pipelines", type=int, default=40)
-    parser.add_argument("--first", type=int, default=320, help="number of the first")
+    parser.add_argument("--first", type=int, default=460, help="number of the first")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     arguments = parser.parse_args()
     with ProcessPoolExecutor(arguments.jobs) as pool:

@@ -20,12 +20,10 @@ from concurrent.futures import ProcessPoolExecutor
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-import polars as pl  # noqa: E402
 from problems.items import Pipeline, draw_pipeline  # noqa: E402
 
-from agenttts.replay.replay import replay  # noqa: E402
 from agenttts.replay.table import Recorded, RecordedTable  # noqa: E402
-from agenttts.search import create  # noqa: E402
+from agenttts.search import Searcher, create  # noqa: E402
 from agenttts.search.fidelity import Fidelity  # noqa: E402
 from agenttts.space import Allocation, SearchSpace  # noqa: E402
 
@@ -87,16 +85,37 @@ def recommendations(
         space: The search space.
         seed: The searcher's seed.
         examples: The table's examples.
-        spent: Numbers of example evaluations, the largest last.
+        spent: Numbers of example evaluations, ascending.
     """
     method, first, most, *stored = searcher.split(":")
     made = create(method, space, seed)
     made.fidelity = Fidelity(int(first), int(most), examples)
     started = time.process_time()
-    trace = replay(table, space, made, None, 10, evaluations=spent[-1], stored=bool(stored))
-    seconds = (time.process_time() - started) / len(trace)
-    records = [trace.filter(pl.col("evaluations") <= n)["recommended"][-1] for n in spent]
-    return [Allocation.from_records(record) for record in records], seconds
+    found: list[Allocation] = []
+    used = trials = 0
+    while len(found) < len(spent):
+        proposals = made.propose(10)
+        for proposal in proposals:
+            if proposal.allocation not in made.archive.pending:
+                continue  # stored samples of the same batch have given its result
+            used += len(proposal.examples or range(examples))
+            # The recommendation before the trial that passes a number.
+            while len(found) < len(spent) and used > spent[len(found)]:
+                found.append(_recommended(made))
+            result = table.trial(
+                space, proposal.allocation, proposal.source, examples=proposal.examples
+            )
+            made.tell([result, *table.stored(space, result, of_grid=bool(stored))])
+            trials += 1
+        if not proposals:  # the space is exhausted
+            found += [_recommended(made)] * (len(spent) - len(found))
+    return found, (time.process_time() - started) / trials
+
+
+def _recommended(searcher: Searcher) -> Allocation:
+    best = searcher.best()
+    assert best is not None, "the first number of evaluations allows no trial"
+    return best
 
 
 def recorded(pipeline: Pipeline) -> RecordedTable:

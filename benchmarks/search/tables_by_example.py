@@ -1,22 +1,26 @@
-"""Searchers on a recorded table with scores by example, by what they spend: example evaluations.
+"""Searchers on recorded tables with scores by example, by what they spend: example evaluations.
 
-    python benchmarks/search/tables_by_example.py                # tables/two_facts.parquet
-    python benchmarks/search/tables_by_example.py --seeds 5 --searchers agenttts:25:75:stored
+    python benchmarks/search/tables_by_example.py                # goes on where it stopped
+    python benchmarks/search/tables_by_example.py --tables two_facts --seeds 2 --searchers gp:25:25
+    python benchmarks/search/tables_by_example.py --print        # only print what there is
 
 Split-half: a search sees a random half of the examples, and the other half judges the allocation
 that it recommends; then the halves change places. A searcher is METHOD:FIRST:MOST as in items.py.
 Regret is in points of the score (0 to 100): the judging half's best score less that of the
 recommended allocation. The best of a half is partly luck, so no searcher can reach 0. The last row
 is the allocation that is best on all examples of the searching half: the whole grid measured.
+Finished searches are kept in results/tables_by_example.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -27,11 +31,24 @@ from agenttts.space import Allocation, SearchSpace
 from agenttts.spec import load_spec
 
 HERE = Path(__file__).parent
+LOG = HERE / "results" / "tables_by_example.jsonl"
+TABLES = ("two_facts", "two_facts_three_models", "two_hops_three_models", "kgqa_three_models")
 SEARCHERS = (
-    "agenttts:25:75:stored", "agenttts:25:75", "gp:25:25", "gp:75:75",
-    "genetic:25:25", "genetic:75:75", "random:25:25", "random:75:75",
+    "agenttts:25:75:stored",
+    *(f"{method}:{each}:{each}"
+      for method in ("gp", "optuna_tpe", "genetic", "grid", "random") for each in (25, 75)),
 )  # fmt: skip
 SPENT = (500, 1500)
+WHOLE = "the whole grid measured"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A search: the searcher, the table, and the number of its halves."""
+
+    searcher: str
+    table: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -56,42 +73,85 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--table", default="two_facts", help="tables/NAME.parquet and NAME.yaml")
+    parser.add_argument(
+        "--tables", nargs="+", default=list(TABLES), help="tables/NAME.parquet and NAME.yaml"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="random divisions into halves")
     parser.add_argument("--searchers", nargs="+", default=list(SEARCHERS))
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--log", type=Path, default=LOG, help="finished searches")
+    parser.add_argument("--print", action="store_true", help="run nothing")
     arguments = parser.parse_args()
-    cases = [(arguments.table, number) for number in range(2 * arguments.seeds)]
-    print(f"| searcher | {' | '.join(f'regret at {n}' for n in SPENT)} |")
-    print(f"|---|{'--:|' * len(SPENT)}")
-    with ProcessPoolExecutor(arguments.jobs) as pool:
-        for searcher in arguments.searchers:
-            found = pool.map(run, [searcher] * len(cases), *zip(*cases, strict=True))
-            print(line(searcher, list(found)), flush=True)
-    whole = [halves(*case) for case in cases]
-    regrets = [[half.regret(half.exhaustive())] * len(SPENT) for half in whole]
-    print(line("whole grid", regrets))
-
-
-def line(name: str, regrets: Sequence[Sequence[float]]) -> str:
-    """A row of the printed table: means with their standard errors over the searches."""
-    cells = [
-        f"{fmean(column):.1f} ± {stdev(column) / len(column) ** 0.5:.1f}"
-        for column in zip(*regrets, strict=True)
+    # Division by division, so that what is done when it is stopped can be compared.
+    wanted = [
+        Case(searcher, table, number)
+        for number in range(2 * arguments.seeds)
+        for table in arguments.tables
+        for searcher in (*arguments.searchers, WHOLE)
     ]
-    return f"| {name} | {' | '.join(cells)} |"
+    done = dict(read(arguments.log))
+    todo = [] if arguments.print else [case for case in wanted if case not in done]
+    with ProcessPoolExecutor(arguments.jobs) as pool, arguments.log.open("a+") as log:
+        log.seek(0)
+        if not f"\n{log.read()}".endswith("\n"):
+            log.write("\n")  # after a line that was cut off
+        for future in as_completed([pool.submit(run, case) for case in todo]):
+            case, regrets = future.result()
+            log.write(json.dumps({**vars(case), "regrets": regrets}) + "\n")
+            log.flush()
+            done[case] = regrets
+    print_table({case: done[case] for case in wanted if case in done}, arguments.tables)
 
 
-def run(searcher: str, table: str, number: int) -> list[float]:
+def print_table(done: Mapping[Case, Sequence[float]], tables: Sequence[str]) -> None:
+    """Mean regrets by searcher and table, with their standard errors over the searches."""
+    heads = [f"{table} at {n:,}" for table in tables for n in SPENT]
+    print(f"| searcher | {' | '.join(heads)} | mean |")
+    print(f"|---|{'--:|' * (len(heads) + 1)}")
+    for searcher in dict.fromkeys(case.searcher for case in done):
+        columns = []
+        for table in tables:
+            found = [
+                r
+                for case, r in done.items()
+                if case == replace(case, searcher=searcher, table=table)
+            ]
+            columns += [[regrets[at] for regrets in found] for at in range(len(SPENT))]
+        means = [fmean(column) for column in columns if column]
+        print(f"| {searcher} | {' | '.join(map(cell, columns))} | {fmean(means):.1f} |")
+
+
+def cell(regrets: Sequence[float]) -> str:
+    """The mean and its standard error."""
+    if len(regrets) < 2:
+        return f"{regrets[0]:.1f}" if regrets else ""
+    return f"{fmean(regrets):.1f} ± {stdev(regrets) / len(regrets) ** 0.5:.1f}"
+
+
+def read(log: Path) -> Iterable[tuple[Case, list[float]]]:
+    """Finished searches; a line cut off by a stop is left out."""
+    for line in log.read_text().splitlines() if log.is_file() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        yield Case(record["searcher"], record["table"], record["number"]), record["regrets"]
+
+
+def run(case: Case) -> tuple[Case, list[float]]:
     """Regret after each of `SPENT`, in points."""
-    half = halves(table, number)
-    examples = len(next(iter(half.searched.values())))
-    chosen, _ = recommendations(
-        searcher, table_of(half.searched), half.space, number, examples, SPENT
-    )
-    return [half.regret(allocation) for allocation in chosen]
+    half = halves(case.table, case.number)
+    if case.searcher == WHOLE:
+        chosen = [half.exhaustive()] * len(SPENT)
+    else:
+        examples = len(next(iter(half.searched.values())))
+        chosen, _ = recommendations(
+            case.searcher, table_of(half.searched), half.space, case.number, examples, SPENT
+        )
+    return case, [round(half.regret(allocation), 4) for allocation in chosen]
 
 
+@lru_cache(maxsize=1)
 def halves(name: str, number: int) -> Halves:
     """Division ``number // 2`` of a table; in odd numbers the halves change places.
 

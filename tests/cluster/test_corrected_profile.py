@@ -5,11 +5,13 @@ continued with a corrected profile.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import yaml
 
-from tests.support.cluster import TESTCLUSTER
+from tests.support.cluster import TESTCLUSTER, Cluster
 from tests.support.runs import attempts, journal_events, table
 from tests.support.waiting import until
 
@@ -36,6 +38,16 @@ def test_a_request_that_slurm_refuses_is_one_error_at_launch(
     assert said in done.stderr
     assert "Fix: " in done.stderr
     assert not (tmp_path / "results").exists()
+
+
+@contextmanager
+def closed_partition(cluster: Cluster) -> Iterator[None]:
+    """No further job of the trials starts, so the search cannot end, however slow the test is."""
+    cluster.run("scontrol", "update", "partitionname=gpu", "state=down")
+    try:
+        yield
+    finally:
+        cluster.run("scontrol", "update", "partitionname=gpu", "state=up")
 
 
 def test_a_run_whose_trials_are_refused_goes_on_with_a_corrected_profile(
@@ -71,10 +83,11 @@ def test_a_run_whose_trials_are_refused_goes_on_with_a_corrected_profile(
         return any(e["row"]["score"] is not None for e in journal_events(run, "finished"))
 
     until(scored, "the first result", seconds=180, pause=0.1)
-    done = slurm_cli("resume", "refused", "--cluster", "mine")
-    assert done.returncode == 2, "its controller runs"
-    assert f"'agenttts-hpc cancel {run}' first" in done.stderr
-    assert slurm_cli("cancel", "refused").returncode == 0
+    with closed_partition(cluster):
+        done = slurm_cli("resume", "refused", "--cluster", "mine")
+        assert done.returncode == 2, "its controller runs"
+        assert f"'agenttts-hpc cancel {run}' first" in done.stderr
+        assert slurm_cli("cancel", "refused").returncode == 0
     kept = {
         path.parent.name: path.read_bytes() for path in (run / "trials").glob("*/COMPLETED.json")
     }

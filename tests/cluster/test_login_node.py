@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import yaml
 from tests.support.cluster import Cluster, cluster_script
 from tests.support.runs import journal_events, kill_controller, table
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.own_cluster
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +47,17 @@ def by_name(document: dict) -> dict[str, dict]:
 
 
 def test_doctor_submits_what_the_profile_asks_for_and_reports_what_nodes_see(shell, login, scripted_spec, tmp_path):  # fmt: skip
-    mine = profile(tmp_path, cache=str(tmp_path / "new" / "cache"))
+    # A file may take long to the node and back on a busy machine, which the doctor would report.
+    mine = profile(tmp_path, cache=str(tmp_path / "new" / "cache"), settle_seconds=120)
+    began = time.monotonic()
     done = shell("doctor", "--cluster", mine, "--submit", "--json", env=login.env)
+    took = time.monotonic() - began
     document = json.loads(done.stdout)
     assert done.returncode == 0, [check for check in document["checks"] if check["ok"] is False]
     checks = by_name(document)
-    assert all(job["node"] in ("n1", "n2") and job["round_trip"] < 5 for job in document["jobs"])
+    assert all(
+        job["node"] in ("n1", "n2") and 0 < job["round_trip"] < took for job in document["jobs"]
+    )
     assert [job["what"] for job in document["jobs"]] == ["trial", "controller"]
     assert checks["trial job"]["ok"] and checks["controller job"]["ok"]  # noqa: PT018
     assert "1 requested, granted: 0" in checks["GPUs granted"]["detail"]

@@ -27,6 +27,8 @@ from agenttts.tables.schema import TrialState
 from tests.support.cluster import Cluster, cluster_script
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.own_cluster
+
 SLEEP = "sleep 100"
 
 
@@ -337,7 +339,7 @@ def test_a_trial_that_would_never_start_is_tried_again_and_says_why(shell, odd, 
     frame = pl.read_parquet(tmp_path / "results" / "toolong" / "trials.parquet")
     assert set(frame["state"]) == {"INFRA_FAILED"}
     for error in frame["error"]:
-        assert "it would not have started and was cancelled: PartitionTimeLimit: its time limit is above that of the partition" in error  # fmt: skip
+        assert "it would not have started and was cancelled: PartitionTimeLimit: its time limit is above the partition's limit" in error  # fmt: skip
     events = [json.loads(line) for line in (tmp_path / "results" / "toolong" / "journal.jsonl").read_text().splitlines()]  # fmt: skip
     lost = [event for event in events if event["event"] == "lost"]
     assert {trial for event in lost for trial in event["trials"]} == set(frame["trial"])

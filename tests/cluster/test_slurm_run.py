@@ -16,17 +16,7 @@ from tests.support.cluster import ROOT, TESTCLUSTER, Cluster
 from tests.support.runs import attempts, journal_events, outcome, table
 from tests.support.waiting import until
 
-
-def test_local_and_slurm_give_the_same_allocations_and_scores(
-    cli, slurm_cli, cluster, scripted_spec, tmp_path
-):
-    spec = scripted_spec(
-        models__strong__gpus=1, models__weak__gpus=1, search__iterations=1, search__batch_size=2
-    )
-    assert cli("launch", spec, "--name", "here", "--set", "models.strong.gpus=0", "--set", "models.weak.gpus=0", "--wait").returncode == 0  # fmt: skip
-    done = slurm_cli("launch", spec, "--name", "there", "--cluster", TESTCLUSTER, "--wait")
-    assert done.returncode == 0, done.stderr
-    assert outcome(tmp_path / "results/here") == outcome(tmp_path / "results/there")
+NO_GPUS = ("--set", "models.strong.gpus=0", "--set", "models.weak.gpus=0")
 
 
 def test_squeue_tells_run_iteration_trial_and_models(slurm_cli, cluster, scripted_spec, tmp_path):
@@ -64,7 +54,9 @@ def test_squeue_tells_run_iteration_trial_and_models(slurm_cli, cluster, scripte
     assert all(len(a["devices"].split(",")) == a["gpus"] for a in records), "each has GPUs of its own"  # fmt: skip
 
 
-def test_a_killed_controller_adopts_its_jobs(slurm_cli, cli, cluster, scripted_spec, tmp_path):
+def test_a_killed_controller_adopts_its_jobs_and_slurm_gives_what_this_machine_gives(
+    slurm_cli, cli, cluster, scripted_spec, tmp_path
+):
     spec = scripted_spec(
         "adopt", models__strong__gpus=1, models__weak__gpus=1, search__iterations=1, search__batch_size=2
     )  # fmt: skip
@@ -82,20 +74,9 @@ def test_a_killed_controller_adopts_its_jobs(slurm_cli, cli, cluster, scripted_s
     ends = [event["trial"] for event in journal_events(run, "finished")]
     assert len(ends) == len(set(ends)) == frame.height
     assert frame["attempts"].max() == 1, "no trial ran twice"
-
-
-def test_a_lost_node_costs_an_attempt_not_the_trial(slurm_cli, cluster, scripted_spec, tmp_path):
-    slow = {"seconds_per_sample": 0.05}
-    spec = scripted_spec(
-        "lost", models__strong__gpus=1, models__weak__gpus=1, search__iterations=0,
-        models__strong__options=slow, models__weak__options=slow,
-    )  # fmt: skip
-    assert slurm_cli("launch", spec, "--cluster", TESTCLUSTER).returncode == 0
-    run = tmp_path / "results/lost"
-    with a_lost_node(cluster, run):
-        done = slurm_cli("resume", "lost", "--wait", timeout=400)
-        assert done.returncode == 0, done.stderr
-    assert set(table(run)["state"]) == {"COMPLETED"}
+    # The same allocations and scores as on this machine.
+    assert cli("launch", spec, "--name", "here", *NO_GPUS, "--wait").returncode == 0
+    assert outcome(run) == outcome(tmp_path / "results/here")
 
 
 @contextmanager
@@ -128,8 +109,7 @@ def test_a_lost_node_and_a_time_limit_in_the_middle_of_lists_cost_nothing_that_w
         "lists", models__strong__gpus=1, models__weak__gpus=1, search__iterations=1,
         models__strong__options=slow, models__weak__options=slow,
     )  # fmt: skip
-    none = ("--set", "models.strong.gpus=0", "--set", "models.weak.gpus=0")
-    assert cli("launch", spec, "--name", "here", *none, "--wait").returncode == 0
+    assert cli("launch", spec, "--name", "here", *NO_GPUS, "--wait").returncode == 0
     more = "trials_per_job: 3\nlinger_seconds: 120\n"
     (tmp_path / "workers.yaml").write_text(TESTCLUSTER.read_text() + more)
     assert slurm_cli("launch", spec, "--cluster", "./workers.yaml").returncode == 0

@@ -147,35 +147,35 @@ def test_command(tmp_path: Path) -> None:
 
 def test_digest_is_kept_beside_the_image(sif: Path) -> None:
     expected = hashlib.sha256(b"an image").hexdigest()
-    assert image.digest(sif) == expected
+    assert image.image_digest(sif) == expected
     sidecar = sif.with_name("some.sif.json")
     content = json.loads(sidecar.read_text())
     assert content["sha256"] == expected
     # Proof that the second call reads the record and not the image:
     sidecar.write_text(json.dumps({**content, "sha256": "recorded"}))
-    assert image.digest(sif) == "recorded"
+    assert image.image_digest(sif) == "recorded"
 
 
 @pytest.mark.parametrize("content", [b"another image", b"an IMAGE"])
 def test_digest_of_a_changed_image(sif: Path, content: bytes) -> None:
-    image.digest(sif)
+    image.image_digest(sif)
     rewrite(sif, content, 5)
-    assert image.digest(sif) == hashlib.sha256(content).hexdigest()
+    assert image.image_digest(sif) == hashlib.sha256(content).hexdigest()
 
 
 def test_a_damaged_record_is_made_anew(sif: Path) -> None:
     sif.with_name("some.sif.json").write_text("{")
-    assert image.digest(sif) == hashlib.sha256(b"an image").hexdigest()
+    assert image.image_digest(sif) == hashlib.sha256(b"an image").hexdigest()
 
 
 def test_digest_needs_an_image(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not an image file"):
-        image.digest(tmp_path)
+        image.image_digest(tmp_path)
 
 
 def test_record_is_of_this_image_only(sif: Path) -> None:
     assert image.read_record(sif) is None  # not built by build_image
-    sha256 = image.digest(sif)
+    sha256 = image.image_digest(sif)
     record = image.ImageRecord(sha256, 8, "cpu.def", "2026-01-01T00:00:00+00:00", "1", "apptainer")
     sidecar = sif.with_name("some.sif.json")
     sidecar.write_text(json.dumps({**vars(record), "mtime_ns": sif.stat().st_mtime_ns}))
@@ -273,7 +273,7 @@ def test_the_cuda_that_an_image_says_it_was_built_for(tmp_path, says, code, cuda
 
 
 def test_a_record_of_an_older_version_has_no_cuda(sif: Path) -> None:
-    sha256 = image.digest(sif)
+    sha256 = image.image_digest(sif)
     record = {"definition": "a.def", "built": "2026-01-01", "agenttts_version": "0", "runtime_version": "1"}  # fmt: skip
     sidecar = sif.with_name("some.sif.json")
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | record))

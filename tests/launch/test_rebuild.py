@@ -92,7 +92,7 @@ def test_what_is_kept_and_what_is_lost_is_said(finished, cli):
     done = cli("resume", "small", "--from-tables", "--wait")
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
-    assert f"1 trial ({by_row}) by their rows in the table" in said
+    assert f"1 trial ({by_row}) from their rows in the table of trials" in said
     assert f"run again: 1 trial ({again})" in said
     assert f"lost, and set aside: 1 trial ({lost})" in said
     after = table(finished)

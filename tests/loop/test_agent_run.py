@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.support.llm import KEY, Server, allocation, said
+from tests.support.llm import KEY, Server, allocation, batch_reply, said
 from tests.support.runs import kill_controller, outcome, table, transcript_events, until_more_events
 
 SMALL = {
@@ -48,8 +48,12 @@ def test_a_broken_model_costs_the_run_nothing(cli, scripted_spec, tmp_path):
 def test_what_the_model_proposed_shows_in_table_status_and_report(cli, scripted_spec, tmp_path):
     good = {**allocation("weak", 3, "strong", 2), "reason": "cheap retrieval"}
     replies = [
-        {"for": "guidelines", "text": '{"guidelines": ["retrieval: pursue weak"]}'},
-        {"for": "propose", "allocations": [good, allocation("weak", 3, "strong", 90)]},
+        {
+            "for": "propose",
+            "text": batch_reply(
+                [good, allocation("weak", 3, "strong", 90)], ["retrieval: pursue weak"]
+            ),
+        },
         {"for": "propose", "allocations": [good, good]},
     ]
     done = cli("launch", scripted_spec(**SMALL, agent=script(tmp_path, replies)), "--wait")
@@ -84,9 +88,8 @@ def test_what_the_model_proposed_shows_in_table_status_and_report(cli, scripted_
 def test_a_killed_controller_asks_no_question_twice(cli, scripted_spec, tmp_path):
     replies = []
     for number in range(8):
-        replies.append({"for": "guidelines", "text": f'{{"guidelines": ["rule {number}"]}}'})
         pair = [allocation("weak", 5 + number, "strong", 2), allocation("strong", 1, "weak", 3 + number)]  # fmt: skip
-        replies.append({"for": "propose", "allocations": pair})
+        replies.append({"for": "propose", "text": batch_reply(pair, [f"rule {number}"])})
     agent = script(tmp_path, replies)
     changes = {**SMALL, "search__iterations": 3, "agent": agent}
     assert cli("launch", scripted_spec("whole", **changes), "--wait").returncode == 0
@@ -118,10 +121,8 @@ def test_an_endpoint_drives_a_run_and_its_key_stays_out_of_every_file(
     cli, scripted_spec, server, tmp_path
 ):
     def answer(body):
-        if '{"guidelines"' in body["messages"][-1]["content"]:
-            return said(f'{{"guidelines": ["the key is {KEY}"]}}')
         entry = allocation("weak", len(server.requests), "weak", 3)
-        return said(json.dumps({"allocations": [entry]}))
+        return said(batch_reply([entry], [f"the key is {KEY}"]))
 
     server.answers = [(401, f"bad key {KEY}", {}), answer]
     agent = {"kind": "endpoint", "base_url": server.url, "model": "m", "api_key_env": "OUR_KEY"}

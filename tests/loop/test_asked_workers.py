@@ -5,7 +5,6 @@ The agent is the scripted model ``strong``. Its server, where one is needed, is 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections import Counter
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.files.processes import command_line
-from tests.support.llm import allocation
+from tests.support.llm import talking_script
 from tests.support.processes import pids, processes_with
 from tests.support.runs import (
     journal_events,
@@ -24,7 +23,6 @@ from tests.support.runs import (
     transcript_events,
     until_more_events,
 )
-from tests.support.scripted import at_fixed_path
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.processes
@@ -57,16 +55,7 @@ def spec(scripted_spec, tmp_path):
         (tmp_path / f"{name}-profile.yaml").write_text(profile)
         changes = {"task__examples": 4, "search__iterations": 2, "search__batch_size": 2}
         scripted_spec(name, **changes)  # writes the scripts
-        script = json.loads((tmp_path / "strong.json").read_text())
-        guidelines = [json.dumps({"guidelines": [f"rule {n}"]}) for n in range(5)]
-        pairs = [[allocation("weak", 3 + n, "strong", 2), allocation("strong", 1, "weak", 3 + n)] for n in range(8)]  # fmt: skip
-        proposals = [json.dumps({"allocations": pair}) for pair in pairs]
-        script["rules"] += [
-            {"contains": ['{"guidelines"'], "replies": [{"text": text} for text in guidelines]},
-            {"contains": ['{"allocations"'], "replies": [{"text": text} for text in proposals]},
-        ]
-        (tmp_path / "talking.json").write_text(json.dumps(script))
-        place = str(at_fixed_path(tmp_path / "talking.json"))
+        place = str(talking_script(tmp_path / "strong.json"))
         changes |= {"models__strong__path": place, "agent": AGENT}
         return scripted_spec(name, cluster=f"./{name}-profile.yaml", **changes)
 
@@ -93,7 +82,7 @@ def program_of(worker: Path) -> list[int]:
 
 def check_asked_workers(run: Path) -> None:
     replies = transcript_events(run, "reply")
-    assert {event["purpose"] for event in replies} == {"guidelines", "propose"}
+    assert {event["purpose"] for event in replies} == {"propose"}
     for event in replies:
         assert event["notes"][0].startswith("answered by worker "), event
     assert served(run) == [], "no server was started"

@@ -152,14 +152,14 @@ def test_other_tasks_and_metrics_are_errors(launched, cli):
     (run / "run.json").write_text(json.dumps({**record, "main_metric": "answer.f1"}))
     done = cli("compare", "one", "two")
     assert done.returncode == 2
-    assert "and that of run 'two' is answer.f1" in done.stderr
+    assert "and the score of run 'two' is answer.f1" in done.stderr
     (run / "run.json").write_text(json.dumps(record))
     spec = yaml.safe_load((run / "spec.yaml").read_text())
     spec["task"]["name"] = "chatdev"
     (run / "spec.yaml").write_text(yaml.safe_dump(spec))
     done = cli("compare", "one", "two")
     assert done.returncode == 2
-    assert "is of the task 'retrieval_qa' and run 'two' of 'chatdev'" in done.stderr
+    assert "has the task 'retrieval_qa' and run 'two' has 'chatdev'" in done.stderr
 
 
 def test_what_has_no_scores_is_an_error_with_what_to_do(launched, cli):

@@ -260,7 +260,7 @@ def test_status_says_why_controller_and_served_model_wait_and_following_has_pati
     on_slurm.agent.mkdir()
     (on_slurm.agent / "job.json").write_text('{"job_id": "9"}')
     shown = " ".join(cli("status", "small").stdout.split())
-    assert "controller 7 waiting (PartitionTimeLimit: its time limit is above that of the partition; lower the key time" in shown  # fmt: skip
+    assert "controller 7 waiting (PartitionTimeLimit: its time limit is above the partition's limit; lower the key time" in shown  # fmt: skip
     assert "served model: job 9 waiting (JobHeldUser: it is held by you; 'scontrol release 9' releases it)" in shown  # fmt: skip
     document = json.loads(cli("status", "small", "--json").stdout)
     assert document["controller"]["stuck"]

@@ -4,6 +4,7 @@ from functools import cache
 import pytest
 
 from agenttts.search import Proposal, TrialResult, create
+from agenttts.search.agenttts import Offer
 from agenttts.search.archive import Archive
 from agenttts.search.insights import InsightRules
 from agenttts.space import Model, SearchSpace, Stage
@@ -153,15 +154,18 @@ def test_ties_go_to_the_cheaper():
 
 
 class Agent:
-    def __init__(self, *allocations):
-        self.allocations = allocations
+    def __init__(self, *allocations, own=0):
+        self.allocations, self.own = allocations, own
 
-    def propose(self, n, archive):
-        return [Proposal(allocation, "agent", "asked") for allocation in self.allocations]
+    def start(self, n, archive):
+        return []
+
+    def propose(self, n, archive, model):
+        return Offer([Proposal(a, "agent", "asked") for a in self.allocations], self.own)
 
 
-def with_agent(*allocations):
-    agent = {"proposer": Agent(*allocations)} if allocations else {}
+def with_agent(*allocations, own=0):
+    agent = {"proposer": Agent(*allocations, own=own)} if allocations else {}
     searcher = create("agenttts", SPACE, **agent)
     first = searcher.propose(searcher.initial_batch)
     assert {p.source for p in first} == {"initial"}
@@ -179,6 +183,9 @@ def test_a_good_proposal_goes_first_and_the_rules_fill_up():
     assert searcher.guidelines()
 
 
-def test_proposals_worth_little_are_passed_over():
-    poor = SPACE.allocation(("q7", 1), ("l3", 1))
+def test_proposals_worth_little_are_passed_over_except_in_places_of_the_agents_own():
+    poor, also = SPACE.allocation(("q7", 1), ("l3", 1)), SPACE.allocation(("q7", 2), ("l3", 1))
     assert with_agent(poor).ask(4) == with_agent().ask(4)
+    batch = with_agent(poor, also, own=1).propose(4)
+    assert [p.source for p in batch] == ["agent", "insight", "insight", "insight"]
+    assert batch[0].allocation == poor

@@ -20,6 +20,7 @@ from agenttts.search.llm.scripted import ScriptedLLM
 from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
 from agenttts.space import Allocation, Model, SearchSpace, Stage
+from tests.support.scripted import at_fixed_path
 
 KEY = "sk-very-secret-4711"
 
@@ -48,6 +49,31 @@ def allocation(first: str, few: float, second: str, many: float) -> dict[str, An
     }
 
 
+def batch_reply(
+    allocations: list[dict[str, Any]], guidelines: list[str], predicted: object = 0.6
+) -> str:
+    """A well-formed reply to the one question of a batch."""
+    entries = [{"reason": "why", **entry, "predicted_score": predicted} for entry in allocations]
+    reply = {"analysis": "so far", "guidelines": guidelines, "allocations": entries}
+    return json.dumps(reply)
+
+
+def talking_script(script: Path) -> Path:
+    """A scripted model of `small_spec` that also answers the questions of the search.
+
+    Args:
+        script: The model's script; the new one is written elsewhere.
+    """
+    document = json.loads(script.read_text())
+    pairs = [[allocation("weak", 3 + n, "strong", 2), allocation("strong", 1, "weak", 3 + n)] for n in range(8)]  # fmt: skip
+    proposals = [batch_reply(pair, [f"rule {n}"]) for n, pair in enumerate(pairs)]
+    replies = [{"text": text} for text in proposals]
+    document["rules"].append({"contains": ['{"analysis"'], "replies": replies})
+    talking = script.with_name("talking.json")
+    talking.write_text(json.dumps(document))
+    return at_fixed_path(talking)
+
+
 def scripted_session(
     replies: list[Any], then: Any = "", transcript: Transcript | None = None, **policy: Any
 ) -> LLMSession:
@@ -73,12 +99,13 @@ def run(
     batch: int = 6,
     seed: int = 3,
     searcher: Searcher | None = None,
+    method: str = "agenttts",
     **options: Any,
 ) -> tuple[list[Proposal], Searcher]:
     """A whole search; the proposals in order."""
     size = batch
     if searcher is None:
-        searcher = create("agenttts", SPACE, seed, llm=connection, **options)
+        searcher = create(method, SPACE, seed, llm=connection, **options)
         size = searcher.initial_batch
     done: list[Proposal] = []
     while len(done) < trials:
@@ -95,12 +122,11 @@ def scripted(path: Path) -> LLMSession:
     """A session with a model whose script lasts for six batches, its transcript in a file."""
     replies: list[Any] = []
     for number in range(6):
-        replies.append(
-            {"for": "guidelines", "text": json.dumps({"guidelines": [f"rule {number}"]})}
-        )
+        guidelines = [f"rule {number}"]
+        replies.append({"for": "guidelines", "text": json.dumps({"guidelines": guidelines})})
         few = allocation("qwen-72b", 1 + number % 3, "llama-3b", 2**number)
         many = allocation("qwen-7b", 10 + number, "llama-70b", 1)
-        replies.append({"for": "propose", "allocations": [few, many]})
+        replies.append({"for": "propose", "text": batch_reply([few, many], guidelines)})
     return scripted_session(replies, transcript=Transcript(path))
 
 

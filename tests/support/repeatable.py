@@ -11,8 +11,8 @@
   beside each other, and threads that wait for a busy core made vLLM twelve times slower (2 cores,
   2026-11). The order of sums is then fixed, too.
 - Under pytest-xdist with ``--dist loadgroup``, the tests that share a test cluster run on one
-  worker (those with real models have one of their own), and so do those that load a real engine
-  here (marker ``llm``).
+  worker (those with real models have one of their own, and so has a module that starts a cluster of
+  its own, marker ``own_cluster``), and so do those that load a real engine here (marker ``llm``).
 """
 
 from __future__ import annotations
@@ -95,13 +95,20 @@ def pytest_collection_modifyitems(
         item.stash[_NODE_ID] = item.nodeid
         if can_rerun and any(map(item.get_closest_marker, RERUN_MARKERS)):
             item.add_marker(pytest.mark.flaky(reruns=1))
-        group = next((g for marks, g in GROUPS.items() if all(map(item.get_closest_marker, marks))), None)  # fmt: skip
+        group = _group(item)
         if can_group and group:
             item.add_marker(pytest.mark.xdist_group(group))
     yield
     if config.getoption("loadgroup", False):
         for item in items:
             _append_group(item)
+
+
+def _group(item: pytest.Item) -> str | None:
+    """The tests that run on one worker with this one; None: it may run on any."""
+    if item.get_closest_marker("own_cluster"):
+        return item.path.stem
+    return next((g for marks, g in GROUPS.items() if all(map(item.get_closest_marker, marks))), None)  # fmt: skip
 
 
 def _append_group(item: pytest.Item) -> None:

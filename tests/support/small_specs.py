@@ -1,5 +1,5 @@
 """The small specs, and the tutorial's task, cut down to one trial that goes through every stage
-with a real small model.
+with a real small model, or with a script in its place.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from tests.support.tutorial import write_files
 JOBS = Path(__file__).parents[2] / "jobs"
 NAMES = ("kgqa-small", "taskbench-small", "chatdev-small", "triage")
 _MODEL = "smollm2"
+# What the script replies at every stage: steps, numbers of passages and a label of the tutorial's.
+_REPLY = "1. [1] [2] billing"
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,14 @@ class SmallRun:
             assert any(outputs), "not every output is the empty value"
 
 
-def small_run(name: str, model: Path, folder: Path, examples: int = 2) -> SmallRun:
-    """``name`` of `NAMES` with the model at ``model``; ``folder`` takes the files of the
-    tutorial.
+def small_run(name: str, folder: Path, model: Path | None, examples: int = 2) -> SmallRun:
+    """``name`` of `NAMES`, cut down.
+
+    Args:
+        name: The spec's name.
+        folder: Takes the files of the tutorial and the script.
+        model: The directory of the model; None: a script.
+        examples: The number of examples.
     """
     own = name == "triage"
     spec = write_files(folder) / "triage.yaml" if own else JOBS / f"{name}.yaml"
@@ -62,17 +69,22 @@ def small_run(name: str, model: Path, folder: Path, examples: int = 2) -> SmallR
     settings += [f"stages.{stage}.samples={{values: [2]}}" for stage in stages]
     # Enough for more than one word; programs are long, and a CPU is slow.
     settings += [f"stages.{stage}.decode_tokens=32" for stage in stages]
-    if own:
+    if model is None:
+        script = folder / "script.json"
+        script.write_text(json.dumps({"default": _REPLY}))
+        settings.append(f"models={{{_MODEL}: {{path: {script}, params: 2700000000, engine: scripted}}}}")  # fmt: skip
+    elif own:
         settings.append(
             f"models={{{_MODEL}: {{path: {model}, params: 2700000000, prompt_style: few_shot_completion, "
             "options: {max_model_len: 2048}}}"
         )
     else:
-        names = load_spec(spec).models
-        settings += [f"models.{each}.path={model}" for each in names]
-    settings += [
-        f"models.{each}.options.{option}={value}"
-        for each in ([_MODEL] if own else names)
-        for option, value in QUICK.items()
-    ]
+        settings += [f"models.{each}.path={model}" for each in load_spec(spec).models]
+    if model is not None:
+        names = [_MODEL] if own else load_spec(spec).models
+        settings += [
+            f"models.{each}.options.{option}={value}"
+            for each in names
+            for option, value in QUICK.items()
+        ]
     return SmallRun(name, spec, tuple(p for s in settings for p in ("--set", s)), stages, examples)

@@ -55,7 +55,7 @@ def list_devices(deadline: float = DEADLINE_S) -> Listing | None:
 def device_problem(gpus: int, env: Mapping[str, str], deadline: float = DEADLINE_S) -> str | None:
     """Return what is wrong with the ``gpus`` GPUs that were granted.
 
-    They are those in CUDA_VISIBLE_DEVICES of ``env``. None if no problem is known.
+    CUDA_VISIBLE_DEVICES of ``env`` lists them. None if no problem is known.
     """
     listing = list_devices(deadline) if gpus else None
     if listing is None:

@@ -2,8 +2,8 @@
 
 It runs on the host's Python under submitit, because it must be able to call ``scontrol``. Its child
 process is usually ``apptainer exec ... python -m agenttts.trial``. Each start of the job adds a
-record to each of its trials (`agenttts.dispatch.attempts`). `agenttts.dispatch.blame` decides what
-the end of such an attempt means.
+record to each trial that it runs (`agenttts.dispatch.attempts`). `agenttts.dispatch.blame` decides
+what the end of such an attempt means.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,15 +79,16 @@ class TrialJob:
 
     ``limit_seconds`` is the job's time limit. A job that reaches it is requeued up to
     ``max_timeouts`` times; the next attempt continues from the stored samples. Without ``requeue``
-    the controller submits the next attempt. ``needs`` are the files that the trials read.
-    ``trials`` are the trials. If there are none, the job has one trial, in the job's directory.
-    Then ``earlier_attempts`` of its attempts do not count.
+    the controller submits the next attempt. ``needs`` are the files that the trials read. An empty
+    ``trials`` means one trial, whose directory is the job's; ``earlier_attempts`` is then the
+    number of its attempts that do not count.
 
     A job with ``linger_seconds`` is a worker. When its trials have ended, it waits for further
     lists in its mailbox (`agenttts.dispatch.node.mailbox`), with its engines loaded. It ends when
-    the controller retires it, or has given no sign for that many seconds. Its command reads the
-    spec files of each list from a line of its standard input. While it waits, it also answers
-    questions of the search (`agenttts.trial.questions`), which it is handed in the same way.
+    the controller retires it, or when it has seen no new keep-alive sign of the controller for that
+    many seconds. Its command reads the spec files of each list from a line of its standard input.
+    While it waits, it also answers questions of the search (`agenttts.trial.questions`), which it
+    gets in the same way.
     """
 
     # Defaults for jobs that an older version pickled into the queue.
@@ -153,8 +155,8 @@ class TrialJob:
         return self.trials or (JobTrial(self.directory, self.earlier_attempts),)
 
     @property
-    def _goes_on(self) -> bool:
-        """Whether the job may go on when one of its trials has ended."""
+    def _outlives_trials(self) -> bool:
+        """Whether the job may continue when one of its trials has ended."""
         return len(self.all_trials) > 1 or self.linger_seconds > 0
 
     @property
@@ -175,7 +177,7 @@ class TrialJob:
         A worker that is started again goes through its lists in their order.
         """
         self._records = None
-        # Moments of the node's clock, which another start of the job does not share.
+        # Times of this node's monotonic clock; a requeued job starts on another clock.
         self._ends_at = time.monotonic() + self.limit_seconds - self.grace_seconds
         self._next_list, self._closing = 0.0, False
         self._idle_since, self._last_sign = None, ""
@@ -187,12 +189,12 @@ class TrialJob:
         self._locks = {}
         attempts = self._attempts  # the job has started
         try:
-            due = self._due(self.all_trials)
+            due = self._lock_due(self.all_trials)
             while not due and self.linger_seconds:
                 given = self._mailbox.read(self._list_number + 1)
                 if given is None:
                     break
-                due = self._due(given.trials)
+                due = self._lock_due(given.trials)
                 self._list_number += 1
             return self._run(due) if due else attempts.outcome()
         finally:
@@ -200,10 +202,11 @@ class TrialJob:
             for trial in list(self._locks):
                 self._release(trial)
 
-    def _due(self, trials: Iterable[JobTrial]) -> list[JobTrial]:
-        """Return the trials that have to be run, and take their locks.
+    def _lock_due(self, trials: Iterable[JobTrial]) -> list[JobTrial]:
+        """Take the locks of the trials that have to be run, and return these trials.
 
-        A trial of the job that is neither run nor complete, nor another job's, gets a record.
+        A trial that is not run now gets a record if its lock is held, if its due stages are drawn
+        already, or if it reached the time limit too often.
         """
         me = LockHolder(self._job_id(), _node(), now(), queue_job() is not None)
         due: list[JobTrial] = []
@@ -211,7 +214,7 @@ class TrialJob:
             if trial in self._locks:  # it was taken before an error of the file system
                 due.append(trial)
                 continue
-            if self._is_of_another_job(trial):
+            if self._was_given_away(trial):
                 continue
             lock = ExitStack()
             try:
@@ -222,48 +225,57 @@ class TrialJob:
                 self._attempts.finish(trial, verdict)
                 continue
             self._locks[trial] = lock
-            if self._is_due(trial):
+            state = self._state_of(trial)
+            if state is _State.DUE:
                 due.append(trial)
                 continue
             self._release(trial)
-            if self._is_to_be_recorded(trial):
+            if state is _State.DRAWN and not self._has_handed_over(trial):
                 self._attempts.start([trial], log_size(self.directory / LOG_FILE))
                 self._attempts.hand_over(trial)
-            elif self._goes_on and self._ended_at_time_limit(trial):
+            elif state is _State.TOO_LONG:
                 self._attempts.start([trial], log_size(self.directory / LOG_FILE))
                 self._attempts.finish(trial, _TOO_LONG)
         return due
 
-    def _is_to_be_recorded(self, trial: JobTrial) -> bool:
-        """Return whether stages are drawn that are due, and this job has no record of it.
+    def _state_of(self, trial: JobTrial) -> _State:
+        """Return what a start of this job has to do with a trial.
 
-        Another job has drawn them, or an earlier start of this job was killed after it had.
+        A job of several trials may be requeued after some of them have ended in it.
         """
-        return (
-            _is_drawn(trial)
-            and read_result(trial.directory) is None
-            and not any(
-                attempt.job_id == self._job_id() and attempt.state == HANDED_OVER
-                for attempt in read_attempts(trial.directory)
-            )
-        )
-
-    def _ended_at_time_limit(self, trial: JobTrial) -> bool:
-        """Return whether a trial ended at the time limit as often as it may."""
+        if read_result(trial.directory) is not None:
+            return _State.COMPLETE
+        if _is_drawn(trial):
+            return _State.DRAWN
         attempts = self._counted_attempts(trial)
-        ended = bool(attempts) and attempts[-1].stopped == "time limit"
-        return ended and not _is_done(trial)
+        if not self._outlives_trials or not attempts or attempts[-1].job_id != self._job_id():
+            return _State.DUE
+        if attempts[-1].stopped == "time limit":
+            return _State.TOO_LONG if self._is_over(trial, "time limit") else _State.DUE
+        again = (None, HANDED_OVER, TrialState.PREEMPTED, TrialState.CANCELLED)
+        return _State.DUE if attempts[-1].state in again else _State.FAILED
+
+    def _has_handed_over(self, trial: JobTrial) -> bool:
+        """Return whether this job has recorded that the due stages of a trial are drawn.
+
+        It has not if another job drew them, or if an earlier start of it was killed before that.
+        """
+        return any(
+            attempt.job_id == self._job_id() and attempt.state == HANDED_OVER
+            for attempt in read_attempts(trial.directory)
+        )
 
     def _release(self, trial: JobTrial) -> None:
         """Release a trial's lock."""
         self._locks.pop(trial, ExitStack()).close()
 
-    def _is_of_another_job(self, trial: JobTrial) -> bool:
-        """Return whether a trial that this job had before was given to another job since.
+    def _was_given_away(self, trial: JobTrial) -> bool:
+        """Return whether a trial of this job was given to another job since.
 
-        The question arises for lists from before this start of the job.
+        Only lists from an earlier start of this job are checked. A trial of a new list cannot
+        belong to another job.
         """
-        if not self._goes_on or self._list_number >= self._earlier_lists:
+        if not self._outlives_trials or self._list_number >= self._earlier_lists:
             return False
         jobs = [attempt.job_id for attempt in read_attempts(trial.directory)]
         return self._job_id() in jobs and jobs[-1] != self._job_id()
@@ -287,26 +299,11 @@ class TrialJob:
         return None if over or not self.requeue else submitit.helpers.DelayedSubmission(self)
 
     def _is_over(self, trial: JobTrial, cause: Stop) -> bool:
-        """Return whether a trial may not be started again by a requeue."""
+        """Return whether a requeue must not start a trial again."""
         attempts = self._counted_attempts(trial)
         if cause == "time limit":
             return count_state(attempts, TrialState.TIMEOUT) > self.max_timeouts
         return count_state(attempts, TrialState.PREEMPTED) > self.limits.max_preemptions
-
-    def _is_due(self, trial: JobTrial) -> bool:
-        """Return whether a trial has to be run.
-
-        In a job of several trials that was requeued, some may have ended before.
-        """
-        if _is_done(trial):
-            return False
-        attempts = self._counted_attempts(trial)
-        if not self._goes_on or not attempts or attempts[-1].job_id != self._job_id():
-            return True
-        if attempts[-1].stopped == "time limit":
-            return not self._is_over(trial, "time limit")
-        again = (None, HANDED_OVER, TrialState.PREEMPTED, TrialState.CANCELLED)
-        return attempts[-1].state in again
 
     def _stop_cause(self) -> Stop:
         started = self._attempts.started
@@ -336,12 +333,12 @@ class TrialJob:
 
     def _command_of(self, trials: Iterable[JobTrial]) -> list[str]:
         """Return the command with these trials in place of the job's."""
-        if not self._goes_on:
+        if not self._outlives_trials:
             return list(self.command)
-        own = set(map(str, named(self.all_trials)))
+        own = set(map(str, due_trials(self.all_trials)))
         if own.isdisjoint(self.command):
             return list(self.command)
-        return [*(p for p in self.command if p not in own), *map(str, named(trials))]
+        return [*(p for p in self.command if p not in own), *map(str, due_trials(trials))]
 
     def _begin(self, trials: list[JobTrial]) -> None:
         """Record that trials begin."""
@@ -385,7 +382,7 @@ class TrialJob:
             return None if over or self._mailbox.is_retired else []
         if moment + given.seconds > self._ends_at:
             return None
-        due = self._due(given.trials)
+        due = self._lock_due(given.trials)
         self._list_number += 1
         return due
 
@@ -439,12 +436,12 @@ class TrialJob:
         # the same child.
         while child.poll() is None:
             time.sleep(0.1)
-            self._look()
+            self._check_progress()
             if self.linger_seconds:
-                self._hand_on(child)
+                self._feed_child(child)
         return child.returncode
 
-    def _hand_on(self, child: subprocess.Popen[bytes]) -> None:
+    def _feed_child(self, child: subprocess.Popen[bytes]) -> None:
         """Pass the next question or list to the command, or close its input.
 
         The command ends when its input is closed.
@@ -462,7 +459,7 @@ class TrialJob:
                 self._closing = True
                 child.stdin.close()
             elif trials:
-                child.stdin.write(TrialCommand.line(named(trials)))
+                child.stdin.write(TrialCommand.line(due_trials(trials)))
                 child.stdin.flush()
 
     def _start_child(self, command: list[str]) -> subprocess.Popen[bytes]:
@@ -486,8 +483,8 @@ class TrialJob:
         )
         return self._child
 
-    def _look(self) -> None:
-        """Record which trials have ended.
+    def _check_progress(self) -> None:
+        """Record which trials have ended, and check that the others make progress.
 
         Raises:
             _LimitPassed: An engine does not start, or nothing makes progress.
@@ -516,8 +513,8 @@ class TrialJob:
             raise _LimitPassed(overrun)
 
     def _finish_ended(self) -> None:
-        """In a job that goes on, record the end of each trial that is done or has a fault."""
-        if not self._goes_on:
+        """Record the end of trials that are done or have a fault; the job continues."""
+        if not self._outlives_trials:
             return  # the end of the command is the end of the trial
         for trial in self._attempts.open:
             if _is_done(trial) or (trial.directory / FAULT_FILE).exists():
@@ -530,10 +527,13 @@ class TrialJob:
             self._finish(trial, code, overrun)
 
     def _finish(self, trial: JobTrial, code: int | None, overrun: Overrun | None) -> None:
-        """Record the end of a trial's attempt: of itself, or by the end of the command."""
+        """Record how a trial's attempt ended.
+
+        ``code`` and ``overrun`` are None if it ended while the command still runs.
+        """
         if read_result(trial.directory) is not None:
             self._attempts.finish(trial, Verdict(TrialState.COMPLETED, False, False, ""))
-        elif _is_done(trial):
+        elif _is_drawn(trial):
             self._attempts.hand_over(trial)
         else:
             stop = overrun.stop if overrun else None
@@ -613,6 +613,21 @@ class TrialJob:
             child.kill()
 
 
+class _State(Enum):
+    """The state of a trial in a job: the job runs it only if it is due."""
+
+    COMPLETE = auto()
+    """It has its result."""
+    DRAWN = auto()
+    """Its due stages are drawn; another job may evaluate the rest."""
+    DUE = auto()
+    """It has to be run."""
+    TOO_LONG = auto()
+    """It ended at the time limit as often as it may."""
+    FAILED = auto()
+    """It ended in this job in another way, and the controller decides what follows."""
+
+
 def _is_done(trial: JobTrial) -> bool:
     """Return whether a trial has its result, or its due stages are drawn."""
     return read_result(trial.directory) is not None or _is_drawn(trial)
@@ -622,7 +637,7 @@ def _is_drawn(trial: JobTrial) -> bool:
     return trial.upto is not None and read_part(trial.directory).stages >= trial.upto
 
 
-def named(trials: Iterable[JobTrial]) -> tuple[DueTrial, ...]:
+def due_trials(trials: Iterable[JobTrial]) -> tuple[DueTrial, ...]:
     """Return trials as the command takes them."""
     return tuple(DueTrial(trial.directory / SPEC_FILE, trial.upto) for trial in trials)
 

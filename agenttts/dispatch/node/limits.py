@@ -65,7 +65,7 @@ class Overrun:
 class Watch:
     """Compares what is seen of a trial from one look to the next.
 
-    Times are those of any steady clock, in seconds.
+    Times are seconds of any steady clock.
     """
 
     def __init__(self, limits: Limits, now: float) -> None:

@@ -5,9 +5,9 @@ lists. Each is a file of its own, numbered from 1, in the mailbox of the worker 
 it. So there is nothing to claim and nothing to lock. If a worker ends before it takes a list, the
 trials of the list have no attempts, and the controller gives them to another job.
 
-A worker that waits ends when the controller has given no sign for some time. A sign is a new
-content of the file ``sign``. The worker compares contents and uses its own clock, so the clocks of
-the two hosts may differ.
+A worker that waits ends when the controller has given no keep-alive sign for some time. A sign is
+a new content of the file ``sign``. The worker compares contents and uses its own clock, so the
+clocks of the two hosts may differ.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Mailbox:
 
     @property
     def sign(self) -> str:
-        """The last sign of the controller; '' before the first."""
+        """The last keep-alive sign of the controller; '' before the first."""
         with suppress(OSError):
             return (self._directory / _LISTS / _SIGN).read_text(encoding="ascii")
         return ""

@@ -265,8 +265,8 @@ def _stored_bits(config: Mapping[str, Any]) -> float:
 def _loaded_bits(config: Mapping[str, Any], options: Mapping[str, Any], engine: str) -> float:
     """Return the bits of a weight that is not quantised, once it is loaded.
 
-    They are those of ``dtype`` if it is given, else those stored. vLLM loads 32 bits as 16 by
-    itself.
+    They follow from ``dtype`` if it is given, else from the stored weights. By default, vLLM loads
+    32 bits as 16.
     """
     asked = options.get("dtype")
     if asked not in (None, "auto"):

@@ -25,7 +25,7 @@ class JobLabels:
     def give(self, job_id: str, name: str, comment: str) -> None:
         """Have a job get a name and a comment soon; returns at once.
 
-        Of several changes of a job that wait, the last is made.
+        If several changes of a job wait, only the last is made.
         """
         with self._lock:
             self._wanted[job_id] = (name, comment)

@@ -177,7 +177,7 @@ def never_cleared(row: QueueRow) -> JobStatus:
 
 
 def _new(row: QueueRow) -> bool:
-    """Return whether a job was submitted so recently that squeue may not show it yet.
+    """Return whether a job is so new that squeue perhaps does not show it yet.
 
     Some sites keep squeue's answers for a while.
     """

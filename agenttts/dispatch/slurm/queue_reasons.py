@@ -45,7 +45,7 @@ _NODES = "'sinfo -R' shows why nodes are out of service"
 _TABLE: dict[str, Reason] = {
     # Reasons that the project causes.
     "JobArrayTaskLimit": Reason(
-        Waiting.OURS, "the number of running trials has reached the profile's max_running"
+        Waiting.OURS, "the number of running jobs has reached the profile's max_running"
     ),
     "Dependency": Reason(
         Waiting.OURS, "it waits for another job to end, such as an earlier controller of the run"
@@ -153,7 +153,7 @@ _TABLE: dict[str, Reason] = {
     ),
     "PartitionTimeLimit": Reason(
         Waiting.NEVER,
-        "its time limit is above that of the partition",
+        "its time limit is above the partition's limit",
         "lower the key time in the profile ('sinfo -o \"%P %l\"' lists the partitions' limits) "
         "or choose another partition",
     ),
@@ -209,12 +209,12 @@ _TABLE: dict[str, Reason] = {
     ),
     "QOSTimeLimit": Reason(
         Waiting.NEVER,
-        "its time limit is above that of the QOS",
+        "its time limit is above the limit of the QOS",
         f"lower the key time in the profile ({_LIMITS})",
     ),
     "AssociationTimeLimit": Reason(
         Waiting.NEVER,
-        "its time limit is above that of your account",
+        "its time limit is above your account's limit",
         f"lower the key time in the profile ({_LIMITS})",
     ),
     "MaxMemPerLimit": Reason(

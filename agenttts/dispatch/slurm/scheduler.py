@@ -48,12 +48,12 @@ _ELEMENT = "element="
 class SlurmScheduler(Scheduler):
     """Jobs of Slurm: each `submit` is one array, or single jobs without arrays.
 
-    An array has one element per trial and is submitted whole or not at all. If one of several
-    single jobs is refused, those before it are submitted, and `find` finds them.
+    An array has one element per request and is submitted whole or not at all. If one of several
+    single jobs is refused, the jobs before it are submitted, and `find` finds them.
 
     After a submit limit has refused a batch, `capacity` allows half as many jobs, and more
     again as they are accepted. Slurm limits how many elements of one array run, but not how many
-    arrays run beside each other. So while trials live, `capacity` allows no more than
+    arrays run beside each other. So while jobs live, `capacity` allows no more than
     ``max_running`` of them.
 
     A job that waits for something that will not come by itself is cancelled after the profile's
@@ -70,7 +70,7 @@ class SlurmScheduler(Scheduler):
         super().__init__(profile, folder)
         self._services = SlurmServices(profile, folder)
         self._live = 0
-        # Number of trials that may live at once, as far as submit limits have shown.
+        # Number of jobs that may live at once, as far as submit limits have shown.
         self._limit = profile.max_pending
         self._labels = JobLabels()
         self._queue = PatientQueue(profile.never_patience_minutes * 60)
@@ -257,7 +257,7 @@ def _marked(comment: str, batch: str, position: int) -> str:
 
 
 def _position(job: str, row: QueueRow) -> int:
-    """Return the number of a job's trial in its batch.
+    """Return the position of a job in its batch.
 
     It is an array element's index, or the number in a single job's comment, else 0.
     """

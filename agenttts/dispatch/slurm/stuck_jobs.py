@@ -1,6 +1,6 @@
 """Cancel jobs that wait too long for something that will not come by itself.
 
-The jobs may be those of trials or of served models.
+The jobs may be of trials or of served models.
 """
 
 from __future__ import annotations

@@ -52,10 +52,10 @@ def check_accepted(what: str, profile: Profile, resources: JobResources, gpus: i
     does not answer, which the submission itself reports.
 
     Args:
-        what: As of `request_check`.
-        profile: As of `request_check`.
-        resources: As of `request_check`.
-        gpus: As of `request_check`.
+        what: As in `request_check`.
+        profile: As in `request_check`.
+        resources: As in `request_check`.
+        gpus: As in `request_check`.
 
     Raises:
         MissingRequirement: Slurm refuses it.

@@ -23,8 +23,8 @@ from agenttts.report.summary import Report
 def write_figures(report: Report, folder: Path) -> list[Path]:
     """Write every figure of a report into a folder.
 
-    The folder is made if it does not exist. Of several runs, the figures that compare them are in
-    the folder itself, and those of each run in a folder of its name. Files of the same names are
+    The folder is made if it does not exist. Figures that compare several runs are in the folder
+    itself, and each run's own figures in a folder of its name. Files of the same names are
     replaced.
 
     Returns:

@@ -1,39 +1,57 @@
-"""The agent: a language model that writes guidelines and proposes from them.
+"""The agent: one question a batch, and trials of its own if it predicts well.
 
-Source: AgentTTS (arXiv 2508.00890).
+The model reads the noise of the scores, the results by combination of models, the surrogate's
+estimates, and what became of its last proposals. Its reply has an analysis, guidelines, and
+proposals with predicted scores.
+
+The number of its own places in a batch follows from its weight: the posterior probability that it,
+and not the surrogate, is the better predictor of the trials that it has proposed
+(`agenttts.search.log_score`). A model of weight w has half of that share of all places. It begins
+with `PRIOR_WEIGHT`, so with one place in a batch of ten. Its other proposals are candidates like
+the rules' own, and preferred to them once its weight has risen. A model that predicts badly soon
+has no places, and is asked only in every third batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import hashlib
+import math
+import statistics
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agenttts.search.archive import Archive
+from agenttts.search.agenttts import Offer
+from agenttts.search.archive import Archive, Scored
 from agenttts.search.base import Proposal
-from agenttts.search.llm.base import Chat, LLMError
-from agenttts.search.llm.prompts import Prompts, allocation_text, history
+from agenttts.search.llm.base import Chat
+from agenttts.search.llm.overview import expected, overview, standard_error
+from agenttts.search.llm.prompts import Prompts, allocation_text
 from agenttts.search.llm.proposer import AllocationProposer, LLMSession
-from agenttts.search.llm.reading import read_guidelines
-from agenttts.space import SearchSpace
+from agenttts.search.llm.reading import RawAllocation, read_guidelines
+from agenttts.search.llm.sketch import sketched
+from agenttts.search.log_score import expert_weights, with_own_errors
+from agenttts.search.surrogate import Surrogate
+from agenttts.space import Allocation, SearchSpace
 
 SOURCE = "agent"
 
-# New guidelines are written from this number of new results on (a batch of the paper has 10).
-_MIN_NEW_RESULTS = 3
-_MOST_GUIDELINES = 8
-# Recent scores "hardly vary" when their spread is under this share of the spread of all scores.
-_MIN_SPREAD_SHARE = 0.02
-_RECENT_TRIALS = 8
+# The model's weight before any prediction was tried, and the weight below which it is asked only
+# once in so many batches.
+PRIOR_WEIGHT, _MIN_WEIGHT, _SELDOM = 0.2, 0.02, 3
+# Predictions that count, the latest: a model may learn.
+_MOST_PREDICTIONS = 20
+# A pick that beat the best expected score by two of its standard errors counts like so much log
+# score.
+_PICK_BONUS = 1.0
+_MOST_GUIDELINES = 4
 
 
 class LLMAgent:
     """The `Proposer` of the agenttts searcher.
 
-    Each batch takes up to two questions: one for new guidelines, once there are enough new results,
-    and one for the batch itself. The prompts hold the first guidelines and the two latest. The
-    proposals are deterministic given the archive, the seed and the recorded replies. After a
-    restart the transcript restores the guidelines.
+    Everything follows from the archive, the seed and the transcript. A question depends only on
+    events that were recorded before it, so that it is the same after a restart.
     """
 
     def __init__(
@@ -45,123 +63,220 @@ class LLMAgent:
     ) -> None:
         self._space = space
         self._seed = seed
-        self._caller = session.caller
+        self._session = session
         self._transcript = session.caller.transcript
         self._prompts = Prompts(space, session.task_description, insights)
-        self._proposer = AllocationProposer(session, self._prompts, SOURCE)
+        self._proposer = AllocationProposer(session, self._prompts, SOURCE, "_batch_format")
 
-    def propose(self, n: int, archive: Archive) -> list[Proposal]:
-        """Return up to ``n`` allocations, feasible and new.
+    def start(self, n: int, archive: Archive) -> Sequence[Proposal]:
+        """Return up to ``n`` allocations from the model's sketch of utility curves.
 
-        There are fewer or none if the model gives fewer usable ones.
+        There are none if the model would have to be started first: trials do not wait for it.
         """
-        self._remember(archive)
-        if self._proposer.given_up:
+        if not self._session.at_once:
             return []
-        try:
-            self._write_guidelines(archive)
-        except LLMError as error:
-            chat = self._propose_chat(n, archive, None)
-            self._proposer.fall_back(chat, f"{error.fault}: {error}")
-            return []
-        best = archive.best()
-        otherwise = best.allocation if best else self._space.cheapest
-        return self._proposer.propose(
-            lambda limit: self._propose_chat(n, archive, limit), n, archive, otherwise
-        )
+        return sketched(self._session.caller, self._prompts, self._space, self._seed, n, SOURCE)
 
-    def _propose_chat(self, n: int, archive: Archive, limit: int | None) -> Chat:
-        return self._prompts.chat(
-            "propose",
-            "propose",
-            schema=self._prompts.allocations_schema(n),
-            seed=self._seed + archive.known_count,
-            n=n,
-            history=history(archive, limit),
-            guidelines=self._shown(),
-            waiting=[allocation_text(a) for a in archive.pending],
-        )
+    def propose(self, n: int, archive: Archive, model: Surrogate) -> Offer:
+        """Return the model's proposals, the first of them for its own places.
 
-    def _write_guidelines(self, archive: Archive) -> None:
-        """Ask for new guidelines if there are enough new results.
-
-        Raises:
-            LLMError: The model cannot be reached.
+        There are fewer than half of the batch, or none, if the model gives fewer usable ones.
         """
-        written = self._written()
-        seen = written[-1]["trials"] if written else 0
-        recent = len(archive.evaluated) - seen
-        if written and recent < _MIN_NEW_RESULTS:
-            return
-        chat, reply = self._proposer.ask(
-            lambda limit: replace(
-                self._prompts.chat(
-                    "guidelines",
-                    "guidelines" if written else "guidelines_first",
-                    schema=self._prompts.guidelines_schema(_MOST_GUIDELINES),
-                    seed=self._seed + archive.known_count,
-                    history=history(archive, limit),
-                    guidelines=self._shown(),
-                    recent=recent,
-                    flat=_flat([trial.score for trial in archive.scored]),
-                    most=_MOST_GUIDELINES,
-                ),
-                trials=len(archive.evaluated),
+        state = _state(archive)
+        before = self._transcript.before(state)
+        for sentences in self._guidelines(before):
+            archive.write_guidelines(sentences)
+        told = [event for event in before if event["event"] == "proposals"]
+        weight = model_weight(told, archive, model)
+        known = len(archive.tried)  # stored trials took no place
+        seldom = weight < _MIN_WEIGHT and told and known - told[-1].get("known", 0) < _SELDOM * n
+        if seldom or self._proposer.given_up:
+            return Offer([])
+        own, asked = places(weight, known, n), min(n, max(2, (n + 1) // 2))
+        best = max(model.tried.values())
+
+        def facts(raw: RawAllocation, allocation: Allocation) -> Mapping[str, Any]:
+            estimate = model.expect(allocation)
+            predicted = _in_units(raw.predicted, archive)
+            return {"predicted": predicted, "expected": [estimate.mean, estimate.sd], "best": best}
+
+        def build(limit: int | None) -> Chat:
+            chat = self._prompts.chat(
+                "propose",
+                "batch",
+                schema=self._prompts.batch_schema(asked, _MOST_GUIDELINES),
+                seed=self._seed + known,
+                n=asked,
+                most=_MOST_GUIDELINES,
+                overview=overview(archive, model, limit, self._session.task_description.examples),
+                fates=_fates(told, archive, model),
+                record=_record(told, archive, model),
+                own=own,
+                guidelines=(self._guidelines(before) or [[]])[-1],
+                waiting=[allocation_text(a) for a in archive.pending],
             )
+            return replace(chat, state=state)
+
+        proposals = self._proposer.propose(build, asked, archive, facts)
+        own_events = [e for e in self._transcript.events if e.get("state") == state]
+        for sentences in self._guidelines(own_events):
+            archive.write_guidelines(sentences)
+        return Offer(proposals, own, preferred=weight > PRIOR_WEIGHT)
+
+    def _guidelines(self, events: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+        """Return the guidelines of every reply that has some, in order."""
+        replies = (
+            self._session.caller.without_thinking(event["reply"])
+            for event in events
+            if event["event"] == "reply" and event.get("state")
         )
-        # A reply without guidelines is an answer too: the model is asked again only after more new
-        # results.
-        sentences = read_guidelines(reply.text, _MOST_GUIDELINES)
-        self._transcript.add(
-            "guidelines", key=chat.key, trials=len(archive.evaluated), guidelines=sentences
-        )
-        archive.write_guidelines(sentences)
-
-    def _remember(self, archive: Archive) -> None:
-        """Put the guidelines of earlier starts into the archive."""
-        for event in self._written():
-            archive.write_guidelines(event["guidelines"])
-
-    def _written(self) -> list[dict[str, Any]]:
-        """Return the guidelines so far, in order.
-
-        They are read from their own events, or from the reply if such an event is lost. Later
-        questions contain them. The recorded replies are found only if those questions are the same
-        as before.
-        """
-        events = self._transcript.events
-        noted = {event["key"] for event in events if event["event"] == "guidelines"}
-        written = []
-        for event in events:
-            if event["event"] == "guidelines":
-                written.append(event)
-            elif (
-                (event["event"], event.get("purpose")) == ("reply", "guidelines")
-                and event.get("trials") is not None
-                and event["key"] not in noted
-            ):
-                text = self._caller.without_thinking(event["reply"])
-                written.append({**event, "guidelines": read_guidelines(text, _MOST_GUIDELINES)})
-        return written
-
-    def _shown(self) -> list[dict[str, Any]]:
-        """Return the first guidelines and the two latest, each with a title."""
-        sets = [event for event in self._written() if event["guidelines"]]
-        kept = sets[:1] + sets[1:][-2:]
-        return [
-            {
-                "title": f"Written after {event['trials']} trials"
-                + (" (the first)" if event is sets[0] else ""),
-                "sentences": event["guidelines"],
-            }
-            for event in kept
-        ]
+        found = (read_guidelines(text, _MOST_GUIDELINES, named=True) for text in replies)
+        return [sentences for sentences in found if sentences]
 
 
-def _flat(scores: Sequence[float]) -> bool:
-    """Return whether the recent scores hardly vary, relative to the spread of all."""
-    if len(scores) < 2 * _RECENT_TRIALS:
-        return False
-    recent = scores[-_RECENT_TRIALS:]
-    spread = max(scores) - min(scores)
-    return max(recent) - min(recent) <= _MIN_SPREAD_SHARE * spread
+def places(weight: float, known: int, n: int) -> int:
+    """Return the model's own places in a batch of ``n``, from 0 to half of it.
+
+    Over several batches the share of its places is half of its weight, also if batches are small.
+
+    Args:
+        weight: The model's weight, 0 to 1.
+        known: The allocations that trials have taken so far.
+        n: The size of the batch.
+    """
+    share = 0.5 * weight
+    due = math.floor((known + n) * share + 1e-9) - math.floor(known * share + 1e-9)
+    return min((n + 1) // 2, due)
+
+
+def model_weight(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogate) -> float:
+    """Return the weight of the language model against the surrogate, 0 to 1.
+
+    The prequential log scores of both on the trials that it has proposed decide, and how many of
+    these beat the best by two of their standard errors. A proposal without a predicted score
+    counts as if it had predicted the mean of all scores.
+
+    Args:
+        told: The transcript's events with its proposals, in order.
+        archive: The results so far.
+        model: The surrogate, for the noise of scores whose standard error is not known.
+    """
+    pairs = [_judged(event, archive) for event in told]
+    scores = [trial.score for trial in archive.scored]
+    if not any(pairs):
+        return PRIOR_WEIGHT
+    spread = statistics.pstdev(scores) or 0.1
+    mean = statistics.fmean(scores)
+    batches, surrogate, observed, errors, bonus = [], [], [], [], 0.0
+    for batch in pairs:
+        made = []
+        for decision, trial in batch:
+            error = max(standard_error(trial, model), 0.01 * spread)
+            predicted = decision.get("predicted")
+            made.append((mean if predicted is None else predicted, trial.score, error))
+            surrogate.append(tuple(decision["expected"]))
+            observed.append(trial.score)
+            errors.append(error)
+            bonus += _PICK_BONUS * (trial.score > decision["best"] + 2.0 * error)
+        batches.append(made)
+    latest = slice(-_MOST_PREDICTIONS, None)
+    weights = expert_weights(
+        {"model": with_own_errors(batches, spread)[latest], "surrogate": surrogate[latest]},
+        observed[latest],
+        errors[latest],
+        {"model": PRIOR_WEIGHT * math.exp(bonus), "surrogate": 1.0 - PRIOR_WEIGHT},
+    )
+    return weights["model"]
+
+
+def _judged(event: Mapping[str, Any], archive: Archive) -> list[tuple[Mapping[str, Any], Scored]]:
+    """Return the proposals of an event that have a score now, with their trials."""
+    scored = {trial.allocation: trial for trial in archive.scored}
+    return [
+        (decision, scored[allocation])
+        for decision, allocation in _usable(event)
+        if allocation in scored and decision.get("expected")
+    ]
+
+
+def _usable(event: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Allocation]]:
+    return [
+        (decision, Allocation.from_records(decision["allocation"]))
+        for decision in event["decisions"]
+        if decision["outcome"] in ("valid", "repaired")
+    ]
+
+
+def _fates(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogate) -> list[str]:
+    """Return what became of the proposals of the last reply, a line each."""
+    if not told:
+        return []
+    scored = {trial.allocation: trial for trial in archive.scored}
+    failed = {result.allocation for result in archive.results if result.failed}
+    best = max(model.tried.values())
+    lines = []
+    for decision, allocation in _usable(told[-1]):
+        predicted = decision.get("predicted")
+        said = "" if predicted is None else f"you predicted {predicted:.3g}, "
+        if decision.get("expected"):
+            mean, sd = decision["expected"]
+            said += f"the surrogate then {mean:.3g} ± {sd:.2g}"
+        if allocation in scored:
+            how = "known from stored samples" if scored[allocation].stored else "tried"
+            fate = f"{how}, score {scored[allocation].score:.3g} ({said})"
+        elif allocation in failed:
+            fate = "tried, and the trial failed"
+        elif allocation in archive.pending:
+            fate = "being tried"
+        else:
+            now = expected(model, allocation) if allocation in archive.space else "not allowed"
+            fate = (
+                f"passed over as worth less than other trials ({said}; now {now}, "
+                f"the best tried {best:.3g})"
+            )
+        if decision["outcome"] == "repaired":
+            fate += f"; changed: {'; '.join(decision['notes'])[:160]}"
+        lines.append(f"{allocation}: {fate}")
+    lost = [d for d in told[-1]["decisions"] if d["outcome"] in ("duplicate", "unusable")]
+    if lost:
+        notes = dict.fromkeys(note for decision in lost for note in decision["notes"])
+        lines.append(f"{len(lost)} more could not be used: {'; '.join(notes)[:160]}")
+    return lines
+
+
+def _record(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogate) -> str:
+    """Return how the model has predicted so far, against the surrogate."""
+    pairs = [
+        (decision["predicted"] - trial.score, decision["expected"][0] - trial.score)
+        for event in told
+        for decision, trial in _judged(event, archive)
+        if decision.get("predicted") is not None
+    ]
+    if not pairs:
+        return ""
+    own, other = (
+        math.sqrt(statistics.fmean(error * error for error in errors))
+        for errors in zip(*pairs, strict=True)
+    )
+    return (
+        f"Of your {len(pairs)} predictions that were tried, the typical error is {own:.2g}, "
+        f"the surrogate's {other:.2g}."
+    )
+
+
+def _in_units(predicted: float | None, archive: Archive) -> float | None:
+    """Return a prediction in units of the scores: percent of a share become a share."""
+    high = max((trial.score for trial in archive.scored), default=0.0)
+    if predicted is not None and 1.5 < predicted <= 100.0 and 0.0 <= high <= 1.0:
+        return predicted / 100.0
+    return predicted
+
+
+def _state(archive: Archive) -> str:
+    """Return the identity of what the archive knows: 16 hex digits."""
+    results = sorted(
+        f"{result.allocation} {result.score!r} {len(result.examples or ())}"
+        for result in archive.results
+    )
+    text = "\n".join([*results, "pending", *map(str, archive.pending)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

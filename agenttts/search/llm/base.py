@@ -34,8 +34,9 @@ class Chat:
     ``schema`` is the JSON schema of the reply, where the server can enforce it.
 
     ``purpose`` says what the question is for (``guidelines``, ``propose``, ...). ``trials`` is the
-    number of results known when it was asked (None if that does not matter). Both are for the
-    transcript, not for the model.
+    number of results known when it was asked (None if that does not matter). ``state`` identifies
+    the results and pending trials that were known then. They are for the transcript, not for the
+    model.
     """
 
     purpose: str
@@ -43,6 +44,7 @@ class Chat:
     schema: Mapping[str, Any] | None = None
     seed: int = 0
     trials: int | None = None
+    state: str | None = None
 
     @property
     def key(self) -> str:

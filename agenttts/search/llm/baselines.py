@@ -6,7 +6,6 @@ If the model proposes too few allocations, the others are drawn at random.
 from __future__ import annotations
 
 import random
-from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, ClassVar
@@ -48,18 +47,13 @@ class LLMSearcher(Searcher):
         llm: LLMSession | None = None,
     ) -> None:
         super().__init__(space, seed, options)
-        self._link = llm
+        self._session = llm
         self._prompts = Prompts(space, llm.task_description if llm else TaskDescription())
         self._proposer = AllocationProposer(llm, self._prompts, self.name) if llm else None
 
     def _propose(self, n: int) -> list[Proposal]:
-        chosen: list[Proposal] = []
-        if self._proposer is not None and not self._proposer.given_up and self._open:
-            best = self.archive.best()
-            otherwise = best.allocation if best else self.space.cheapest
-            chosen = self._proposer.propose(
-                lambda limit: self._chat(n, limit), n, self.archive, otherwise
-            )
+        asks = self._proposer is not None and not self._proposer.given_up and self._open
+        chosen = self._written(n) if asks else []
         known = self.archive.known | {proposal.allocation for proposal in chosen}
         drawn = self._feasible.draw_many(
             n - len(chosen),
@@ -69,9 +63,10 @@ class LLMSearcher(Searcher):
         why = "drawn at random: the model proposed too few" if self._proposer else "drawn at random"
         return [*chosen, *(Proposal(allocation, "random", why) for allocation in drawn)]
 
-    @abstractmethod
-    def _chat(self, n: int, limit: int | None) -> Chat:
-        """Return the question for ``n`` allocations."""
+    def _written(self, n: int) -> list[Proposal]:
+        """Return up to ``n`` new proposals of the model."""
+        assert self._proposer is not None
+        return self._proposer.propose(lambda limit: self._chat(n, limit), n, self.archive)
 
     @cached_property
     def _feasible(self) -> FeasibleSet:
@@ -81,6 +76,10 @@ class LLMSearcher(Searcher):
     def _open(self) -> bool:
         """Whether any allocation is left to propose."""
         return self.archive.known_count < len(self._feasible)
+
+    def _chat(self, n: int, limit: int | None) -> Chat:
+        """Return the question for ``n`` allocations; only for searchers that ask it."""
+        raise NotImplementedError
 
     def _ask(self, template: str, n: int, **values: object) -> Chat:
         return self._prompts.chat(

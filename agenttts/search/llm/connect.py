@@ -77,7 +77,8 @@ def connect(
         )
         llm = llm if fixed else wrap(llm)
     caller = Caller(llm, transcript, policy, thinking=thinking)
-    return LLMSession(caller, task_description, section.bad_replies)
+    at_once = not isinstance(section, ServeAgent)
+    return LLMSession(caller, task_description, section.bad_replies, at_once)
 
 
 def served_name(section: ServeAgent) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # Jinja2 is imported when a prompt is written: most commands 
 
 FOLDER = Path(__file__).with_name("prompts")
 _LONGEST_SAMPLE_LIST = 24
+_REASON = {"type": "string", "maxLength": 160}
 
 
 class Prompts:
@@ -82,17 +83,41 @@ class Prompts:
             )
             for stage in self._space.stages
         }
-        reason = {"type": "string", "maxLength": 160}
-        item = _object(**stages, reason=reason)
-        return _object(allocations={"type": "array", "items": item, "minItems": 1, "maxItems": n})
+        item = _object(**stages, reason=_REASON)
+        return _object(allocations=_list(item, n))
+
+    def batch_schema(self, n: int, most: int) -> dict[str, Any]:
+        """Return the JSON schema of a reply to the one question of a batch.
+
+        The order is that of thought: analysis, guidelines, and of a proposal first the reason.
+        """
+        listed = self.allocations_schema(n)["properties"]["allocations"]["items"]["properties"]
+        stages = {name: part for name, part in listed.items() if name != "reason"}
+        item = _object(reason=_REASON, **stages, predicted_score={"type": "number"})
+        return _object(
+            analysis={"type": "string", "maxLength": 800},
+            guidelines=_list({"type": "string", "maxLength": 200}, most),
+            allocations=_list(item, n),
+        )
+
+    def sketch_schema(self, counts: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """Return the JSON schema of a sketch of utilities at numbers of samples."""
+        utility = {"type": "number", "minimum": 0, "maximum": 1}
+        stages = {
+            stage.name: _object(
+                **{
+                    model.name: _object(**{str(count): utility for count in counts[stage.name]})
+                    for model in stage.models
+                }
+            )
+            for stage in self._space.stages
+        }
+        return _object(analysis={"type": "string", "maxLength": 600}, utility=_object(**stages))
 
     @staticmethod
     def guidelines_schema(most: int) -> dict[str, Any]:
         """Return the JSON schema of a reply with up to ``most`` guidelines."""
-        sentence = {"type": "string", "maxLength": 300}
-        return _object(
-            guidelines={"type": "array", "items": sentence, "minItems": 1, "maxItems": most}
-        )
+        return _object(guidelines=_list({"type": "string", "maxLength": 300}, most))
 
 
 def history(archive: Archive, limit: int | None = None) -> list[dict[str, str]]:
@@ -188,6 +213,10 @@ def _samples_text(samples: Sequence[int]) -> str:
 def _example(space: SearchSpace) -> str:
     """Return a feasible allocation that shows the format; it need not be good."""
     return allocation_text(space.cheapest)
+
+
+def _list(item: Mapping[str, Any], most: int) -> dict[str, Any]:
+    return {"type": "array", "items": item, "minItems": 1, "maxItems": most}
 
 
 def _object(**properties: Any) -> dict[str, Any]:

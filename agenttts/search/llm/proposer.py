@@ -7,7 +7,7 @@ usable, the model is asked again. The transcript records every step.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,8 @@ _REPEATED = 1500  # characters of a bad reply that are repeated to the model
 
 Build = Callable[[int | None], Chat]
 """Writes the question with at most this number of past trials (None: all)."""
+Facts = Callable[[RawAllocation, Allocation], Mapping[str, Any]]
+"""What the transcript keeps of a proposal besides the decision."""
 
 
 @dataclass
@@ -37,26 +39,31 @@ class LLMSession:
     """A language model with its task description.
 
     ``bad_replies`` is how often the model is told what is wrong with a reply that has nothing
-    usable. After that the rules or random draws fill the batch.
+    usable. After that the rules or random draws fill the batch. ``at_once``: it answers without
+    being started first, so that it may be asked before the first trials.
     """
 
     caller: Caller
     task_description: TaskDescription
     bad_replies: int = 2
+    at_once: bool = True
 
 
 class AllocationProposer:
     """Asks a model for allocations on behalf of one searcher.
 
     ``source`` marks its proposals in the table. Those that had to be changed have the mark
-    ``SOURCE-repaired``.
+    ``SOURCE-repaired``. ``form`` is the template that asks for the form of replies.
     """
 
-    def __init__(self, session: LLMSession, prompts: Prompts, source: str) -> None:
+    def __init__(
+        self, session: LLMSession, prompts: Prompts, source: str, form: str = "_format"
+    ) -> None:
         self._caller = session.caller
         self._prompts = prompts
         self._bad_replies = session.bad_replies
         self._source = source
+        self._form = form
         self._shown: int | None = None
 
     @property
@@ -92,18 +99,25 @@ class AllocationProposer:
                 self._shown = limit // 2
 
     def propose(
-        self, build: Build, n: int, archive: Archive, otherwise: Allocation
+        self,
+        build: Build,
+        n: int,
+        archive: Archive,
+        facts: Facts = lambda raw, allocation: {},
     ) -> list[Proposal]:
         """Return up to ``n`` new allocations of the space.
 
-        There are none if the model fails or is given up; the transcript says why.
+        There are none if the model fails or is given up; the transcript says why. Choices of stages
+        that a proposal leaves out are those of the best trial.
 
         Args:
             build: Writes the question.
             n: The number of allocations.
             archive: The results so far.
-            otherwise: An allocation with the choices of stages that a proposal leaves out.
+            facts: Returns what the transcript keeps of a proposal besides the decision.
         """
+        best = archive.best()
+        otherwise = best.allocation if best else archive.space.cheapest
         asked: list[Chat] = []
 
         def remembered(limit: int | None) -> Chat:
@@ -117,7 +131,7 @@ class AllocationProposer:
             return []
         first = chat
         for attempt in range(self._bad_replies + 1):
-            proposals, problem = self._use(chat, reply, n, archive, otherwise)
+            proposals, problem = self._use(chat, reply, n, archive, otherwise, facts)
             if proposals:
                 return proposals
             if attempt == self._bad_replies:
@@ -144,7 +158,13 @@ class AllocationProposer:
             log.warning("this batch has no proposals of the language model: %s", reason)
 
     def _use(
-        self, chat: Chat, reply: Reply, n: int, archive: Archive, otherwise: Allocation
+        self,
+        chat: Chat,
+        reply: Reply,
+        n: int,
+        archive: Archive,
+        otherwise: Allocation,
+        facts: Facts,
     ) -> tuple[list[Proposal], str]:
         """Return the usable proposals of a reply, and the fault if there are none."""
         raws = read_allocations(reply.text, archive.space)
@@ -161,9 +181,10 @@ class AllocationProposer:
                     "outcome": outcome,
                     "allocation": None if allocation is None else allocation.to_records(),
                     "notes": notes,
+                    **({} if allocation is None else facts(raw, allocation)),
                 }
             )
-        self._record(chat, n, len(chosen), decisions)
+        self._record(chat, n, len(chosen), decisions, len(archive.tried))
         if not raws:
             cut = " (it was cut off)" if reply.finish_reason == "length" else ""
             return [], f"the reply contains no allocation{cut}"
@@ -197,13 +218,18 @@ class AllocationProposer:
         messages = (
             *first.messages,
             {"role": "assistant", "content": reply.text[:_REPEATED]},
-            {"role": "user", "content": self._prompts.text("again", problem=problem, n=n)},
+            {
+                "role": "user",
+                "content": self._prompts.text("again", problem=problem, n=n, form=self._form),
+            },
         )
         return replace(first, messages=messages, seed=first.seed + attempt + 1)
 
-    def _record(self, chat: Chat, n: int, usable: int, decisions: list[dict[str, Any]]) -> None:
+    def _record(
+        self, chat: Chat, n: int, usable: int, decisions: list[dict[str, Any]], known: int
+    ) -> None:
         if self._caller.transcript.find("proposals", chat.key) is None:
-            values = {"asked": n, "usable": usable, "decisions": decisions}
+            values = {"asked": n, "usable": usable, "known": known, "decisions": decisions}
             self._caller.transcript.add("proposals", key=chat.key, **values)
 
 

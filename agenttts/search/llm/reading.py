@@ -20,6 +20,10 @@ _PAIR = re.compile(
     r"^\s*(?P<model>.+?)\s*(?:[×*:@,]|\bx\b|x(?=\s*\d))\s*(?P<samples>\d+)\s*$", re.I
 )
 _INTEGER = re.compile(r"-?\d{1,9}")
+_DECIMAL = re.compile(r"-?\d{0,9}\.?\d{1,17}(?:e-?\d{1,2})?\s*%?", re.I)
+_PREDICTED = ("predictedscore", "predicted", "prediction", "expectedscore", "expected", "score")
+# Parts of a reply that are not proposals, whatever they look like.
+_TEXTS = ("analysis", "guidelines")
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,17 @@ class RawChoice:
 
 @dataclass(frozen=True)
 class RawAllocation:
-    """One proposed allocation by stage, as in the reply, and its explanation."""
+    """One proposed allocation as in the reply, its reason and predicted score."""
 
     choices: Mapping[str, RawChoice]
     reason: str = ""
+    predicted: float | None = None
 
 
 def read_allocations(text: str, space: SearchSpace) -> list[RawAllocation]:
     """Return the allocations in a reply, in its order; empty if there are none."""
     found: list[RawAllocation] = []
-    for value in _values(text):
+    for value in json_values(text):
         for record in _records(value, space):
             if len(found) < _MOST_ALLOCATIONS:
                 found.append(record)
@@ -50,21 +55,28 @@ def read_allocations(text: str, space: SearchSpace) -> list[RawAllocation]:
     return found
 
 
-def read_guidelines(text: str, most: int = 8) -> list[str]:
+def read_guidelines(text: str, most: int = 8, *, named: bool = False) -> list[str]:
     """Return the guidelines in a reply: sentences of one line each.
 
-    The list is empty if the reply has none.
+    The list is empty if the reply has none. With ``named`` only a list called guidelines counts.
     """
-    for value in _values(text):
+    for value in json_values(text):
+        if named:
+            parts = value.items() if isinstance(value, dict) else ()
+            for _, part in (item for item in parts if folded(item[0]) == "guidelines"):
+                return _sentences(part)[:most]
+            continue
         sentences = _sentences(value)
         if sentences:
             return sentences[:most]
+    if named:
+        return []
     # Not JSON: take the lines that look like items of a list.
     items = re.findall(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(.+)$", text[:_LONGEST_REPLY], re.M)
     return [line for line in map(_line, items) if line][:most]
 
 
-def _values(text: str) -> Iterator[Any]:
+def json_values(text: str) -> Iterator[Any]:
     """Yield the JSON values in a text, the likeliest first."""
     said = text[:_LONGEST_REPLY]
     pieces = [*(match.group(1) for match in _FENCE.finditer(said)), said]
@@ -119,8 +131,8 @@ def _records(value: Any, space: SearchSpace, level: int = 0) -> Iterator[RawAllo
         if record is not None:
             yield record
             return
-        for inner in value.values():
-            if isinstance(inner, (dict, list)):
+        for key, inner in value.items():
+            if isinstance(inner, (dict, list)) and folded(key) not in _TEXTS:
                 yield from _records(inner, space, level + 1)
     elif isinstance(value, list):
         record = _listed(value, space)
@@ -137,10 +149,10 @@ def _record(value: Mapping[Any, Any], space: SearchSpace) -> RawAllocation | Non
 
     The list or mapping of stages may be one level down.
     """
-    by_name = {_folded(key): part for key, part in value.items()}
+    by_name = {folded(key): part for key, part in value.items()}
     choices: dict[str, RawChoice] = {}
     for stage in space.stages:
-        name = _folded(stage.name)
+        name = folded(stage.name)
         if name in by_name:
             choices[stage.name] = _choice(by_name[name])
         elif f"{name}model" in by_name or f"{name}samples" in by_name:
@@ -148,7 +160,7 @@ def _record(value: Mapping[Any, Any], space: SearchSpace) -> RawAllocation | Non
                 _text(by_name.get(f"{name}model")), _number(by_name.get(f"{name}samples"))
             )
     if any(c.model is not None or c.samples is not None for c in choices.values()):
-        return RawAllocation(choices, _reason(by_name))
+        return RawAllocation(choices, _reason(by_name), _predicted(by_name))
     for key in ("allocation", "stages", "choices"):
         inner = by_name.get(key)
         found = (
@@ -159,19 +171,20 @@ def _record(value: Mapping[Any, Any], space: SearchSpace) -> RawAllocation | Non
             else None
         )
         if found is not None:
-            return RawAllocation(found.choices, found.reason or _reason(by_name))
+            predicted = _predicted(by_name) if found.predicted is None else found.predicted
+            return RawAllocation(found.choices, found.reason or _reason(by_name), predicted)
     return None
 
 
 def _listed(value: list[Any], space: SearchSpace) -> RawAllocation | None:
     """Return an allocation from ``[{stage, model, samples}, ...]``."""
-    names = {_folded(stage.name): stage.name for stage in space.stages}
+    names = {folded(stage.name): stage.name for stage in space.stages}
     choices: dict[str, RawChoice] = {}
     for part in value:
         if not isinstance(part, dict):
             return None
-        by_name = {_folded(key): inner for key, inner in part.items()}
-        name = names.get(_folded(by_name.get("stage", "")))
+        by_name = {folded(key): inner for key, inner in part.items()}
+        name = names.get(folded(by_name.get("stage", "")))
         if name is None or name in choices:
             return None
         choices[name] = _choice(part)
@@ -180,7 +193,7 @@ def _listed(value: list[Any], space: SearchSpace) -> RawAllocation | None:
 
 def _choice(value: Any) -> RawChoice:
     if isinstance(value, dict):
-        by_name = {_folded(key): part for key, part in value.items()}
+        by_name = {folded(key): part for key, part in value.items()}
         model = by_name.get("model", by_name.get("name"))
         names = ("samples", "numsamples", "n", "k", "count")
         samples = next((by_name[name] for name in names if name in by_name), None)
@@ -225,7 +238,26 @@ def _reason(by_name: Mapping[str, Any]) -> str:
     return ""
 
 
-def _folded(key: Any) -> str:
+def _predicted(by_name: Mapping[str, Any]) -> float | None:
+    found = (read_score(by_name[key]) for key in _PREDICTED if key in by_name)
+    return next((score for score in found if score is not None), None)
+
+
+def read_score(value: Any) -> float | None:
+    """Return a score as models write it: a number, a text with one, or a percentage."""
+    if isinstance(value, str):
+        match = _DECIMAL.search(value[:200])
+        if match is None:
+            return None
+        text, share = match.group().rstrip("%").strip(), match.group().endswith("%")
+        value = float(text) / (100.0 if share else 1.0)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9:
+        return float(value)
+    return None
+
+
+def folded(key: Any) -> str:
+    """Return a key without case and separators."""
     return re.sub(r"[\s_.-]+", "", str(key)[:200]).lower()
 
 

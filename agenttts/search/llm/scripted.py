@@ -10,8 +10,9 @@ The file is JSON: ``{"replies": [...], "then": ...}``. A reply is a text, or one
 - ``{"timeout": true}``: an answer that does not come in time; ``"delay": SECONDS`` delays any other
   reply.
 
-``"for": "propose"`` keeps a reply for questions of that purpose (``guidelines``, ``propose``,
-``knowledge``). ``then`` is the reply after all others are used up (default: an empty text).
+``"for": "propose"`` keeps a reply for questions of that purpose (``sketch``, ``propose``,
+``guidelines``, ``knowledge``). ``then`` is the reply after all others are used up (default: an
+empty text).
 """
 
 from __future__ import annotations

@@ -6,11 +6,13 @@ before, and a run's caps count over all of its starts.
 
 Events, besides ``time``:
 
-- ``reply``: a call that brought a reply: key, purpose, model, messages, trials, reply, tokens,
-  seconds, notes;
+- ``reply``: a call that brought a reply: key, purpose, model, messages, trials, state, reply,
+  tokens, seconds, notes;
 - ``failed``: an attempt without a reply: key, purpose, model, messages, fault, error, seconds;
-- ``proposals``: the proposals from a reply: asked, usable, decisions (raw, outcome, allocation,
-  notes);
+- ``proposals``: the proposals from a reply: asked, usable, known (allocations tried then),
+  decisions (raw, outcome, allocation, notes, predicted score, what the surrogate expected of it
+  and of the best trial);
+- ``sketch``: whether a reply had a usable sketch of utility curves, and the problem;
 - ``guidelines``: the guidelines read from a reply, and the number of results known then;
 - ``fallback``: why the rules or random draws had to propose;
 - ``served``: what happened to a model that the run serves itself.
@@ -106,6 +108,14 @@ class Transcript:
         about = (e for e in reversed(self.events) if (e["event"], e.get("key")) == (kind, key))
         return next(about, None)
 
+    def before(self, state: str) -> list[dict[str, Any]]:
+        """Return the events before the first question in a state of the search.
+
+        These are the same when the question is asked again after a restart.
+        """
+        asked = (i for i, event in enumerate(self.events) if event.get("state") == state)
+        return self.events[: next(asked, len(self.events))]
+
     def purposes(self) -> list[str]:
         """Return the purposes of all attempts so far, in order."""
         return [e["purpose"] for e in self.events if e["event"] in ("reply", "failed")]
@@ -153,6 +163,7 @@ def _asked(chat: Chat, model: str) -> dict[str, Any]:
         "model": model,
         "messages": [dict(message) for message in chat.messages],
         **({} if chat.trials is None else {"trials": chat.trials}),
+        **({} if chat.state is None else {"state": chat.state}),
     }
 
 
@@ -217,6 +228,9 @@ class _Decision:
     outcome: str
     allocation: list[Choice] | None
     notes: list[str]
+    predicted: float | None = None
+    expected: tuple[float, float] | None = None
+    best: float | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +238,7 @@ class _Proposals:
     key: str
     usable: int
     decisions: list[_Decision]
+    known: int = 0
 
 
 @dataclass(frozen=True)
@@ -231,6 +246,12 @@ class _Guidelines:
     key: str
     trials: int
     guidelines: list[str]
+
+
+@dataclass(frozen=True)
+class _Sketch:
+    key: str
+    usable: bool
 
 
 @dataclass(frozen=True)
@@ -250,6 +271,7 @@ _KINDS: dict[str, type] = {
     "failed": _Failed,
     "proposals": _Proposals,
     "guidelines": _Guidelines,
+    "sketch": _Sketch,
     "fallback": _Fallback,
     "served": _Served,
 }

@@ -78,7 +78,7 @@ def read_files(reply: str) -> dict[str, str]:
     - A block that is not closed (the reply was cut) extends to the end.
     - A reply without any fence is ``main.py`` as a whole if it reads as Python.
     - Paths that leave the program's directory are dropped.
-    - Of two files with one name the last counts.
+    - If two files have the same name, the last counts.
     """
     files: dict[str, str] = {}
     for language, named, code in _blocks(reply):

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agenttts.tasks.loading.answers import texts_of_named_answer
 from agenttts.tasks.loading.unicode import clean_value
 from agenttts.tasks.metrics import exact_match, normalise, rouge_l, set_overlap, token_overlap
+from agenttts.tasks.votes import most_frequent
 
 # A hyphen after a number or a word is not a minus sign: "3-5", "2019-2020".
 _NUMBER = re.compile(
@@ -131,9 +131,7 @@ def _json(text: str, choices: Sequence[str]) -> Any:
 
 
 def _vote(given: Sequence[Any]) -> Any:
-    keys = [json.dumps(value, sort_keys=True) for value in given]
-    [(winner, _)] = Counter(keys).most_common(1)
-    return given[keys.index(winner)]
+    return most_frequent(given, lambda value: json.dumps(value, sort_keys=True))
 
 
 def _union(given: Sequence[Any]) -> list[Any]:

@@ -166,5 +166,5 @@ def check_ids(ids: Sequence[str], records: Sequence[Record]) -> None:
     for number, found in enumerate(ids):
         if found in first:
             other = records[first[found]].place()
-            raise UserError(f"{records[number].place()}: id '{found}' is also that of {other}")
+            raise UserError(f"{records[number].place()}: id '{found}' is also the id of {other}")
         first[found] = number

@@ -28,6 +28,7 @@ from agenttts.tasks.retrieval.prompts import (
     fusion_prompt,
     retrieval_prompt,
 )
+from agenttts.tasks.votes import most_frequent
 
 FUSION_TEMPERATURE = 0.3
 
@@ -65,10 +66,7 @@ class Retrieval(StageDefinition):
         in the order of the samples.
         """
         votes = Counter(number for numbers in candidates for number in numbers)
-        lengths = Counter(len(numbers) for numbers in candidates)
-        if not lengths:
-            return []
-        [(length, _)] = lengths.most_common(1)
+        length = most_frequent(map(len, candidates)) or 0
         return [number for number, _ in votes.most_common(length)]
 
     def metrics(self, output: list[int], example: Example) -> dict[str, float]:
@@ -119,8 +117,7 @@ class Answer(StageDefinition):
 
     def fuse(self, candidates: Sequence[str], example: Example) -> str:
         """Return the most frequent answer that is not empty; the first on a tie."""
-        votes = Counter(candidate for candidate in candidates if candidate).most_common(1)
-        return votes[0][0] if votes else ""
+        return most_frequent(filter(None, candidates)) or ""
 
     def metrics(self, output: str, example: Example) -> dict[str, float]:
         answers = RetrievalExample.of(example).answers
@@ -132,7 +129,7 @@ class RetrievalOptions(QAOptions):
     """The options of `retrieval_qa`."""
 
     shuffle: Annotated[bool, Field(description="true or false")] = False
-    """Put the references of each example in an order drawn by seed, not in that of the data."""
+    """Put the references of each example in an order drawn by seed, not in the data's order."""
 
 
 class RetrievalQA(Task):

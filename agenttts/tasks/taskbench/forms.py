@@ -1,4 +1,4 @@
-"""The forms of a call's arguments, in published plans and in those of models."""
+"""The forms of a call's arguments, in published plans and in models' plans."""
 
 from __future__ import annotations
 

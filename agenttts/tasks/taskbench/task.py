@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -34,6 +33,7 @@ from agenttts.tasks.taskbench.prompts import (
     tools_prompt,
 )
 from agenttts.tasks.taskbench.replies import parse_calls, parse_steps, parse_tools
+from agenttts.tasks.votes import most_frequent
 
 TEMPERATURE = 0.5
 FUSION_TEMPERATURE = 0.5
@@ -69,9 +69,7 @@ class PlanStage(StageDefinition):
 
     def fuse(self, candidates: Sequence[list[Any]], example: Example) -> list[Any]:
         """Return the most frequent candidate that is not empty; the first on a tie."""
-        by_text = {self.as_json(candidate): candidate for candidate in candidates if candidate}
-        votes = Counter(self.as_json(candidate) for candidate in candidates if candidate)
-        return by_text[votes.most_common(1)[0][0]] if votes else []
+        return most_frequent(filter(None, candidates), self.as_json) or []
 
 
 class Decomposition(PlanStage):

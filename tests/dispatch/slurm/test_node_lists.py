@@ -126,8 +126,8 @@ def test_a_profile_s_file_of_nodes_is_read_at_launch(tmp_path):
 @pytest.mark.parametrize(
     ("trial", "part"),
     [
-        ({"exclude": "./absent.txt"}, r"trial.exclude: .*absent.txt is to list nodes: .*no such list of nodes"),
-        ({"nodelist": "./other.txt"}, r"trial.nodelist: .*other.txt is to list nodes: 'what is this'|other.txt is to list nodes"),
+        ({"exclude": "./absent.txt"}, r"trial.exclude: .*absent.txt is not a valid list of nodes: .*no such list of nodes"),
+        ({"nodelist": "./other.txt"}, r"trial.nodelist: .*other.txt is not a valid list of nodes: 'what is this'|other.txt is not a valid list of nodes"),
         ({"exclude": "n[1-3],gpu7", "nodelist": "gpu[6-7]"}, r"trial: exclude and nodelist both name gpu7"),
         ({"exclude": "n[1-"}, r"trial.exclude: "),
     ],

@@ -2,16 +2,23 @@
 worse than without.
 """
 
-import json
-
 import pytest
 
 from agenttts.search import TrialResult, create
 from agenttts.search.archive import Archive
 from agenttts.search.initial import initial_trials
+from agenttts.search.insights import InsightRules
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.prompts import allocation_text
-from tests.support.llm import SPACE, allocation, run, score, scripted, scripted_session
+from tests.support.llm import (
+    SPACE,
+    allocation,
+    batch_reply,
+    run,
+    score,
+    scripted,
+    scripted_session,
+)
 
 GOOD = allocation("qwen-72b", 2, "llama-3b", 16)
 
@@ -58,10 +65,10 @@ def ask(connection, batches=1, n=4):
     archive = Archive(SPACE)
     first = initial_trials(SPACE)
     archive.add([TrialResult(p.allocation, score(p.allocation)) for p in first])
-    agent = LLMAgent(SPACE, 0, connection)
+    agent, rules = LLMAgent(SPACE, 0, connection), InsightRules(SPACE)
     asked = []
     for _ in range(batches):
-        asked.append(agent.propose(n, archive))
+        asked.append(agent.propose(n, archive, rules.model(archive)).proposals)
         assert all(p.allocation in SPACE and p.allocation not in archive for p in asked[-1])
         archive.add([TrialResult(p.allocation, score(p.allocation)) for p in asked[-1]])
     return asked, archive
@@ -92,20 +99,22 @@ def test_repeats_alone_leave_the_search_to_the_rules(plain):
 
 
 def test_good_proposals_say_why_and_guidelines_are_kept():
-    entry = {**GOOD, "reason": "large retrieval, many small answers"}
-    connection = scripted_session([{"for": "guidelines", "text": '{"guidelines": ["retrieval: pursue qwen-72b"]}'},
-                       {"for": "propose", "allocations": [entry]}])  # fmt: skip
+    reply = batch_reply([GOOD], ["retrieval: pursue qwen-72b"], "58%")
+    reply = reply.replace("why", "large retrieval, many small answers")
+    connection = scripted_session([reply])
     [[proposal]], archive = ask(connection)
     assert proposal.allocation == SPACE.allocation(("qwen-72b", 2), ("llama-3b", 16))
     assert (proposal.source, proposal.reason) == ("agent", "large retrieval, many small answers")
-    assert "retrieval: pursue qwen-72b" in archive.guidelines
+    assert archive.guidelines == ["retrieval: pursue qwen-72b"]
+    [decided] = [e for e in connection.caller.transcript.events if e["event"] == "proposals"]
+    assert decided["decisions"][0]["predicted"] == pytest.approx(0.58)
 
 
 def test_no_more_than_asked_for():
     many = [allocation("qwen-7b", number, "llama-3b", 4) for number in range(1, 9)]
     connection = scripted_session([], then={"allocations": many})
-    [proposals], _ = ask(connection, n=3)
-    assert [p.allocation["retrieval"].samples for p in proposals] == [1, 2, 3]
+    [proposals], _ = ask(connection, n=6)
+    assert [p.allocation["retrieval"].samples for p in proposals] == [1, 2, 3], "half of the batch"
     [decided] = [e for e in connection.caller.transcript.events if e["event"] == "proposals"]
     assert [d["outcome"] for d in decided["decisions"]] == ["valid"] * 3 + ["surplus"] * 5
 
@@ -119,19 +128,19 @@ def test_the_model_reads_what_is_pending():
     searcher.ask(2)
     asked = [e for e in connection.caller.transcript.events if e["event"] == "reply"]
     last = [e["messages"][1]["content"] for e in asked if e["purpose"] == "propose"][-1]
-    _, _, waiting = last.partition("These are already being tried: ")
+    _, _, waiting = last.partition("Being tried already: ")
     assert all(allocation_text(allocation) in waiting for allocation in out)
 
 
 def test_a_bad_reply_is_sent_back_with_what_is_wrong_about_it():
-    connection = scripted_session([{"for": "guidelines", "text": "-"}, {"for": "propose", "text": "no idea"},
-                       {"for": "propose", "allocations": [GOOD]}])  # fmt: skip
+    connection = scripted_session(["no idea", {"allocations": [GOOD]}])
     [[proposal]], _ = ask(connection)
     assert proposal.source == "agent"
     replies = [e for e in connection.caller.transcript.events if e["event"] == "reply"]
-    last = replies[2]["messages"]
+    last = replies[1]["messages"]
     assert last[-2] == {"role": "assistant", "content": "no idea"}
     assert "contains no allocation" in last[-1]["content"]
+    assert '"predicted_score": 0.0' in last[-1]["content"]
 
 
 def test_a_model_that_never_delivers_is_given_up():
@@ -195,12 +204,16 @@ def test_too_long_a_prompt_is_shortened():
             self.longest = self.asked = 0
 
         def complete(self, chat):
-            if chat.characters > 4200:
+            if chat.purpose == "sketch":
+                return Reply("none")
+            if chat.characters > 5600:
                 raise LLMError("context", "maximum context length exceeded")
             self.longest = max(self.longest, chat.characters)
             self.asked += 1
             entry = allocation("qwen-7b", 20 + self.asked, "llama-3b", 4)
-            return Reply(json.dumps({"allocations": [entry]}))
+            # A model that predicts well is asked for every batch.
+            known = score(SPACE.allocation(("qwen-7b", 20 + self.asked), ("llama-3b", 4)))
+            return Reply(batch_reply([entry], [], known))
 
         def close(self):
             return
@@ -215,7 +228,7 @@ def test_too_long_a_prompt_is_shortened():
     assert not any(e["event"] == "fallback" for e in events)
     assert connection.caller.llm.longest > 2000
     late = [e for e in events if e["event"] == "reply"][-1]
-    assert "# Trials so far" in late["messages"][1]["content"]
+    assert "# Results by combination of models" in late["messages"][1]["content"]
 
 
 def test_when_everything_is_tried_it_stops():

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from agenttts.search.archive import Archive, TrialResult
-from agenttts.search.llm.agent import LLMAgent
+from agenttts.search.insights import InsightRules
+from agenttts.search.llm.paper import PaperAgent
 from agenttts.search.llm.prompts import FOLDER, Prompts, history
 from tests.support.llm import SPACE, TASK_DESCRIPTION, allocation, scripted_session
 
@@ -33,9 +34,10 @@ def asked(insights=(1, 2, 3), trials=12):
     connection = scripted_session(
         [*said], then={"allocations": [allocation("qwen-7b", 99, "llama-3b", 64)]}
     )
-    agent = LLMAgent(SPACE, 0, connection, insights)
+    agent = PaperAgent(SPACE, 0, connection, insights)
     for count in range(trials, trials + 16, 4):
-        agent.propose(3, archive(count))
+        known = archive(count)
+        agent.propose(3, known, InsightRules(SPACE).model(known))
     events = [e for e in connection.caller.transcript.events if e["event"] == "reply"]
     return {
         purpose: [e["messages"][-1]["content"] for e in events if e["purpose"] == purpose]

@@ -54,6 +54,41 @@ def test_nothing_in_it(text):
     assert read_allocations(text, SPACE) == []
 
 
+@pytest.mark.parametrize(
+    ("said", "predicted"),
+    [
+        ('"predicted_score": 0.62', 0.62),
+        ('"predicted_score": "0.62"', 0.62),
+        ('"predicted_score": "about 62 %"', 0.62),
+        ('"Predicted Score": ".62 ± 0.05"', 0.62),
+        ('"expected": 1e-3', 0.001),
+        ('"predicted_score": null', None),
+        ('"predicted_score": true', None),
+        ('"predicted_score": "high"', None),
+        ('"predicted_score": NaN', None),
+        ('"reason": "x"', None),
+    ],
+)
+def test_predicted_scores(said, predicted):
+    [found] = read_allocations(f'{{"allocations": [{{{json.dumps(GOOD)[1:-1]}, {said}}}]}}', SPACE)
+    assert found.choices == EXPECTED
+    assert found.predicted == predicted
+
+
+def test_what_the_analysis_and_the_guidelines_say_is_no_proposal():
+    reply = {
+        "analysis": {"retrieval": "qwen-72b x 3 is best", "answer": "llama-70b"},
+        "guidelines": [{"retrieval": "qwen-72b x 1"}],
+        "allocations": [GOOD],
+    }
+    text = f"<think>{{</think> Here:\n```json\n{json.dumps(reply)}\n```"
+    [found] = read_allocations(text, SPACE)
+    assert found.choices == EXPECTED
+    assert read_guidelines(text, named=True) == ["qwen-72b x 1"]
+    assert read_guidelines('{"analysis": "- many samples"}\n- more', named=True) == []
+    assert read_allocations(json.dumps(reply)[:60], SPACE) == [], "cut off in the analysis"
+
+
 def test_a_flood_is_bounded():
     assert len(read_allocations(json.dumps({"allocations": [GOOD] * 500}), SPACE)) <= 200
 

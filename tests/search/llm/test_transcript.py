@@ -80,7 +80,7 @@ def interrupted(tmp_path_factory):
     told, what it proposed last, and its transcript.
     """
     path = tmp_path_factory.mktemp("search") / "agent.jsonl"
-    told, searcher = run(scripted(path), trials=17)
+    told, searcher = run(scripted(path), trials=17, method="agenttts_paper")
     return told, searcher.propose(6), path.read_bytes()
 
 
@@ -99,7 +99,7 @@ def test_no_reply_on_record_is_paid_for_again(interrupted, tmp_path):
         path.write_bytes(b"".join(damaged))
         again = scripted(path)
         before = again.caller.transcript.calls
-        searcher = create("agenttts", SPACE, 3, llm=again)
+        searcher = create("agenttts_paper", SPACE, 3, llm=again)
         size = searcher.initial_batch
         for begin, end in [(0, size), *((n, n + 6) for n in range(size, len(told), 6))]:
             searcher.add_pending(p.allocation for p in told[begin:end])

@@ -40,7 +40,7 @@ ROWS = [
     record(4, ctxs_gt=["z"]),
     record(5),
 ]
-BAD = ["field 'answers' must be", "id 'q0' is also that of", "field 'ctxs_gt' must hold"]
+BAD = ["field 'answers' must be", "id 'q0' is also the id of", "field 'ctxs_gt' must hold"]
 
 
 def write(path, form: str):

@@ -54,5 +54,5 @@ def test_unknown_splits_and_names(tmp_path):
 
 def test_two_records_of_one_id():
     records = [Record({}, lambda place=place: place) for place in ("f:1", "f:2", "f:3")]
-    with pytest.raises(UserError, match="f:3: id 'a' is also that of f:1"):
+    with pytest.raises(UserError, match="f:3: id 'a' is also the id of f:1"):
         check_ids(["a", "b", "a"], records)

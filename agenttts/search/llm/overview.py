@@ -1,0 +1,184 @@
+"""The results of a search as the one question of a batch shows them.
+
+Results are grouped by combination of models, with the surrogate's estimates beside them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agenttts.search.archive import Archive, Scored
+from agenttts.search.encoding import ChoiceGrid
+from agenttts.search.surrogate import Surrogate
+from agenttts.space import Allocation, SearchSpace, fits
+
+# Feasible allocations that are compared for the most promising ones.
+_MOST_COMPARED = 3000
+# Combinations without a trial, and allocations without a trial beside the best of each combination.
+_MOST_UNTRIED_GROUPS, _MOST_UNTRIED = 8, 4
+_MOST_STORED = 4
+
+
+@dataclass(frozen=True)
+class Group:
+    """A combination of models: its trials and most promising untried allocations."""
+
+    models: str
+    most: str
+    mean: str
+    n: int
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What a question shows of the results; all numbers are texts."""
+
+    noise: str
+    stages: str
+    metrics: str
+    groups: tuple[Group, ...]
+    left_out: str
+
+
+def overview(
+    archive: Archive, model: Surrogate, limit: int | None = None, examples: int | None = None
+) -> Overview:
+    """Return the overview of an archive.
+
+    Args:
+        archive: The results.
+        model: The surrogate fitted to them.
+        limit: The most trials to show: the best ones.
+        examples: How many examples a score is the mean of, where the results do not say.
+    """
+    space = archive.space
+    promising = _promising(archive, model)
+    shown = _shown(archive, model, limit)
+    groups = []
+    tried: set[tuple[str, ...]] = {_models(trial.allocation) for trial in archive.scored}
+    untried = sorted(promising, key=lambda models: -promising[models][0][1])
+    few = [models for models in untried if models not in tried][:_MOST_UNTRIED_GROUPS]
+    for models, most in _combinations(space).items():
+        if models not in tried and models not in few:
+            continue
+        trials = [trial for trial in archive.scored if _models(trial.allocation) == models]
+        own = [trial.score for trial in trials if not trial.stored]
+        rows = [_row(archive, model, trial) for trial in trials if trial.allocation in shown]
+        for allocation, _ in promising.get(models, ()):
+            cost = f"cost {space.cost(allocation):.0f}"
+            rows.append(f"untried {_counts(allocation)}: {expected(model, allocation)}, {cost}")
+        mean = f"{statistics.fmean(own):.3g}" if own else ""
+        groups.append(Group(" → ".join(models), most, mean, len(own), tuple(rows)))
+    failed = [r for r in archive.evaluated if r.failed]
+    left_out = [f"Failed: {result.allocation}." for result in failed[-_MOST_STORED:]]
+    if hidden := len(_combinations(space)) - len(groups):
+        left_out.append(f"{hidden} further combinations have no trial and promise less.")
+    stages = " → ".join(stage.name for stage in space.stages)
+    metrics = "the stages' own metrics" if any(_metrics(archive, t) for t in archive.scored) else ""
+    return Overview(
+        _noise(archive, model, examples),
+        f"In the order of the stages: {stages}",
+        metrics,
+        tuple(groups),
+        " ".join(left_out),
+    )
+
+
+def expected(model: Surrogate, allocation: Allocation) -> str:
+    """Return the surrogate's estimate of an allocation as a text."""
+    estimate = model.expect(allocation)
+    return f"expected {estimate.mean:.3g} ± {estimate.sd:.2g}"
+
+
+def standard_error(trial: Scored, model: Surrogate) -> float:
+    """Return the standard error of a score; the surrogate's noise if not known."""
+    if trial.stderr is not None:
+        return trial.stderr
+    values = list((trial.examples or {}).values())
+    if len(values) > 1:
+        # Two more examples, one right and one wrong: alike scores are not exact.
+        return max(statistics.stdev([*values, 0.0, 1.0]), 1e-6) / math.sqrt(len(values))
+    return model.noise
+
+
+def _noise(archive: Archive, model: Surrogate, examples: int | None) -> str:
+    errors = [standard_error(trial, model) for trial in archive.scored if not trial.stored]
+    sizes = [len(trial.examples) for trial in archive.scored if trial.examples]
+    typical = f"{statistics.median(errors or [model.noise]):.2g}"
+    n = int(statistics.median(sizes)) if sizes else examples
+    root = f"{typical} at {n} examples, and falls with the square root of that number"
+    return root if n else typical
+
+
+def _promising(
+    archive: Archive, model: Surrogate
+) -> Mapping[tuple[str, ...], list[tuple[Allocation, float]]]:
+    """Return the most promising untried allocations, with expected scores."""
+    grid = ChoiceGrid(archive.space)
+    rows = grid.feasible(_MOST_COMPARED)
+    means = model.in_score_units(model.posterior_mean(rows)).tolist()
+    found: dict[tuple[str, ...], list[tuple[Allocation, float]]] = {}
+    more = _MOST_UNTRIED
+    for number in sorted(range(len(rows)), key=lambda i: -means[i]):
+        allocation = grid.decode(rows[number])
+        models = _models(allocation)
+        if allocation not in archive and (models not in found or more > 0):
+            more -= models in found
+            found.setdefault(models, []).append((allocation, means[number]))
+    return found
+
+
+def _shown(archive: Archive, model: Surrogate, limit: int | None) -> set[Allocation]:
+    """Return the trials that are shown, and a few of the best stored ones."""
+    ranked = sorted(archive.scored, key=lambda t: (-model.tried.get(t.allocation, t.score), t.cost))
+    trials = [trial.allocation for trial in ranked if not trial.stored]
+    stored = [trial.allocation for trial in ranked if trial.stored]
+    return {*trials[:limit], *stored[:_MOST_STORED]}
+
+
+def _row(archive: Archive, model: Surrogate, trial: Scored) -> str:
+    n = f" (n={len(trial.examples)})" if trial.examples else ""
+    parts = [
+        f"{_counts(trial.allocation)}: {trial.score:.3g}{n}",
+        *_metrics(archive, trial),
+        expected(model, trial.allocation),
+        "from stored samples" if trial.stored else f"cost {trial.cost:.0f}",
+    ]
+    return ", ".join(parts)
+
+
+def _metrics(archive: Archive, trial: Scored) -> list[str]:
+    """Return the stages' metrics that are not the score itself."""
+    return [
+        f"{name} {value:.2g}"
+        for name, value in trial.metrics.items()
+        if not math.isclose(value, trial.score, abs_tol=1e-9)
+    ]
+
+
+def _combinations(space: SearchSpace) -> dict[tuple[str, ...], str]:
+    """Return the combinations that fit, each with the most samples of its stages."""
+    found = {}
+    for models in itertools.product(*([m.name for m in stage.models] for stage in space.stages)):
+        least = [s.budget(m, s.samples[0]) for s, m in zip(space.stages, models, strict=True)]
+        if fits(math.fsum(least), space.budget):
+            spare = space.budget - math.fsum(least)
+            most = [
+                max(s.samples[0], s.affordable_samples(m, spare + own))
+                for s, m, own in zip(space.stages, models, least, strict=True)
+            ]
+            found[models] = ", ".join(map(str, most))
+    return found
+
+
+def _models(allocation: Allocation) -> tuple[str, ...]:
+    return tuple(choice.model for choice in allocation.choices)
+
+
+def _counts(allocation: Allocation) -> str:
+    return " → ".join(str(choice.samples) for choice in allocation.choices)

@@ -1,0 +1,173 @@
+"""The paper's agent: a language model writes guidelines, then proposes from them.
+
+Source: AgentTTS (arXiv 2508.00890).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agenttts.search.agenttts import Offer
+from agenttts.search.archive import Archive
+from agenttts.search.base import Proposal
+from agenttts.search.llm.base import Chat, LLMError
+from agenttts.search.llm.prompts import Prompts, allocation_text, history
+from agenttts.search.llm.proposer import AllocationProposer, LLMSession
+from agenttts.search.llm.reading import read_guidelines
+from agenttts.search.surrogate import Surrogate
+from agenttts.space import SearchSpace
+
+SOURCE = "agent"
+
+# New guidelines are written from this number of new results on (a batch of the paper has 10).
+_MIN_NEW_RESULTS = 3
+_MOST_GUIDELINES = 8
+# Recent scores "hardly vary" when their spread is under this share of the spread of all scores.
+_MIN_SPREAD_SHARE = 0.02
+_RECENT_TRIALS = 8
+
+
+class PaperAgent:
+    """The `Proposer` of the searcher agenttts_paper.
+
+    Each batch takes up to two questions: one for new guidelines, once there are enough new results,
+    and one for the batch itself. The prompts hold the first guidelines and the two latest. The
+    proposals are deterministic given the archive, the seed and the recorded replies. After a
+    restart the transcript restores the guidelines.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int,
+        session: LLMSession,
+        insights: Collection[int] = (1, 2, 3),
+    ) -> None:
+        self._seed = seed
+        self._caller = session.caller
+        self._transcript = session.caller.transcript
+        self._prompts = Prompts(space, session.task_description, insights)
+        self._proposer = AllocationProposer(session, self._prompts, SOURCE)
+
+    def start(self, n: int, archive: Archive) -> list[Proposal]:
+        """Return none: the paper's search starts with the initial trials alone."""
+        return []
+
+    def propose(self, n: int, archive: Archive, model: Surrogate) -> Offer:
+        """Return up to ``n`` feasible and new allocations, without own places.
+
+        There are fewer or none if the model gives fewer usable ones.
+        """
+        return Offer(self._propose(n, archive))
+
+    def _propose(self, n: int, archive: Archive) -> list[Proposal]:
+        self._remember(archive)
+        if self._proposer.given_up:
+            return []
+        try:
+            self._write_guidelines(archive)
+        except LLMError as error:
+            chat = self._propose_chat(n, archive, None)
+            self._proposer.fall_back(chat, f"{error.fault}: {error}")
+            return []
+        return self._proposer.propose(
+            lambda limit: self._propose_chat(n, archive, limit), n, archive
+        )
+
+    def _propose_chat(self, n: int, archive: Archive, limit: int | None) -> Chat:
+        return self._prompts.chat(
+            "propose",
+            "propose",
+            schema=self._prompts.allocations_schema(n),
+            seed=self._seed + archive.known_count,
+            n=n,
+            history=history(archive, limit),
+            guidelines=self._shown(),
+            waiting=[allocation_text(a) for a in archive.pending],
+        )
+
+    def _write_guidelines(self, archive: Archive) -> None:
+        """Ask for new guidelines if there are enough new results.
+
+        Raises:
+            LLMError: The model cannot be reached.
+        """
+        written = self._written()
+        seen = written[-1]["trials"] if written else 0
+        recent = len(archive.evaluated) - seen
+        if written and recent < _MIN_NEW_RESULTS:
+            return
+        chat, reply = self._proposer.ask(
+            lambda limit: replace(
+                self._prompts.chat(
+                    "guidelines",
+                    "guidelines" if written else "guidelines_first",
+                    schema=self._prompts.guidelines_schema(_MOST_GUIDELINES),
+                    seed=self._seed + archive.known_count,
+                    history=history(archive, limit),
+                    guidelines=self._shown(),
+                    recent=recent,
+                    flat=_flat([trial.score for trial in archive.scored]),
+                    most=_MOST_GUIDELINES,
+                ),
+                trials=len(archive.evaluated),
+            )
+        )
+        # A reply without guidelines is an answer too: the model is asked again only after more new
+        # results.
+        sentences = read_guidelines(reply.text, _MOST_GUIDELINES)
+        self._transcript.add(
+            "guidelines", key=chat.key, trials=len(archive.evaluated), guidelines=sentences
+        )
+        archive.write_guidelines(sentences)
+
+    def _remember(self, archive: Archive) -> None:
+        """Put the guidelines of earlier starts into the archive."""
+        for event in self._written():
+            archive.write_guidelines(event["guidelines"])
+
+    def _written(self) -> list[dict[str, Any]]:
+        """Return the guidelines so far, in order.
+
+        They are read from their own events, or from the reply if such an event is lost. Later
+        questions contain them. The recorded replies are found only if those questions are the same
+        as before.
+        """
+        events = self._transcript.events
+        noted = {event["key"] for event in events if event["event"] == "guidelines"}
+        written = []
+        for event in events:
+            if event["event"] == "guidelines":
+                written.append(event)
+            elif (
+                (event["event"], event.get("purpose")) == ("reply", "guidelines")
+                and event.get("trials") is not None
+                and event["key"] not in noted
+            ):
+                text = self._caller.without_thinking(event["reply"])
+                written.append({**event, "guidelines": read_guidelines(text, _MOST_GUIDELINES)})
+        return written
+
+    def _shown(self) -> list[dict[str, Any]]:
+        """Return the first guidelines and the two latest, each with a title."""
+        sets = [event for event in self._written() if event["guidelines"]]
+        kept = sets[:1] + sets[1:][-2:]
+        return [
+            {
+                "title": f"Written after {event['trials']} trials"
+                + (" (the first)" if event is sets[0] else ""),
+                "sentences": event["guidelines"],
+            }
+            for event in kept
+        ]
+
+
+def _flat(scores: Sequence[float]) -> bool:
+    """Return whether the recent scores hardly vary, relative to the spread of all."""
+    if len(scores) < 2 * _RECENT_TRIALS:
+        return False
+    recent = scores[-_RECENT_TRIALS:]
+    spread = max(scores) - min(scores)
+    return max(recent) - min(recent) <= _MIN_SPREAD_SHARE * spread

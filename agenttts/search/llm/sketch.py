@@ -1,0 +1,179 @@
+"""A zero-trial start: water-filling by the model's sketch of utility curves.
+
+The idea is that of ZEBRA (arXiv 2605.20485).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agenttts.errors import nearest_name
+from agenttts.search.base import Proposal
+from agenttts.search.llm.base import LLMError
+from agenttts.search.llm.baselines import LLMSearcher
+from agenttts.search.llm.caller import Caller
+from agenttts.search.llm.prompts import Prompts
+from agenttts.search.llm.reading import folded, json_values, read_score
+from agenttts.search.water_filling import Option, water_fill
+from agenttts.space import Allocation, Choice, SearchSpace, Stage
+
+Sketch = Mapping[str, Mapping[str, Mapping[int, float]]]
+"""By stage, model and number of samples: the expected utility of the stage's output, 0 to 1."""
+
+# A stage that does nothing right is not worthless: sketches are guesses.
+_LEAST_UTILITY = 0.02
+# After the whole budget these shares of it are split as well.
+_SHARES = (1.0, 0.5, 0.25)
+
+
+def ask_sketch(caller: Caller, prompts: Prompts, space: SearchSpace, seed: int) -> Sketch | None:
+    """Return the model's sketch; None if it gives none.
+
+    It is asked once, also if the call fails: the transcript has the event ``sketch``.
+    """
+    counts = {stage.name: asked_counts(stage) for stage in space.stages}
+    schema = prompts.sketch_schema(counts)
+    chat = prompts.chat("sketch", "sketch", schema=schema, seed=seed, counts=counts)
+    asked = caller.transcript.find("sketch", chat.key)
+    if asked is not None and not asked["usable"]:
+        return None
+    try:
+        sketch = read_sketch(caller.ask(chat).text, space)
+        problem = None if sketch else "the reply has no curve for each stage"
+    except LLMError as error:
+        sketch, problem = None, f"{error.fault}: {error}"
+    if asked is None:
+        caller.transcript.add("sketch", key=chat.key, usable=sketch is not None, problem=problem)
+    return sketch
+
+
+def asked_counts(stage: Stage) -> list[int]:
+    """Return the numbers of samples at which a stage is sketched."""
+    low, high = stage.samples[0], stage.samples[-1]
+    between = (stage.nearest_samples(low * (high / low) ** share) for share in (1 / 3, 2 / 3))
+    return sorted({low, *between, high})
+
+
+def read_sketch(text: str, space: SearchSpace) -> Sketch | None:
+    """Return the curves of a reply; None unless every stage has one. Never raises.
+
+    Curves of unknown models are left out; a model without a curve is not used.
+    """
+    for value in json_values(text):
+        found = _stages(value, space)
+        if found is not None:
+            return found
+    return None
+
+
+def planned(space: SearchSpace, sketch: Sketch) -> list[Allocation]:
+    """Return the allocations that a sketch suggests, the most promising first.
+
+    The first splits the whole budget over all models. One for each combination of models follows,
+    by their worth, then the same of a half and a quarter of the budget.
+    """
+    options = [_options(space, stage, sketch[stage.name]) for stage in space.stages]
+    models = [list(sketch[stage.name]) for stage in space.stages]
+    found: dict[Allocation, None] = {}
+    for share in _SHARES:
+        budget = share * space.budget
+        splits = [water_fill(options, budget)]
+        for combination in itertools.product(*models):
+            own = [
+                [option for option in stage if option.choice.model == model]
+                for stage, model in zip(options, combination, strict=True)
+            ]
+            splits.append(water_fill(own, budget))
+        fitting = [split for split in splits if split is not None]
+        fitting.sort(key=lambda split: -math.fsum(option.worth for option in split))
+        for split in fitting:
+            allocation = Allocation(tuple(option.choice for option in split))
+            if allocation in space:  # rounding
+                found.setdefault(allocation)
+    return list(found)
+
+
+class SketchSearcher(LLMSearcher):
+    """Tries what the model's sketch suggests, before and whatever the scores are."""
+
+    name = "llm_sketch"
+
+    def _written(self, n: int) -> list[Proposal]:
+        assert self._session is not None
+        sketch = ask_sketch(self._session.caller, self._prompts, self.space, self.seed)
+        plan = planned(self.space, sketch) if sketch else []
+        new = [allocation for allocation in plan if allocation not in self.archive]
+        return [Proposal(allocation, self.name, SKETCHED) for allocation in new[:n]]
+
+
+SKETCHED = "the budget split by the model's sketch of utility curves"
+
+
+def _options(
+    space: SearchSpace, stage: Stage, curves: Mapping[str, Mapping[int, float]]
+) -> list[Option[Choice]]:
+    """Return a stage's choices; the worth is the log of the utility.
+
+    A pipeline is about as good as the product of its stages.
+    """
+    choices = [Choice(stage.name, model, count) for model in curves for count in stage.samples]
+    return [
+        Option(space.choice_budget(c), math.log(_at(curves[c.model], c.samples)), c)
+        for c in choices
+    ]
+
+
+def _at(curve: Mapping[int, float], samples: int) -> float:
+    """Return a curve at a number of samples, linear in log(samples)."""
+    points = sorted(curve)
+    below = max((p for p in points if p <= samples), default=points[0])
+    above = min((p for p in points if p >= samples), default=points[-1])
+    share = math.log(samples / below) / math.log(above / below) if above > below else 0.0
+    return max(_LEAST_UTILITY, curve[below] + share * (curve[above] - curve[below]))
+
+
+def _stages(value: Any, space: SearchSpace, level: int = 0) -> Sketch | None:
+    if not isinstance(value, dict) or level > 3:
+        return None
+    by_name = {folded(key): part for key, part in value.items()}
+    found = {s.name: _curves(s, by_name.get(folded(s.name))) for s in space.stages}
+    if all(found.values()):
+        return found
+    inner = (_stages(part, space, level + 1) for part in value.values())
+    return next((sketch for sketch in inner if sketch is not None), None)
+
+
+def _curves(stage: Stage, value: Any) -> dict[str, dict[int, float]]:
+    curves: dict[str, dict[int, float]] = {}
+    names = [model.name for model in stage.models]
+    for key, part in value.items() if isinstance(value, dict) else ():
+        name = key if key in names else nearest_name(str(key)[:100], names)
+        if isinstance(part, list):
+            part = dict(zip(asked_counts(stage), part, strict=False))
+        points = _points(part) if isinstance(part, dict) else {}
+        if name is not None and points:
+            curves.setdefault(name, points)
+    return curves
+
+
+def _points(value: Mapping[Any, Any]) -> dict[int, float]:
+    points: dict[int, float] = {}
+    for key, part in value.items():
+        count, utility = read_score(key), read_score(part)
+        if count is not None and 1 <= count < 1e9 and utility is not None:
+            points[int(count)] = utility
+    high = max(points.values(), default=0.0)
+    unit = 1.0 if high <= 1.0 else 100.0 if high <= 100.0 else high
+    return {count: max(0.0, utility / unit) for count, utility in points.items()}
+
+
+def sketched(
+    caller: Caller, prompts: Prompts, space: SearchSpace, seed: int, n: int, source: str
+) -> Sequence[Proposal]:
+    """Return up to ``n`` proposals from the model's sketch; none if it gives none."""
+    sketch = ask_sketch(caller, prompts, space, seed)
+    plan = planned(space, sketch)[:n] if sketch else []
+    return [Proposal(allocation, source, SKETCHED) for allocation in plan]

@@ -1,0 +1,220 @@
+"""The one question of a batch: what it says, and how many places its model earns."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttts.search import TrialResult, create
+from agenttts.search.archive import Archive
+from agenttts.search.insights import InsightRules
+from agenttts.search.llm.agent import PRIOR_WEIGHT, LLMAgent, model_weight, places
+from agenttts.search.llm.prompts import Prompts
+from agenttts.search.llm.transcript import Transcript
+from tests.support.llm import (
+    SPACE,
+    TASK_DESCRIPTION,
+    allocation,
+    batch_reply,
+    run,
+    score,
+    scripted,
+    scripted_session,
+)
+
+
+def tried(*picks, scored=score):
+    """Results of (model, samples, model, samples), with stage metrics and standard errors."""
+    found = []
+    for first, few, second, many in picks:
+        one = SPACE.allocation((first, few), (second, many))
+        metrics = {"retrieval.f1": 0.5 + few / 500, "answer.em": scored(one)}
+        found.append(TrialResult(one, scored(one), metrics, stderr=0.05))
+    return found
+
+
+FIRST = tried(
+    ("qwen-7b", 60, "llama-70b", 1), ("qwen-72b", 1, "llama-70b", 1), ("qwen-72b", 1, "llama-3b", 32),
+    ("qwen-7b", 4, "llama-3b", 8), ("qwen-7b", 30, "llama-3b", 64),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def asked():
+    """Two batches of ten: the questions, the offers, the transcript and the archive."""
+    replies = [
+        batch_reply(
+            [allocation("qwen-72b", 4, "llama-3b", 1), allocation("qwen-7b", 1, "llama-3b", 1)],
+            ["answer: llama-3b is flat"],
+            "61 %",
+        ),
+        batch_reply([allocation("qwen-72b", 3, "llama-3b", 2)], []),
+    ]
+    session = scripted_session(replies)
+    archive, agent, rules = Archive(SPACE), LLMAgent(SPACE, 0, session), InsightRules(SPACE)
+    archive.add(FIRST)
+    offers = [agent.propose(10, archive, rules.model(archive))]
+    archive.add(tried(("qwen-72b", 4, "llama-3b", 1)))
+    archive.add_pending([SPACE.allocation(("qwen-7b", 9), ("llama-3b", 2))])
+    offers.append(agent.propose(10, archive, rules.model(archive)))
+    events = session.caller.transcript.events
+    questions = [e["messages"][1]["content"] for e in events if e["event"] == "reply"]
+    return questions, offers, session.caller.transcript, archive
+
+
+def test_it_says_noise_results_by_combination_and_the_surrogates_estimates(asked):
+    first, _ = asked[0]
+    assert "The standard error of a score is about 0.05 at 50 examples" in first
+    groups = re.findall(r"^## (.*) \(most ([\d, ]+)(?:; mean ([\d.]+) of n = (\d+) trials)?\)$", first, re.M)  # fmt: skip
+    assert [(models, most, n) for models, most, _, n in groups] == [
+        ("qwen-7b → llama-3b", "100, 64", "2"),
+        ("qwen-7b → llama-70b", "100, 32", "1"),
+        ("qwen-72b → llama-3b", "4, 64", "1"),
+        ("qwen-72b → llama-70b", "2, 4", "1"),
+    ]
+    assert re.search(r"^60 → 1: 0\.4\d+, retrieval.f1 0.62, expected 0\.\d+ ± 0\.\d+, cost 467$", first, re.M)  # fmt: skip
+    untried = re.findall(r"^untried (\d+) → (\d+): expected [\d.]+ ± [\d.]+, cost (\d+)$", first, re.M)  # fmt: skip
+    assert len(untried) >= 4, "one of each combination at least"
+    assert all(int(cost) <= 1000 for _, _, cost in untried)
+    assert first.index("analysis") < first.index('"guidelines"') < first.index('"reason"')
+    assert first.index('"reason"') < first.index('"predicted_score"')
+
+
+def test_the_next_one_says_what_became_of_the_proposals_and_what_is_under_way(asked):
+    (first, second), offers, transcript, archive = asked
+    assert "last proposals" not in first
+    assert re.search(r"qwen-72b×4 → llama-3b×1: tried, score 0\.\d+ \(you predicted 0.61, the surrogate then 0\.\d+ ± 0\.\d+\)", second)  # fmt: skip
+    assert re.search(r"qwen-7b×1 → llama-3b×1: passed over as worth less .*; now expected 0\.\d+ ± 0\.\d+, the best tried 0\.\d+\)", second)  # fmt: skip
+    assert "Of your 1 predictions that were tried, the typical error is" in second
+    assert "They do not bind" in second
+    assert "- answer: llama-3b is flat" in second
+    assert 'Being tried already: {"retrieval": {"model": "qwen-7b", "samples": 9}' in second
+    assert [len(offer.proposals) for offer in offers] == [2, 1]
+    assert offers[0].own == 1
+    assert not offers[0].preferred, "its say has to be earned"
+    assert archive.guidelines == ["answer: llama-3b is flat"]
+    [decision, _] = next(e for e in transcript.events if e["event"] == "proposals")["decisions"]
+    assert decision["predicted"] == pytest.approx(0.61)
+    assert 0 < decision["expected"][0] < 1
+    assert decision["expected"][1] > 0
+
+
+@given(st.floats(0, 1), st.integers(0, 500), st.integers(1, 20))
+def test_places_are_at_most_half_and_in_proportion_to_the_weight(weight, known, n):
+    found = places(weight, known, n)
+    assert 0 <= found <= (n + 1) // 2
+    assert abs(found - 0.5 * weight * n) < 1 + 1e-6
+    assert places(0.0, known, n) == 0
+    assert sum(places(weight, k, 1) for k in range(known, known + n)) == places(weight, known, n)
+
+
+def test_one_place_in_ten_to_begin_with_and_half_of_them_at_most():
+    assert places(PRIOR_WEIGHT, 6, 10) == 1
+    assert places(1.0, 6, 10) == 5
+
+
+def event(predictions, expected):
+    """A `proposals` event of so many predictions, each of another allocation."""
+    decisions = []
+    for number, predicted in enumerate(predictions):
+        one = SPACE.allocation(("qwen-7b", number + 1), ("llama-3b", 2))
+        decisions.append(
+            {"outcome": "valid", "allocation": one.to_records(), "notes": [], "predicted": predicted,
+             "expected": [expected(number), 0.05], "best": 0.9}
+        )  # fmt: skip
+    return {"event": "proposals", "decisions": decisions}
+
+
+def truth(number):
+    return 0.3 + 0.02 * number
+
+
+@pytest.fixture(scope="module")
+def scored():
+    archive = Archive(SPACE)
+    picks = [("qwen-7b", number + 1, "llama-3b", 2) for number in range(8)]
+    archive.add(tried(*picks, scored=lambda one: truth(one.choices[0].samples - 1)))
+    return archive, InsightRules(SPACE).model(archive)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "expected", "low", "high"),
+    [
+        (truth, lambda n: truth(n) + 0.25, 0.9, 1.0),  # sees what the surrogate does not
+        (lambda n: 0.9 - 0.1 * n, truth, 0.0, 0.02),
+        (lambda n: None, truth, 0.0, PRIOR_WEIGHT),  # says nothing
+    ],
+)
+def test_the_weight_goes_to_who_predicts_better(scored, predicted, expected, low, high):
+    archive, model = scored
+    told = [event([predicted(n) for n in range(8)], expected)]
+    assert low <= model_weight(told, archive, model) <= high
+    assert model_weight([], archive, model) == PRIOR_WEIGHT
+
+
+def test_picks_that_become_the_best_count(scored):
+    archive, model = scored
+    plain = event([truth(n) for n in range(8)], truth)
+    hits = event([truth(n) for n in range(8)], truth)
+    for decision in hits["decisions"][-2:]:
+        decision["best"] = 0.2
+    assert model_weight([hits], archive, model) > model_weight([plain], archive, model)
+
+
+def test_a_model_that_predicts_badly_is_asked_less_often():
+    class Wrong:
+        model = "wrong"
+        asked = 0
+
+        def complete(self, chat):
+            from agenttts.search.llm.base import Reply
+
+            self.asked += 1
+            bad = allocation("qwen-7b", 1 + self.asked, "llama-3b", 1)
+            return Reply(batch_reply([bad], [], 0.99))
+
+        def close(self):
+            return
+
+    session = scripted_session([])
+    session.caller.llm = Wrong()
+    done, _ = run(session, trials=47, batch=4)
+    own = [number for number, p in enumerate(done) if p.source == "agent"]
+    assert len(own) <= 4
+    assert all(number < 20 for number in own)
+    assert session.caller.llm.asked <= 7, "of eleven batches"
+
+
+def test_after_a_lost_line_a_restart_goes_on(tmp_path):
+    """Of the lines before the last question only a lost decision changes it."""
+    path = tmp_path / "agent.jsonl"
+    told, searcher = run(scripted(path), trials=9)
+    proposed = searcher.propose(6)
+    lines = path.read_bytes().splitlines(keepends=True)
+    kinds = [json.loads(line)["event"] for line in lines]
+    for lost in (None, kinds.index("sketch"), len(kinds) - 1):
+        kept = b"".join(line for number, line in enumerate(lines) if number != lost)
+        again = tmp_path / f"{lost}.jsonl"
+        again.write_bytes(kept)
+        session = scripted(again)
+        before = session.caller.transcript.calls
+        resumed = create("agenttts", SPACE, 3, llm=session)
+        resumed.tell([TrialResult(p.allocation, score(p.allocation)) for p in told])
+        assert resumed.propose(6) == proposed
+        assert session.caller.transcript.calls == before
+    assert Transcript(path).events[-1]["event"] == "proposals"
+
+
+def test_the_schema_takes_a_reply_in_the_order_of_thought():
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = Prompts(SPACE, TASK_DESCRIPTION).batch_schema(2, 5)
+    assert list(schema["properties"]) == ["analysis", "guidelines", "allocations"]
+    item = schema["properties"]["allocations"]["items"]
+    assert list(item["properties"]) == ["reason", "retrieval", "answer", "predicted_score"]
+    reply = json.loads(batch_reply([allocation("qwen-7b", 1, "llama-3b", 64)], ["g"]))
+    jsonschema.validate(reply, schema)
+    del reply["allocations"][0]["predicted_score"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(reply, schema)
