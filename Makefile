@@ -6,7 +6,7 @@ CACHE ?= .cache
 # Each of the hundreds of programs that the tests start would compile the package again (0.3 of 1.1 s).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup models test-model demo test check bench-search schemas cluster-tools test-image image cluster-up cluster-down lock clean
+.PHONY: help setup models test-model demo test check docs pictures bench-search schemas cluster-tools test-image image cluster-up cluster-down lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,10 +24,16 @@ demo: models ## search on the built-in data set with real small LLMs, here, endi
 	$(BIN)/agenttts-hpc launch jobs/demo.yaml --wait
 	$(BIN)/agenttts-hpc report demo
 
-check: setup ## lint, format and types
+check: setup docs ## lint, format, types and the build of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup ## the documentation as a site, under .cache/site; links, anchors and pages without a network are checked
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+pictures: models ## docs/images/ anew, from a run of the demo
+	$(BIN)/python docs/images/make.py
 
 bench-search: setup ## all searchers without an LLM on surfaces and recorded tables (about an hour; goes on where it stopped)
 	$(BIN)/python benchmarks/search/run.py

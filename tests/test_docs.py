@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -11,15 +12,14 @@ import yaml
 
 from agenttts.cli.app import app
 from agenttts.dispatch.profile import Profile
+from agenttts.errors import UserError
 from agenttts.spec import JobSpec, load_spec, load_strict, parse_spec
+from agenttts.spec.model import ContainerSection, SearchSection
+from docs.hooks import reference
+from tests.support.documentation import PAGES, ROOT, blocks, codes, console
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    page
-    for page in ROOT.rglob("*.md")
-    if not any(p.startswith(".") for p in page.relative_to(ROOT).parts)
-    and page.relative_to(ROOT).parts[:2] != ("results", "demo")
-)
+# Pages that the site makes when it is built have no file (tests/docs/test_site.py).
+MADE = {ROOT / "docs" / place for place in reference.PLACES}
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 COMMANDS = typer.main.get_command(app).commands
 
@@ -44,6 +44,8 @@ def broken_links(page: Path) -> list[str]:
             continue
         file, _, anchor = target.partition("#")
         linked = (page.parent / file).resolve() if file else page
+        if linked in MADE:
+            continue
         if not linked.exists() or (anchor and anchor not in headings(linked)):
             broken.append(f"{page.relative_to(ROOT)}: {target}")
     return broken
@@ -177,21 +179,88 @@ def test_the_template_shows_every_key_of_a_profile():
 
 
 def yaml_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return blocks(page, "yaml")
 
 
+# The tutorial's files are checked by running them; a README about a task's script is about no spec.
 WITH_YAML = [
-    (page, block) for page in PAGES if page.parent.name == "jobs" for block in yaml_blocks(page)
+    (page, block)
+    for page in PAGES
+    if page.name not in ("own-task.md", "CONTRIBUTING.md")
+    for block in yaml_blocks(page)
 ]
+FIRST_EXAMPLE = yaml_blocks(ROOT / "jobs" / "README.md")[0]
+
+
+def load_part(given: dict[str, Any], page: Path) -> None:
+    """Load a spec or a profile, or a part of one put into an example that has every key."""
+    container = given.get("container") or {}
+    if not {*given} <= {*JobSpec.model_fields} or not {*container} <= {
+        *ContainerSection.model_fields
+    }:
+        template = yaml.safe_load((ROOT / "slurm" / "template.yaml").read_text())
+        whole = given if "kind" in given else merged(template, given)
+        load_strict(Profile, yaml.safe_dump(whole), str(page))
+        return
+    if "name" not in given:
+        given = merged(yaml.safe_load(FIRST_EXAMPLE), given)
+    parse_spec(yaml.safe_dump(given), str(page), page.parent)
+
+
+def merged(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """A mapping with the keys of another one; a section of a spec stands for the whole section."""
+    sections = {"search", "task", "controller", "trial"}
+    return whole | {
+        key: whole[key] | value if key in sections and isinstance(whole.get(key), dict) else value
+        for key, value in part.items()
+    }
 
 
 @pytest.mark.parametrize(("page", "block"), WITH_YAML, ids=lambda x: getattr(x, "name", ""))
 def test_examples_load(page, block):
-    """A whole spec as it stands; a part of one put into the first example."""
-    given = yaml.safe_load(block)
-    if "name" not in given:
-        given = yaml.safe_load(yaml_blocks(page)[0]) | given
-    parse_spec(yaml.safe_dump(given), str(page), page.parent)
+    """A whole spec or profile as it stands; a part of one put into an example."""
+    load_part(yaml.safe_load(block), page)
+
+
+def key_values(page: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The codes of a page such as `search.stop: {within: 0.02}`, and what they say.
+
+    The first key is one of a spec, of its section ``search`` or of a profile. Values that stand
+    for the reader's own (NAME, DIR) are texts like any other.
+    """
+    found = []
+    for code in codes(page):
+        path, colon, _ = code.partition(": ")
+        keys = path.split(".")
+        if not colon or not re.fullmatch(r"[a-z_.]+", path) or "…" in code:
+            continue
+        value = yaml.safe_load(code)[path]
+        if keys[0] in SearchSection.model_fields and keys[0] not in JobSpec.model_fields:
+            keys = ["search", *keys]
+        if keys[0] in (*JobSpec.model_fields, *Profile.model_fields):
+            for key in reversed(keys):
+                value = {key: value}
+            found.append((code, value))
+    return found
+
+
+INLINE = [(page, *each) for page in PAGES if ROOT / "docs" in page.parents for each in key_values(page)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "code", "given"), INLINE, ids=lambda x: x if isinstance(x, str) else "")  # fmt: skip
+def test_keys_within_lines_load(page, code, given):
+    load_part(given, page)
+
+
+def test_keys_within_lines_are_found(tmp_path):
+    page = tmp_path / "a.md"
+    page.write_text("`stop: {within: 2}` and `trial: {gpus: 4}`, `python: x`, `search.seed: 1`\n")
+    found = dict(key_values(page))
+    assert [*found] == ["stop: {within: 2}", "trial: {gpus: 4}", "search.seed: 1"]
+    load_part(found.pop("search.seed: 1"), page)
+    for wrong in found.values():
+        with pytest.raises(UserError):
+            load_part(wrong, page)
 
 
 def test_the_first_example_shows_every_key_of_a_spec():
@@ -199,7 +268,11 @@ def test_the_first_example_shows_every_key_of_a_spec():
     assert set(JobSpec.model_fields) - set(keys) <= {"agent"}
 
 
-def test_make_help_lists_the_commands_the_readme_uses():
+def test_make_help_lists_the_commands_that_pages_show():
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    used = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text()))
+    shown = [code.split() for page in PAGES for code in codes(page)]
+    shown += [line.split() for page in PAGES for line in "".join(blocks(page, "")).splitlines()]
+    shown += [words for page in PAGES for words in console(page)]
+    used = {words[1] for words in shown if words[:1] == ["make"] and len(words) > 1}
+    assert used >= {"demo", "test", "docs", "check"}
     assert used <= targets

@@ -36,8 +36,11 @@ class JobResources(Section):
     """
 
     partition: str | None = None
+    """The partition, or several with commas between them."""
     account: str | None = None
+    """The account that is charged."""
     qos: str | None = None
+    """The quality of service."""
     time: str = "04:00:00"
     """Time limit in Slurm's format.
 
@@ -50,7 +53,9 @@ class JobResources(Section):
     cpus: Annotated[int, Field(ge=1)] = 1
     """CPUs of the job. For trials: CPUs per GPU if the trial takes more than one GPU."""
     constraint: str | None = None
+    """Features that nodes must have."""
     reservation: str | None = None
+    """The reservation to use."""
     exclude: str | None = None
     """Nodes that jobs must not run on.
 
@@ -173,7 +178,9 @@ class ContainerDefaults(Section):
     runtime: Literal["apptainer", "singularity", "none"] = "apptainer"
     """``none``: trials run on the Python that launched them, which all nodes must see."""
     image: str | None = None
+    """The image of the trials."""
     binds: list[str] = []
+    """``HOST[:CONTAINER[:ro]]`` binds of every trial."""
     nv: bool = True
     """Pass the NVIDIA driver in (``--nv``)."""
     options: list[str] = []
@@ -194,7 +201,9 @@ class Profile(Section):
     controller: ControllerResources = Field(
         default_factory=lambda: ControllerResources(time="2-00:00:00", mem="2G")
     )
+    """The controller's job."""
     trial: JobResources = Field(default_factory=JobResources)
+    """The jobs of trials."""
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
     """Memory of one GPU in GB (1e9 bytes), for sizing models without ``gpus``."""
     gpus_per_node: Annotated[int, Field(ge=0)] = 8

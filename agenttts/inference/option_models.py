@@ -21,14 +21,22 @@ class TransformersOptions(EngineOptions):
     )
     """Tokens of the context; None: as the model's configuration says."""
     trust_remote_code: Annotated[bool, Field(description="true or false")] = False
+    """Whether code that comes with the model may run."""
     # These go to AutoModelForCausalLM.from_pretrained.
     attn_implementation: Any = None
+    """Passed to the library as it is."""
     device_map: Any = None
+    """Passed to the library as it is."""
     dtype: Any = None
+    """Passed to the library as it is."""
     max_memory: Any = None
+    """Passed to the library as it is."""
     subfolder: Any = None
+    """Passed to the library as it is."""
     use_safetensors: Any = None
+    """Passed to the library as it is."""
     variant: Any = None
+    """Passed to the library as it is."""
 
     def for_library(self) -> dict[str, Any]:
         """Return the given options that go to the library as they are."""

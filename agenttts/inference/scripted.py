@@ -83,14 +83,18 @@ class ScriptedOptions(Options):
     """The options of the engine ``scripted``; see the module."""
 
     seconds_per_sample: Annotated[float, Field(ge=0, description="a number of 0 or more")] = 0.0
+    """Seconds that each sample takes, to make long trials."""
     fail: Annotated[Literal["OOM", "FAILED"] | None, Field(description="OOM, FAILED")] = None
+    """Loading fails with this kind, to test how a run handles it."""
     max_model_len: Annotated[int | None, Field(ge=1, description="a whole number of 1 or more")] = (
         None
     )
+    """Words of the context, after which prompts are truncated."""
     thinking: Annotated[
         ScriptedThinking | None,
         Field(description=f"a mapping with keys of {', '.join(ScriptedThinking.model_fields)}"),
     ] = None
+    """Replies come with thinking, as reasoning models write it."""
 
 
 class ScriptedEngine:

@@ -61,11 +61,17 @@ class ScriptedThinking(Section):
     """The option as read; see the module."""
 
     start: _Marker = "<think>"
+    """What opens the thinking."""
     end: _Marker = "</think>"
+    """What ends it."""
     text: Annotated[str, Field(description="a text")] = DRAFT
+    """What is thought."""
     blocks: Annotated[int, Field(ge=1, description="a whole number of 1 or more")] = 1
+    """How many: the first before the reply, the others within it."""
     unclosed: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] = 0.0
+    """The probability that a sample thinks until it is cut."""
     opened: Annotated[bool, Field(description="true or false")] = False
+    """Whether the prompt opens the first block."""
 
     @model_validator(mode="after")
     def _check_pair(self) -> ScriptedThinking:

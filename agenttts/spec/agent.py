@@ -30,6 +30,7 @@ class _Talk(Section):
     max_tokens: Annotated[int, Field(ge=64)] = 2048
     """The most tokens of one reply."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds that one call may take."""
     retries: Annotated[int, Field(ge=0, le=20)] = 4
     """Further attempts after a passing failure (timeout, 429, 5xx); waits grow."""
     max_calls: Annotated[int, Field(ge=1)] = 200
@@ -65,9 +66,13 @@ class EndpointAgent(_Talk):
     """An OpenAI-compatible server that is already running."""
 
     kind: Literal["endpoint"]
+    """A server that runs already."""
     base_url: BaseUrl
+    """The address of the server, up to and including ``/v1``."""
     model: str
+    """The server's name of the model."""
     api_key_env: KeyVariable = None
+    """The name of the environment variable with the server's key; None: it asks for no key."""
     extra: dict[str, Any] = {}
     """Further fields of the request's body, e.g. ``{reasoning_effort: low}``."""
 
@@ -85,6 +90,7 @@ class ServeAgent(_Talk):
     """
 
     kind: Literal["serve"]
+    """A model that the run serves."""
     model: str
     """A name under ``models``, or the directory of a chat model."""
     gpus: Annotated[int, Field(ge=0)] | None = None
@@ -125,6 +131,7 @@ class ScriptedAgent(_Talk):
     """Replies from a file, for tests and for trying what a bad model does."""
 
     kind: Literal["scripted"]
+    """Replies from a file."""
     replies: str
     """A JSON file, see `agenttts.search.llm.scripted`."""
 

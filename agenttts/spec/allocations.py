@@ -20,7 +20,9 @@ class ChoiceSection(Section):
     """The choice of one stage; the text ``MODEL xSAMPLES`` is read as one."""
 
     model: str
+    """One of the stage's models."""
     samples: Annotated[int, Field(ge=1)]
+    """One of its sample counts."""
 
     @model_validator(mode="before")
     @classmethod

@@ -95,7 +95,9 @@ class EndpointOptions(EngineOptions):
     """``models.NAME.options`` of ``engine: endpoint``."""
 
     base_url: BaseUrl
+    """The address of the server, up to and including ``/v1``."""
     api_key_env: KeyVariable = None
+    """The name of the environment variable with the server's key; None: it asks for no key."""
     use_proxy: bool = True
     """Use the proxy that the environment of the trial names, if it names one."""
     max_concurrent: Annotated[int, Field(ge=1, le=1024)] = 16

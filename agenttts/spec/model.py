@@ -32,17 +32,20 @@ class TaskSection(Section):
     """The task, its data and the number of examples."""
 
     name: str
+    """A built-in task, ``FILE.yaml``, ``FILE.py:Class`` or ``package.module:Class``."""
     data: str = ""
     """A file, a Hugging Face ``datasets`` id or ``builtin:NAME``.
 
     Empty: the task's built-in data set.
     """
     split: str = "search"
+    """``search``, or ``test`` for examples that no search sees."""
     examples: Annotated[int, Field(ge=1)] | None = None
     """The number of examples that a trial is scored on; None: all of the split."""
     skip_bad: Annotated[int, Field(ge=0)] = 0
     """The most bad records of a file or hub split that are skipped; more are an error."""
     options: dict[str, Any] = {}
+    """Options of the task, checked by name."""
     run_code_on_host: bool = False
     """Let a task run a model's programs without a container, in the sandbox alone."""
 
@@ -51,6 +54,7 @@ class SampleValues(Section):
     """An explicit list of sample counts."""
 
     values: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    """The sample counts."""
 
 
 # Every allowed count is a choice of its own. The paper's largest count is 100.
@@ -61,9 +65,13 @@ class StageSection(Section):
     """One stage: its models, its nominal token counts and the sample counts allowed."""
 
     models: Annotated[list[str], Field(min_length=1)]
+    """Names of models, of which an allocation has one."""
     prompt_tokens: Annotated[int, Field(ge=1)]
+    """Nominal tokens of a prompt; the budget counts them."""
     decode_tokens: Annotated[int, Field(ge=1)]
+    """Nominal tokens of a sample; the budget counts them, and samples are cut there."""
     samples: list[int] | SampleValues = [1, 100]
+    """The sample counts: ``[low, high]``, or ``{values: [1, 2, 4]}``."""
 
     @field_validator("samples")
     @classmethod
@@ -97,6 +105,7 @@ class ModelSection(Section):
     path: str
     """A directory or a hub id; for ``engine: endpoint``, the server's id of the model."""
     revision: str | None = None
+    """Revision of a hub id; of a model on a server, any text."""
     params: Annotated[float, Field(gt=0)]
     """Nominal parameters, e.g. 7.0e9; the budget counts them."""
     gpus: Annotated[int, Field(ge=0)] | None = None
@@ -105,7 +114,9 @@ class ModelSection(Section):
     None: derived from the model's config.json and the profile's GPU memory.
     """
     engine: Literal["vllm", "transformers", "endpoint", "scripted"] = "vllm"
+    """What draws the samples."""
     prompt_style: Literal["chat", "few_shot_chat", "few_shot_completion"] = "chat"
+    """Chat, or worked examples as turns of a chat or as plain text (base models)."""
     options: dict[str, Any] = {}
     """Options passed to the engine by name.
 
@@ -148,6 +159,7 @@ class TestSplitSection(Section):
     """The final test: the best allocations scored on examples new to the search."""
 
     split: str = "test"
+    """The split of the final test."""
     examples: Annotated[int, Field(ge=1)] | None = None
     """Examples of the split that no trial of the search was scored on.
 
@@ -208,10 +220,13 @@ class SearchSection(Section):
     """
 
     method: str = "agenttts"
+    """The searcher."""
     budget: Annotated[float, Field(gt=0)]
+    """The most that answering one example may cost."""
     iterations: Annotated[int, Field(ge=0)] = 5
     """Batches proposed after the initial trials."""
     batch_size: Annotated[int, Field(ge=1)] = 10
+    """Trials of one iteration."""
     asynchronous: bool = False
     """Whether a new trial is proposed as soon as one ends, instead of a batch when all have ended.
 
@@ -219,6 +234,7 @@ class SearchSection(Section):
     which trials end, so that two runs with one seed may differ.
     """
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the examples, the samples and the method."""
     options: dict[str, Any] = {}
     """Options of the method, checked by name."""
     first: list[dict[str, ChoiceSection]] = []
@@ -305,6 +321,7 @@ class ContainerSection(Section):
     """The image that trials run in; unset values come from the profile."""
 
     image: str | None = None
+    """The image; None: that of the profile."""
     binds: list[str] = []
     """Further ``HOST[:CONTAINER[:ro]]`` binds; data, models and run are always bound."""
 
@@ -313,14 +330,21 @@ class JobSpec(Section):
     """A whole experiment, as ``launch`` takes it."""
 
     name: str
+    """Name of the run and its directory: letters, digits, '.', '_' and '-', at most 64."""
     task: TaskSection
+    """The task and its data."""
     stages: Annotated[dict[str, StageSection], Field(min_length=1)]
+    """The task's stages, all of them, by name."""
     models: Annotated[dict[str, ModelSection], Field(min_length=1)]
+    """The models by the names that the stages use."""
     search: SearchSection
+    """How allocations are searched, and within which budget."""
     agent: AgentSection = "none"
     """The language model that the search asks, if any (see `agenttts.spec.agent`)."""
     cluster: str = "local"
+    """The profile: ``local``, ``in_process``, ``slurm/NAME.yaml`` or a file."""
     container: ContainerSection = Field(default_factory=ContainerSection)
+    """The container of the trials, in place of the profile's."""
     samples: str | None = None
     """Directory of a sample store shared between runs; None: the run's ``samples/``."""
     _source: Source = PrivateAttr(default=Source("", {}))

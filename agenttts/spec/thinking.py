@@ -32,7 +32,9 @@ class ThinkingMarkers(Section):
     """The texts that enclose a model's thinking."""
 
     start: str
+    """What opens the thinking."""
     end: str
+    """What ends it."""
 
     @field_validator("start", "end")
     @classmethod

@@ -109,53 +109,62 @@ TRIAL_SECONDS = ("queue", "start", "load", "generate", "lost")
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One row of trials.parquet.
-
-    Times have a zone (stored in UTC). ``trial`` is an id like ``t0003``.
-
-    ``score_stderr`` and ``metrics_stderr`` are standard errors over the examples, of the score
-    (None: not known) and of the metrics (left out: not known).
-
-    ``cut_samples`` are the cut samples by stage. It is empty if they are not known (a trial without
-    a result, or a table of an earlier version). The column ``cut_share`` is their share over all
-    stages.
-
-    ``worker``, ``engine_starts`` and ``seconds`` say where the trial ran and what it took (see the
-    module). They are None where that is not known.
-
-    ``examples`` is the number of examples that the trial was scored on; None for a trial without a
-    result, and in tables of earlier versions.
-    """
+    """One row of trials.parquet."""
 
     run: str
+    """Name of the run."""
     trial: str
+    """Id of the trial, such as ``t0003``."""
     iteration: int
+    """Number of the iteration that proposed it."""
     source: str
+    """What proposed it: initial, agent, insight, random, first, finalist, test, ..."""
     state: TrialState
+    """How it ended."""
     score: float | None
+    """The main metric: the mean over the examples; None without a result."""
     budget: float
+    """What one example costs, in the budget's units."""
     allocation: Allocation
+    """The model and the samples of each stage, in order."""
     metrics: Mapping[str, float | None] = field(default_factory=dict)
+    """The mean of every metric over the examples."""
     started: datetime | None = None
+    """When its first attempt began; with a time zone, stored in UTC."""
     finished: datetime | None = None
+    """When its last attempt ended."""
     gpu_seconds: float = 0.0
+    """Seconds of GPUs that its attempts took; its part of its job's."""
     prompt_tokens: int = 0
+    """Prompt tokens that the allocation takes, drawn now or found in the sample store."""
     decode_tokens: int = 0
+    """Generated tokens that the allocation takes, drawn now or found in the sample store."""
     reused_tokens: int = 0
+    """The part of both that was found in the sample store."""
     job_id: str | None = None
+    """The job of its last attempt."""
     attempts: int = 1
+    """How often it was started."""
     error: str | None = None
+    """Why it has no score."""
     score_stderr: float | None = None
+    """Standard error of the score over the examples; None: not known."""
     cut_samples: Sequence[StageCuts] = ()
+    """For each stage, the samples drawn and how many of them were cut; empty: not known."""
     metrics_stderr: Mapping[str, float | None] = field(default_factory=dict)
+    """Standard error of every metric over the examples; left out: not known."""
     worker: str | None = None
+    """The job of several trials or lists that evaluated it; None: it had a job of its own."""
     engine_starts: int | None = None
+    """Engines that were started for it; None: not known, or there was no job."""
     seconds: TrialSeconds | None = None
+    """Wall seconds by phase; None: not known, or there was no job."""
     examples: int | None = None
+    """The number of examples that it was scored on; None: no result, or not known."""
 
     @property
     def cut_share(self) -> float | None:
-        """The share of the trial's samples that were cut; None if it is not known."""
+        """The share of its samples that were cut, over all stages; None: not known."""
         drawn = sum(part["samples"] for part in self.cut_samples)
         return sum(part["cut"] for part in self.cut_samples) / drawn if drawn else None
 
@@ -168,31 +177,40 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class ExampleRow:
-    """One row of examples.parquet: the result of one stage for one example.
-
-    Attributes:
-        output: The JSON text of the fused output.
-        candidates: The samples in the order of their index, as the stage's parser saw them, i.e.
-            without the model's thinking. The sample store has them whole.
-        truncated: Whether a prompt was too long for the model's context and lost tokens from its
-            middle.
-        cut: Number of samples (fusing calls included) that reached the stage's ``decode_tokens``;
-            None in tables of earlier versions.
-    """
+    """One row of examples.parquet: the result of one stage for one example."""
 
     trial: str
+    """Id of the trial."""
     example: str
+    """Id of the example."""
     stage: str
+    """The stage."""
     model: str
+    """Its model."""
     samples: int
+    """Its number of samples."""
     output: str
+    """The JSON text of the fused output."""
     candidates: Sequence[str] = ()
+    """The samples in the order of their index, as the stage's parser saw them.
+
+    They are without the model's thinking. The sample store has them whole.
+    """
     metrics: Mapping[str, float | None] = field(default_factory=dict)
+    """Every metric of the stage."""
     prompt_tokens: int = 0
+    """Prompt tokens, drawn now or found in the sample store."""
     decode_tokens: int = 0
+    """Generated tokens, drawn now or found in the sample store."""
     reused_tokens: int = 0
+    """The part of both that was found in the sample store."""
     truncated: bool = False
+    """Whether a prompt was too long for the model's context and lost tokens from its middle."""
     cut: int | None = None
+    """Samples (fusing calls included) that reached the stage's ``decode_tokens``.
+
+    None in tables of earlier versions.
+    """
 
 
 def trials_schema(metric_names: Iterable[str]) -> pl.Schema:

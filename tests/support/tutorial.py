@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial-own-task.md"
+TUTORIAL = Path(__file__).parents[2] / "docs" / "how-to" / "own-task.md"
 _BLOCK = re.compile(r"^```(\w+)(?: ([\w.-]+))?\n(.*?)^```$", re.M | re.S)
 
 

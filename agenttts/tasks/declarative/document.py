@@ -44,7 +44,9 @@ class Shot(_Section):
     """A worked example in plain texts, for the few-shot prompt styles."""
 
     user: str
+    """The question."""
     reply: str
+    """The right reply."""
 
 
 class ModelFusion(_Section):
@@ -54,9 +56,13 @@ class ModelFusion(_Section):
     """
 
     prompt: str
+    """A template of the question, with ``candidates``."""
     system: str = ""
+    """The instruction to the model."""
     shots: list[Shot] = []
+    """Worked examples."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.3
+    """Temperature of the call."""
 
     _template = field_validator("prompt")(_check_template)
 
@@ -65,6 +71,7 @@ class FusedByModel(_Section):
     """``fuse: {model: {prompt: ...}}``."""
 
     model: ModelFusion
+    """The call that fuses."""
 
 
 class StageDocument(_Section):
@@ -75,16 +82,21 @@ class StageDocument(_Section):
     system: str = ""
     """The instruction to the model, as plain text."""
     description: str = ""
+    """What the stage does; a language model that searches reads it."""
     shots: list[Shot] = []
+    """Worked examples for the few-shot prompt styles."""
     label: str = "Answer:"
     """The first words of a completion's reply."""
     stop: list[str] = ["\n\n"]
     """Texts that end a completion."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    """Temperature of the samples."""
     parse: Literal["text", "first_line", "number", "choice", "list", "json"] = "text"
+    """How a reply becomes a value."""
     choices: list[str] | str = []
     """For ``parse: choice``: the choices, or the record's field that lists them."""
     fuse: Literal["vote", "first", "longest", "median", "union"] | FusedByModel = "vote"
+    """How the values of all samples become one."""
     metrics: dict[str, str] = {}
     """The record's field with the right answer, by name of the metric."""
 
@@ -113,10 +125,13 @@ class Document(_Section):
     """The whole file; the fields of every stage are those of `StageDocument`."""
 
     name: str
+    """Name of the task."""
     description: str = ""
+    """What the task is; a language model that searches reads it."""
     main_metric: str
     """``STAGE.METRIC``, which the search maximises."""
     stages: Annotated[dict[str, StageDocument], Field(min_length=1)]
+    """The stages, in order."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,7 +1,7 @@
 """Tasks without code, described in a YAML file.
 
 The file has stages with Jinja2 prompts, and names parsers, fusions and metrics. See
-docs/tutorial-own-task.md for a walk-through, and `agenttts.tasks.declarative.document` for the
+docs/how-to/own-task.md for a walk-through, and `agenttts.tasks.declarative.document` for the
 fields. Templates get the record's fields and the outputs of earlier stages, by the stages' names.
 Fusing templates also get ``candidates``.
 """
