@@ -34,6 +34,9 @@ from agenttts.tables.stored_results import STORED_FILE, StoredResult, read_store
 
 log = logging.getLogger(__name__)
 
+# Columns of a run's export: the standard error of each metric.
+_METRIC_ERROR = "metrics_stderr."
+
 # A table with all of these columns is a run's own export. Its columns that are columns of
 # trials.parquet are not metrics.
 _OF_EXPORT = ("run", "trial", "iteration", "source", "state")
@@ -384,6 +387,11 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
                 f"the file has: {', '.join(frame.columns)}"
             )
     metrics = _metric_columns(frame, keys, exported=exported)
+    error_columns = {
+        column: column.removeprefix(_METRIC_ERROR)
+        for column in frame.columns
+        if exported and column.startswith(_METRIC_ERROR)
+    }
     error_column = "stderr" if "stderr" in frame.columns else "score_stderr"
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
         if row.get("source") in AFTER_SEARCH:
@@ -398,7 +406,9 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
             score = fmean(scores)
         recorded = _recorded(state, score, error, found)
         if recorded.score is not None:
-            recorded = replace(recorded, examples=scores)
+            errors = {name: _stderr(path, number, row, c) for c, name in error_columns.items()}
+            known = {name: value for name, value in errors.items() if value is not None}
+            recorded = replace(recorded, examples=scores, metrics_stderr=known)
         yield _Row(number, models, counts, recorded)
 
 
@@ -430,7 +440,7 @@ def _metric_columns(frame: pl.DataFrame, keys: Sequence[str], *, exported: bool)
         for column in frame.columns
         if column not in others
         and frame[column].dtype.is_numeric()
-        and not (exported and column.startswith(("cut_share.", "metrics_stderr.")))
+        and not (exported and column.startswith(("cut_share.", _METRIC_ERROR)))
     }
 
 
@@ -543,10 +553,15 @@ def _merge(same: Sequence[Recorded]) -> Recorded:
     scored = [recorded for recorded in same if recorded.score is not None]
     if not scored:
         return Recorded(None, {}, blamed=any(recorded.blamed for recorded in same))
+    if len(scored) == 1:
+        return scored[0]
     values: dict[str, list[float]] = {}
+    metric_errors: dict[str, list[float]] = {}
     for recorded in scored:
         for name, value in recorded.metrics.items():
             values.setdefault(name, []).append(value)
+        for name, error in recorded.metrics_stderr.items():
+            metric_errors.setdefault(name, []).append(error)
     errors = [recorded.stderr for recorded in scored if recorded.stderr is not None]
     lists = [recorded.examples for recorded in scored if recorded.examples is not None]
     return Recorded(
@@ -555,6 +570,11 @@ def _merge(same: Sequence[Recorded]) -> Recorded:
         # The standard error of the mean of independent scores.
         math.hypot(*errors) / len(errors) if len(errors) == len(scored) else None,
         examples=tuple(map(fmean, zip(*lists, strict=True))) if len(lists) == len(scored) else None,
+        metrics_stderr={
+            name: math.hypot(*found) / len(found)
+            for name, found in metric_errors.items()
+            if len(found) == len(values.get(name, ()))
+        },
     )
 
 

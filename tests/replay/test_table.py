@@ -141,7 +141,7 @@ def lost_rows():
     """
     failed = [state for state in TrialState if state != TrialState.COMPLETED]
     return [
-        trial_row("t0", ("s", 1), ("s", 2), 0.25, score_stderr=0.125, metrics={"a.f1": 0.5, "b.samples": 3.0}),
+        trial_row("t0", ("s", 1), ("s", 2), 0.25, score_stderr=0.125, metrics={"a.f1": 0.5, "b.samples": 3.0}, metrics_stderr={"a.f1": 0.0625}),
         *(trial_row(f"t{n}", ("s", n + 1), ("s", 2), None, state=s, metrics={}) for n, s in enumerate(failed, 1)),
         trial_row("t8", ("s", 9), ("s", 2), None, state=TrialState.INFRA_FAILED, metrics={}),
         trial_row("t9", ("s", 9), ("s", 2), 0.5, score_stderr=0.25),
@@ -168,12 +168,24 @@ def test_a_runs_own_trials_are_told_as_the_run_told_them(tmp_path, form):
         cost = SPACE.cost(allocation)
         return TrialResult(allocation, score, dict(metrics), cost, "random", **fields)
 
-    assert told(1) == result(1, 0.25, {"a.f1": 0.5, "b.samples": 3.0}, stderr=0.125)
+    assert told(1) == result(1, 0.25, {"a.f1": 0.5, "b.samples": 3.0}, stderr=0.125, metrics_stderr={"a.f1": 0.0625})  # fmt: skip
     failed = [state for state in TrialState if state != TrialState.COMPLETED]
     for count, state in enumerate(failed, 2):
         own = state in (TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT)
         assert told(count) == result(count, None, blamed=own), state
     assert told(9) == result(9, 0.5, {"a.f1": 0.5}, stderr=0.25)
+
+
+def test_errors_of_metrics_are_those_of_the_mean_of_several_trials(tmp_path):
+    path = tmp_path / "trials.parquet"
+    rows = [
+        trial_row(f"t{n}", ("s", 1), ("s", 2), 0.25, metrics={"a.f1": value}, metrics_stderr={"a.f1": error})
+        for n, (value, error) in enumerate([(0.2, 0.03), (0.4, 0.04)])
+    ]  # fmt: skip
+    trials_frame(rows, ["a.f1"]).write_parquet(path)
+    told = load_table(path, SPACE).trial(SPACE, SPACE.allocation(("s", 1), ("s", 2)))
+    assert told.metrics == pytest.approx({"a.f1": 0.3})
+    assert told.metrics_stderr == pytest.approx({"a.f1": 0.025})
 
 
 def test_a_trial_lost_to_the_machine_is_lost_once_and_stands_for_no_other(tmp_path):
