@@ -4,9 +4,9 @@ The model reads the noise of the scores, the results by combination of models, t
 estimates, and what became of its last proposals. Its reply has an analysis, guidelines, and
 proposals with predicted scores.
 
-The number of its own places in a batch follows from its weight: the posterior probability that it,
-and not the surrogate, is the better predictor of the trials that it has proposed
-(`agenttts.search.log_score`). A model of weight w has half of that share of all places. It begins
+The number of its own places in a batch follows from its weight (`agenttts.search.llm.weight`): the
+posterior probability that it, and not the surrogate, is the better predictor of the trials that it
+has proposed. A model of weight w has half of that share of all places. It begins
 with `PRIOR_WEIGHT`, so with one place in a batch of ten. Its other proposals are candidates like
 the rules' own, and preferred to them once its weight has risen. A model that predicts badly soon
 has no places, and is asked only in every third batch.
@@ -22,28 +22,22 @@ from dataclasses import replace
 from typing import Any
 
 from agenttts.search.agenttts import Offer
-from agenttts.search.archive import Archive, Scored
+from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal
 from agenttts.search.llm.base import Chat
-from agenttts.search.llm.overview import expected, overview, standard_error
+from agenttts.search.llm.overview import expected, overview
 from agenttts.search.llm.prompts import Prompts, allocation_text
 from agenttts.search.llm.proposer import AllocationProposer, LLMSession
 from agenttts.search.llm.reading import RawAllocation, read_guidelines
 from agenttts.search.llm.sketch import sketched
-from agenttts.search.log_score import expert_weights, with_own_errors
+from agenttts.search.llm.weight import PRIOR_WEIGHT, judged, model_weight, places, usable
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, SearchSpace
 
 SOURCE = "agent"
 
-# The model's weight before any prediction was tried, and the weight below which it is asked only
-# once in so many batches.
-PRIOR_WEIGHT, _MIN_WEIGHT, _SELDOM = 0.2, 0.02, 3
-# Predictions that count, the latest: a model may learn.
-_MOST_PREDICTIONS = 20
-# A pick that beat the best expected score by two of its standard errors counts like so much log
-# score.
-_PICK_BONUS = 1.0
+# The weight below which the model is asked only once in so many batches.
+_MIN_WEIGHT, _SELDOM = 0.02, 3
 _MOST_GUIDELINES = 4
 
 
@@ -94,11 +88,13 @@ class LLMAgent:
             return Offer([])
         own, asked = places(weight, known, n), min(n, max(2, (n + 1) // 2))
         best = max(model.tried.values())
+        mean = statistics.fmean(trial.score for trial in archive.scored)
 
         def facts(raw: RawAllocation, allocation: Allocation) -> Mapping[str, Any]:
             estimate = model.expect(allocation)
             predicted = _in_units(raw.predicted, archive)
-            return {"predicted": predicted, "expected": [estimate.mean, estimate.sd], "best": best}
+            said = {"predicted": predicted, "expected": [estimate.mean, estimate.sd]}
+            return {**said, "best": best, "mean": mean}
 
         def build(limit: int | None) -> Chat:
             chat = self._prompts.chat(
@@ -110,7 +106,7 @@ class LLMAgent:
                 most=_MOST_GUIDELINES,
                 overview=overview(archive, model, limit, self._session.task_description.examples),
                 fates=_fates(told, archive, model),
-                record=_record(told, archive, model),
+                record=_record(told, archive),
                 own=own,
                 guidelines=(self._guidelines(before) or [[]])[-1],
                 waiting=[allocation_text(a) for a in archive.pending],
@@ -134,79 +130,6 @@ class LLMAgent:
         return [sentences for sentences in found if sentences]
 
 
-def places(weight: float, known: int, n: int) -> int:
-    """Return the model's own places in a batch of ``n``, from 0 to half of it.
-
-    Over several batches the share of its places is half of its weight, also if batches are small.
-
-    Args:
-        weight: The model's weight, 0 to 1.
-        known: The allocations that trials have taken so far.
-        n: The size of the batch.
-    """
-    share = 0.5 * weight
-    due = math.floor((known + n) * share + 1e-9) - math.floor(known * share + 1e-9)
-    return min((n + 1) // 2, due)
-
-
-def model_weight(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogate) -> float:
-    """Return the weight of the language model against the surrogate, 0 to 1.
-
-    The prequential log scores of both on the trials that it has proposed decide, and how many of
-    these beat the best by two of their standard errors. A proposal without a predicted score
-    counts as if it had predicted the mean of all scores.
-
-    Args:
-        told: The transcript's events with its proposals, in order.
-        archive: The results so far.
-        model: The surrogate, for the noise of scores whose standard error is not known.
-    """
-    pairs = [_judged(event, archive) for event in told]
-    scores = [trial.score for trial in archive.scored]
-    if not any(pairs):
-        return PRIOR_WEIGHT
-    spread = statistics.pstdev(scores) or 0.1
-    mean = statistics.fmean(scores)
-    batches, surrogate, observed, errors, bonus = [], [], [], [], 0.0
-    for batch in pairs:
-        made = []
-        for decision, trial in batch:
-            error = max(standard_error(trial, model), 0.01 * spread)
-            predicted = decision.get("predicted")
-            made.append((mean if predicted is None else predicted, trial.score, error))
-            surrogate.append(tuple(decision["expected"]))
-            observed.append(trial.score)
-            errors.append(error)
-            bonus += _PICK_BONUS * (trial.score > decision["best"] + 2.0 * error)
-        batches.append(made)
-    latest = slice(-_MOST_PREDICTIONS, None)
-    weights = expert_weights(
-        {"model": with_own_errors(batches, spread)[latest], "surrogate": surrogate[latest]},
-        observed[latest],
-        errors[latest],
-        {"model": PRIOR_WEIGHT * math.exp(bonus), "surrogate": 1.0 - PRIOR_WEIGHT},
-    )
-    return weights["model"]
-
-
-def _judged(event: Mapping[str, Any], archive: Archive) -> list[tuple[Mapping[str, Any], Scored]]:
-    """Return the proposals of an event that have a score now, with their trials."""
-    scored = {trial.allocation: trial for trial in archive.scored}
-    return [
-        (decision, scored[allocation])
-        for decision, allocation in _usable(event)
-        if allocation in scored and decision.get("expected")
-    ]
-
-
-def _usable(event: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Allocation]]:
-    return [
-        (decision, Allocation.from_records(decision["allocation"]))
-        for decision in event["decisions"]
-        if decision["outcome"] in ("valid", "repaired")
-    ]
-
-
 def _fates(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogate) -> list[str]:
     """Return what became of the proposals of the last reply, a line each."""
     if not told:
@@ -215,7 +138,7 @@ def _fates(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogate
     failed = {result.allocation for result in archive.results if result.failed}
     best = max(model.tried.values())
     lines = []
-    for decision, allocation in _usable(told[-1]):
+    for decision, allocation in usable(told[-1]):
         predicted = decision.get("predicted")
         said = "" if predicted is None else f"you predicted {predicted:.3g}, "
         if decision.get("expected"):
@@ -244,13 +167,13 @@ def _fates(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogate
     return lines
 
 
-def _record(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogate) -> str:
+def _record(told: Sequence[Mapping[str, Any]], archive: Archive) -> str:
     """Return how the model has predicted so far, against the surrogate."""
     pairs = [
-        (decision["predicted"] - trial.score, decision["expected"][0] - trial.score)
-        for event in told
-        for decision, trial in _judged(event, archive)
-        if decision.get("predicted") is not None
+        (one.decision["predicted"] - one.trial.score, one.decision["expected"][0] - one.trial.score)
+        for batch in judged(told, archive)
+        for one in batch
+        if one.decision.get("predicted") is not None
     ]
     if not pairs:
         return ""

@@ -11,6 +11,8 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from agenttts.search.archive import Archive, Scored
 from agenttts.search.encoding import ChoiceGrid
 from agenttts.search.surrogate import Surrogate
@@ -95,19 +97,21 @@ def expected(model: Surrogate, allocation: Allocation) -> str:
     return f"expected {estimate.mean:.3g} ± {estimate.sd:.2g}"
 
 
-def standard_error(trial: Scored, model: Surrogate) -> float:
-    """Return the standard error of a score; the surrogate's noise if not known."""
-    if trial.stderr is not None:
-        return trial.stderr
-    values = list((trial.examples or {}).values())
-    if len(values) > 1:
-        # Two more examples, one right and one wrong: alike scores are not exact.
-        return max(statistics.stdev([*values, 0.0, 1.0]), 1e-6) / math.sqrt(len(values))
-    return model.noise
+def standard_errors(model: Surrogate) -> dict[Allocation, float]:
+    """Return the standard errors of scores that the surrogate knows, by trial.
+
+    Scores of examples that are all alike have one above 0, too (`agenttts.search.noise`).
+    """
+    covariance = model.evidence.covariance
+    if covariance is None:
+        return {}
+    errors = np.sqrt(np.diag(covariance)).tolist()
+    return {trial.allocation: error for trial, error in zip(model.trials, errors, strict=True)}
 
 
 def _noise(archive: Archive, model: Surrogate, examples: int | None) -> str:
-    errors = [standard_error(trial, model) for trial in archive.scored if not trial.stored]
+    known = standard_errors(model)
+    errors = [known.get(t.allocation, model.noise) for t in archive.scored if not t.stored]
     sizes = [len(trial.examples) for trial in archive.scored if trial.examples]
     typical = f"{statistics.median(errors or [model.noise]):.2g}"
     n = int(statistics.median(sizes)) if sizes else examples

@@ -11,7 +11,7 @@ Events, besides ``time``:
 - ``failed``: an attempt without a reply: key, purpose, model, messages, fault, error, seconds;
 - ``proposals``: the proposals from a reply: asked, usable, known (allocations tried then),
   decisions (raw, outcome, allocation, notes, predicted score, what the surrogate expected of it
-  and of the best trial);
+  and of the best trial, and the mean of the scores known then);
 - ``sketch``: whether a reply had a usable sketch of utility curves, and the problem;
 - ``guidelines``: the guidelines read from a reply, and the number of results known then;
 - ``fallback``: why the rules or random draws had to propose;
@@ -231,6 +231,7 @@ class _Decision:
     predicted: float | None = None
     expected: tuple[float, float] | None = None
     best: float | None = None
+    mean: float | None = None
 
 
 @dataclass(frozen=True)

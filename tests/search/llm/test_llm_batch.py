@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 from agenttts.search import TrialResult, create
 from agenttts.search.archive import Archive
 from agenttts.search.insights import InsightRules
-from agenttts.search.llm.agent import PRIOR_WEIGHT, LLMAgent, model_weight, places
+from agenttts.search.llm.agent import LLMAgent
+from agenttts.search.llm.overview import standard_errors
 from agenttts.search.llm.prompts import Prompts
 from agenttts.search.llm.transcript import Transcript
+from agenttts.search.llm.weight import PRIOR_WEIGHT, model_weight, places
 from tests.support.llm import (
     SPACE,
     TASK_DESCRIPTION,
@@ -161,6 +164,51 @@ def test_picks_that_become_the_best_count(scored):
     for decision in hits["decisions"][-2:]:
         decision["best"] = 0.2
     assert model_weight([hits], archive, model) > model_weight([plain], archive, model)
+
+
+def test_a_proposal_made_in_several_batches_counts_once_as_said_last(scored):
+    archive, model = scored
+    first = event([0.9], lambda n: 0.9)
+    last = event([truth(0)], lambda n: truth(n) + 0.1)
+    for one in (first, last):
+        one["decisions"][0]["best"] = 0.1
+    once = model_weight([last], archive, model)
+    assert once > PRIOR_WEIGHT
+    assert model_weight([first, last, last, last], archive, model) == once
+
+
+def test_luck_of_long_ago_expires(scored):
+    archive, model = scored
+    lucky = event([truth(n) for n in range(3)], truth)
+    for decision in lucky["decisions"]:
+        decision["best"] = 0.1
+    later = TrialResult(SPACE.allocation(("qwen-72b", 1), ("llama-3b", 1)), 0.4, stderr=0.05)
+    many = Archive(SPACE)
+    many.add([*archive.evaluated, later])
+    picks = [("qwen-7b", number + 1, "llama-3b", 4) for number in range(20)]
+    many.add(tried(*picks, scored=lambda one: 0.4))
+    decisions = [
+        {"outcome": "valid", "allocation": SPACE.allocation(("qwen-7b", number + 1), ("llama-3b", 4)).to_records(),
+         "notes": [], "predicted": 0.4, "expected": [0.4, 0.05], "best": 0.9}
+        for number in range(20)
+    ]  # fmt: skip
+    dull = {"event": "proposals", "decisions": decisions}
+    plain = event([truth(n) for n in range(3)], truth)
+    assert model_weight([lucky, dull], many, model) == model_weight([plain, dull], many, model)
+
+
+def test_a_score_of_examples_all_alike_is_not_exact():
+    archive = Archive(SPACE)
+    picks = [("qwen-7b", number + 1, "llama-3b", 2) for number in range(4)]
+    archive.add([replace(result, stderr=0.06) for result in tried(*picks, scored=lambda one: 0.2)])
+    none_right = SPACE.allocation(("qwen-7b", 9), ("llama-3b", 2))
+    archive.add([TrialResult(none_right, 0.0, stderr=0.0)])
+    model = InsightRules(SPACE).model(archive)
+    assert standard_errors(model)[none_right] == pytest.approx(0.027, abs=0.001)
+    decision = {"outcome": "valid", "allocation": none_right.to_records(), "notes": [], "predicted": 0.0,
+                "expected": [0.1, 0.03], "best": 0.2}  # fmt: skip
+    weight = model_weight([{"event": "proposals", "decisions": [decision]}], archive, model)
+    assert weight < 0.9, "one score is little evidence"
 
 
 def test_a_model_that_predicts_badly_is_asked_less_often():
