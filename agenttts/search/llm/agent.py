@@ -14,11 +14,9 @@ has no places, and is asked only in every third batch.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from agenttts.search.agenttts import Offer
@@ -27,7 +25,7 @@ from agenttts.search.base import Proposal
 from agenttts.search.llm.base import Chat
 from agenttts.search.llm.overview import expected, overview
 from agenttts.search.llm.prompts import Prompts, allocation_text
-from agenttts.search.llm.proposer import AllocationProposer, LLMSession
+from agenttts.search.llm.proposer import AllocationProposer, LLMSession, archive_state
 from agenttts.search.llm.reading import RawAllocation, read_guidelines
 from agenttts.search.llm.sketch import sketched
 from agenttts.search.llm.weight import PRIOR_WEIGHT, judged, model_weight, places, usable
@@ -76,7 +74,7 @@ class LLMAgent:
 
         There are fewer than half of the batch, or none, if the model gives fewer usable ones.
         """
-        state = _state(archive)
+        state = archive_state(archive)
         before = self._transcript.before(state)
         for sentences in self._guidelines(before):
             archive.write_guidelines(sentences)
@@ -84,7 +82,7 @@ class LLMAgent:
         weight = model_weight(told, archive, model)
         known = len(archive.tried)  # stored trials took no place
         seldom = weight < _MIN_WEIGHT and told and known - told[-1].get("known", 0) < _SELDOM * n
-        if seldom or self._proposer.given_up:
+        if seldom or self._proposer.given_up(archive):
             return Offer([])
         own, asked = places(weight, known, n), min(n, max(2, (n + 1) // 2))
         best = max(model.tried.values())
@@ -97,7 +95,7 @@ class LLMAgent:
             return {**said, "best": best, "mean": mean}
 
         def build(limit: int | None) -> Chat:
-            chat = self._prompts.chat(
+            return self._prompts.chat(
                 "propose",
                 "batch",
                 schema=self._prompts.batch_schema(asked, _MOST_GUIDELINES),
@@ -111,7 +109,6 @@ class LLMAgent:
                 guidelines=(self._guidelines(before) or [[]])[-1],
                 waiting=[allocation_text(a) for a in archive.pending],
             )
-            return replace(chat, state=state)
 
         proposals = self._proposer.propose(build, asked, archive, facts)
         own_events = [e for e in self._transcript.events if e.get("state") == state]
@@ -193,13 +190,3 @@ def _in_units(predicted: float | None, archive: Archive) -> float | None:
     if predicted is not None and 1.5 < predicted <= 100.0 and 0.0 <= high <= 1.0:
         return predicted / 100.0
     return predicted
-
-
-def _state(archive: Archive) -> str:
-    """Return the identity of what the archive knows: 16 hex digits."""
-    results = sorted(
-        f"{result.allocation} {result.score!r} {len(result.examples or ())}"
-        for result in archive.results
-    )
-    text = "\n".join([*results, "pending", *map(str, archive.pending)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -52,7 +52,7 @@ class LLMSearcher(Searcher):
         self._proposer = AllocationProposer(llm, self._prompts, self.name) if llm else None
 
     def _propose(self, n: int) -> list[Proposal]:
-        asks = self._proposer is not None and not self._proposer.given_up and self._open
+        asks = self._proposer is not None and not self._proposer.given_up(self.archive) and self._open
         chosen = self._written(n) if asks else []
         known = self.archive.known | {proposal.allocation for proposal in chosen}
         drawn = self._feasible.draw_many(
@@ -180,7 +180,8 @@ class MLCopilotSearcher(LLMSearcher):
                         for past in self._experience
                     ],
                     most=_MOST_SENTENCES,
-                )
+                ),
+                self.archive,
             )
         except LLMError:
             # The failure is in the transcript, and the prompt has the experience itself.

@@ -64,7 +64,7 @@ class PaperAgent:
 
     def _propose(self, n: int, archive: Archive) -> list[Proposal]:
         self._remember(archive)
-        if self._proposer.given_up:
+        if self._proposer.given_up(archive):
             return []
         try:
             self._write_guidelines(archive)
@@ -113,7 +113,8 @@ class PaperAgent:
                     most=_MOST_GUIDELINES,
                 ),
                 trials=len(archive.evaluated),
-            )
+            ),
+            archive,
         )
         # A reply without guidelines is an answer too: the model is asked again only after more new
         # results.

@@ -6,6 +6,7 @@ usable, the model is asked again. The transcript records every step.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -66,19 +67,22 @@ class AllocationProposer:
         self._form = form
         self._shown: int | None = None
 
-    @property
-    def given_up(self) -> bool:
-        """Whether the model is no longer asked, after too many failed batches in a row."""
+    def given_up(self, archive: Archive) -> bool:
+        """Whether the model is no longer asked, after too many failed batches in a row.
+
+        Only events before the question in this state of the archive count. So a replay that reads
+        a whole transcript again gives up where it did the first time.
+        """
         in_row = 0
-        for event in self._caller.transcript.events:
+        for event in self._caller.transcript.before(archive_state(archive)):
             if event["event"] == "fallback":
                 in_row += 1
             elif event["event"] == "proposals" and event["usable"]:
                 in_row = 0
         return in_row >= GIVE_UP_AFTER
 
-    def ask(self, build: Build) -> tuple[Chat, Reply]:
-        """Ask the question.
+    def ask(self, build: Build, archive: Archive) -> tuple[Chat, Reply]:
+        """Ask the question; the transcript keeps the archive's state with it.
 
         If it is too long for the model, it is asked again with fewer past trials.
 
@@ -88,8 +92,9 @@ class AllocationProposer:
         Raises:
             LLMError: The call failed.
         """
+        state = archive_state(archive)
         while True:
-            chat = build(self._shown)
+            chat = replace(build(self._shown), state=state)
             try:
                 return chat, self._caller.ask(chat)
             except LLMError as error:
@@ -125,7 +130,7 @@ class AllocationProposer:
             return asked[-1]
 
         try:
-            chat, reply = self.ask(remembered)
+            chat, reply = self.ask(remembered, archive)
         except LLMError as error:
             self.fall_back(asked[-1], f"{error.fault}: {error}")
             return []
@@ -231,6 +236,16 @@ class AllocationProposer:
         if self._caller.transcript.find("proposals", chat.key) is None:
             values = {"asked": n, "usable": usable, "known": known, "decisions": decisions}
             self._caller.transcript.add("proposals", key=chat.key, **values)
+
+
+def archive_state(archive: Archive) -> str:
+    """Return the identity of what the archive knows: 16 hex digits."""
+    results = sorted(
+        f"{result.allocation} {result.score!r} {len(result.examples or ())}"
+        for result in archive.results
+    )
+    text = "\n".join([*results, "pending", *map(str, archive.pending)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _lines(chat: Chat) -> int:
