@@ -183,7 +183,7 @@ class AgentTTSSearcher(Searcher):
         offered: dict[Allocation, Proposal] = {}
         preferred = True
         model = self.rules.model(self.archive)
-        if self.proposer is not None and model is not None:
+        if self.proposer is not None and model is not None and self._open:
             offer = self.proposer.propose(n - len(chosen), self.archive, model)
             for proposal in offer.proposals:
                 allocation = proposal.allocation
@@ -204,6 +204,12 @@ class AgentTTSSearcher(Searcher):
             also=[*self._missing_initial(), *(() if preferred else offered.values())],
             pending=pending,
         )
+
+    @property
+    def _open(self) -> bool:
+        """Whether any allocation is left that is not known."""
+        known = sum(allocation in self.space for allocation in self.archive.known)
+        return self.space.count(known + 1) > known
 
     def _started(self, n: int, initial: list[Proposal]) -> list[Proposal]:
         """Return the start of a batch: with an agent's choices, if it is the first."""

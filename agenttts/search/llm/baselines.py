@@ -52,7 +52,9 @@ class LLMSearcher(Searcher):
         self._proposer = AllocationProposer(llm, self._prompts, self.name) if llm else None
 
     def _propose(self, n: int) -> list[Proposal]:
-        asks = self._proposer is not None and not self._proposer.given_up(self.archive) and self._open
+        asks = (
+            self._proposer is not None and not self._proposer.given_up(self.archive) and self._open
+        )
         chosen = self._written(n) if asks else []
         known = self.archive.known | {proposal.allocation for proposal in chosen}
         drawn = self._feasible.draw_many(

@@ -10,6 +10,8 @@ from agenttts.search.initial import initial_trials
 from agenttts.search.insights import InsightRules
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.prompts import allocation_text
+from agenttts.search.llm.transcript import Transcript
+from agenttts.space import SearchSpace
 from tests.support.llm import (
     SPACE,
     allocation,
@@ -152,6 +154,31 @@ def test_a_model_that_never_delivers_is_given_up():
     assert 0 < connection.caller.transcript.calls == calls <= 3 * 4
 
 
+def test_a_replay_gives_up_where_it_did_the_first_time(tmp_path):
+    path = tmp_path / "agent.jsonl"
+    script = [batch_reply([allocation("qwen-72b", 1, "llama-3b", count)], []) for count in (16, 8)]
+    models = {}
+
+    def offers(connection):
+        archive, agent = Archive(SPACE), LLMAgent(SPACE, 3, connection)
+        found = []
+        for count in range(1, 6):
+            one = SPACE.allocation(("qwen-7b", count), ("llama-3b", 1))
+            archive.add([TrialResult(one, score(one), stderr=0.05)])
+            models.setdefault(count, InsightRules(SPACE).model(archive))
+            found.append(agent.propose(4, archive, models[count]).proposals)
+        return found
+
+    first = offers(scripted_session(script, then="garbage", transcript=Transcript(path)))
+    assert [len(found) for found in first] == [1, 1, 0, 0, 0]
+    kinds = [event["event"] for event in Transcript(path).events]
+    assert kinds[-1] == "fallback"
+    assert kinds.count("fallback") == 3
+    again = scripted_session([], then={"error": 401}, transcript=Transcript(path))
+    assert offers(again) == first
+    assert len(Transcript(path).events) == len(kinds), "every reply was on record"
+
+
 def test_out_of_calls_the_rules_go_on(plain):
     without, _ = plain
     connection = scripted_session([], then={"allocations": [GOOD]}, max_calls=1)
@@ -232,8 +259,6 @@ def test_too_long_a_prompt_is_shortened():
 
 
 def test_when_everything_is_tried_it_stops():
-    from agenttts.space import SearchSpace
-
     small = SearchSpace(SPACE.stages, SPACE.least_budget + 12)
     connection = scripted_session(
         [], then={"allocations": [allocation("qwen-7b", 1, "llama-3b", 1)]}
@@ -245,3 +270,15 @@ def test_when_everything_is_tried_it_stops():
         searcher.tell([TrialResult(a, score(a)) for a in batch])
         assert len(tried) <= small.count()
     assert set(tried) == set(small.feasible())
+
+
+def test_no_question_is_asked_when_everything_is_tried():
+    small = SearchSpace(SPACE.stages, SPACE.least_budget + 12)
+    connection = scripted_session([], then="garbage")
+    searcher = create("agenttts", small, 1, llm=connection)
+    elsewhere = SPACE.allocation(("qwen-72b", 2), ("llama-3b", 1))  # of an earlier, larger budget
+    known = [*small.feasible(), elsewhere]
+    searcher.tell([TrialResult(a, score(a)) for a in known[1:]])
+    searcher.add_pending(known[:1])
+    assert searcher.ask(5) == []
+    assert connection.caller.transcript.calls == 0
