@@ -18,8 +18,10 @@ def stored_trials(
 ) -> list[TrialResult]:
     """Return what a searcher is told of stored results.
 
-    Results of allocations outside the space are left out. Without the trial's scores by example,
-    those of the stored results are left out too, so that trials stay comparable.
+    Results of allocations outside the space are left out. The standard errors of their metrics are
+    those of the trial's own, which are on the same examples. Without the trial's scores by example,
+    those of the stored results are left out too, so that trials stay
+    comparable.
 
     Args:
         result: The result of the trial.
@@ -44,6 +46,7 @@ def stored_trials(
                 source=STORED,
                 stderr=one.score_stderr,
                 examples=_scores(one, numbers) if result.examples else None,
+                metrics_stderr={n: e for n, e in result.metrics_stderr.items() if n in one.metrics},
             )
         )
     return found
