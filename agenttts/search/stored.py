@@ -20,8 +20,7 @@ def stored_trials(
 
     Results of allocations outside the space are left out. The standard errors of their metrics are
     those of the trial's own, which are on the same examples. Without the trial's scores by example,
-    those of the stored results are left out too, so that trials stay
-    comparable.
+    those of the stored results are left out too, so that trials stay comparable.
 
     Args:
         result: The result of the trial.

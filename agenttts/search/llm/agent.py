@@ -8,8 +8,9 @@ The number of its own places in a batch follows from its weight (`agenttts.searc
 posterior probability that it, and not the surrogate, is the better predictor of the trials that it
 has proposed. A model of weight w has half of that share of all places. It begins
 with `PRIOR_WEIGHT`, so with one place in a batch of ten. Its other proposals are candidates like
-the rules' own, and preferred to them once its weight has risen. A model that predicts badly soon
-has no places, and is asked only in every third batch.
+the rules' own, and preferred to them once its weight has risen. A model that predicts badly, or
+whose trials fail or score badly, has no places after its first trials, and is asked only in every
+third batch.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def _record(told: Sequence[Mapping[str, Any]], archive: Archive) -> str:
         (one.decision["predicted"] - one.trial.score, one.decision["expected"][0] - one.trial.score)
         for batch in judged(told, archive)
         for one in batch
-        if one.decision.get("predicted") is not None
+        if one.trial is not None and one.decision.get("predicted") is not None
     ]
     if not pairs:
         return ""

@@ -1,7 +1,8 @@
 """The weight of the language model against the surrogate, and its own places in a batch.
 
 The posterior probability that the model, and not the surrogate, is the better predictor of the
-trials that it has proposed (`agenttts.search.log_score`). Trials that beat the best raise it.
+trials that it has proposed (`agenttts.search.log_score`). Trials that beat the best raise it;
+failures, and scores below the mean of those known then, lower it.
 """
 
 from __future__ import annotations
@@ -18,34 +19,41 @@ from agenttts.search.log_score import Prediction, expert_weights, with_own_error
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation
 
-# The model's weight before any of its proposals was tried.
+# The model's weight before any of its proposals was tried, and the least with own places.
 PRIOR_WEIGHT = 0.2
+_LEAST_WITH_PLACES = 0.5 * PRIOR_WEIGHT
 # Predictions that count, the latest: a model may learn.
 _MOST_PREDICTIONS = 20
-# A pick that beat the best expected score by two of its standard errors counts like so much log
-# score.
-_PICK_BONUS = 1.0
+# A pick counts like so much log score: if it beat the best expected score by two of its standard
+# errors; if it is as far below the mean of the scores known then; if it failed.
+_BETTER, _WORSE, _FAILED = 1.0, -1.0, -2.0
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A proposal of the model that was tried: its decision in the transcript, and its trial."""
+    """A proposal of the model that was tried.
+
+    Attributes:
+        decision: What the transcript says of it.
+        trial: Its trial; None if it failed by its own fault.
+    """
 
     decision: Mapping[str, Any]
-    trial: Scored
+    trial: Scored | None
 
 
 def places(weight: float, known: int, n: int) -> int:
     """Return the model's own places in a batch of ``n``, from 0 to half of it.
 
     Over several batches the share of its places is half of its weight, also if batches are small.
+    There are none if its weight is below half of what it began with.
 
     Args:
         weight: The model's weight, 0 to 1.
         known: The allocations that trials have taken so far.
         n: The size of the batch.
     """
-    share = 0.5 * weight
+    share = 0.5 * weight if weight >= _LEAST_WITH_PLACES else 0.0
     due = math.floor((known + n) * share + 1e-9) - math.floor(known * share + 1e-9)
     return min((n + 1) // 2, due)
 
@@ -53,9 +61,10 @@ def places(weight: float, known: int, n: int) -> int:
 def model_weight(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogate) -> float:
     """Return the weight of the language model against the surrogate, 0 to 1.
 
-    The prequential log scores of both on the trials that it has proposed decide, and how many of
-    these beat the best by two of their standard errors. A proposal without a predicted score
-    counts as if it had predicted the mean of all scores that were known then.
+    The prequential log scores of both on the trials that it has proposed decide, and the worth of
+    these trials. The model states no uncertainty: its first predictions have the surrogate's, later
+    ones that of its own errors. A proposal without a predicted score counts as if it had predicted
+    the mean of all scores that were known then.
 
     Args:
         told: The transcript's events with its proposals, in order.
@@ -75,39 +84,48 @@ def model_weight(told: Sequence[Mapping[str, Any]], archive: Archive, model: Sur
         made.append([])
         for one in batch:
             decision, trial = one.decision, one.trial
+            if trial is None:
+                picks.append(_FAILED)
+                continue
             error = max(known.get(trial.allocation, model.noise), 0.01 * spread)
+            then = mean if decision.get("mean") is None else decision["mean"]
             predicted = decision.get("predicted")
-            if predicted is None:
-                predicted = decision.get("mean", mean)
-            made[-1].append((predicted, trial.score, error))
-            mean_then, sd = decision["expected"]
-            surrogate.append((mean_then, sd))
+            made[-1].append((then if predicted is None else predicted, trial.score, error))
+            surrogate.append((decision["expected"][0], decision["expected"][1]))
             observed.append(trial.score)
             errors.append(error)
-            picks.append(_PICK_BONUS * (trial.score > decision["best"] + 2.0 * error))
+            better = trial.score > decision["best"] + 2.0 * error
+            worse = trial.score < then - 2.0 * error
+            picks.append(_BETTER * better + _WORSE * worse)
+    made = [batch for batch in made if batch]
+    first = [sd for _, sd in surrogate[: len(made[0])]] if made else [0.0]
     latest = slice(-_MOST_PREDICTIONS, None)
-    bonus = math.fsum(picks[latest])
+    own = with_own_errors(made, math.hypot(*first) / math.sqrt(len(first)))
+    worth = math.fsum(picks[latest])
     weights = expert_weights(
-        {"model": with_own_errors(made, spread)[latest], "surrogate": surrogate[latest]},
+        {"model": own[latest], "surrogate": surrogate[latest]},
         observed[latest],
         errors[latest],
-        {"model": PRIOR_WEIGHT * math.exp(bonus), "surrogate": 1.0 - PRIOR_WEIGHT},
+        {"model": PRIOR_WEIGHT * math.exp(worth), "surrogate": 1.0 - PRIOR_WEIGHT},
     )
     return weights["model"]
 
 
 def judged(told: Sequence[Mapping[str, Any]], archive: Archive) -> list[list[Judged]]:
-    """Return the proposals that have a score now, by event; events without any are left out.
+    """Return the proposals that were tried, by event; events without any are left out.
 
     An allocation that was proposed several times before it was tried is judged once, by what was
     said of it last.
     """
-    scored = {trial.allocation: trial for trial in archive.scored}
+    tried: dict[Allocation, Scored | None] = {
+        r.allocation: None for r in archive.results if r.failed
+    }
+    tried |= {trial.allocation: trial for trial in archive.scored}
     last: dict[Allocation, tuple[int, Judged]] = {}
     for number, event in enumerate(told):
         for decision, allocation in usable(event):
-            if allocation in scored and decision.get("expected"):
-                last[allocation] = (number, Judged(decision, scored[allocation]))
+            if allocation in tried and decision.get("expected"):
+                last[allocation] = (number, Judged(decision, tried[allocation]))
     batches: dict[int, list[Judged]] = {}
     for number, one in sorted(last.values(), key=lambda found: found[0]):
         batches.setdefault(number, []).append(one)

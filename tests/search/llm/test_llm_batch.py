@@ -1,6 +1,7 @@
 """The one question of a batch: what it says, and how many places its model earns."""
 
 import json
+import random
 import re
 from dataclasses import replace
 
@@ -108,7 +109,7 @@ def test_the_next_one_says_what_became_of_the_proposals_and_what_is_under_way(as
 def test_places_are_at_most_half_and_in_proportion_to_the_weight(weight, known, n):
     found = places(weight, known, n)
     assert 0 <= found <= (n + 1) // 2
-    assert abs(found - 0.5 * weight * n) < 1 + 1e-6
+    assert found == 0 if weight < 0.1 else abs(found - 0.5 * weight * n) < 1 + 1e-6
     assert places(0.0, known, n) == 0
     assert sum(places(weight, k, 1) for k in range(known, known + n)) == places(weight, known, n)
 
@@ -164,6 +165,44 @@ def test_picks_that_become_the_best_count(scored):
     for decision in hits["decisions"][-2:]:
         decision["best"] = 0.2
     assert model_weight([hits], archive, model) > model_weight([plain], archive, model)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_model_of_random_predictions_has_no_places_after_three_trials(scored, seed):
+    archive, model = scored
+    drawn = random.Random(seed)
+    told = [event([drawn.random() for _ in range(3)], lambda n: truth(n) + drawn.gauss(0.0, 0.05))]
+    weight = model_weight(told, archive, model)
+    assert [places(weight, known, 10) for known in range(200)] == [0] * 200
+
+
+@pytest.mark.parametrize("judged", [1, 3, 8])
+@pytest.mark.parametrize("off", [0.0, 0.05, 0.25])
+def test_a_model_as_good_as_the_surrogate_or_better_keeps_its_places(scored, judged, off):
+    archive, model = scored
+    alike = [event([truth(n) + off for n in range(judged)], lambda n: truth(n) + off)]
+    assert model_weight(alike, archive, model) == pytest.approx(PRIOR_WEIGHT)
+    better = [event([truth(n) for n in range(judged)], lambda n: truth(n) + off)]
+    assert model_weight(better, archive, model) >= PRIOR_WEIGHT * (1 - 1e-9)
+
+
+def test_a_model_whose_trials_fail_or_score_below_the_mean_has_no_places(scored):
+    archive, model = scored
+    after = Archive(SPACE)
+    failing = [SPACE.allocation(("qwen-72b", 4), ("llama-3b", count)) for count in (1, 2, 4)]
+    after.add([*archive.evaluated, *(TrialResult(one, None) for one in failing)])
+    said = {"outcome": "valid", "notes": [], "predicted": 0.6, "expected": [0.6, 0.05], "best": 0.6}
+    picks = [{**said, "allocation": one.to_records()} for one in failing]
+    for count in (1, 2, 3):
+        told = [{"event": "proposals", "decisions": picks[:count]}]
+        assert places(model_weight(told, after, model), 20, 10) == 0
+    lost = Archive(SPACE)
+    lost.add([*archive.evaluated, TrialResult(failing[0], None, blamed=False)])
+    told = [{"event": "proposals", "decisions": picks[:1]}]
+    assert model_weight(told, lost, model) == PRIOR_WEIGHT
+    bad = event([truth(0)], truth)
+    bad["decisions"][0]["mean"] = truth(0) + 0.2
+    assert places(model_weight([bad], archive, model), 20, 10) == 0
 
 
 def test_a_proposal_made_in_several_batches_counts_once_as_said_last(scored):
