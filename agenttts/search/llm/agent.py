@@ -87,11 +87,12 @@ class LLMAgent:
             return Offer([])
         own, asked = places(weight, known, n), min(n, max(2, (n + 1) // 2))
         best = max(model.tried.values())
-        mean = statistics.fmean(trial.score for trial in archive.scored)
+        scores = [trial.score for trial in archive.scored]
+        mean = statistics.fmean(scores)
 
         def facts(raw: RawAllocation, allocation: Allocation) -> Mapping[str, Any]:
             estimate = model.expect(allocation)
-            predicted = _in_units(raw.predicted, archive)
+            predicted = _in_units(raw.predicted, scores)
             said = {"predicted": predicted, "expected": [estimate.mean, estimate.sd]}
             return {**said, "best": best, "mean": mean}
 
@@ -185,9 +186,16 @@ def _record(told: Sequence[Mapping[str, Any]], archive: Archive) -> str:
     )
 
 
-def _in_units(predicted: float | None, archive: Archive) -> float | None:
-    """Return a prediction in units of the scores: percent of a share become a share."""
-    high = max((trial.score for trial in archive.scored), default=0.0)
-    if predicted is not None and 1.5 < predicted <= 100.0 and 0.0 <= high <= 1.0:
+def _in_units(predicted: float | None, scores: Collection[float]) -> float | None:
+    """Return a prediction in units of the scores.
+
+    Percent of a share become a share, and a share becomes percent if all scores look like percent.
+    """
+    low, high = min(scores), max(scores)
+    if predicted is None:
+        return None
+    if 1.5 < predicted <= 100.0 and 0.0 <= high <= 1.0:
         return predicted / 100.0
+    if 0.0 < predicted <= 1.0 and low > 1.0 and 10.0 < high <= 100.0:
+        return predicted * 100.0
     return predicted

@@ -21,6 +21,8 @@ _PAIR = re.compile(
 )
 _INTEGER = re.compile(r"-?\d{1,9}")
 _DECIMAL = re.compile(r"-?\d{0,9}\.?\d{1,17}(?:e-?\d{1,2})?\s*%?", re.I)
+# The same, but not a part of a name like F1, acc@1 or top-1.
+_ALONE = re.compile(r"(?<![\w@.-])" + _DECIMAL.pattern, re.I)
 _PREDICTED = ("predictedscore", "predicted", "prediction", "expectedscore", "expected", "score")
 # Parts of a reply that are not proposals, whatever they look like.
 _TEXTS = ("analysis", "guidelines")
@@ -246,7 +248,7 @@ def _predicted(by_name: Mapping[str, Any]) -> float | None:
 def read_score(value: Any) -> float | None:
     """Return a score as models write it: a number, a text with one, or a percentage."""
     if isinstance(value, str):
-        match = _DECIMAL.search(value[:200])
+        match = _ALONE.search(value[:200]) or _DECIMAL.search(value[:200])
         if match is None:
             return None
         text, share = match.group().rstrip("%").strip(), match.group().endswith("%")

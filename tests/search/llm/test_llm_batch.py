@@ -4,6 +4,7 @@ import json
 import random
 import re
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 from hypothesis import given
@@ -103,6 +104,18 @@ def test_the_next_one_says_what_became_of_the_proposals_and_what_is_under_way(as
     assert decision["predicted"] == pytest.approx(0.61)
     assert 0 < decision["expected"][0] < 1
     assert decision["expected"][1] > 0
+
+
+@pytest.mark.parametrize(("said", "predicted"), [("61 %", 61.0), (0.61, 61.0), (61, 61.0)])
+def test_predictions_are_read_in_percent_if_the_scores_are(said, predicted):
+    archive = Archive(SPACE)
+    archive.add([replace(r, score=100 * r.score, stderr=5.0, metrics={}) for r in FIRST])
+    one = allocation("qwen-72b", 4, "llama-3b", 1)
+    session = scripted_session([batch_reply([one], [], said)])
+    LLMAgent(SPACE, 0, session).propose(4, archive, InsightRules(SPACE).model(archive))
+    [event] = [e for e in session.caller.transcript.events if e["event"] == "proposals"]
+    assert event["decisions"][0]["predicted"] == pytest.approx(predicted)
+    assert event["decisions"][0]["mean"] == pytest.approx(100 * fmean(r.score for r in FIRST))
 
 
 @given(st.floats(0, 1), st.integers(0, 500), st.integers(1, 20))
