@@ -21,7 +21,7 @@ What differs from the paper (arXiv 2508.00890):
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Protocol
@@ -67,8 +67,8 @@ class Proposer(Protocol):
     fill the batch.
     """
 
-    def start(self, n: int, archive: Archive) -> Sequence[Proposal]:
-        """Return up to ``n`` proposals for the first batch, before any result."""
+    def start(self, n: int, known: Collection[Allocation]) -> Sequence[Proposal]:
+        """Return up to ``n`` proposals that are not ``known``, before any result."""
         ...
 
     def propose(self, n: int, archive: Archive, model: Surrogate) -> Offer:
@@ -216,8 +216,8 @@ class AgentTTSSearcher(Searcher):
         if self.proposer is None or n < _MIN_STARTED or not self.archive.known <= {*self.first}:
             return initial
         known = self.archive.known | {proposal.allocation for proposal in initial}
-        started = [p for p in self.proposer.start(1, self.archive) if p.allocation not in known]
-        return initial[: n - len(started)] + started
+        started = self.proposer.start(1, known)
+        return [*initial[: n - len(started)], *started]
 
     def _next_initial(self, n: int) -> list[Proposal]:
         """Return the initial trials that come first.

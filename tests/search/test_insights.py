@@ -157,7 +157,7 @@ class Agent:
     def __init__(self, *allocations, own=0):
         self.allocations, self.own = allocations, own
 
-    def start(self, n, archive):
+    def start(self, n, known):
         return []
 
     def propose(self, n, archive, model):

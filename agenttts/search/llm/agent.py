@@ -61,14 +61,15 @@ class LLMAgent:
         self._prompts = Prompts(space, session.task_description, insights)
         self._proposer = AllocationProposer(session, self._prompts, SOURCE, "_batch_format")
 
-    def start(self, n: int, archive: Archive) -> Sequence[Proposal]:
-        """Return up to ``n`` allocations from the model's sketch of utility curves.
+    def start(self, n: int, known: Collection[Allocation]) -> Sequence[Proposal]:
+        """Return up to ``n`` new allocations from the model's sketch of utility curves.
 
         There are none if the model would have to be started first: trials do not wait for it.
         """
         if not self._session.at_once:
             return []
-        return sketched(self._session.caller, self._prompts, self._space, self._seed, n, SOURCE)
+        caller = self._session.caller
+        return sketched(caller, self._prompts, self._space, self._seed, n, SOURCE, known)
 
     def propose(self, n: int, archive: Archive, model: Surrogate) -> Offer:
         """Return the model's proposals, the first of them for its own places.

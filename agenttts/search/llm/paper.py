@@ -17,7 +17,7 @@ from agenttts.search.llm.prompts import Prompts, allocation_text, history
 from agenttts.search.llm.proposer import AllocationProposer, LLMSession
 from agenttts.search.llm.reading import read_guidelines
 from agenttts.search.surrogate import Surrogate
-from agenttts.space import SearchSpace
+from agenttts.space import Allocation, SearchSpace
 
 SOURCE = "agent"
 
@@ -51,7 +51,7 @@ class PaperAgent:
         self._prompts = Prompts(space, session.task_description, insights)
         self._proposer = AllocationProposer(session, self._prompts, SOURCE)
 
-    def start(self, n: int, archive: Archive) -> list[Proposal]:
+    def start(self, n: int, known: Collection[Allocation]) -> list[Proposal]:
         """Return none: the paper's search starts with the initial trials alone."""
         return []
 

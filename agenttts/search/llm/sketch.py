@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from agenttts.errors import nearest_name
@@ -69,31 +69,39 @@ def read_sketch(text: str, space: SearchSpace) -> Sketch | None:
     return None
 
 
-def planned(space: SearchSpace, sketch: Sketch) -> list[Allocation]:
-    """Return the allocations that a sketch suggests, the most promising first.
+def planned(space: SearchSpace, sketch: Sketch) -> Iterator[Allocation]:
+    """Yield the allocations that a sketch suggests, the most promising first.
 
     The first splits the whole budget over all models. One for each combination of models follows,
-    by their worth, then the same of a half and a quarter of the budget.
+    by their worth, then the same of a half and a quarter of the budget. There may be thousands of
+    combinations, so they are computed only for a caller that takes more than the first.
     """
     options = [_options(space, stage, sketch[stage.name]) for stage in space.stages]
-    models = [list(sketch[stage.name]) for stage in space.stages]
-    found: dict[Allocation, None] = {}
-    for share in _SHARES:
-        budget = share * space.budget
-        splits = [water_fill(options, budget)]
-        for combination in itertools.product(*models):
-            own = [
-                [option for option in stage if option.choice.model == model]
-                for stage, model in zip(options, combination, strict=True)
-            ]
-            splits.append(water_fill(own, budget))
-        fitting = [split for split in splits if split is not None]
-        fitting.sort(key=lambda split: -math.fsum(option.worth for option in split))
-        for split in fitting:
+    found: set[Allocation] = set()
+    for splits in _splits(options, space.budget):
+        for split in splits:
             allocation = Allocation(tuple(option.choice for option in split))
-            if allocation in space:  # rounding
-                found.setdefault(allocation)
-    return list(found)
+            if allocation in space and allocation not in found:  # not in it by rounding
+                found.add(allocation)
+                yield allocation
+
+
+def _splits(
+    options: Sequence[Sequence[Option[Choice]]], whole: float
+) -> Iterator[list[Sequence[Option[Choice]]]]:
+    """Yield the splits of the whole budget over all models, then of each share, best first."""
+    best = water_fill(options, whole)
+    yield [] if best is None else [best]
+    by_model: list[list[list[Option[Choice]]]] = []
+    for stage in options:
+        models = dict.fromkeys(option.choice.model for option in stage)
+        by_model.append([[o for o in stage if o.choice.model == model] for model in models])
+    for share in _SHARES:
+        budget = share * whole
+        fillings = [water_fill(options, budget)]
+        fillings += [water_fill(own, budget) for own in itertools.product(*by_model)]
+        fitting = [split for split in fillings if split is not None]
+        yield sorted(fitting, key=lambda split: -math.fsum(option.worth for option in split))
 
 
 class SketchSearcher(LLMSearcher):
@@ -104,9 +112,9 @@ class SketchSearcher(LLMSearcher):
     def _written(self, n: int) -> list[Proposal]:
         assert self._session is not None
         sketch = ask_sketch(self._session.caller, self._prompts, self.space, self.seed)
-        plan = planned(self.space, sketch) if sketch else []
-        new = [allocation for allocation in plan if allocation not in self.archive]
-        return [Proposal(allocation, self.name, SKETCHED) for allocation in new[:n]]
+        plan = planned(self.space, sketch) if sketch else ()
+        new = (allocation for allocation in plan if allocation not in self.archive)
+        return [Proposal(one, self.name, SKETCHED) for one in itertools.islice(new, n)]
 
 
 SKETCHED = "the budget split by the model's sketch of utility curves"
@@ -171,9 +179,16 @@ def _points(value: Mapping[Any, Any]) -> dict[int, float]:
 
 
 def sketched(
-    caller: Caller, prompts: Prompts, space: SearchSpace, seed: int, n: int, source: str
+    caller: Caller,
+    prompts: Prompts,
+    space: SearchSpace,
+    seed: int,
+    n: int,
+    source: str,
+    known: Collection[Allocation],
 ) -> Sequence[Proposal]:
-    """Return up to ``n`` proposals from the model's sketch; none if it gives none."""
+    """Return up to ``n`` proposals from the model's sketch that are not ``known``."""
     sketch = ask_sketch(caller, prompts, space, seed)
-    plan = planned(space, sketch)[:n] if sketch else []
-    return [Proposal(allocation, source, SKETCHED) for allocation in plan]
+    plan = planned(space, sketch) if sketch else ()
+    new = (allocation for allocation in plan if allocation not in known)
+    return [Proposal(allocation, source, SKETCHED) for allocation in itertools.islice(new, n)]

@@ -6,6 +6,8 @@ import pytest
 
 from agenttts.search import TrialResult, create
 from agenttts.search.llm.sketch import asked_counts, planned, read_sketch
+from agenttts.search.water_filling import water_fill
+from agenttts.space import Model, SearchSpace, Stage
 from tests.support.llm import SPACE, score, scripted_session
 
 UTILITY = {
@@ -52,7 +54,7 @@ def test_no_sketch(text):
 def test_the_first_split_is_the_best_by_the_sketch_and_all_are_feasible():
     sketch = read_sketch(TEXT, SPACE)
     assert sketch is not None
-    plan = planned(SPACE, sketch)
+    plan = list(planned(SPACE, sketch))
     assert plan[0] == SPACE.allocation(("qwen-72b", 1), ("llama-3b", 64))
     assert all(allocation in SPACE for allocation in plan)
     assert len({*plan}) == len(plan) >= 4
@@ -68,7 +70,7 @@ def test_the_searcher_tries_the_plan_then_draws_and_asks_once():
         batch = searcher.propose(4)
         tried += batch
         searcher.tell([TrialResult(p.allocation, score(p.allocation)) for p in batch])
-    plan = planned(SPACE, read_sketch(TEXT, SPACE))
+    plan = list(planned(SPACE, read_sketch(TEXT, SPACE)))
     assert [p.allocation for p in tried if p.source == "llm_sketch"] == plan
     assert [p.source for p in tried[len(plan) :]] == ["random"] * (16 - len(plan))
     assert session.caller.transcript.calls == 1
@@ -94,7 +96,7 @@ def first_batch(session, n):
 
 
 def test_the_first_batch_of_agenttts_has_one_trial_of_the_sketch():
-    plan = planned(SPACE, read_sketch(TEXT, SPACE))
+    plan = list(planned(SPACE, read_sketch(TEXT, SPACE)))
     plain = first_batch(None, 3)
     assert [p.source for p in plain] == ["initial"] * 3
     few = first_batch(scripted_session([TEXT]), 3)
@@ -107,3 +109,39 @@ def test_the_first_batch_of_agenttts_has_one_trial_of_the_sketch():
     served.at_once = False  # trials do not wait for a model that has to be started
     assert first_batch(served, 3) == plain
     assert served.caller.transcript.calls == 0
+
+
+def test_the_next_split_is_tried_if_the_best_is_an_initial_trial():
+    initial = first_batch(None, 3)[0].allocation
+    counts = {choice.stage: {1: 0.1, choice.samples: 1.0} for choice in initial.choices}
+    models = {choice.stage: choice.model for choice in initial.choices}
+    text = json.dumps(
+        {
+            stage.name: {
+                model.name: counts[stage.name] if model.name == models[stage.name] else {1: 0.0}
+                for model in stage.models
+            }
+            for stage in SPACE.stages
+        }
+    )
+    sketch = read_sketch(text, SPACE)
+    plan = list(planned(SPACE, sketch))
+    assert plan[0] == initial
+    batch = first_batch(scripted_session([text]), 3)
+    assert (batch[2].source, batch[2].allocation) == ("agent", plan[1])
+
+
+def test_the_first_split_of_thousands_of_combinations_takes_no_time(monkeypatch):
+    models = tuple(Model(f"m{n}", (n + 1) * 1e9) for n in range(10))
+    stages = tuple(Stage(f"s{n}", models, 256, 64, tuple(range(1, 101))) for n in range(4))
+    space = SearchSpace(stages, 10_000)
+    curves = {f"m{n}": {1: 0.1 + 0.05 * n, 100: 0.2 + 0.05 * n} for n in range(10)}
+    filled = []
+
+    def count(options, budget):
+        filled.append(budget)
+        return water_fill(options, budget)
+
+    monkeypatch.setattr("agenttts.search.llm.sketch.water_fill", count)
+    assert next(planned(space, {stage.name: curves for stage in stages})) in space
+    assert len(filled) == 1
