@@ -37,7 +37,7 @@ from agenttts.replay.replay import replay  # noqa: E402
 from agenttts.search import Searcher, create  # noqa: E402
 from agenttts.search.feasible import FeasibleSet  # noqa: E402
 from agenttts.search.fidelity import Fidelity  # noqa: E402
-from agenttts.search.llm import (  # noqa: E402  # noqa: E402
+from agenttts.search.llm import (  # noqa: E402
     Caller,
     Chat,
     LLMSession,

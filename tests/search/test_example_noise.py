@@ -41,8 +41,8 @@ def test_a_trial_without_scores_by_example_leaves_the_noise_unknown():
     assert noise([]) is None
 
 
-@pytest.mark.parametrize("number", [100, 105, 112])
-def test_the_covariance_is_that_of_repeated_draws_of_examples(number):
+@pytest.mark.parametrize(("number", "nests"), [(100, True), (105, True), (112, False)])
+def test_the_covariance_is_that_of_repeated_draws_of_examples(number, nests):
     """Of pipelines: over many draws of 25 examples, the scores vary together as estimated."""
     pipeline = draw_pipeline(number, 400, 2)
     grid = ChoiceGrid(pipeline.space)
@@ -75,7 +75,8 @@ def test_the_covariance_is_that_of_repeated_draws_of_examples(number):
         & (rows[:, :1] == rows[:, 0])
         & (grid.models[1][rows[:, 1]][:, None] == grid.models[1][rows[:, 1]])
     )
-    if nested.any():
+    assert nested.any() == nests
+    if nests:
         assert found[nested].mean() > found[pairs & ~nested].mean()
         assert found[nested].mean() == pytest.approx(true[nested].mean(), rel=0.3)
 
