@@ -89,7 +89,7 @@ def planned(space: SearchSpace, sketch: Sketch) -> Iterator[Allocation]:
 def _splits(
     options: Sequence[Sequence[Option[Choice]]], whole: float
 ) -> Iterator[list[Sequence[Option[Choice]]]]:
-    """Yield the splits of the whole budget over all models, then of each share, best first."""
+    """Yield the split of the whole budget, then those of each share, best first."""
     best = water_fill(options, whole)
     yield [] if best is None else [best]
     by_model: list[list[list[Option[Choice]]]] = []
