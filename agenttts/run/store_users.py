@@ -35,7 +35,7 @@ def forget_store_user(store: Path, run: Path) -> None:
 
 
 def store_users(store: Path) -> dict[Path, Path]:
-    """Return the directories of the runs that are recorded in a store, by the files that say so."""
+    """Return the runs that are recorded in a store, by their records."""
     records = sorted(store.glob(f"{_PREFIX}*.txt"))
     return {file: Path(file.read_text(encoding="utf-8").strip()) for file in records}
 
