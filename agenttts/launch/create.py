@@ -78,7 +78,7 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
 
 
 def _prepare_store(store: Path, run: Path) -> None:
-    """Make a sample store outside the run's directory if it is missing, and record the run there.
+    """Make a sample store outside the run's directory, and record the run in it.
 
     Raises:
         MissingRequirement: It cannot be written to.
