@@ -1,8 +1,8 @@
-"""The weight of the language model against the surrogate, and its own places in a batch.
+"""The weight of the language model, and its own places in a batch.
 
-The posterior probability that the model, and not the surrogate, is the better predictor of the
-trials that it has proposed (`agenttts.search.log_score`). Trials that beat the best raise it;
-failures, and scores below the mean of those known then, lower it.
+The weight is the posterior probability that the model, and not the surrogate, is the better
+predictor of the trials that it has proposed (`agenttts.search.log_score`). Trials that beat the
+best raise it; failures, and scores below the mean of those known then, lower it.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def model_weight(told: Sequence[Mapping[str, Any]], archive: Archive, model: Sur
 
 
 def judged(told: Sequence[Mapping[str, Any]], archive: Archive) -> list[list[Judged]]:
-    """Return the proposals that were tried, by event; events without any are left out.
+    """Return the proposals that were tried, by event; no event is empty.
 
     An allocation that was proposed several times before it was tried is judged once, by what was
     said of it last.
