@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from agenttts.init.fields import Data
 _NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(\.\d+)?%?", re.ASCII)
 _WORKED_OUT = re.compile(r"####\s*[-+$]?\d")
 """The end of a worked-out answer in GSM8K: its number, after four hash signs."""
-_LETTERS = "ABCDEFGHIJ"
+LETTERS = string.ascii_uppercase
+"""What options are called in prompts."""
 _MOST_CHOICES = 12
 _SHORT_WORDS = 8
 """The most words of nine in ten short answers."""
@@ -93,8 +95,8 @@ def _of_options(data: Data, values: Sequence[Any]) -> AnswerForm | None:
             _tokens([str(v) for v in values]) + 8,
             choices=field,
         )
-    if all(isinstance(v, str) and v in _LETTERS[: len(o)] for v, o in pairs):
-        most = max(len(o) for o in options)
+    most = max(map(len, options))
+    if most <= len(LETTERS) and all(v in list(LETTERS[: len(o)]) for v, o in pairs):
         return AnswerForm(
             f"every answer is the letter of one of the record's {field}",
             "Reply with the letter of the right option, and nothing else.",
@@ -102,7 +104,7 @@ def _of_options(data: Data, values: Sequence[Any]) -> AnswerForm | None:
             "exact_match",
             "vote",
             8,
-            choices=tuple(_LETTERS[:most]),
+            choices=tuple(LETTERS[:most]),
             lettered=True,
         )
     if all(type(v) is int and 0 <= v < len(o) for v, o in pairs):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.errors import UserError, valid_names
+from agenttts.init.template_names import usable
 from agenttts.tasks.loading.record import Record
 from agenttts.tasks.loading.records import read_file
 from agenttts.tasks.loading.values import json_from_text
@@ -156,10 +156,11 @@ def _longest_text(records: Sequence[Record], names: Sequence[str]) -> str | None
 
 
 def _check_identifier(path: Path, role: str, name: str) -> None:
-    if not name.isidentifier() or keyword.iskeyword(name):
+    if not usable(name):
         raise UserError(
             f"{path}: the field '{name}' ({_ROLES[role]}) has a name that prompt templates cannot "
-            "use; valid: letters, digits and _, the first not a digit. Rename it in the data, or "
+            "use; valid: letters, digits and _, the first not a digit, and no word that means "
+            "something else in Python or Jinja. Rename it in the data, or "
             f"name another field with --{role} FIELD"
         )
 

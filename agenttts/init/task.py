@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agenttts.errors import UserError
-from agenttts.init.answers import CHARACTERS_A_TOKEN, AnswerForm
+from agenttts.init.answers import CHARACTERS_A_TOKEN, LETTERS, AnswerForm
 from agenttts.init.fields import Data, Fields
+from agenttts.init.template_names import usable
 from agenttts.init.yaml_text import block, comment, flow, scalar
 from agenttts.spec import load_strict
 from agenttts.tasks.declarative.document import Document, compiled
@@ -17,9 +18,6 @@ from agenttts.tasks.declarative.document import Document, compiled
 _LONG_CONTEXT_CHARACTERS = 400
 """From this mean length on, a stage of its own looks for what matters in the context."""
 _PLAN_TOKENS = 192
-_LETTERS = "ABCDEFGHIJ"
-# Names that a stage may not have: those of Jinja and of fusing templates.
-_RESERVED = {"candidates", "loop", "range", "dict", "lipsum", "cycler", "joiner", "namespace"}
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,11 @@ def stages_of(data: Data, form: AnswerForm, wanted: Sequence[str]) -> list[Stage
     """
     names = list(wanted) or _usual_stages(data)
     for name in names:
-        if not name.isidentifier() or name in _RESERVED:
+        if not usable(name):
             raise UserError(
                 f"--stages: '{name}' is not a valid name of a stage, because prompt templates use "
-                "it as a name; valid: letters, digits and _, the first not a digit, and not "
-                f"{', '.join(sorted(_RESERVED))}"
+                "it as a name; valid: letters, digits and _, the first not a digit, and no word "
+                "that means something else in Python or Jinja, such as 'not', 'true' or 'loop'"
             )
     if len(set(names)) < len(names):
         raise UserError(f"--stages: each stage needs a name of its own, not {', '.join(names)}")
@@ -266,7 +264,7 @@ def _options(fields: Fields, form: AnswerForm) -> list[str]:
         return []
     mark = "-"
     if form.lettered:
-        mark = f"{{{{ '{_LETTERS}'[loop.index0] }}}}."
+        mark = f"{{{{ '{LETTERS}'[loop.index0] }}}}."
     if form.numbered:
         mark = "{{ loop.index0 }}."
     loop = f"{{% for option in {fields.options} %}}"

@@ -10,7 +10,21 @@ import pytest
 
 from agenttts.errors import UserError
 from agenttts.init.answers import answer_form
-from agenttts.init.fields import Fields, read
+from agenttts.init.fields import Data, Fields, read
+from agenttts.init.task import stages_of, task_text
+from agenttts.spec import load_strict
+from agenttts.tasks.declarative.document import Document, compiled
+
+
+def prompts(data: Data) -> list[str]:
+    """The prompts of the drafted task's stages for the first record, without outputs."""
+    form = answer_form(data)
+    stages = stages_of(data, form, ())
+    document = load_strict(Document, task_text("x", data, form, stages), "the task")
+    blank = {stage.name: "" for stage in stages}
+    return [
+        compiled(s.prompt).render({**data.values[0], **blank}) for s in document.stages.values()
+    ]
 
 
 def data_file(folder: Path, *records: dict[str, Any]) -> Path:
@@ -108,6 +122,36 @@ def test_answers_that_are_options_of_their_record(tmp_path, answer, form):
     record = {"question": "q", "options": ["red", "blue"], "answer": answer}
     found = answer_form(read(data_file(tmp_path, record), {}))
     assert (found.parse, found.choices, found.lettered, found.numbered) == form
+
+
+@pytest.mark.parametrize("count", [2, 10, 11, 26, 27])
+@pytest.mark.parametrize("answer", ["B", "AB", "", 1])
+def test_any_number_of_options_is_shown(tmp_path, count, answer):
+    """Whatever the answer is, the prompt is rendered, and letters are given to all or to none."""
+    record = {"question": "q", "options": [f"text {n}" for n in range(count)], "answer": answer}
+    data = read(data_file(tmp_path, record, {**record, "answer": answer or "x"}), {})
+    form = answer_form(data)
+    assert form.lettered == (answer == "B" and count <= 26)
+    assert form.numbered == (answer == 1)
+    prompt = prompts(data)[-1]
+    assert all(f" text {n}\n" in f"{prompt}\n" for n in range(count))
+
+
+@pytest.mark.parametrize(
+    "name", ["not", "true", "None", "self", "loop", "range", "candidates", "in", "block", "e", "Ä1"]
+)
+def test_names_that_templates_know_as_something_else_are_refused(tmp_path, name):
+    """All others do as the names of a stage and of a field."""
+    data = read(data_file(tmp_path, {"question": "q", "answer": "a"}), {})
+    other = data_file(tmp_path, {name: "what is asked", "answer": "a"})
+    if name in ("block", "e", "Ä1"):
+        stages_of(data, answer_form(data), [name, "say"])
+        assert "Question: what is asked" in prompts(read(other, {"question": name}))[-1]
+        return
+    with pytest.raises(UserError, match=f"--stages: '{name}' is not a valid name"):
+        stages_of(data, answer_form(data), [name, "say"])
+    with pytest.raises(UserError, match=f"the field '{name}' .* has a name that prompt templates"):
+        read(other, {"question": name})
 
 
 def test_a_list_of_right_answers_is_told_from_a_list_of_wanted_items(tmp_path):
