@@ -188,6 +188,7 @@ def _experiment(
     more = (("context", data.fields.context), ("options", data.fields.options))
     used = ", ".join(f"{role}: {field}" for role, field in (*roles, *more) if field)
     notes.append(f"{wanted.data}: {data.total} records; fields: {used}")
+    notes += data.notes
     notes.append(f"metric: {made.main_metric}, because {form.why}")
     notes += [
         f"the stage '{stage.renamed}' is called '{stage.name}', because the data have a field of "

@@ -10,6 +10,7 @@ from typing import Any
 from agenttts.errors import UserError
 from agenttts.init.answers import CHARACTERS_A_TOKEN, LETTERS, AnswerForm
 from agenttts.init.fields import Data, Fields
+from agenttts.init.options import all_options
 from agenttts.init.template_names import usable
 from agenttts.init.yaml_text import block, comment, flow, scalar
 from agenttts.spec import load_strict
@@ -180,7 +181,7 @@ def _answering(data: Data, form: AnswerForm, name: str, earlier: Sequence[str]) 
         *(_shown(data, fields.context) if whole_context else []),
         *_outputs(data, earlier),
         f"Question: {{{{ {fields.question} }}}}",
-        *_options(fields, form),
+        *_options(data, form),
     ]
     gold = fields.answer
     metrics = dict.fromkeys((form.metric, *form.more_metrics), gold)
@@ -259,16 +260,27 @@ def _is_paragraph(value: Any) -> bool:
     )
 
 
-def _options(fields: Fields, form: AnswerForm) -> list[str]:
-    if fields.options is None:
+def _options(data: Data, form: AnswerForm) -> list[str]:
+    """Return the lines of a prompt that show the options."""
+    name = data.fields.options
+    listed = None if name is None else all_options([row[name] for row in data.values])
+    if listed is None:
         return []
-    mark = "-"
-    if form.lettered:
+    mark, text, among = "-", "option", name
+    if listed[0].form == "columns":
+        mark, among = f"{{{{ {name}['label'][loop.index0] }}}}.", f"{name}['text']"
+    elif listed[0].form == "objects":
+        mark, text = "{{ option['label'] }}.", "option['text']"
+    elif form.lettered:
         mark = f"{{{{ '{LETTERS}'[loop.index0] }}}}."
-    if form.numbered:
+    elif form.numbered:
         mark = "{{ loop.index0 }}."
-    loop = f"{{% for option in {fields.options} %}}"
-    return ["Options:", loop, f"{mark} {{{{ option }}}}", "{% endfor %}"]
+    return [
+        "Options:",
+        f"{{% for option in {among} %}}",
+        f"{mark} {{{{ {text} }}}}",
+        "{% endfor %}",
+    ]
 
 
 def _prompt_tokens(data: Data, prompt: Sequence[str], outputs: Mapping[str, str]) -> int:

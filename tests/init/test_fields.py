@@ -137,6 +137,50 @@ def test_any_number_of_options_is_shown(tmp_path, count, answer):
     assert all(f" text {n}\n" in f"{prompt}\n" for n in range(count))
 
 
+LISTS = {"text": ["red", "blue"], "label": ["A", "B"]}
+OBJECTS = [{"label": "1", "text": "red"}, {"label": "2", "text": "blue"}]
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "form", "shown"),
+    [
+        (LISTS, "B", ("choice", ("A", "B")), ["A. red", "B. blue"]),
+        (LISTS, "blue", ("first_line", ()), ["A. red", "B. blue"]),
+        (OBJECTS, "2", ("choice", ("1", "2")), ["1. red", "2. blue"]),
+        (json.dumps(LISTS), "A", ("choice", ("A", "B")), ["A. red", "B. blue"]),
+        (["red", "blue"], "x", ("first_line", ()), ["- red", "- blue"]),
+    ],
+)
+def test_every_form_of_options_is_shown(tmp_path, options, answer, form, shown):
+    record = {"question": "q", "choices": options, "answerKey": answer}
+    data = read(data_file(tmp_path, record), {})
+    found = answer_form(data)
+    assert (found.parse, found.choices) == form
+    assert prompts(data)[-1].splitlines() == ["Question: q", "Options:", *shown]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [3],
+        ["red, blue"],
+        [[1, 2]],
+        [{"text": ["red"]}],
+        [{"text": ["red"], "label": []}],
+        [[{"text": "red"}]],
+        [["red", "blue"], LISTS],
+    ],
+)
+def test_options_that_cannot_be_shown_are_left_out_with_a_note(tmp_path, options):
+    path = data_file(tmp_path, *({"question": "q", "choices": o, "answer": "A"} for o in options))
+    data = read(path, {})
+    assert data.fields.options is None
+    assert "the field 'choices' holds no options that a prompt can show" in data.notes[0]
+    assert prompts(data)[-1] == "Question: q"
+    with pytest.raises(UserError, match="--options: the field 'choices' .* valid: a list of texts"):
+        read(path, {"options": "choices"})
+
+
 @pytest.mark.parametrize(
     "name", ["not", "true", "None", "self", "loop", "range", "candidates", "in", "block", "e", "Ä1"]
 )
