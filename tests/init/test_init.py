@@ -11,6 +11,7 @@ import yaml
 
 from agenttts.dispatch.drafted_profile import GpuHere, local_profile
 from agenttts.dispatch.profile import Profile
+from agenttts.errors import UserError
 from agenttts.init.models import user_models
 from agenttts.spec import load_spec, load_strict
 from agenttts.tasks.declarative.task import load_declarative
@@ -169,6 +170,19 @@ def test_questions_on_a_terminal(cli, houses, tmp_path, monkeypatch):
 def test_the_size_of_a_model(text, params):
     [model] = user_models([text])
     assert model.params == params
+
+
+@pytest.mark.parametrize("revision", ["7b12c0", "57b9e4a", "7b", "0.5b", "abc12m"])
+def test_a_hash_of_the_hubs_cache_is_no_size(tmp_path, revision):
+    for model, params in (("Qwen2.5-3B-Instruct", 3e9), ("phi", 1e6)):
+        place = tmp_path / f"models--org--{model}" / "snapshots" / revision
+        place.mkdir(parents=True)
+        (place / "model.safetensors").write_bytes(bytes(2_000_000))
+        [found] = user_models([f"a={place}"])
+        assert (found.path, found.params) == (str(place), params)
+    (tmp_path / f"phi-{revision}c").mkdir()
+    with pytest.raises(UserError, match="the number of parameters is not known"):
+        user_models([f"a={tmp_path}/phi-{revision}c"])
 
 
 def test_the_size_of_a_model_from_its_weights(tmp_path):
