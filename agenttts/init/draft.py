@@ -20,7 +20,7 @@ from agenttts.files.atomic import atomic_write_text
 from agenttts.images.cuda import driver_facts
 from agenttts.init.answers import answer_form
 from agenttts.init.document import InitDocument
-from agenttts.init.fields import read
+from agenttts.init.fields import Data, read
 from agenttts.init.models import stand_ins, user_models
 from agenttts.init.spec import spec_text
 from agenttts.init.task import stages_of, task_text
@@ -163,27 +163,20 @@ def _experiment(
     folder = f"{name}-models"
     models = user_models(wanted.models) or stand_ins(data, form, f"./{folder}")
     document = task_text(name, data, form, stages)
+    made = DeclarativeTask(load_strict(Document, document, str(task)), str(task))
+    skipped, reasons = _skipped(made, data)
     text = spec_text(
         name,
         f"./{task.name}",
         _data_path(wanted.data, wanted.out),
-        data.total - data.bad,
-        data.bad,
+        data.total - skipped,
+        skipped,
         stages,
         models,
         cluster,
     )
     job = parse_spec(text, str(spec), wanted.out.absolute())
     job.space()
-    made = DeclarativeTask(load_strict(Document, document, str(task)), str(task))
-    made.load(
-        TaskConfig(
-            data=job.task.data,
-            examples=job.task.examples,
-            options=made.read_options({}),
-            report=LoadReport(job.task.skip_bad),
-        )
-    )
     roles = (("question", data.fields.question), ("answer", data.fields.answer))
     more = (("context", data.fields.context), ("options", data.fields.options))
     used = ", ".join(f"{role}: {field}" for role, field in (*roles, *more) if field)
@@ -196,9 +189,9 @@ def _experiment(
         for stage in stages
         if stage.renamed
     ]
-    if data.bad:
-        lack = "1 record lacks" if data.bad == 1 else f"{data.bad} records lack"
-        notes.append(f"{lack} one of these fields and will be skipped (skip_bad)")
+    if skipped:
+        count = "1 record" if skipped == 1 else f"{skipped} records"
+        notes.append(f"{count} cannot be used and will be skipped (skip_bad): {reasons[0]}")
     if models[0].script is not None:
         notes.append(
             "the models are stand-ins with scripted replies, to try everything without weights; "
@@ -210,6 +203,25 @@ def _experiment(
         if model.script is not None
     }
     return {spec: text, task: document, **scripts}
+
+
+def _skipped(made: DeclarativeTask, data: Data) -> tuple[int, Sequence[str]]:
+    """Return how many records the task cannot use, and why it cannot use the first of them.
+
+    Raises:
+        UserError: It cannot use most of those that have all of the fields.
+    """
+    report = LoadReport(data.total)
+    path = str(data.path.expanduser().absolute())
+    made.load(TaskConfig(data=path, options=made.read_options({}), report=report))
+    [source] = report.sources.values()
+    if 2 * (source.skipped - data.bad) > data.total - data.bad:
+        raise UserError(
+            f"{source.reasons[0]} (bad records: {source.skipped} of {data.total}); the drafted "
+            "task cannot use most records, so nothing was written; mend the data, or name other "
+            "fields with --question, --answer, --context or --options"
+        )
+    return source.skipped, source.reasons
 
 
 def _drafted(cluster: str) -> DraftedProfile:

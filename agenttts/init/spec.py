@@ -54,8 +54,8 @@ def spec_text(
     ]
     if bad:
         lines += comment(
-            f"{bad} of {records + bad} records cannot be used, because a field is missing or "
-            "empty: skip_bad leaves out at most so many."
+            f"{bad} of {records + bad} records cannot be used, e.g. because a field is missing: "
+            "skip_bad leaves out at most so many."
         )
     lines += [
         *comment(

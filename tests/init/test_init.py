@@ -163,6 +163,40 @@ def test_questions_on_a_terminal(cli, houses, tmp_path, monkeypatch):
     assert (list(spec.stages), spec.models["m"].params) == (["find", "say"], 3e9)
 
 
+SUMS = [{"id": str(n), "question": f"{n}+{n}?", "answer": 2 * n} for n in range(24)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"id": "3", "question": "again", "answer": 1}, "id '3' is also the id of"),
+        ({"id": "x", "question": "late", "answer": "n/a"}, "must be a number"),
+        ({"id": "x", "question": "none"}, "field 'answer' is missing"),
+        ("{damaged", "not a JSON object"),
+    ],
+)
+def test_bad_records_are_skipped_whoever_finds_them(cli, tmp_path, monkeypatch, bad, reason):
+    monkeypatch.setattr("agenttts.init.fields._LOOKED_AT", 20)
+    lines = [json.dumps(row) for row in SUMS]
+    lines += 2 * [bad if isinstance(bad, str) else json.dumps(bad)]
+    (tmp_path / "sums.jsonl").write_text("\n".join(lines))
+    done = cli("init", "sums.jsonl", "--json")
+    assert done.returncode == 0, done.stderr
+    [note] = [n for n in json.loads(done.stdout)["notes"] if "skip_bad" in n]
+    assert note.startswith("2 records cannot be used and will be skipped (skip_bad): ")
+    assert reason in note
+    assert load_spec(tmp_path / "sums.yaml").task.skip_bad == 2
+    assert cli("launch", "sums.yaml", "--dry-run").returncode == 0
+
+
+def test_data_of_which_most_is_bad_are_refused(cli, tmp_path):
+    (tmp_path / "sums.jsonl").write_text("\n".join(json.dumps({**row, "id": "1"}) for row in SUMS))
+    done = cli("init", "sums.jsonl")
+    assert (done.returncode, "id '1' is also the id of" in done.stderr) == (2, True)
+    assert "(bad records: 23 of 24); the drafted task cannot use most records" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["sums.jsonl"]
+
+
 @pytest.mark.parametrize(
     ("text", "params"),
     [("a=x/Llama-3.1-8B-Instruct", 8e9), ("a=x/smollm2-135m", 135e6), ("qwen-0.5b=x/y", 0.5e9), ("a=x/y:7B", 7e9), ("a=x/y:7.6e9", 7.6e9)],
