@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,12 +127,14 @@ def write(drafted: Draft, *, force: bool) -> None:
 
 def describe(drafted: Draft) -> dict[str, Any]:
     """Return a draft as `InitDocument`, the output of ``init --json``."""
-    check = f"agenttts-hpc doctor --cluster {drafted.cluster}"
-    after = [check]
-    if drafted.spec is not None:
-        spec = drafted.spec
-        after.append(f"agenttts-hpc launch {spec} --dry-run")
-        after.append(f"agenttts-hpc launch {spec} --wait")
+    if drafted.spec is None:
+        in_sight = drafted.profile == _profiles(Path()) / drafted.profile.name
+        cluster = drafted.cluster if in_sight else str(drafted.profile)
+        after = [_command("doctor", "--cluster", cluster)]
+    else:
+        spec = str(drafted.spec)  # profiles are looked for beside a spec too
+        after = [_command("doctor", spec)]
+        after += [_command("launch", spec, option) for option in ("--dry-run", "--wait")]
     return printed(
         InitDocument,
         {
@@ -145,6 +148,10 @@ def describe(drafted: Draft) -> dict[str, Any]:
             "next": after,
         },
     )
+
+
+def _command(*words: str) -> str:
+    return shlex.join(["agenttts-hpc", *words])
 
 
 def _experiment(
@@ -174,6 +181,7 @@ def _experiment(
         stages,
         models,
         cluster,
+        _command("launch", str(spec), "--dry-run"),
     )
     job = parse_spec(text, str(spec), wanted.out.absolute())
     job.space()

@@ -29,6 +29,7 @@ def spec_text(
     stages: Sequence[StageDraft],
     models: Sequence[ModelDraft],
     cluster: str,
+    check: str,
 ) -> str:
     """Return the file of a job spec, with comments.
 
@@ -41,6 +42,7 @@ def spec_text(
         stages: The stages.
         models: The models, the smallest first; every stage may use each of them.
         cluster: The name of the profile.
+        check: The command that plans the run.
     """
     examples = min(_EXAMPLES, records if records < 20 else (records + 1) // 2)
     budget = _budget(stages, models)
@@ -49,7 +51,7 @@ def spec_text(
     named = ", ".join(flow([model.name]).strip("[]") for model in models)
     lines = [
         *comment(f"{name}, as 'agenttts-hpc init' drafted it. Check what it would do:"),
-        f"#   agenttts-hpc launch {name}.yaml --dry-run",
+        f"#   {check}",
         f"name: {scalar(name)}",
     ]
     if bad:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 
 import polars as pl
 import pytest
@@ -44,7 +45,6 @@ def test_from_a_data_file_to_a_finished_search(cli, houses, tmp_path):
     space = spec.space()
     assert space.stage("answer_stage").budget("large", 16) <= space.budget
     assert f"{space.count():,} allocations cost at most" in (tmp_path / "houses.yaml").read_text()
-    assert cli("doctor", "--cluster", "local").returncode == 0
     small = ("search.iterations=0", "task.examples=4", "cluster=in_process")
     done = cli("launch", "houses.yaml", "--wait", *(w for s in small for w in ("--set", s)))
     assert done.returncode == 0, done.stderr
@@ -70,6 +70,25 @@ def test_a_profile_that_is_there_is_used(cli, houses, tmp_path):
     assert load_spec(tmp_path / "houses.yaml").cluster == "mine"
     done = cli("init", "--cluster", "mine")
     assert (done.returncode, "slurm/mine.yaml exists already" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("out", [None, "jobs", "exp", "my exp/jobs", "it's"])
+@pytest.mark.parametrize("data", [True, False])
+def test_the_next_commands_run_as_they_are_shown(cli, houses, tmp_path, out, data):
+    if out is not None:
+        (tmp_path / out).mkdir(parents=True)
+    options = [*(["--out", out] if out else []), "--cluster", "mine"]
+    done = cli("init", *([houses.name] if data else []), *options, "--json")
+    shown = json.loads(done.stdout)
+    commands = [shlex.split(command)[1:] for command in shown["next"]]
+    if data:
+        [told] = [c for c in (tmp_path / shown["spec"]).read_text().splitlines() if "dry-run" in c]
+        assert shlex.split(told.removeprefix("#"))[1:] == commands[1]
+        assert commands.pop()[2] == "--wait"
+    for command in commands:
+        done = cli(*command)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        assert command[0] == "doctor" or "mine" in done.stdout
 
 
 def test_specs_go_to_jobs_where_there_is_such_a_folder(cli, houses, tmp_path):
