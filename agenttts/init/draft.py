@@ -88,6 +88,7 @@ def draft(wanted: Wanted) -> Draft:
         )
     profile = _profiles(wanted.out) / f"{cluster}.yaml"
     if wanted.data is None:
+        _check_alone(wanted)
         drafted = _drafted(cluster)
         return Draft(
             {profile: _checked(drafted)}, None, None, cluster, profile, (), drafted.to_check
@@ -148,6 +149,22 @@ def describe(drafted: Draft) -> dict[str, Any]:
             "next": after,
         },
     )
+
+
+def _check_alone(wanted: Wanted) -> None:
+    """Check that nothing is asked for that only data can give.
+
+    Raises:
+        UserError: Something is.
+    """
+    given = {"name": wanted.name, "stages": wanted.stages, "model": wanted.models}
+    given |= wanted.fields or {}
+    unused = [f"--{option}" for option, value in given.items() if value]
+    if unused:
+        raise UserError(
+            f"init: without DATA only a profile is written, and {', '.join(unused)} would have no "
+            "effect; name a data file, as in 'agenttts-hpc init DATA', or leave the options out"
+        )
 
 
 def _command(*words: str) -> str:

@@ -154,6 +154,8 @@ def test_odd_data_give_files_that_load(cli, tmp_path, name):
     [
         ((), "there is no terminal to ask on; give 'agenttts-hpc init DATA'"),
         (("none.jsonl",), "data file none.jsonl does not exist"),
+        (("--cluster", "x", "--stages", "a,b"), "without DATA only a profile is written, and --stages would"),
+        (("--cluster", "x", "--name", "n", "--model", "m=a/b", "--options", "o"), "and --name, --model, --options would have no effect"),
         (("houses.jsonl", "--name", "a b"), "--name a b: not a valid run name"),
         (("houses.jsonl", "--cluster", "a/b"), "--cluster a/b: not a valid name of a profile"),
         (("houses.jsonl", "--stages", "a,a"), "--stages: each stage needs a name of its own"),
@@ -171,15 +173,46 @@ def test_what_is_wrong_is_said_and_nothing_is_written(cli, houses, tmp_path, arg
     assert [path.name for path in tmp_path.iterdir()] == ["houses.jsonl"]
 
 
-def test_questions_on_a_terminal(cli, houses, tmp_path, monkeypatch):
+@pytest.fixture
+def answers(monkeypatch):
+    """Answer questions on a terminal; all must be asked, in this order, none in the output."""
+    left: list[str] = []
+
+    def answer(text, *, err, **options):
+        assert err, "a question is no part of a document"
+        return left.pop(0)
+
     monkeypatch.setattr("agenttts.cli.questions.sys.stdin.isatty", lambda: True, raising=False)
-    answers = iter(["local", "houses.jsonl", "question", "answer", "find,say", "m=a/b", "m=a/b-3B", ""])  # fmt: skip
-    monkeypatch.setattr("typer.prompt", lambda text, **options: next(answers))
-    done = cli("init")
+    monkeypatch.setattr("typer.prompt", answer)
+    yield left.extend
+    assert left == []
+
+
+def test_questions_on_a_terminal(cli, houses, tmp_path, answers):
+    (tmp_path / "notes.txt").write_text("x")
+    answers(["local", "none.jsonl", ".", "notes.txt", "houses.jsonl", "question", "answer"])
+    answers(["find,say", "m=a/b", "m=a/b-3B", ""])
+    done = cli("init", "--json")
     assert done.returncode == 0, done.stderr
-    assert "add it: --model m=a/b:7B" in done.stdout, "a wrong model is asked for again"
+    assert json.loads(done.stdout)["spec"] == "houses.yaml"
+    for again in ("data file none.jsonl does not exist", ". is a directory", "notes.txt: unknown kind", "add it: --model m=a/b:7B"):  # fmt: skip
+        assert again in done.stderr
     spec = load_spec(tmp_path / "houses.yaml")
     assert (list(spec.stages), spec.models["m"].params) == (["find", "say"], 3e9)
+
+
+def test_what_options_say_is_not_asked_for(cli, houses, tmp_path, answers):
+    answers(["local", "houses.jsonl", "question", "answer"])
+    done = cli("init", "--stages", "find,say", "--model", "m=a/b-3B", "--name", "mine")
+    assert done.returncode == 0, done.stderr
+    spec = load_spec(tmp_path / "mine.yaml")
+    assert (list(spec.stages), list(spec.models)) == (["find", "say"], ["m"])
+
+
+def test_on_a_terminal_a_profile_alone(cli, tmp_path, answers):
+    answers(["here", ""])
+    assert cli("init").returncode == 0
+    assert [path.name for path in (tmp_path / "slurm").iterdir()] == ["here.yaml"]
 
 
 SUMS = [{"id": str(n), "question": f"{n}+{n}?", "answer": 2 * n} for n in range(24)]
