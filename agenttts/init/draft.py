@@ -34,6 +34,7 @@ from agenttts.tasks.declarative.task import DeclarativeTask
 from agenttts.tasks.loading.report import LoadReport
 
 _PROFILES = "slurm"
+_IN_PROCESS = "in_process"
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Draft:
-    """Files to write, with their contents, and remarks for the user."""
+    """Files to write, with their contents, and remarks for the user.
+
+    ``profile`` is None for the built-in profile ``in_process``.
+    """
 
     files: Mapping[Path, str]
     spec: Path | None
     task: Path | None
     cluster: str
-    profile: Path
+    profile: Path | None
     kept: tuple[Path, ...]
     notes: tuple[str, ...]
 
@@ -87,8 +91,15 @@ def draft(wanted: Wanted) -> Draft:
             "and '-', at most 64, first a letter or digit"
         )
     profile = _profiles(wanted.out) / f"{cluster}.yaml"
+    # A file of its name would be used in place of the built-in profile, and is none like it.
+    built_in = cluster == _IN_PROCESS and not profile.exists()
     if wanted.data is None:
         _check_alone(wanted)
+        if built_in:
+            raise UserError(
+                f"--cluster {cluster}: is built in and needs no file: trials run in the launching "
+                "process; choose another name for a profile of this machine, or none"
+            )
         drafted = _drafted(cluster)
         return Draft(
             {profile: _checked(drafted)}, None, None, cluster, profile, (), drafted.to_check
@@ -99,14 +110,15 @@ def draft(wanted: Wanted) -> Draft:
     if profile.exists():
         load_profile(str(profile.absolute()), [])
         kept = (profile,)
-    else:
+    elif not built_in:
         drafted = _drafted(cluster)
         files[profile] = _checked(drafted)
         notes += drafted.to_check
     name = wanted.name or _name_of(wanted.data)
     spec, task = wanted.out / f"{name}.yaml", wanted.out / f"{name}-task.yaml"
-    files |= _experiment(wanted, name, cluster, spec, task, notes)
-    return Draft(files, spec, task, cluster, profile, kept, tuple(notes))
+    files |= _experiment(wanted, name, cluster, spec, task, notes, has_file=not built_in)
+    used = None if built_in else profile
+    return Draft(files, spec, task, cluster, used, kept, tuple(notes))
 
 
 def write(drafted: Draft, *, force: bool) -> None:
@@ -128,14 +140,14 @@ def write(drafted: Draft, *, force: bool) -> None:
 
 def describe(drafted: Draft) -> dict[str, Any]:
     """Return a draft as `InitDocument`, the output of ``init --json``."""
-    if drafted.spec is None:
-        in_sight = drafted.profile == _profiles(Path()) / drafted.profile.name
-        cluster = drafted.cluster if in_sight else str(drafted.profile)
-        after = [_command("doctor", "--cluster", cluster)]
-    else:
+    if drafted.spec is not None:
         spec = str(drafted.spec)  # profiles are looked for beside a spec too
         after = [_command("doctor", spec)]
         after += [_command("launch", spec, option) for option in ("--dry-run", "--wait")]
+    else:
+        in_sight = drafted.profile == _profiles(Path()) / f"{drafted.cluster}.yaml"
+        cluster = drafted.cluster if in_sight else str(drafted.profile)
+        after = [_command("doctor", "--cluster", cluster)]
     return printed(
         InitDocument,
         {
@@ -143,7 +155,7 @@ def describe(drafted: Draft) -> dict[str, Any]:
             "kept": [str(path) for path in drafted.kept],
             "spec": None if drafted.spec is None else str(drafted.spec),
             "task": None if drafted.task is None else str(drafted.task),
-            "profile": str(drafted.profile),
+            "profile": None if drafted.profile is None else str(drafted.profile),
             "cluster": drafted.cluster,
             "notes": list(drafted.notes),
             "next": after,
@@ -172,7 +184,14 @@ def _command(*words: str) -> str:
 
 
 def _experiment(
-    wanted: Wanted, name: str, cluster: str, spec: Path, task: Path, notes: list[str]
+    wanted: Wanted,
+    name: str,
+    cluster: str,
+    spec: Path,
+    task: Path,
+    notes: list[str],
+    *,
+    has_file: bool,
 ) -> dict[Path, str]:
     """Return the files of a spec and its task; remarks are added to ``notes``."""
     assert wanted.data is not None
@@ -199,6 +218,7 @@ def _experiment(
         models,
         cluster,
         _command("launch", str(spec), "--dry-run"),
+        has_file=has_file,
     )
     job = parse_spec(text, str(spec), wanted.out.absolute())
     job.space()

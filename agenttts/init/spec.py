@@ -30,6 +30,8 @@ def spec_text(
     models: Sequence[ModelDraft],
     cluster: str,
     check: str,
+    *,
+    has_file: bool,
 ) -> str:
     """Return the file of a job spec, with comments.
 
@@ -43,11 +45,13 @@ def spec_text(
         models: The models, the smallest first; every stage may use each of them.
         cluster: The name of the profile.
         check: The command that plans the run.
+        has_file: Whether the profile is a file.
     """
     examples = min(_EXAMPLES, records if records < 20 else (records + 1) // 2)
     budget = _budget(stages, models)
     task = {"name": task_file, "data": data}
     skip = f", skip_bad: {bad}" if bad else ""
+    profile = f"slurm/{cluster}.yaml" if has_file else "built in: trials run in this process"
     named = ", ".join(flow([model.name]).strip("[]") for model in models)
     lines = [
         *comment(f"{name}, as 'agenttts-hpc init' drafted it. Check what it would do:"),
@@ -114,7 +118,7 @@ def spec_text(
             f"  #   - {{{large}, baseline: true}}",
         ]
     lines += [
-        f"cluster: {scalar(cluster)}   # the profile slurm/{cluster}.yaml",
+        f"cluster: {scalar(cluster)}   # the profile {profile}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from agenttts.dispatch.drafted_profile import GpuHere, local_profile
-from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.profile import Profile, load_profile
 from agenttts.errors import UserError
 from agenttts.init.models import user_models
 from agenttts.spec import load_spec, load_strict
@@ -70,6 +70,22 @@ def test_a_profile_that_is_there_is_used(cli, houses, tmp_path):
     assert load_spec(tmp_path / "houses.yaml").cluster == "mine"
     done = cli("init", "--cluster", "mine")
     assert (done.returncode, "slurm/mine.yaml exists already" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("slurm", [False, True])
+@pytest.mark.parametrize("name", ["in_process", "local"])
+def test_a_built_in_profile_keeps_its_kind(cli, houses, tmp_path, monkeypatch, name, slurm):
+    """Whatever is on this machine: a spec that names it runs where it did before."""
+    monkeypatch.setattr("agenttts.dispatch.slurm.survey.here", lambda: slurm)
+    kind = load_profile(name, [tmp_path]).kind
+    done = cli("init", houses.name, "--cluster", name, "--json")
+    assert done.returncode == 0, done.stderr
+    assert load_profile(load_spec(tmp_path / "houses.yaml").cluster, [tmp_path]).kind == kind
+    assert (json.loads(done.stdout)["profile"] is None) == (name == "in_process")
+    done = cli("init", "--cluster", name, "--force")
+    if name == "in_process":
+        assert (done.returncode, "is built in and needs no file" in done.stderr) == (2, True)
+    assert load_profile(name, [tmp_path]).kind == kind
 
 
 @pytest.mark.parametrize("out", [None, "jobs", "exp", "my exp/jobs", "it's"])
