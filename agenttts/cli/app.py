@@ -371,7 +371,9 @@ def export(
     results: Results = Path("results"),
     samples: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.jsonl", help="All samples with their prompts, a line each."),
+        typer.Option(
+            metavar="FILE.jsonl", help="All samples with their prompts, a line each; replaces FILE."
+        ),
     ] = None,
     optuna: Annotated[
         Path | None,
