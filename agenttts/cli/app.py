@@ -755,7 +755,8 @@ def init(
     """
     from agenttts.cli import show
     from agenttts.cli.questions import ask_for
-    from agenttts.init.draft import Wanted, describe, draft, stage_names, usual_out, write
+    from agenttts.init.draft import Wanted, describe, draft, stage_names, usual_out
+    from agenttts.init.writing import write
 
     roles = {"question": question, "answer": answer, "context": context, "options": options}
     wanted = Wanted(
@@ -770,7 +771,7 @@ def init(
     if data is None and not cluster:
         wanted = ask_for(wanted)
     drafted = draft(wanted)
-    write(drafted, force=force)
+    write(drafted.files, force=force)
     _print(describe(drafted), as_json, show.drafted)
 
 

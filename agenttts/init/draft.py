@@ -1,4 +1,4 @@
-"""Draft the files of a first experiment, check them, and write all or none."""
+"""Draft the files of a first experiment, and check them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from agenttts.dispatch.drafted_profile import (
 )
 from agenttts.dispatch.profile import Profile, load_profile
 from agenttts.errors import UserError
-from agenttts.files.atomic import atomic_write_text
 from agenttts.images.cuda import driver_facts
 from agenttts.init.answers import answer_form
 from agenttts.init.document import InitDocument
@@ -119,23 +118,6 @@ def draft(wanted: Wanted) -> Draft:
     files |= _experiment(wanted, name, cluster, spec, task, notes, has_file=not built_in)
     used = None if built_in else profile
     return Draft(files, spec, task, cluster, used, kept, tuple(notes))
-
-
-def write(drafted: Draft, *, force: bool) -> None:
-    """Write the files of a draft.
-
-    Raises:
-        UserError: One of them exists, and ``force`` is false. Nothing has been written then.
-    """
-    there = [str(path) for path in drafted.files if path.exists()]
-    if there and not force:
-        raise UserError(
-            f"{', '.join(there)} exists already, and nothing was written; choose another --name, "
-            "--cluster or --out, or replace it with --force"
-        )
-    for path, text in drafted.files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(path, text)
 
 
 def describe(drafted: Draft) -> dict[str, Any]:

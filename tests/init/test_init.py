@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
+import shutil
 
 import polars as pl
 import pytest
@@ -60,6 +62,31 @@ def test_nothing_is_overwritten_without_force(cli, houses, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["houses-task.yaml", "houses.jsonl"]
     assert cli("init", houses.name, "--force").returncode == 0
     assert load_declarative(str(tmp_path / "houses-task.yaml")).name == "houses"
+
+
+@pytest.mark.parametrize("name", ["slurm", "jobs", "jobs/houses-models", "jobs/houses.yaml"])
+@pytest.mark.parametrize("kind", ["file", "closed", "link"])
+def test_all_files_are_written_or_none(cli, houses, tmp_path, monkeypatch, name, kind):
+    """Whichever place is in the way; what root may write is not asked here."""
+    for folder in ("slurm", "jobs", "jobs/houses-models"):
+        (tmp_path / folder).mkdir()
+    place = tmp_path / name
+    if place.is_dir():
+        shutil.rmtree(place)
+    if kind == "closed" or name.endswith(".yaml"):
+        place.mkdir()
+        may = os.access
+        closed = lambda path, mode: str(path) != str(place) and may(path, mode)  # noqa: E731
+        monkeypatch.setattr("agenttts.init.writing.os.access", closed)
+    elif kind == "link":
+        place.symlink_to(tmp_path / "nowhere")
+    else:
+        place.write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    done = cli("init", houses.name, "--out", "jobs", "--force")
+    assert (done.returncode, "nothing was written" in done.stderr) == (2, True), done.stderr
+    assert str(name) in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_profile_that_is_there_is_used(cli, houses, tmp_path):
