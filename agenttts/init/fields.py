@@ -34,7 +34,7 @@ _NAMES = {
 }
 _ROLES = {
     "question": "what the model is asked",
-    "answer": "what is right",
+    "answer": "the right answer",
     "context": "what helps to answer",
     "options": "the answers to choose from",
 }
@@ -83,7 +83,7 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
         given: Names of fields that the user gave, by role (a field of `Fields`).
 
     Raises:
-        UserError: The file cannot be read, or the fields cannot be told from each other.
+        UserError: The file cannot be read, or it is not clear which field is which.
     """
     found = read_file(path)
     records = [record for record in found.records if record.damage is None]
@@ -150,7 +150,7 @@ def _fields(
     for role in ("question", "answer"):
         if known[role] is None:
             raise UserError(
-                f"{path}: it cannot be told which field holds {_ROLES[role]}; name it with "
+                f"{path}: the field of the {role} ({_ROLES[role]}) is not clear; name it with "
                 f"--{role} FIELD (the fields are: {', '.join(names)})"
             )
     for role, found in known.items():

@@ -65,8 +65,8 @@ def spec_text(
         )
     lines += [
         *comment(
-            f"A trial is scored on {examples} of {records} examples. More examples give surer "
-            "scores and dearer trials."
+            f"A trial is scored on {examples} of {records} examples. More examples give more "
+            "precise scores, and trials cost more."
         ),
         f"task: {flow(task).removesuffix('}')}, examples: {examples}{skip}}}",
         *comment(

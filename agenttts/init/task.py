@@ -199,7 +199,7 @@ def _answering(data: Data, form: AnswerForm, name: str, earlier: Sequence[str]) 
         lines += _fused_by_model(fields, "Make one answer of these:")
     else:
         lines.append(f"fuse: {form.fuse}            # of k samples")
-    lines.append(f"metrics: {flow(metrics)}   # metric: the field that holds what is right")
+    lines.append(f"metrics: {flow(metrics)}   # metric: the field of the right answer")
     tokens = _prompt_tokens(data, prompt, dict.fromkeys(earlier, ""))
     return StageDraft(name, tuple(lines), tokens + _PLAN_TOKENS * len(earlier), form.decode_tokens)
 

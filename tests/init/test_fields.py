@@ -59,7 +59,7 @@ def test_names_that_the_user_gives_come_first(tmp_path):
 @pytest.mark.parametrize(
     ("record", "given", "message"),
     [
-        ({"question": "q", "a": "x", "b": "y"}, {}, "cannot be told which field holds what is right; name it with --answer FIELD"),
+        ({"question": "q", "a": "x", "b": "y"}, {}, "the field of the answer (the right answer) is not clear; name it with --answer FIELD"),
         ({"question": "q", "answer": "a"}, {"answer": "anwser"}, "--answer: no field 'anwser'; valid: question, answer; did you mean 'answer'?"),
         ({"my question": "q", "answer": "a"}, {}, "has a name that prompt templates cannot use"),
         ({"question": "q", "answers": {"text": ["a"], "answer_start": [1]}}, {}, "holds an object (text, answer_start)"),
