@@ -57,7 +57,8 @@ class LocalScheduler(HostScheduler):
     name = "local"
 
     def __init__(self, profile: Profile, folder: Path) -> None:
-        super().__init__(profile, folder)
+        # Jobs are known by the folder in their command lines. It may be named by a link, or not.
+        super().__init__(profile, folder.resolve())
         self._jobs: dict[str, submitit.Job[str]] = {}
         self._given: dict[str, list[int]] = {}
         self._quoted = shlex.quote(str(self._folder))

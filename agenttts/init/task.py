@@ -78,7 +78,7 @@ def task_text(name: str, data: Data, form: AnswerForm, stages: Sequence[StageDra
         *comment(
             f"The task of {data.path.name}, as 'agenttts-hpc init' drafted it from "
             f"{data.total} records. Read the prompts, and change what does not fit: "
-            "docs/tutorial-own-task.md says what such a file may hold."
+            "docs/how-to/own-task.md says what such a file may hold."
         ),
         f"name: {scalar(name)}",
         f"description: {scalar(_description(data.fields))}",

@@ -161,20 +161,23 @@ def _store(run: RunDirectory, folder: Path, what: str, kept: list[str]) -> list[
 def _users(run: RunDirectory, folder: Path) -> list[str]:
     """Return the other runs that use a folder of this one.
 
-    They are in the results directory, or recorded in the run's sample store.
+    They are in the results directory, or recorded in the run's sample store. A recorded run that
+    cannot be read may have been moved, or is on a file system that is not mounted here.
     """
     near = [path.parent for path in sorted(run.path.parent.glob("*/spec.yaml"))]
     recorded = store_users(run.path / run.record().samples)
-    far = [place for place in recorded if place.parent != run.path.parent]
+    far = {place: file for file, place in recorded.items() if place.parent != run.path.parent}
     found = []
     for other in map(RunDirectory, [*near, *far]):
         if other.path == run.path:
             continue
-        name = other.name if other.path in near else str(other.path)
+        file = far.get(other.path)
+        name = other.name if file is None else str(other.path)
         try:
             record = other.record()
-        except UserError:
-            found.append(f"perhaps {name} (which cannot be read)")
+        except (UserError, OSError):
+            gone = f"; if it is gone for good, remove {file}" if file is not None else ""
+            found.append(f"perhaps {name} (which cannot be read{gone})")
             continue
         used = [record.samples, *([record.compile_cache] if record.compile_cache else [])]
         if any((other.path / place).resolve() == folder.resolve() for place in used):

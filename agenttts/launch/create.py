@@ -61,10 +61,11 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
         write_record(staged.record_file, record.model_copy(update={"examples": digests}))
         staged.spec_file.write_text(dump_spec(spec), encoding="utf-8")
         if spec.samples:
-            store = Path(spec.samples)
-            store.mkdir(parents=True, exist_ok=True)
-            record_store_user(store, run.path)
+            _prepare_store(Path(spec.samples), run.path)
         temporary.rename(run.path)
+    except MissingRequirement:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if run.exists:
@@ -74,6 +75,22 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
             fix="choose another place with --results DIR, or another --name",
         ) from None
     return True
+
+
+def _prepare_store(store: Path, run: Path) -> None:
+    """Make a sample store outside the run's directory, and record the run in it.
+
+    Raises:
+        MissingRequirement: It cannot be written to.
+    """
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        record_store_user(store, run)
+    except OSError as error:
+        raise MissingRequirement(
+            f"the sample store {store} cannot be written to: {error.strerror}",
+            fix="set samples in the spec to a directory that you may write to, or leave it out",
+        ) from None
 
 
 def run_record(plan: Plan) -> RunRecord:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.profile import Profile
-from agenttts.errors import MissingRequirement, UserError
+from agenttts.errors import MissingRequirement, RunFailed, UserError
 from agenttts.files.locks import is_locked
 from agenttts.launch.controller import (
     controller_works,
@@ -50,6 +50,7 @@ from agenttts.run.starts import (
     read_handle,
     write_handle,
 )
+from agenttts.run.store_users import forget_store_user
 
 log = logging.getLogger(__name__)
 
@@ -158,13 +159,11 @@ def extend(run: RunDirectory, settings: Sequence[str]) -> ExtensionOutcome:
     complete_changes(run, "extend")
     if planned_extension(run.read(), settings).extension.changes:  # before anything is ended
         try:
-            with one_command(run, "extend"):
-                release_controller(run)
-                with only_controller(run):
-                    _write_changes(run)
-                    extension = planned_extension(run.read(), settings).extension
-                    if extension.changes:
-                        record_extension(run, extension)
+            with one_command(run, "extend"), _in_place_of_controller(run):
+                _write_changes(run)
+                extension = planned_extension(run.read(), settings).extension
+                if extension.changes:
+                    record_extension(run, extension)
         except Exception:
             # The run's jobs must not be left without a controller.
             if read_state(run.journal_file).finished is None and not is_locked(run.lock_file):
@@ -175,6 +174,19 @@ def extend(run: RunDirectory, settings: Sequence[str]) -> ExtensionOutcome:
         outcome = ExtensionOutcome()
     resume(run)
     return outcome
+
+
+@contextmanager
+def _in_place_of_controller(run: RunDirectory) -> Iterator[None]:
+    """Hold the run's lock, after its controller has ended if it runs."""
+    release_controller(run)
+    with ExitStack() as held:
+        try:
+            held.enter_context(only_controller(run))
+        except RunFailed:  # a controller that waited in the queue has started meanwhile
+            release_controller(run)
+            held.enter_context(only_controller(run))
+        yield
 
 
 def correct_profile(
@@ -237,6 +249,9 @@ def _start_new(run: RunDirectory, first: bool) -> None:
         except MissingRequirement:  # refused: no job was submitted, so no directory is left behind
             if run.journal_file.exists() or not run.exists:
                 raise  # the run had begun, or is gone
+            store = run.path / run.record().samples
+            if not store.is_relative_to(run.path):
+                forget_store_user(store, run.path)
             shutil.rmtree(run.path)
             if first:
                 with suppress(OSError):  # another run was launched there meanwhile

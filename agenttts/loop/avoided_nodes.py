@@ -67,7 +67,7 @@ class AvoidedNodes:
         """Keep waiting jobs off the nodes that failed.
 
         If this fails, a trial may at most lose an attempt on such a node. The failure is recorded,
-        and the change is tried again when the next trial has ended.
+        and the change is tried again when the next trial has ended or is tried again.
 
         Args:
             jobs: The jobs of trials that have not ended.

@@ -444,9 +444,10 @@ class Evaluation:
         except MissingRequirement as error:
             if passing_trouble(error) or not any(request.exclude for request in requests):
                 raise
+            nodes = self._avoided.allow_again()
             log.warning(
                 "jobs that exclude %s were refused (%s); they are submitted without the exclusion",
-                ", ".join(self._avoided.allow_again()),
+                ", ".join(nodes),
                 error,
             )
             return self._scheduler.submit(

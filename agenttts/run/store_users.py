@@ -1,7 +1,8 @@
 """Which runs use a sample store that is not in their own directory.
 
-Such a run leaves a file in the store's folder `USERS`, so that the run whose directory the store is
-in does not remove it (`agenttts.launch.clean`).
+Such a run leaves a file in the store, so that the run whose directory the store is in does not
+remove it (`agenttts.launch.clean`). The files are in the store itself, as shards are: who may write
+the one may write the other.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from pathlib import Path
 
 from agenttts.files.atomic import atomic_write_text
 
-USERS = ".users"
-"""The folder in a store; its name is none of a shard."""
+_PREFIX = ".user-"
+"""The beginning of the files' names; no shard's name begins with a dot."""
 
 
 def record_store_user(store: Path, run: Path) -> None:
@@ -25,17 +26,20 @@ def record_store_user(store: Path, run: Path) -> None:
     Raises:
         OSError: The store cannot be written to.
     """
-    folder = store / USERS
-    folder.mkdir(exist_ok=True)
+    atomic_write_text(_record(store, run), f"{run}\n")
+
+
+def forget_store_user(store: Path, run: Path) -> None:
+    """Remove the record of a run that was not started."""
+    _record(store, run).unlink(missing_ok=True)
+
+
+def store_users(store: Path) -> dict[Path, Path]:
+    """Return the runs that are recorded in a store, by their records."""
+    records = sorted(store.glob(f"{_PREFIX}*.txt"))
+    return {file: Path(file.read_text(encoding="utf-8").strip()) for file in records}
+
+
+def _record(store: Path, run: Path) -> Path:
     digest = hashlib.sha256(str(run).encode()).hexdigest()[:16]
-    atomic_write_text(folder / f"{digest}.txt", f"{run}\n")
-
-
-def store_users(store: Path) -> list[Path]:
-    """Return the directories of the runs that are recorded in a store and exist."""
-    places = [Path(file.read_text(encoding="utf-8").strip()) for file in _records(store)]
-    return [place for place in places if place.is_dir()]
-
-
-def _records(store: Path) -> list[Path]:
-    return sorted((store / USERS).glob("*.txt"))
+    return store / f"{_PREFIX}{digest}.txt"

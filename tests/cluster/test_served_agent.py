@@ -106,7 +106,7 @@ def launched(slurm_cli, scripted_spec, tmp_path):
 
 
 def test_a_served_model_whose_job_is_lost_is_served_again(slurm_cli, cluster, launched):
-    run = launched("lost", seconds_per_reply=5)
+    run = launched("lost", seconds_per_reply=12)
     key = until_ready(run)
     cluster.run("scancel", "--signal=KILL", "--full", started_jobs(run)[0])
     done = slurm_cli("resume", "lost", "--wait", timeout=400)

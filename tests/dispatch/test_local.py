@@ -50,6 +50,23 @@ def test_trials_have_gpus_of_their_own_while_there_are_enough(tmp_path):
     until_ended(started, ids.values())
 
 
+def test_jobs_are_found_by_whatever_name_of_their_folder(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    profile = Profile(kind="local", grace_seconds=5)
+    by_link = LocalScheduler(profile, tmp_path / "link" / "submitit")
+    by_name = LocalScheduler(profile, tmp_path / "real" / "submitit")
+    one = request(tmp_path, 0, 0)
+    ids = by_link.submit("b0", [one])
+    try:
+        assert by_name.find("b0", [one]) == ids
+        [status] = LocalScheduler(profile, tmp_path / "real" / "submitit").poll(ids.values()).values()  # fmt: skip
+        assert not status.ended
+    finally:
+        by_name.cancel(ids.values())
+    until_ended(by_link, ids.values())
+
+
 def test_what_outlives_the_process_of_its_job_is_a_stray(tmp_path):
     """submitit's process of a job was killed (out of memory, say): its task goes on, and holds
     the trial's lock.

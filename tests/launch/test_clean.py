@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from agenttts.launch import create
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from tests.support import command_line
@@ -151,26 +152,54 @@ def test_samples_that_others_may_use_stay(run, cli, tmp_path, place):
     assert contents(store) == kept != {}
 
 
-@pytest.mark.parametrize("user", ["there", "unreadable", "gone"])
-def test_samples_that_a_run_of_another_results_directory_uses_stay(run, cli, tmp_path, user):
+@pytest.mark.parametrize("user", ["there", "unreadable", "closed", "moved", "gone for good"])
+def test_samples_that_a_run_of_another_results_directory_uses_stay(
+    run, cli, tmp_path, user, monkeypatch
+):
     elsewhere = tmp_path / "elsewhere"
     spec = small_spec(tmp_path, "user", **SMALL, samples=str(run / "samples"))
     done = cli("launch", spec, "--results", elsewhere)
     assert done.returncode == 0, done.stderr
+    [record] = (run / "samples").glob(".user-*")
     if user == "unreadable":
         (elsewhere / "user" / "run.json").write_text("{")
-    elif user == "gone":
-        shutil.rmtree(elsewhere)
+    elif user == "closed":
+        read = Path.read_bytes
+
+        def closed(path: Path) -> bytes:
+            if path.is_relative_to(elsewhere):
+                raise PermissionError(13, "Permission denied", str(path))
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", closed)
+    elif user != "there":
+        elsewhere.rename(tmp_path / "moved")
+        if user == "gone for good":
+            record.unlink()
     kept = contents(run / "samples")
     done = cli("clean", "small", "--yes")
     assert done.returncode == 0, done.stderr
-    if user == "gone":
+    if user == "gone for good":
         assert contents(run / "samples") == {}
     else:
         assert contents(run / "samples") == kept != {}
         said = "".join(done.stdout.split())
         assert f"{elsewhere / 'user'}" in said
-        assert ("cannotberead" in said) == (user == "unreadable")
+        assert (f"remove{record}" in said) == (user != "there")
+
+
+def test_a_store_that_cannot_be_written_to_is_named(cli, tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    spec = small_spec(tmp_path, "user", **SMALL, samples=str(store))
+
+    def refuses(store: Path, run: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(store))
+
+    monkeypatch.setattr(create, "record_store_user", refuses)
+    done = cli("launch", spec)
+    assert done.returncode == 3
+    assert f"the sample store {store} cannot be written to: Permission denied" in done.stderr
+    assert not list((tmp_path / "results").iterdir())
 
 
 def test_another_run_that_cannot_be_read_keeps_the_samples(run, cli):

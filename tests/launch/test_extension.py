@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
 from agenttts.dispatch.base import JobStatus
+from agenttts.errors import RunFailed
 from agenttts.launch import controller, extension, launch
 from agenttts.loop.loop import Controller
 from agenttts.run.directory import RunDirectory
@@ -188,6 +190,29 @@ def test_a_controller_that_waits_keeps_its_place_in_the_queue(unstarted_run, cli
     assert done.returncode == 0, done.stderr
     assert run.spec().search.iterations == 2
     assert read_handle(run) == waits
+
+
+def test_a_controller_that_leaves_the_queue_meanwhile_is_replaced(finished, cli, monkeypatch):
+    """It waited when the command looked, and holds the run's lock when the command needs it."""
+    seen: list[str] = []
+
+    def release(run: RunDirectory) -> None:
+        seen.append("released")
+
+    @contextmanager
+    def lock(run: RunDirectory):
+        if seen.count("released") < 2:
+            raise RunFailed("another controller is running")
+        yield
+
+    with monkeypatch.context() as patched:
+        patched.setattr(launch, "release_controller", release)
+        patched.setattr(launch, "only_controller", lock)
+        patched.setattr(launch, "resume", lambda run: seen.append("resumed"))
+        done = cli("extend", "small", *MORE)
+    assert done.returncode == 0, done.stderr
+    assert seen == ["released", "released", "resumed"]
+    assert RunDirectory(finished).spec().search.iterations == 2
 
 
 def test_a_search_that_was_ended_early_goes_on(cli, scripted_spec, run, monkeypatch):
