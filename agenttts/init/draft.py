@@ -233,7 +233,7 @@ def _experiment(
 
 
 def _skipped(made: DeclarativeTask, data: Data) -> tuple[int, Sequence[str]]:
-    """Return how many records the task cannot use, and why it cannot use the first of them.
+    """Return how many records the task cannot use, and reasons of the first ones.
 
     Raises:
         UserError: It cannot use most of those that have all of the fields.

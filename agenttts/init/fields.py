@@ -115,7 +115,7 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
 def _with_options_that_can_be_shown(
     path: Path, records: Sequence[Record], chosen: Fields, given: Mapping[str, str]
 ) -> tuple[Fields, tuple[str, ...]]:
-    """Return the fields, without options that a prompt cannot show, and a remark on that."""
+    """Return the fields, without options that no prompt can show, and a remark."""
     name = chosen.options
     if name is None:
         return chosen, ()

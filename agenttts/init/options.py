@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 Form = Literal["texts", "columns", "objects"]
 """A list of texts; ``{text: [...], label: [...]}`` as in ARC; or a list of ``{text, label}``."""
@@ -43,5 +43,5 @@ def all_options(values: Sequence[Any]) -> list[Options] | None:
     return known if alike else None
 
 
-def _texts(value: Any) -> bool:
+def _texts(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and bool(value) and all(isinstance(x, str) for x in value)

@@ -11,7 +11,7 @@ _SET_ELSEWHERE = {CANDIDATES, "loop", "self", "super", "caller", "varargs", "kwa
 
 
 def usable(name: str) -> bool:
-    """Return whether ``{{ name }}`` in a prompt stands for a field or stage of that name."""
+    """Return whether ``{{ name }}`` in a prompt is a field or stage of that name."""
     if not name.isidentifier() or keyword.iskeyword(name) or name in _SET_ELSEWHERE:
         return False
     # Jinja's constants and globals are no variables for it.

@@ -58,7 +58,7 @@ def export(run: RunDirectory, places: Mapping[str, Path]) -> list[dict[str, Any]
 
 
 def _check(run: RunDirectory, places: Mapping[str, Path]) -> None:
-    """Check that each form can be written to its place, as far as that is known before."""
+    """Check what can be known before the first form is written."""
     forms: dict[Path, str] = {}
     for form, place in places.items():
         other = forms.setdefault(place.resolve(), form)

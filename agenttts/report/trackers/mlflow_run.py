@@ -30,7 +30,9 @@ def check(path: Path) -> None:
 
 
 def write_mlflow(table: FinishedTable, path: Path) -> int:
-    """Write the runs, and return the number of trials, after `check`.
+    """Write the runs, and return the number of trials.
+
+    Call `check` first.
 
     Args:
         table: The run.

@@ -27,9 +27,10 @@ def check(path: Path) -> None:
 
 
 def write_study(table: FinishedTable, path: Path) -> int:
-    """Write a study of the run's name, and return its number of trials, after `check`.
+    """Write a study of the run's name, and return its number of trials.
 
-    Models and sample counts of stages are its parameters. Trials without a score are failed ones.
+    Call `check` first. Models and sample counts of stages are its parameters. Trials without a
+    score are failed ones.
 
     Args:
         table: The run.

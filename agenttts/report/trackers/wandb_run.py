@@ -23,9 +23,10 @@ def check(path: Path) -> None:
 
 
 def write_wandb(table: FinishedTable, directory: Path) -> int:
-    """Write an offline run, and return its number of trials, after `check`.
+    """Write an offline run, and return its number of trials.
 
-    A trial is a step of it, with the best score so far. The trials are also a table.
+    Call `check` first. A trial is a step of it, with the best score so far. The trials are also a
+    table.
 
     Args:
         table: The run.
