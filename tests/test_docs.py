@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from agenttts.cli.app import app
-from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.profile import ContainerDefaults, ControllerResources, Profile
 from agenttts.errors import UserError
 from agenttts.spec import JobSpec, load_spec, load_strict, parse_spec
 from agenttts.spec.model import ContainerSection, SearchSection
@@ -176,6 +176,15 @@ def test_the_template_shows_every_key_of_a_profile():
     # What is not written into a profile is an old name of another key.
     shown = {name for name, field in Profile.model_fields.items() if not field.exclude}
     assert shown <= keys
+
+
+def test_the_template_shows_every_key_of_each_section():
+    """Resources are shown in either of the two kinds of jobs."""
+    text = (ROOT / "slurm" / "template.yaml").read_text()
+    parts = dict(re.findall(r"^(\w+):[^\n]*\n((?:  .*\n)+)", text, re.MULTILINE))
+    keys = {name: set(re.findall(r"^  (?:# )?(\w+):", part, re.MULTILINE)) for name, part in parts.items()}  # fmt: skip
+    assert {*ContainerDefaults.model_fields} == keys["container"]
+    assert {*ControllerResources.model_fields} == keys["controller"] | keys["trial"]
 
 
 def yaml_blocks(page: Path) -> list[str]:

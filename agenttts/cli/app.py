@@ -371,7 +371,9 @@ def export(
     results: Results = Path("results"),
     samples: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.jsonl", help="All samples with their prompts, a line each."),
+        typer.Option(
+            metavar="FILE.jsonl", help="All samples with their prompts, a line each; replaces FILE."
+        ),
     ] = None,
     optuna: Annotated[
         Path | None,
@@ -753,7 +755,8 @@ def init(
     """
     from agenttts.cli import show
     from agenttts.cli.questions import ask_for
-    from agenttts.init.draft import Wanted, describe, draft, stage_names, usual_out, write
+    from agenttts.init.draft import Wanted, describe, draft, stage_names, usual_out
+    from agenttts.init.writing import write
 
     roles = {"question": question, "answer": answer, "context": context, "options": options}
     wanted = Wanted(
@@ -768,7 +771,7 @@ def init(
     if data is None and not cluster:
         wanted = ask_for(wanted)
     drafted = draft(wanted)
-    write(drafted, force=force)
+    write(drafted.files, force=force)
     _print(describe(drafted), as_json, show.drafted)
 
 

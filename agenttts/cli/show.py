@@ -358,7 +358,7 @@ def drafted(document: dict[str, Any]) -> None:
     for path in document["written"]:
         say(escape(f"wrote {path}"))
     for path in document["kept"]:
-        say(escape(f"uses {path}, which was there"))
+        say(escape(f"{path} exists and is used"))
     for note in document["notes"]:
         say(escape(f"- {note}"))
     say("next:")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agenttts.init.fields import Data
+from agenttts.init.options import Options, all_options
 
 _NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(\.\d+)?%?", re.ASCII)
 _WORKED_OUT = re.compile(r"####\s*[-+$]?\d")
 """The end of a worked-out answer in GSM8K: its number, after four hash signs."""
-_LETTERS = "ABCDEFGHIJ"
+LETTERS = string.ascii_uppercase
+"""What options are called in prompts."""
 _MOST_CHOICES = 12
 _SHORT_WORDS = 8
 """The most words of nine in ten short answers."""
@@ -79,9 +82,12 @@ def answer_form(data: Data) -> AnswerForm:
 def _of_options(data: Data, values: Sequence[Any]) -> AnswerForm | None:
     """Return the form of answers that are chosen from the options of each record."""
     field = str(data.fields.options)
-    options = [row[field] for row in data.values]
-    if not all(isinstance(o, list) and all(isinstance(x, str) for x in o) for o in options):
+    listed = all_options([row[field] for row in data.values])
+    if listed is None:
         return None
+    if listed[0].labels:
+        return _of_labels(field, values, listed)
+    options = [o.texts for o in listed]
     pairs = list(zip(values, options, strict=True))
     if all(isinstance(v, str) and v in o for v, o in pairs):
         return AnswerForm(
@@ -93,8 +99,8 @@ def _of_options(data: Data, values: Sequence[Any]) -> AnswerForm | None:
             _tokens([str(v) for v in values]) + 8,
             choices=field,
         )
-    if all(isinstance(v, str) and v in _LETTERS[: len(o)] for v, o in pairs):
-        most = max(len(o) for o in options)
+    most = max(map(len, options))
+    if most <= len(LETTERS) and all(v in list(LETTERS[: len(o)]) for v, o in pairs):
         return AnswerForm(
             f"every answer is the letter of one of the record's {field}",
             "Reply with the letter of the right option, and nothing else.",
@@ -102,7 +108,7 @@ def _of_options(data: Data, values: Sequence[Any]) -> AnswerForm | None:
             "exact_match",
             "vote",
             8,
-            choices=tuple(_LETTERS[:most]),
+            choices=tuple(LETTERS[:most]),
             lettered=True,
         )
     if all(type(v) is int and 0 <= v < len(o) for v, o in pairs):
@@ -116,6 +122,22 @@ def _of_options(data: Data, values: Sequence[Any]) -> AnswerForm | None:
             numbered=True,
         )
     return None
+
+
+def _of_labels(field: str, values: Sequence[Any], listed: Sequence[Options]) -> AnswerForm | None:
+    """Return the form of answers that are labels of their record's options."""
+    if not all(v in o.labels for v, o in zip(values, listed, strict=True)):
+        return None
+    labels = tuple(sorted({label for o in listed for label in o.labels}))
+    return AnswerForm(
+        f"every answer is the label of one of the record's {field}",
+        "Reply with the label of the right option, and nothing else.",
+        "choice",
+        "exact_match",
+        "vote",
+        _tokens(labels) + 8,
+        choices=labels,
+    )
 
 
 def _of_lists(field: str, values: Sequence[Any]) -> AnswerForm:

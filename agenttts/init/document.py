@@ -13,7 +13,7 @@ class InitDocument(Document):
         kept: Files that were there already and are used.
         spec: The job spec; None if only a profile was asked for.
         task: The declarative task; None as for ``spec``.
-        profile: The cluster's profile.
+        profile: The cluster's profile; None for the built-in one ``in_process``.
         cluster: Its name, for ``--cluster``.
         notes: What was found, and what to check.
         next: Commands to give next.
@@ -23,7 +23,7 @@ class InitDocument(Document):
     kept: list[str]
     spec: str | None
     task: str | None
-    profile: str
+    profile: str | None
     cluster: str
     notes: list[str]
     next: list[str]

@@ -1,8 +1,9 @@
-"""Draft the files of a first experiment, check them, and write all or none."""
+"""Draft the files of a first experiment, and check them."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,10 @@ from agenttts.dispatch.drafted_profile import (
 )
 from agenttts.dispatch.profile import Profile, load_profile
 from agenttts.errors import UserError
-from agenttts.files.atomic import atomic_write_text
 from agenttts.images.cuda import driver_facts
 from agenttts.init.answers import answer_form
 from agenttts.init.document import InitDocument
-from agenttts.init.fields import read
+from agenttts.init.fields import Data, read
 from agenttts.init.models import stand_ins, user_models
 from agenttts.init.spec import spec_text
 from agenttts.init.task import stages_of, task_text
@@ -33,6 +33,7 @@ from agenttts.tasks.declarative.task import DeclarativeTask
 from agenttts.tasks.loading.report import LoadReport
 
 _PROFILES = "slurm"
+_IN_PROCESS = "in_process"
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Draft:
-    """Files to write, with their contents, and remarks for the user."""
+    """Files to write, with their contents, and remarks for the user.
+
+    ``profile`` is None for the built-in profile ``in_process``.
+    """
 
     files: Mapping[Path, str]
     spec: Path | None
     task: Path | None
     cluster: str
-    profile: Path
+    profile: Path | None
     kept: tuple[Path, ...]
     notes: tuple[str, ...]
 
@@ -86,7 +90,15 @@ def draft(wanted: Wanted) -> Draft:
             "and '-', at most 64, first a letter or digit"
         )
     profile = _profiles(wanted.out) / f"{cluster}.yaml"
+    # A file of its name would be used in place of the built-in profile, and is none like it.
+    built_in = cluster == _IN_PROCESS and not profile.exists()
     if wanted.data is None:
+        _check_alone(wanted)
+        if built_in:
+            raise UserError(
+                f"--cluster {cluster}: is built in and needs no file: trials run in the launching "
+                "process; choose another name for a profile of this machine, or none"
+            )
         drafted = _drafted(cluster)
         return Draft(
             {profile: _checked(drafted)}, None, None, cluster, profile, (), drafted.to_check
@@ -97,41 +109,27 @@ def draft(wanted: Wanted) -> Draft:
     if profile.exists():
         load_profile(str(profile.absolute()), [])
         kept = (profile,)
-    else:
+    elif not built_in:
         drafted = _drafted(cluster)
         files[profile] = _checked(drafted)
         notes += drafted.to_check
     name = wanted.name or _name_of(wanted.data)
     spec, task = wanted.out / f"{name}.yaml", wanted.out / f"{name}-task.yaml"
-    files |= _experiment(wanted, name, cluster, spec, task, notes)
-    return Draft(files, spec, task, cluster, profile, kept, tuple(notes))
-
-
-def write(drafted: Draft, *, force: bool) -> None:
-    """Write the files of a draft.
-
-    Raises:
-        UserError: One of them exists, and ``force`` is false. Nothing has been written then.
-    """
-    there = [str(path) for path in drafted.files if path.exists()]
-    if there and not force:
-        raise UserError(
-            f"{', '.join(there)} exists already, and nothing was written; choose another --name, "
-            "--cluster or --out, or replace it with --force"
-        )
-    for path, text in drafted.files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(path, text)
+    files |= _experiment(wanted, name, cluster, spec, task, notes, has_file=not built_in)
+    used = None if built_in else profile
+    return Draft(files, spec, task, cluster, used, kept, tuple(notes))
 
 
 def describe(drafted: Draft) -> dict[str, Any]:
     """Return a draft as `InitDocument`, the output of ``init --json``."""
-    check = f"agenttts-hpc doctor --cluster {drafted.cluster}"
-    after = [check]
     if drafted.spec is not None:
-        spec = drafted.spec
-        after.append(f"agenttts-hpc launch {spec} --dry-run")
-        after.append(f"agenttts-hpc launch {spec} --wait")
+        spec = str(drafted.spec)  # profiles are looked for beside a spec too
+        after = [_command("doctor", spec)]
+        after += [_command("launch", spec, option) for option in ("--dry-run", "--wait")]
+    else:
+        in_sight = drafted.profile == _profiles(Path()) / f"{drafted.cluster}.yaml"
+        cluster = drafted.cluster if in_sight else str(drafted.profile)
+        after = [_command("doctor", "--cluster", cluster)]
     return printed(
         InitDocument,
         {
@@ -139,7 +137,7 @@ def describe(drafted: Draft) -> dict[str, Any]:
             "kept": [str(path) for path in drafted.kept],
             "spec": None if drafted.spec is None else str(drafted.spec),
             "task": None if drafted.task is None else str(drafted.task),
-            "profile": str(drafted.profile),
+            "profile": None if drafted.profile is None else str(drafted.profile),
             "cluster": drafted.cluster,
             "notes": list(drafted.notes),
             "next": after,
@@ -147,8 +145,35 @@ def describe(drafted: Draft) -> dict[str, Any]:
     )
 
 
+def _check_alone(wanted: Wanted) -> None:
+    """Check that nothing is asked for that only data can give.
+
+    Raises:
+        UserError: Something is.
+    """
+    given = {"name": wanted.name, "stages": wanted.stages, "model": wanted.models}
+    given |= wanted.fields or {}
+    unused = [f"--{option}" for option, value in given.items() if value]
+    if unused:
+        raise UserError(
+            f"init: without DATA only a profile is written, and {', '.join(unused)} would have no "
+            "effect; name a data file, as in 'agenttts-hpc init DATA', or leave the options out"
+        )
+
+
+def _command(*words: str) -> str:
+    return shlex.join(["agenttts-hpc", *words])
+
+
 def _experiment(
-    wanted: Wanted, name: str, cluster: str, spec: Path, task: Path, notes: list[str]
+    wanted: Wanted,
+    name: str,
+    cluster: str,
+    spec: Path,
+    task: Path,
+    notes: list[str],
+    *,
+    has_file: bool,
 ) -> dict[Path, str]:
     """Return the files of a spec and its task; remarks are added to ``notes``."""
     assert wanted.data is not None
@@ -163,31 +188,27 @@ def _experiment(
     folder = f"{name}-models"
     models = user_models(wanted.models) or stand_ins(data, form, f"./{folder}")
     document = task_text(name, data, form, stages)
+    made = DeclarativeTask(load_strict(Document, document, str(task)), str(task))
+    skipped, reasons = _skipped(made, data)
     text = spec_text(
         name,
         f"./{task.name}",
         _data_path(wanted.data, wanted.out),
-        data.total - data.bad,
-        data.bad,
+        data.total - skipped,
+        skipped,
         stages,
         models,
         cluster,
+        _command("launch", str(spec), "--dry-run"),
+        has_file=has_file,
     )
     job = parse_spec(text, str(spec), wanted.out.absolute())
     job.space()
-    made = DeclarativeTask(load_strict(Document, document, str(task)), str(task))
-    made.load(
-        TaskConfig(
-            data=job.task.data,
-            examples=job.task.examples,
-            options=made.read_options({}),
-            report=LoadReport(job.task.skip_bad),
-        )
-    )
     roles = (("question", data.fields.question), ("answer", data.fields.answer))
     more = (("context", data.fields.context), ("options", data.fields.options))
     used = ", ".join(f"{role}: {field}" for role, field in (*roles, *more) if field)
     notes.append(f"{wanted.data}: {data.total} records; fields: {used}")
+    notes += data.notes
     notes.append(f"metric: {made.main_metric}, because {form.why}")
     notes += [
         f"the stage '{stage.renamed}' is called '{stage.name}', because the data have a field of "
@@ -195,9 +216,9 @@ def _experiment(
         for stage in stages
         if stage.renamed
     ]
-    if data.bad:
-        lack = "1 record lacks" if data.bad == 1 else f"{data.bad} records lack"
-        notes.append(f"{lack} one of these fields and will be skipped (skip_bad)")
+    if skipped:
+        count = "1 record" if skipped == 1 else f"{skipped} records"
+        notes.append(f"{count} cannot be used and will be skipped (skip_bad): {reasons[0]}")
     if models[0].script is not None:
         notes.append(
             "the models are stand-ins with scripted replies, to try everything without weights; "
@@ -209,6 +230,25 @@ def _experiment(
         if model.script is not None
     }
     return {spec: text, task: document, **scripts}
+
+
+def _skipped(made: DeclarativeTask, data: Data) -> tuple[int, Sequence[str]]:
+    """Return how many records the task cannot use, and reasons of the first ones.
+
+    Raises:
+        UserError: It cannot use most of those that have all of the fields.
+    """
+    report = LoadReport(data.total)
+    path = str(data.path.expanduser().absolute())
+    made.load(TaskConfig(data=path, options=made.read_options({}), report=report))
+    [source] = report.sources.values()
+    if 2 * (source.skipped - data.bad) > data.total - data.bad:
+        raise UserError(
+            f"{source.reasons[0]} (bad records: {source.skipped} of {data.total}); the drafted "
+            "task cannot use most records, so nothing was written; mend the data, or name other "
+            "fields with --question, --answer, --context or --options"
+        )
+    return source.skipped, source.reasons
 
 
 def _drafted(cluster: str) -> DraftedProfile:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import keyword
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from agenttts.errors import UserError, valid_names
-from agenttts.tasks.loading.record import Record
+from agenttts.init.options import FORMS, all_options, options_of
+from agenttts.init.template_names import usable
+from agenttts.tasks.loading.record import Record, shown
 from agenttts.tasks.loading.records import read_file
 from agenttts.tasks.loading.values import json_from_text
 
@@ -33,7 +34,7 @@ _NAMES = {
 }
 _ROLES = {
     "question": "what the model is asked",
-    "answer": "what is right",
+    "answer": "the right answer",
     "context": "what helps to answer",
     "options": "the answers to choose from",
 }
@@ -62,6 +63,7 @@ class Data:
         total: The number of records, including bad ones.
         bad: The number of records without a question or an answer.
         values: The values of the records that have both, at most 2,000.
+        notes: Remarks for the user.
     """
 
     path: Path
@@ -70,6 +72,7 @@ class Data:
     total: int
     bad: int
     values: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...] = ()
 
 
 def read(path: Path, given: Mapping[str, str]) -> Data:
@@ -80,7 +83,7 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
         given: Names of fields that the user gave, by role (a field of `Fields`).
 
     Raises:
-        UserError: The file cannot be read, or the fields cannot be told from each other.
+        UserError: The file cannot be read, or it is not clear which field is which.
     """
     found = read_file(path)
     records = [record for record in found.records if record.damage is None]
@@ -89,6 +92,7 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
         raise damage or UserError(f"{found.source} holds no records")
     names = tuple(dict.fromkeys(name for record in records for name in record.values))
     chosen = _fields(path, records[:_LOOKED_AT], names, given)
+    chosen, notes = _with_options_that_can_be_shown(path, records[:_LOOKED_AT], chosen, given)
     # Any field may be missing in some records; the task needs all that it uses.
     used = [getattr(chosen, role.name) for role in fields(Fields)]
     usable = [r for r in records if all(_given(r.values.get(name)) for name in used if name)]
@@ -104,7 +108,25 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
         len(found.records),
         len(found.records) - len(usable),
         tuple(_structured(record.values) for record in usable[:_LOOKED_AT]),
+        notes,
     )
+
+
+def _with_options_that_can_be_shown(
+    path: Path, records: Sequence[Record], chosen: Fields, given: Mapping[str, str]
+) -> tuple[Fields, tuple[str, ...]]:
+    """Return the fields, without options that no prompt can show, and a remark."""
+    name = chosen.options
+    if name is None:
+        return chosen, ()
+    values = [record.structure(name) for record in records if _given(record.values.get(name))]
+    if all_options(values) is not None:
+        return chosen, ()
+    other = next((value for value in values if options_of(value) is None), values[:2])
+    found = f"the field '{name}' holds no options that a prompt can show ({shown(other)})"
+    if "options" in given:
+        raise UserError(f"{path}: --options: {found}; valid: {FORMS}, the same in all records")
+    return replace(chosen, options=None), (f"{found}, and is not used; valid: {FORMS}",)
 
 
 def _fields(
@@ -128,7 +150,7 @@ def _fields(
     for role in ("question", "answer"):
         if known[role] is None:
             raise UserError(
-                f"{path}: it cannot be told which field holds {_ROLES[role]}; name it with "
+                f"{path}: the field of the {role} ({_ROLES[role]}) is not clear; name it with "
                 f"--{role} FIELD (the fields are: {', '.join(names)})"
             )
     for role, found in known.items():
@@ -156,10 +178,11 @@ def _longest_text(records: Sequence[Record], names: Sequence[str]) -> str | None
 
 
 def _check_identifier(path: Path, role: str, name: str) -> None:
-    if not name.isidentifier() or keyword.iskeyword(name):
+    if not usable(name):
         raise UserError(
             f"{path}: the field '{name}' ({_ROLES[role]}) has a name that prompt templates cannot "
-            "use; valid: letters, digits and _, the first not a digit. Rename it in the data, or "
+            "use; valid: letters, digits and _, the first not a digit, and no word that means "
+            "something else in Python or Jinja. Rename it in the data, or "
             f"name another field with --{role} FIELD"
         )
 

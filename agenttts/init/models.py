@@ -16,7 +16,7 @@ from agenttts.init.answers import AnswerForm
 from agenttts.init.fields import Data
 from agenttts.tasks.loading.answers import texts_of_named_answer
 
-_SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z])", re.IGNORECASE)
+_SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?!\w)", re.IGNORECASE)
 """A nominal size in a model's name: 7B, 0.5b, 135M."""
 _PARAMS = re.compile(r"(\d+(?:\.\d+)?)([bm]|e\d{1,2})?", re.IGNORECASE)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -98,7 +98,7 @@ def _model(text: str) -> ModelDraft:
         )
     if params is not None:
         return ModelDraft(name, path, params, "as given")
-    for what, where in (("its path", Path(path).name), ("its name", name)):
+    for what, where in (("its path", _called(Path(path))), ("its name", name)):
         found = _SIZE.search(re.sub(r"[_/-]", " ", where))
         if found is not None:
             return ModelDraft(name, path, _number(found[0]), f"from {what}")
@@ -109,6 +109,13 @@ def _model(text: str) -> ModelDraft:
             f"from weights in {path}; add it: --model {name}={path}:7B"
         )
     return ModelDraft(name, path, size_on_disk, "from the size of the weights")
+
+
+def _called(path: Path) -> str:
+    """Return what a model's directory is called; the hub's cache calls it by a hash."""
+    model = path.parent.parent.name
+    in_cache = path.parent.name == "snapshots" and model.startswith("models--")
+    return model.rpartition("--")[2] if in_cache else path.name
 
 
 def _number(size: str) -> float:

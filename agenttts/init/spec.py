@@ -29,6 +29,9 @@ def spec_text(
     stages: Sequence[StageDraft],
     models: Sequence[ModelDraft],
     cluster: str,
+    check: str,
+    *,
+    has_file: bool,
 ) -> str:
     """Return the file of a job spec, with comments.
 
@@ -41,26 +44,29 @@ def spec_text(
         stages: The stages.
         models: The models, the smallest first; every stage may use each of them.
         cluster: The name of the profile.
+        check: The command that plans the run.
+        has_file: Whether the profile is a file.
     """
     examples = min(_EXAMPLES, records if records < 20 else (records + 1) // 2)
     budget = _budget(stages, models)
     task = {"name": task_file, "data": data}
     skip = f", skip_bad: {bad}" if bad else ""
+    profile = f"slurm/{cluster}.yaml" if has_file else "built in: trials run in this process"
     named = ", ".join(flow([model.name]).strip("[]") for model in models)
     lines = [
         *comment(f"{name}, as 'agenttts-hpc init' drafted it. Check what it would do:"),
-        f"#   agenttts-hpc launch {name}.yaml --dry-run",
+        f"#   {check}",
         f"name: {scalar(name)}",
     ]
     if bad:
         lines += comment(
-            f"{bad} of {records + bad} records cannot be used, because a field is missing or "
-            "empty: skip_bad leaves out at most so many."
+            f"{bad} of {records + bad} records cannot be used, e.g. because a field is missing: "
+            "skip_bad leaves out at most so many."
         )
     lines += [
         *comment(
-            f"A trial is scored on {examples} of {records} examples. More examples give surer "
-            "scores and dearer trials."
+            f"A trial is scored on {examples} of {records} examples. More examples give more "
+            "precise scores, and trials cost more."
         ),
         f"task: {flow(task).removesuffix('}')}, examples: {examples}{skip}}}",
         *comment(
@@ -112,7 +118,7 @@ def spec_text(
             f"  #   - {{{large}, baseline: true}}",
         ]
     lines += [
-        f"cluster: {scalar(cluster)}   # the profile slurm/{cluster}.yaml",
+        f"cluster: {scalar(cluster)}   # the profile {profile}",
     ]
     return "\n".join(lines) + "\n"
 

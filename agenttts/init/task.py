@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from agenttts.errors import UserError
-from agenttts.init.answers import CHARACTERS_A_TOKEN, AnswerForm
+from agenttts.init.answers import CHARACTERS_A_TOKEN, LETTERS, AnswerForm
 from agenttts.init.fields import Data, Fields
+from agenttts.init.options import all_options
+from agenttts.init.template_names import usable
 from agenttts.init.yaml_text import block, comment, flow, scalar
 from agenttts.spec import load_strict
 from agenttts.tasks.declarative.document import Document, compiled
@@ -17,9 +19,6 @@ from agenttts.tasks.declarative.document import Document, compiled
 _LONG_CONTEXT_CHARACTERS = 400
 """From this mean length on, a stage of its own looks for what matters in the context."""
 _PLAN_TOKENS = 192
-_LETTERS = "ABCDEFGHIJ"
-# Names that a stage may not have: those of Jinja and of fusing templates.
-_RESERVED = {"candidates", "loop", "range", "dict", "lipsum", "cycler", "joiner", "namespace"}
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,11 @@ def stages_of(data: Data, form: AnswerForm, wanted: Sequence[str]) -> list[Stage
     """
     names = list(wanted) or _usual_stages(data)
     for name in names:
-        if not name.isidentifier() or name in _RESERVED:
+        if not usable(name):
             raise UserError(
                 f"--stages: '{name}' is not a valid name of a stage, because prompt templates use "
-                "it as a name; valid: letters, digits and _, the first not a digit, and not "
-                f"{', '.join(sorted(_RESERVED))}"
+                "it as a name; valid: letters, digits and _, the first not a digit, and no word "
+                "that means something else in Python or Jinja, such as 'not', 'true' or 'loop'"
             )
     if len(set(names)) < len(names):
         raise UserError(f"--stages: each stage needs a name of its own, not {', '.join(names)}")
@@ -182,7 +181,7 @@ def _answering(data: Data, form: AnswerForm, name: str, earlier: Sequence[str]) 
         *(_shown(data, fields.context) if whole_context else []),
         *_outputs(data, earlier),
         f"Question: {{{{ {fields.question} }}}}",
-        *_options(fields, form),
+        *_options(data, form),
     ]
     gold = fields.answer
     metrics = dict.fromkeys((form.metric, *form.more_metrics), gold)
@@ -200,7 +199,7 @@ def _answering(data: Data, form: AnswerForm, name: str, earlier: Sequence[str]) 
         lines += _fused_by_model(fields, "Make one answer of these:")
     else:
         lines.append(f"fuse: {form.fuse}            # of k samples")
-    lines.append(f"metrics: {flow(metrics)}   # metric: the field that holds what is right")
+    lines.append(f"metrics: {flow(metrics)}   # metric: the field of the right answer")
     tokens = _prompt_tokens(data, prompt, dict.fromkeys(earlier, ""))
     return StageDraft(name, tuple(lines), tokens + _PLAN_TOKENS * len(earlier), form.decode_tokens)
 
@@ -261,16 +260,27 @@ def _is_paragraph(value: Any) -> bool:
     )
 
 
-def _options(fields: Fields, form: AnswerForm) -> list[str]:
-    if fields.options is None:
+def _options(data: Data, form: AnswerForm) -> list[str]:
+    """Return the lines of a prompt that show the options."""
+    name = data.fields.options
+    listed = None if name is None else all_options([row[name] for row in data.values])
+    if listed is None:
         return []
-    mark = "-"
-    if form.lettered:
-        mark = f"{{{{ '{_LETTERS}'[loop.index0] }}}}."
-    if form.numbered:
+    mark, text, among = "-", "option", name
+    if listed[0].form == "columns":
+        mark, among = f"{{{{ {name}['label'][loop.index0] }}}}.", f"{name}['text']"
+    elif listed[0].form == "objects":
+        mark, text = "{{ option['label'] }}.", "option['text']"
+    elif form.lettered:
+        mark = f"{{{{ '{LETTERS}'[loop.index0] }}}}."
+    elif form.numbered:
         mark = "{{ loop.index0 }}."
-    loop = f"{{% for option in {fields.options} %}}"
-    return ["Options:", loop, f"{mark} {{{{ option }}}}", "{% endfor %}"]
+    return [
+        "Options:",
+        f"{{% for option in {among} %}}",
+        f"{mark} {{{{ {text} }}}}",
+        "{% endfor %}",
+    ]
 
 
 def _prompt_tokens(data: Data, prompt: Sequence[str], outputs: Mapping[str, str]) -> int:

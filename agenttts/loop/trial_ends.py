@@ -82,8 +82,8 @@ class TrialLimits:
 
     Attributes:
         max_attempts: Starts that may fail for a reason that is not the trial's. Starts that ended
-            by preemption, at the time limit, in a job of several trials or with stages drawn do
-            not count, nor do jobs that never began.
+            by preemption, at the time limit or with stages drawn do not count, nor do jobs that
+            never began, nor failures in a job of several trials after which it runs alone.
         max_preemptions: Preemptions after which it is started again.
         max_timeouts: How many times a trial that reached its time limit goes on from its samples.
         settle_seconds: How long a result, or a job's own record, may take to appear on a shared

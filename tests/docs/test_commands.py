@@ -9,6 +9,8 @@ import pytest
 import typer
 
 from agenttts.cli.app import app
+from agenttts.spec import load_spec
+from tests.support import command_line
 from tests.support.documentation import PAGES, ROOT, console, inline
 
 ROOT_COMMAND = typer.main.get_command(app)
@@ -93,10 +95,24 @@ def test_the_commands_run(cli, tmp_path):
         started = ("launch", "jobs/mine.yaml", "--cluster", "mycluster", "--name", name)
         done = cli(*started, env={"AGENTTTS_REPORT_FIGURES": "0"})
         assert done.returncode == 0, done.stderr
-    commands = [words for _, words in RUN if not set(words) & set(LEFT_OUT)]
+    commands = [words for _, words in RUN if not set(words) & {*LEFT_OUT, "init"}]
     assert len(commands) > 12
     for words in commands:
         done = cli(*words, env={"AGENTTTS_REPORT_FIGURES": "0"})
         assert done.returncode == 0, f"{words}: {done.stderr}"
     assert (tmp_path / "results" / "mine").is_dir()
     assert (tmp_path / "both.csv").is_file()
+
+
+def test_the_first_files_are_written(tmp_path, monkeypatch):
+    """In a directory of their own, because ``init`` replaces no file of `write_files`."""
+    monkeypatch.setattr("agenttts.dispatch.slurm.survey.here", lambda: False)
+    commands = [words for _, words in RUN if words[0] == "init"]
+    assert len(commands) == 2
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "data.jsonl").write_text(json.dumps({"question": "1+1?", "answer": 2}))
+    for words in commands:
+        done = command_line.call(*words, cwd=tmp_path)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+    assert load_spec(tmp_path / "jobs" / "mine.yaml").cluster == "mycluster"
+    assert (tmp_path / "slurm" / "mycluster.yaml").is_file()

@@ -10,7 +10,21 @@ import pytest
 
 from agenttts.errors import UserError
 from agenttts.init.answers import answer_form
-from agenttts.init.fields import Fields, read
+from agenttts.init.fields import Data, Fields, read
+from agenttts.init.task import stages_of, task_text
+from agenttts.spec import load_strict
+from agenttts.tasks.declarative.document import Document, compiled
+
+
+def prompts(data: Data) -> list[str]:
+    """The prompts of the drafted task's stages for the first record, without outputs."""
+    form = answer_form(data)
+    stages = stages_of(data, form, ())
+    document = load_strict(Document, task_text("x", data, form, stages), "the task")
+    blank = {stage.name: "" for stage in stages}
+    return [
+        compiled(s.prompt).render({**data.values[0], **blank}) for s in document.stages.values()
+    ]
 
 
 def data_file(folder: Path, *records: dict[str, Any]) -> Path:
@@ -45,7 +59,7 @@ def test_names_that_the_user_gives_come_first(tmp_path):
 @pytest.mark.parametrize(
     ("record", "given", "message"),
     [
-        ({"question": "q", "a": "x", "b": "y"}, {}, "cannot be told which field holds what is right; name it with --answer FIELD"),
+        ({"question": "q", "a": "x", "b": "y"}, {}, "the field of the answer (the right answer) is not clear; name it with --answer FIELD"),
         ({"question": "q", "answer": "a"}, {"answer": "anwser"}, "--answer: no field 'anwser'; valid: question, answer; did you mean 'answer'?"),
         ({"my question": "q", "answer": "a"}, {}, "has a name that prompt templates cannot use"),
         ({"question": "q", "answers": {"text": ["a"], "answer_start": [1]}}, {}, "holds an object (text, answer_start)"),
@@ -108,6 +122,80 @@ def test_answers_that_are_options_of_their_record(tmp_path, answer, form):
     record = {"question": "q", "options": ["red", "blue"], "answer": answer}
     found = answer_form(read(data_file(tmp_path, record), {}))
     assert (found.parse, found.choices, found.lettered, found.numbered) == form
+
+
+@pytest.mark.parametrize("count", [2, 10, 11, 26, 27])
+@pytest.mark.parametrize("answer", ["B", "AB", "", 1])
+def test_any_number_of_options_is_shown(tmp_path, count, answer):
+    """Whatever the answer is, the prompt is rendered, and letters are given to all or to none."""
+    record = {"question": "q", "options": [f"text {n}" for n in range(count)], "answer": answer}
+    data = read(data_file(tmp_path, record, {**record, "answer": answer or "x"}), {})
+    form = answer_form(data)
+    assert form.lettered == (answer == "B" and count <= 26)
+    assert form.numbered == (answer == 1)
+    prompt = prompts(data)[-1]
+    assert all(f" text {n}\n" in f"{prompt}\n" for n in range(count))
+
+
+LISTS = {"text": ["red", "blue"], "label": ["A", "B"]}
+OBJECTS = [{"label": "1", "text": "red"}, {"label": "2", "text": "blue"}]
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "form", "shown"),
+    [
+        (LISTS, "B", ("choice", ("A", "B")), ["A. red", "B. blue"]),
+        (LISTS, "blue", ("first_line", ()), ["A. red", "B. blue"]),
+        (OBJECTS, "2", ("choice", ("1", "2")), ["1. red", "2. blue"]),
+        (json.dumps(LISTS), "A", ("choice", ("A", "B")), ["A. red", "B. blue"]),
+        (["red", "blue"], "x", ("first_line", ()), ["- red", "- blue"]),
+    ],
+)
+def test_every_form_of_options_is_shown(tmp_path, options, answer, form, shown):
+    record = {"question": "q", "choices": options, "answerKey": answer}
+    data = read(data_file(tmp_path, record), {})
+    found = answer_form(data)
+    assert (found.parse, found.choices) == form
+    assert prompts(data)[-1].splitlines() == ["Question: q", "Options:", *shown]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [3],
+        ["red, blue"],
+        [[1, 2]],
+        [{"text": ["red"]}],
+        [{"text": ["red"], "label": []}],
+        [[{"text": "red"}]],
+        [["red", "blue"], LISTS],
+    ],
+)
+def test_options_that_cannot_be_shown_are_left_out_with_a_note(tmp_path, options):
+    path = data_file(tmp_path, *({"question": "q", "choices": o, "answer": "A"} for o in options))
+    data = read(path, {})
+    assert data.fields.options is None
+    assert "the field 'choices' holds no options that a prompt can show" in data.notes[0]
+    assert prompts(data)[-1] == "Question: q"
+    with pytest.raises(UserError, match="--options: the field 'choices' .* valid: a list of texts"):
+        read(path, {"options": "choices"})
+
+
+@pytest.mark.parametrize(
+    "name", ["not", "true", "None", "self", "loop", "range", "candidates", "in", "block", "e", "Ä1"]
+)
+def test_names_that_templates_know_as_something_else_are_refused(tmp_path, name):
+    """All others do as the names of a stage and of a field."""
+    data = read(data_file(tmp_path, {"question": "q", "answer": "a"}), {})
+    other = data_file(tmp_path, {name: "what is asked", "answer": "a"})
+    if name in ("block", "e", "Ä1"):
+        stages_of(data, answer_form(data), [name, "say"])
+        assert "Question: what is asked" in prompts(read(other, {"question": name}))[-1]
+        return
+    with pytest.raises(UserError, match=f"--stages: '{name}' is not a valid name"):
+        stages_of(data, answer_form(data), [name, "say"])
+    with pytest.raises(UserError, match=f"the field '{name}' .* has a name that prompt templates"):
+        read(other, {"question": name})
 
 
 def test_a_list_of_right_answers_is_told_from_a_list_of_wanted_items(tmp_path):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shlex
+import shutil
 
 import polars as pl
 import pytest
 import yaml
 
 from agenttts.dispatch.drafted_profile import GpuHere, local_profile
-from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.profile import Profile, load_profile
+from agenttts.errors import UserError
 from agenttts.init.models import user_models
 from agenttts.spec import load_spec, load_strict
 from agenttts.tasks.declarative.task import load_declarative
@@ -43,7 +47,6 @@ def test_from_a_data_file_to_a_finished_search(cli, houses, tmp_path):
     space = spec.space()
     assert space.stage("answer_stage").budget("large", 16) <= space.budget
     assert f"{space.count():,} allocations cost at most" in (tmp_path / "houses.yaml").read_text()
-    assert cli("doctor", "--cluster", "local").returncode == 0
     small = ("search.iterations=0", "task.examples=4", "cluster=in_process")
     done = cli("launch", "houses.yaml", "--wait", *(w for s in small for w in ("--set", s)))
     assert done.returncode == 0, done.stderr
@@ -61,14 +64,78 @@ def test_nothing_is_overwritten_without_force(cli, houses, tmp_path):
     assert load_declarative(str(tmp_path / "houses-task.yaml")).name == "houses"
 
 
+@pytest.mark.parametrize("name", ["slurm", "jobs/houses-models", "jobs/houses.yaml"])
+@pytest.mark.parametrize("kind", ["file", "closed", "link"])
+def test_all_files_are_written_or_none(cli, houses, tmp_path, monkeypatch, name, kind):
+    """Whichever place is in the way; what root may write is not asked here."""
+    for folder in ("slurm", "jobs", "jobs/houses-models"):
+        (tmp_path / folder).mkdir()
+    place = tmp_path / name
+    if place.is_dir():
+        shutil.rmtree(place)
+    if kind == "closed" or name.endswith(".yaml"):
+        place.mkdir()
+        may = os.access
+        closed = lambda path, mode: str(path) != str(place) and may(path, mode)  # noqa: E731
+        monkeypatch.setattr("agenttts.init.writing.os.access", closed)
+    elif kind == "link":
+        place.symlink_to(tmp_path / "nowhere")
+    else:
+        place.write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    done = cli("init", houses.name, "--out", "jobs", "--force")
+    assert (done.returncode, "nothing was written" in done.stderr) == (2, True), done.stderr
+    assert str(name) in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_profile_that_is_there_is_used(cli, houses, tmp_path):
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "mine.yaml").write_text("{kind: local, max_running: 3}")
-    document = json.loads(cli("init", houses.name, "--cluster", "mine", "--json").stdout)
+    assert (
+        "slurm/mine.yaml exists and is used" in cli("init", houses.name, "--cluster", "mine").stdout
+    )
+    done = cli("init", houses.name, "--cluster", "mine", "--force", "--json")
+    document = json.loads(done.stdout)
     assert document["kept"] == ["slurm/mine.yaml"]
     assert load_spec(tmp_path / "houses.yaml").cluster == "mine"
     done = cli("init", "--cluster", "mine")
     assert (done.returncode, "slurm/mine.yaml exists already" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("slurm", [False, True])
+@pytest.mark.parametrize("name", ["in_process", "local"])
+def test_a_built_in_profile_keeps_its_kind(cli, houses, tmp_path, monkeypatch, name, slurm):
+    """Whatever is on this machine: a spec that names it runs where it did before."""
+    monkeypatch.setattr("agenttts.dispatch.slurm.survey.here", lambda: slurm)
+    kind = load_profile(name, [tmp_path]).kind
+    done = cli("init", houses.name, "--cluster", name, "--json")
+    assert done.returncode == 0, done.stderr
+    assert load_profile(load_spec(tmp_path / "houses.yaml").cluster, [tmp_path]).kind == kind
+    assert (json.loads(done.stdout)["profile"] is None) == (name == "in_process")
+    done = cli("init", "--cluster", name, "--force")
+    if name == "in_process":
+        assert (done.returncode, "is built in and needs no file" in done.stderr) == (2, True)
+    assert load_profile(name, [tmp_path]).kind == kind
+
+
+@pytest.mark.parametrize("out", [None, "it's", "my exp/jobs"])
+@pytest.mark.parametrize("data", [True, False])
+def test_the_next_commands_run_as_they_are_shown(cli, houses, tmp_path, out, data):
+    if out is not None:
+        (tmp_path / out).mkdir(parents=True)
+    options = [*(["--out", out] if out else []), "--cluster", "mine"]
+    done = cli("init", *([houses.name] if data else []), *options, "--json")
+    shown = json.loads(done.stdout)
+    commands = [shlex.split(command)[1:] for command in shown["next"]]
+    if data:
+        [told] = [c for c in (tmp_path / shown["spec"]).read_text().splitlines() if "dry-run" in c]
+        assert shlex.split(told.removeprefix("#"))[1:] == commands[1]
+        assert commands.pop()[2] == "--wait"
+    for command in commands:
+        done = cli(*command)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        assert command[0] == "doctor" or "mine" in done.stdout
 
 
 def test_specs_go_to_jobs_where_there_is_such_a_folder(cli, houses, tmp_path):
@@ -134,6 +201,8 @@ def test_odd_data_give_files_that_load(cli, tmp_path, name):
     [
         ((), "there is no terminal to ask on; give 'agenttts-hpc init DATA'"),
         (("none.jsonl",), "data file none.jsonl does not exist"),
+        (("--cluster", "x", "--stages", "a,b"), "without DATA only a profile is written, and --stages would"),
+        (("--cluster", "x", "--name", "n", "--model", "m=a/b", "--options", "o"), "and --name, --model, --options would have no effect"),
         (("houses.jsonl", "--name", "a b"), "--name a b: not a valid run name"),
         (("houses.jsonl", "--cluster", "a/b"), "--cluster a/b: not a valid name of a profile"),
         (("houses.jsonl", "--stages", "a,a"), "--stages: each stage needs a name of its own"),
@@ -151,15 +220,80 @@ def test_what_is_wrong_is_said_and_nothing_is_written(cli, houses, tmp_path, arg
     assert [path.name for path in tmp_path.iterdir()] == ["houses.jsonl"]
 
 
-def test_questions_on_a_terminal(cli, houses, tmp_path, monkeypatch):
+@pytest.fixture
+def answers(monkeypatch):
+    """Answer questions on a terminal; all must be asked, in this order, none in the output."""
+    left: list[str] = []
+
+    def answer(text, *, err, **options):
+        assert err, "a question is no part of a document"
+        return left.pop(0)
+
     monkeypatch.setattr("agenttts.cli.questions.sys.stdin.isatty", lambda: True, raising=False)
-    answers = iter(["local", "houses.jsonl", "question", "answer", "find,say", "m=a/b", "m=a/b-3B", ""])  # fmt: skip
-    monkeypatch.setattr("typer.prompt", lambda text, **options: next(answers))
-    done = cli("init")
+    monkeypatch.setattr("typer.prompt", answer)
+    yield left.extend
+    assert left == []
+
+
+def test_questions_on_a_terminal(cli, houses, tmp_path, answers):
+    (tmp_path / "notes.txt").write_text("x")
+    answers(["local", "none.jsonl", ".", "notes.txt", "houses.jsonl", "question", "answer"])
+    answers(["find,say", "m=a/b", "m=a/b-3B", ""])
+    done = cli("init", "--json")
     assert done.returncode == 0, done.stderr
-    assert "add it: --model m=a/b:7B" in done.stdout, "a wrong model is asked for again"
+    assert json.loads(done.stdout)["spec"] == "houses.yaml"
+    for again in ("data file none.jsonl does not exist", ". is a directory", "notes.txt: unknown kind", "add it: --model m=a/b:7B"):  # fmt: skip
+        assert again in done.stderr
     spec = load_spec(tmp_path / "houses.yaml")
     assert (list(spec.stages), spec.models["m"].params) == (["find", "say"], 3e9)
+
+
+def test_what_options_say_is_not_asked_for(cli, houses, tmp_path, answers):
+    answers(["local", "houses.jsonl", "question", "answer"])
+    done = cli("init", "--stages", "find,say", "--model", "m=a/b-3B", "--name", "mine")
+    assert done.returncode == 0, done.stderr
+    spec = load_spec(tmp_path / "mine.yaml")
+    assert (list(spec.stages), list(spec.models)) == (["find", "say"], ["m"])
+
+
+def test_on_a_terminal_a_profile_alone(cli, tmp_path, answers):
+    answers(["here", ""])
+    assert cli("init").returncode == 0
+    assert [path.name for path in (tmp_path / "slurm").iterdir()] == ["here.yaml"]
+
+
+SUMS = [{"id": str(n), "question": f"{n}+{n}?", "answer": 2 * n} for n in range(24)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"id": "3", "question": "again", "answer": 1}, "id '3' is also the id of"),
+        ({"id": "x", "question": "late", "answer": "n/a"}, "must be a number"),
+        ({"id": "x", "question": "none"}, "field 'answer' is missing"),
+        ("{damaged", "not a JSON object"),
+    ],
+)
+def test_bad_records_are_skipped_whoever_finds_them(cli, tmp_path, monkeypatch, bad, reason):
+    monkeypatch.setattr("agenttts.init.fields._LOOKED_AT", 20)
+    lines = [json.dumps(row) for row in SUMS]
+    lines += 2 * [bad if isinstance(bad, str) else json.dumps(bad)]
+    (tmp_path / "sums.jsonl").write_text("\n".join(lines))
+    done = cli("init", "sums.jsonl", "--json")
+    assert done.returncode == 0, done.stderr
+    [note] = [n for n in json.loads(done.stdout)["notes"] if "skip_bad" in n]
+    assert note.startswith("2 records cannot be used and will be skipped (skip_bad): ")
+    assert reason in note
+    assert load_spec(tmp_path / "sums.yaml").task.skip_bad == 2
+    assert cli("launch", "sums.yaml", "--dry-run").returncode == 0
+
+
+def test_data_of_which_most_is_bad_are_refused(cli, tmp_path):
+    (tmp_path / "sums.jsonl").write_text("\n".join(json.dumps({**row, "id": "1"}) for row in SUMS))
+    done = cli("init", "sums.jsonl")
+    assert (done.returncode, "id '1' is also the id of" in done.stderr) == (2, True)
+    assert "(bad records: 23 of 24); the drafted task cannot use most records" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["sums.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -169,6 +303,19 @@ def test_questions_on_a_terminal(cli, houses, tmp_path, monkeypatch):
 def test_the_size_of_a_model(text, params):
     [model] = user_models([text])
     assert model.params == params
+
+
+@pytest.mark.parametrize("revision", ["7b12c0", "57b9e4a", "7b", "0.5b", "abc12m"])
+def test_a_hash_of_the_hubs_cache_is_no_size(tmp_path, revision):
+    for model, params in (("Qwen2.5-3B-Instruct", 3e9), ("phi", 1e6)):
+        place = tmp_path / f"models--org--{model}" / "snapshots" / revision
+        place.mkdir(parents=True)
+        (place / "model.safetensors").write_bytes(bytes(2_000_000))
+        [found] = user_models([f"a={place}"])
+        assert (found.path, found.params) == (str(place), params)
+    (tmp_path / f"phi-{revision}c").mkdir()
+    with pytest.raises(UserError, match="the number of parameters is not known"):
+        user_models([f"a={tmp_path}/phi-{revision}c"])
 
 
 def test_the_size_of_a_model_from_its_weights(tmp_path):

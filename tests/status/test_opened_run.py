@@ -16,6 +16,8 @@ import pytest
 import agenttts
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.report.trackers import base
+from agenttts.run.directory import find_run
+from agenttts.status.export import export as export_run
 from tests.support import command_line
 from tests.support.scripted import small_spec
 
@@ -160,6 +162,57 @@ def test_nothing_asked_for_and_no_folder(export):
     assert (done.returncode, "valid: --samples FILE.jsonl" in done.stderr) == (2, True)
     done = export("--samples", "none/samples.jsonl")
     assert (done.returncode, "--samples none/samples.jsonl: cannot be written" in done.stderr) == (2, True)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--optuna", "there.db"), "--optuna there.db: exists already"),
+        (("--wandb", "none/there"), "--wandb none/there: its directory does not exist"),
+        (("--optuna", "new.jsonl"), "--samples and --optuna new.jsonl: are one place"),
+        (("--optuna", "new.db", "--samples", "none/x"), "--samples none/x: cannot be written"),
+        (("--optuna", "new.db", "--samples", "."), "--samples .: cannot be written"),
+    ],
+)
+def test_all_forms_are_checked_before_the_first_is_written(export, tmp_path, arguments, message):
+    (tmp_path / "there.db").write_text("mine")
+    done = export("--samples", "new.jsonl", *arguments)
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["there.db"]
+
+
+def test_samples_replace_no_file_of_the_run(export, finished):
+    before = (finished / "journal.jsonl").read_bytes()
+    done = export("--samples", finished / "journal.jsonl")
+    assert (done.returncode, "is in the run's own directory" in done.stderr) == (2, True)
+    assert (finished / "journal.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "shard"), OSError(5, "I/O error")])  # fmt: skip
+def test_a_run_that_cannot_be_read_is_no_fault_of_the_place(finished, tmp_path, monkeypatch, error):
+    def records(run):
+        yield {"text": "one"}
+        raise error
+
+    monkeypatch.setattr("agenttts.status.export.drawn_samples", records)
+    with pytest.raises(OSError, match=error.strerror):
+        export_run(find_run(str(finished), Path()), {"samples": tmp_path / "samples.jsonl"})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_form_that_fails_half_way_leaves_nothing(finished, tmp_path, monkeypatch, folder):
+    pytest.importorskip("optuna", reason="optuna is not installed here")
+    place = tmp_path / "store"
+
+    def fail(table, path):
+        path.mkdir() if folder else path.write_text("half")
+        raise RuntimeError("no more disk")
+
+    monkeypatch.setattr("agenttts.report.trackers.optuna_study.write_study", fail)
+    with pytest.raises(RuntimeError, match="no more disk"):
+        export_run(find_run(str(finished), Path()), {"optuna": place})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_part_of_a_package_may_be_missing(monkeypatch):

@@ -17,21 +17,28 @@ _MOST_CHARACTERS = 500
 """MLflow refuses longer values of parameters in some versions."""
 
 
+def check(path: Path) -> None:
+    """Check that MLflow's store can be written to a path.
+
+    Raises:
+        MissingRequirement: MLflow is not installed.
+        UserError: Something is there, or its directory does not exist.
+    """
+    check_new(path, OPTION)
+    for module in ("mlflow", "sqlalchemy", "alembic"):
+        needed(module, "mlflow")
+
+
 def write_mlflow(table: FinishedTable, path: Path) -> int:
     """Write the runs, and return the number of trials.
+
+    Call `check` first.
 
     Args:
         table: The run.
         path: A new file; ``mlflow ui --backend-store-uri sqlite:///FILE`` shows it.
-
-    Raises:
-        MissingRequirement: MLflow is not installed.
-        UserError: The file exists.
     """
-    check_new(path, OPTION)
     mlflow = needed("mlflow", "mlflow")
-    for module in ("sqlalchemy", "alembic"):
-        needed(module, "mlflow")
     place = path.absolute()
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{place}")
     # No artifacts are written; without a place of their own MLflow makes a folder here.

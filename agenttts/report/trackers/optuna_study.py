@@ -10,23 +10,32 @@ from agenttts.report.trackers.base import FinishedTable, check_new, labels_of, n
 from agenttts.space import Stage
 
 OPTION = "--optuna"
+_JOURNAL = "optuna.storages.journal"
 _SQLITE = (".db", ".sqlite", ".sqlite3")
+
+
+def check(path: Path) -> None:
+    """Check that a study can be written to a path.
+
+    Raises:
+        MissingRequirement: Optuna is not installed.
+        UserError: Something is there, or its directory does not exist.
+    """
+    check_new(path, OPTION)
+    needed("optuna", "optuna")
+    needed("sqlalchemy" if path.suffix in _SQLITE else _JOURNAL, "optuna")
 
 
 def write_study(table: FinishedTable, path: Path) -> int:
     """Write a study of the run's name, and return its number of trials.
 
-    Models and sample counts of stages are its parameters. Trials without a score are failed ones.
+    Call `check` first. Models and sample counts of stages are its parameters. Trials without a
+    score are failed ones.
 
     Args:
         table: The run.
         path: The file: SQLite if its name ends in ``.db`` or ``.sqlite``, else Optuna's journal.
-
-    Raises:
-        MissingRequirement: Optuna is not installed.
-        UserError: The file exists.
     """
-    check_new(path, OPTION)
     optuna = needed("optuna", "optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     stages = {stage.name: stage for stage in table.spec.space().stages}
@@ -42,9 +51,8 @@ def write_study(table: FinishedTable, path: Path) -> int:
 
 def _storage(optuna: Any, path: Path) -> Any:
     if path.suffix in _SQLITE:
-        needed("sqlalchemy", "optuna")
         return optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}")
-    backend = needed("optuna.storages.journal", "optuna").JournalFileBackend(str(path))
+    backend = needed(_JOURNAL, "optuna").JournalFileBackend(str(path))
     return optuna.storages.JournalStorage(backend)
 
 

@@ -11,20 +11,27 @@ OPTION = "--wandb"
 _PROJECT = "agenttts"
 
 
+def check(path: Path) -> None:
+    """Check that an offline run can be written to a path.
+
+    Raises:
+        MissingRequirement: wandb is not installed.
+        UserError: Something is there, or its directory does not exist.
+    """
+    check_new(path, OPTION)
+    needed("wandb", "wandb")
+
+
 def write_wandb(table: FinishedTable, directory: Path) -> int:
     """Write an offline run, and return its number of trials.
 
-    A trial is a step of it, with the best score so far. The trials are also a table.
+    Call `check` first. A trial is a step of it, with the best score so far. The trials are also a
+    table.
 
     Args:
         table: The run.
         directory: A new directory; ``wandb sync DIRECTORY/wandb/offline-run-*`` sends it.
-
-    Raises:
-        MissingRequirement: wandb is not installed.
-        UserError: The directory exists.
     """
-    check_new(directory, OPTION)
     wandb = needed("wandb", "wandb")
     directory.mkdir()
     run = wandb.init(
