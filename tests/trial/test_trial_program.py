@@ -108,7 +108,7 @@ def test_an_error_in_a_user_s_task_says_where(make_trial, tmp_path, monkeypatch)
 def test_an_image_of_another_protocol_is_found_out_before_it_computes(make_trial):
     spec = make_trial("t0000", ("weak", 1), ("weak", 1))
     document = spec.to_json() | {"protocol": PROTOCOL + 1, "invented": "later"}
-    with pytest.raises(UserError, match=f"controller is {PROTOCOL + 1}.*image build"):
+    with pytest.raises(UserError, match=f"controller's is {PROTOCOL + 1}.*image build"):
         TrialSpec.from_json(document)
     (Path(spec.directory) / SPEC_FILE).write_text(json.dumps(document))
     code, err = run_here(spec)
