@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agenttts.init.fields import Data
@@ -147,7 +147,7 @@ def _of_lists(field: str, values: Sequence[Any]) -> AnswerForm:
         texts = [str(item) for items in lists for item in items]
         form = _of_texts(texts)
         why = f"{form.why}; of several in a list, any one is right (else set_f1 fits better)"
-        return AnswerForm(**{**vars(form), "why": why})
+        return replace(form, why=why)
     longest = max(_tokens([", ".join(map(str, items))]) for items in lists)
     return AnswerForm(
         "the answers are lists, of which all items are wanted",
@@ -155,7 +155,7 @@ def _of_lists(field: str, values: Sequence[Any]) -> AnswerForm:
         "list",
         "set_f1",
         "union",
-        _rounded(2 * longest + 16, 16),
+        next_multiple(2 * longest + 16, 16),
     )
 
 
@@ -168,7 +168,7 @@ def _of_texts(texts: Sequence[str]) -> AnswerForm:
             "first_line",
             "exact_match",
             "vote",
-            _rounded(_tokens(texts) + 16, 16),
+            next_multiple(_tokens(texts) + 16, 16),
             more_metrics=("token_f1",),
         )
     return AnswerForm(
@@ -177,7 +177,7 @@ def _of_texts(texts: Sequence[str]) -> AnswerForm:
         "text",
         "rouge_l",
         "model",
-        _rounded(int(1.5 * _tokens(texts)) + 16, 32),
+        next_multiple(int(1.5 * _tokens(texts)) + 16, 32),
         more_metrics=("token_f1",),
     )
 
@@ -200,7 +200,7 @@ def _choice(why: str, choices: tuple[str, ...]) -> AnswerForm:
         "choice",
         "exact_match",
         "vote",
-        _rounded(_tokens(choices) + 8, 8),
+        next_multiple(_tokens(choices) + 8, 8),
         choices=choices,
     )
 
@@ -219,9 +219,15 @@ def _short(text: str) -> bool:
 
 def _tokens(texts: Sequence[str]) -> int:
     """Return the tokens of the longest of nine in ten texts, roughly."""
-    lengths = sorted(map(len, texts))
-    return 1 + lengths[int(0.9 * (len(lengths) - 1))] // CHARACTERS_A_TOKEN
+    return 1 + of_nine_in_ten(map(len, texts)) // CHARACTERS_A_TOKEN
 
 
-def _rounded(value: int, step: int) -> int:
+def of_nine_in_ten(lengths: Iterable[int]) -> int:
+    """Return the length that nine in ten lengths do not exceed."""
+    ordered = sorted(lengths)
+    return ordered[int(0.9 * (len(ordered) - 1))]
+
+
+def next_multiple(value: int, step: int) -> int:
+    """Return the least multiple of a step that is not below a value."""
     return -(-value // step) * step

@@ -245,7 +245,7 @@ def _skipped(made: DeclarativeTask, data: Data) -> tuple[int, Sequence[str]]:
     if 2 * (source.skipped - data.bad) > data.total - data.bad:
         raise UserError(
             f"{source.reasons[0]} (bad records: {source.skipped} of {data.total}); the drafted "
-            "task cannot use most records, so nothing was written; mend the data, or name other "
+            "task cannot use most records, so nothing was written; fix the data, or name other "
             "fields with --question, --answer, --context or --options"
         )
     return source.skipped, source.reasons

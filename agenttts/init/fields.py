@@ -95,8 +95,8 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
     chosen, notes = _with_options_that_can_be_shown(path, records[:_LOOKED_AT], chosen, given)
     # Any field may be missing in some records; the task needs all that it uses.
     used = [getattr(chosen, role.name) for role in fields(Fields)]
-    usable = [r for r in records if all(_given(r.values.get(name)) for name in used if name)]
-    if not usable:
+    complete = [r for r in records if all(_given(r.values.get(name)) for name in used if name)]
+    if not complete:
         raise UserError(
             f"{path}: no record has all of the fields {', '.join(filter(None, used))}; name others "
             f"with {_options()}"
@@ -106,8 +106,8 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
         chosen,
         names,
         len(found.records),
-        len(found.records) - len(usable),
-        tuple(_structured(record.values) for record in usable[:_LOOKED_AT]),
+        len(found.records) - len(complete),
+        tuple(_structured(record.values) for record in complete[:_LOOKED_AT]),
         notes,
     )
 

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from agenttts.errors import UserError
-from agenttts.init.answers import CHARACTERS_A_TOKEN, LETTERS, AnswerForm
+from agenttts.init.answers import (
+    CHARACTERS_A_TOKEN,
+    LETTERS,
+    AnswerForm,
+    next_multiple,
+    of_nine_in_ten,
+)
 from agenttts.init.fields import Data, Fields
 from agenttts.init.options import all_options
 from agenttts.init.template_names import usable
@@ -137,7 +143,7 @@ def _selecting(data: Data, name: str) -> StageDraft:
     fields = data.fields
     prompt = [*_shown(data, fields.context), f"Question: {{{{ {fields.question} }}}}"]
     tokens = _prompt_tokens(data, prompt, {})
-    decode = max(32, min(256, _rounded(tokens // 4, 32)))
+    decode = max(32, min(256, next_multiple(tokens // 4, 32)))
     return StageDraft(
         name,
         (
@@ -286,14 +292,9 @@ def _options(data: Data, form: AnswerForm) -> list[str]:
 def _prompt_tokens(data: Data, prompt: Sequence[str], outputs: Mapping[str, str]) -> int:
     """Return the most tokens of nine in ten prompts, with the instruction, roughly."""
     template = compiled("\n".join(prompt))
-    lengths = sorted(len(template.render({**row, **outputs})) for row in data.values)
-    usual = lengths[int(0.9 * (len(lengths) - 1))]
-    return _rounded(usual // CHARACTERS_A_TOKEN + 40, 32)
+    usual = of_nine_in_ten(len(template.render({**row, **outputs})) for row in data.values)
+    return next_multiple(usual // CHARACTERS_A_TOKEN + 40, 32)
 
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _rounded(value: int, step: int) -> int:
-    return -(-value // step) * step

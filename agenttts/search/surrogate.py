@@ -116,19 +116,24 @@ class Surrogate:
         return self._unit * float(np.sqrt(self.weights @ self.noises.mean(axis=1)))
 
     @cached_property
+    def _means(self) -> Floats:
+        """Expected scores of the fitted trials, in the order of `trials`."""
+        means: Floats = self._centre + self._unit * (self.weights @ self.expected)
+        return means
+
+    @cached_property
     def ranking(self) -> Sequence[int]:
         """Numbers of the fitted trials, the highest expected score first.
 
         Ties are in the order of `Allocation`.
         """
-        means = self._centre + self._unit * (self.weights @ self.expected)
-        ranking: list[int] = np.argsort(-means, kind="stable").tolist()
+        ranking: list[int] = np.argsort(-self._means, kind="stable").tolist()
         return ranking
 
     @cached_property
     def tried(self) -> Mapping[Allocation, float]:
         """Expected scores of the fitted trials, in the order of `ranking`."""
-        means = (self._centre + self._unit * (self.weights @ self.expected)).tolist()
+        means = self._means.tolist()
         return {self.trials[number].allocation: means[number] for number in self.ranking}
 
     def mean(self, allocation: Allocation) -> float:

@@ -1,6 +1,6 @@
 """Split a budget over stages by water-filling: first where it brings most.
 
-The idea is that of ZEBRA (arXiv 2605.20485); the code is our own.
+The idea is that of ZEBRA (arXiv 2605.20485).
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 from items import EXAMPLES, recorded, table_of  # noqa: E402
+from logs import finished  # noqa: E402
 from mechanisms import BY_EXAMPLE, DELETED, FAILING, MECHANISMS, METRICS  # noqa: E402
 from problems import FAMILIES, Problem, surface_problem, table_problem  # noqa: E402
 from problems.items import draw_pipeline  # noqa: E402
@@ -245,12 +246,8 @@ def _by_score(problem: Problem, examples: int) -> Setting:
 
 
 def read(log: Path) -> Iterable[tuple[Case, list[float]]]:
-    """Finished runs; a line cut off by a stop is left out."""
-    for line in log.read_text().splitlines() if log.is_file() else []:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
+    """Finished runs, with their regrets."""
+    for record in finished(log):
         yield Case(record["off"], record["family"], record["number"]), record["regrets"]
 
 

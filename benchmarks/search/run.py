@@ -27,6 +27,7 @@ from pathlib import Path
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+from logs import finished  # noqa: E402
 from problems import FAMILIES, HERE, Problem, surface_problem, table_names, table_problem  # noqa: E402
 from summary import write_summary  # noqa: E402
 
@@ -83,7 +84,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     log = arguments.out / "runs.jsonl"
-    done = {Case(**record["case"]) for record in read(log)}
+    done = {Case(**record["case"]) for record in finished(log)}
     url, model = arguments.agent or (None, None)
     methods = arguments.methods or list(METHODS if model is None else ASKING)
     if model is not None:
@@ -108,7 +109,7 @@ def main() -> None:
             out.flush()
             if count % 50 == 0:
                 print(f"{count} of {len(todo)}", flush=True)
-    write_summary(read(log), arguments.out)
+    write_summary(list(finished(log)), arguments.out)
     print((arguments.out / "summary.md").read_text())
 
 
@@ -193,17 +194,6 @@ def made(case: Case, problem: Problem, transcript: Transcript, url: str | None) 
     )
     session = connect(section, TaskDescription(examples=case.examples or None), transcript)
     return create(method, problem.space, case.number, llm=session)
-
-
-def read(log: Path) -> list[dict[str, object]]:
-    """Finished runs; a line cut off by a stop is left out."""
-    records: list[dict[str, object]] = []
-    for line in log.read_text().splitlines() if log.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
 
 
 if __name__ == "__main__":

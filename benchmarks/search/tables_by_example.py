@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from items import recommendations, table_of
+from logs import finished
 
 from agenttts.replay.table import load_table
 from agenttts.space import Allocation, SearchSpace
@@ -129,12 +130,8 @@ def cell(regrets: Sequence[float]) -> str:
 
 
 def read(log: Path) -> Iterable[tuple[Case, list[float]]]:
-    """Finished searches; a line cut off by a stop is left out."""
-    for line in log.read_text().splitlines() if log.is_file() else []:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
+    """Finished searches, with their regrets."""
+    for record in finished(log):
         yield Case(record["searcher"], record["table"], record["number"]), record["regrets"]
 
 

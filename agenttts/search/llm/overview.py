@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from agenttts.search.archive import Archive, Scored
-from agenttts.search.encoding import ChoiceGrid
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, SearchSpace, fits
 
@@ -65,7 +64,8 @@ def overview(
     tried: set[tuple[str, ...]] = {_models(trial.allocation) for trial in archive.scored}
     untried = sorted(promising, key=lambda models: -promising[models][0][1])
     few = [models for models in untried if models not in tried][:_MOST_UNTRIED_GROUPS]
-    for models, most in _combinations(space).items():
+    combinations = _combinations(space)
+    for models, most in combinations.items():
         if models not in tried and models not in few:
             continue
         trials = [trial for trial in archive.scored if _models(trial.allocation) == models]
@@ -78,7 +78,7 @@ def overview(
         groups.append(Group(" → ".join(models), most, mean, len(own), tuple(rows)))
     failed = [r for r in archive.evaluated if r.failed]
     left_out = [f"Failed: {result.allocation}." for result in failed[-_MOST_STORED:]]
-    if hidden := len(_combinations(space)) - len(groups):
+    if hidden := len(combinations) - len(groups):
         left_out.append(f"{hidden} further combinations have no trial and promise less.")
     stages = " → ".join(stage.name for stage in space.stages)
     metrics = "the stages' own metrics" if any(_metrics(archive, t) for t in archive.scored) else ""
@@ -123,7 +123,7 @@ def _promising(
     archive: Archive, model: Surrogate
 ) -> Mapping[tuple[str, ...], list[tuple[Allocation, float]]]:
     """Return the most promising untried allocations, with expected scores."""
-    grid = ChoiceGrid(archive.space)
+    grid = model.evidence.grid
     rows = grid.feasible(_MOST_COMPARED)
     means = model.in_score_units(model.posterior_mean(rows)).tolist()
     found: dict[tuple[str, ...], list[tuple[Allocation, float]]] = {}

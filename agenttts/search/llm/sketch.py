@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from agenttts.errors import nearest_name
@@ -27,6 +27,7 @@ Sketch = Mapping[str, Mapping[str, Mapping[int, float]]]
 _LEAST_UTILITY = 0.02
 # After the whole budget these shares of it are split as well.
 _SHARES = (1.0, 0.5, 0.25)
+_REASON = "the budget split by the model's sketch of utility curves"
 
 
 def ask_sketch(caller: Caller, prompts: Prompts, space: SearchSpace, seed: int) -> Sketch | None:
@@ -111,13 +112,8 @@ class SketchSearcher(LLMSearcher):
 
     def _written(self, n: int) -> list[Proposal]:
         assert self._session is not None
-        sketch = ask_sketch(self._session.caller, self._prompts, self.space, self.seed)
-        plan = planned(self.space, sketch) if sketch else ()
-        new = (allocation for allocation in plan if allocation not in self.archive)
-        return [Proposal(one, self.name, SKETCHED) for one in itertools.islice(new, n)]
-
-
-SKETCHED = "the budget split by the model's sketch of utility curves"
+        caller, known = self._session.caller, self.archive
+        return sketched(caller, self._prompts, self.space, self.seed, n, self.name, known)
 
 
 def _options(
@@ -185,10 +181,10 @@ def sketched(
     seed: int,
     n: int,
     source: str,
-    known: Collection[Allocation],
-) -> Sequence[Proposal]:
+    known: Container[Allocation],
+) -> list[Proposal]:
     """Return up to ``n`` proposals from the model's sketch that are not ``known``."""
     sketch = ask_sketch(caller, prompts, space, seed)
     plan = planned(space, sketch) if sketch else ()
     new = (allocation for allocation in plan if allocation not in known)
-    return [Proposal(allocation, source, SKETCHED) for allocation in itertools.islice(new, n)]
+    return [Proposal(allocation, source, _REASON) for allocation in itertools.islice(new, n)]
