@@ -83,8 +83,11 @@ def check_records(run: Path) -> None:
         for number, record in enumerate(records):
             due = models[:1] if number <= part else models[1:]
             assert record["gpus"] >= max(GPUS[model] for model in due)
-    leading = [r["gpus"] for r in attempts(run) if r["state"] == HANDED_OVER]
-    assert leading.count(1), "the point of it"
+
+
+def check_small_jobs(run: Path) -> None:
+    """A job with one GPU drew a leading stage, which is the point of parts."""
+    assert 1 in [r["gpus"] for r in attempts(run) if r["state"] == HANDED_OVER]
 
 
 @pytest.mark.parametrize("linger", [60, 0])
@@ -96,6 +99,7 @@ def test_trials_in_parts_give_the_same_table(cli, alone, scripted_spec, tmp_path
     assert handed_over(run), "otherwise this tests nothing"
     assert outcome(run) == outcome(alone)
     check_records(run)
+    check_small_jobs(run)
     assert not journal_events(run, "lost")
     assert set(table(run)["attempts"]) == {1}
     assert read_state(run / "journal.jsonl").losses == []
@@ -150,6 +154,7 @@ def test_an_asynchronous_search_hands_over(cli, scripted_spec, tmp_path):
     run = tmp_path / "results" / "small"
     assert handed_over(run)
     check_records(run)
+    check_small_jobs(run)
     assert set(table(run)["state"]) == {"COMPLETED"}
 
 
@@ -164,12 +169,13 @@ def until_a_part_begins(run: Path) -> None:
 
     def begun() -> bool:
         given = journal_events(run, "submitting") + journal_events(run, "assigned")
-        trials = [trial for event in given for trial in event["upto"]]
+        parts = {trial for event in given for trial in event["upto"]}
+        records = [record for trial in parts for record in attempts(run, trial)]
         return bool(trial_programs(run)) and any(
-            record["state"] is None for trial in trials for record in attempts(run, trial)
+            record["state"] is None and record["gpus"] == 1 for record in records
         )
 
-    until(begun, "a part")
+    until(begun, "a part in a small job")
 
 
 @pytest.mark.processes
@@ -181,8 +187,8 @@ def test_a_worker_killed_in_a_part_loses_nothing(cli, alone, scripted_spec, tmp_
     assert done.returncode == 0, done.stderr
     assert outcome(run) == outcome(alone)
     check_records(run)
+    # Whether a small job draws the part once more depends on which loss is seen first.
     assert journal_events(run, "lost"), "the kill was noticed"
-    assert handed_over(run)
 
 
 @pytest.mark.processes
@@ -198,7 +204,7 @@ def test_a_controller_killed_at_any_point_goes_on_with_its_parts(
     assert cli("resume", "parts", "--wait").returncode == 0
     assert outcome(run) == outcome(alone)
     check_records(run)
-    assert handed_over(run)
+    check_small_jobs(run)
 
 
 @pytest.mark.processes
