@@ -79,7 +79,6 @@ def test_it_is_read_again_only_when_the_archive_changed():
     assert second.pending.tolist() == GRID.encode([D]).tolist()
     archive.add([TrialResult(D, 0.6)])
     assert len(reader.read().trials) == 3
-    assert reader.read(archive_of([])).trials == ()
 
 
 def test_a_batch_encodes_every_result_once(monkeypatch):
