@@ -6,11 +6,11 @@ import logging
 import shlex
 
 from agenttts.errors import AgentTTSError
+from agenttts.loop.outlook import outlook
 from agenttts.loop.told_results import told_results
 from agenttts.report.background import Background, Provenance
 from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.journal import RunState
-from agenttts.search.outlook import outlook
 from agenttts.space import Allocation
 from agenttts.tables.insights import Outlook
 from agenttts.tables.schema import AFTER_SEARCH

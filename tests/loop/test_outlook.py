@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agenttts.search import outlook as outlook_module
+from agenttts.loop import outlook as outlook_module
+from agenttts.loop.outlook import outlook
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.insights import InsightRules
-from agenttts.search.outlook import outlook
 from agenttts.space import SearchSpace
 from tests.support.outlooks import RESULTS, SPACE, result, small_outlook
 from tests.support.repeatable import max_examples
@@ -19,9 +19,9 @@ BEST = SPACE.allocation(("large", 2), ("large", 8))
 
 def test_the_curves_are_the_surrogate_s_with_the_other_stages_as_recommended():
     found = small_outlook(BEST)
-    rules, archive = InsightRules(SPACE), Archive(SPACE)
+    archive = Archive(SPACE)
     archive.add(RESULTS)
-    model = rules.model(archive)
+    model = InsightRules(archive).model()
     assert [(c.stage, c.model) for c in found.curves] == [
         ("retrieval", "small"), ("retrieval", "large"), ("answer", "small"), ("answer", "large"),
     ]  # fmt: skip

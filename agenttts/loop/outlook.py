@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from agenttts.search.archive import Archive, TrialResult
+from agenttts.search.archive import Archive, Scored, TrialResult
 from agenttts.search.insights import InsightRules
 from agenttts.search.moves import spread_counts
 from agenttts.search.surrogate import Expectation, Surrogate
@@ -48,8 +48,7 @@ def outlook(
     """
     archive = Archive(space)
     archive.add(results)
-    rules = InsightRules(space)
-    model = rules.model(archive)
+    model = InsightRules(archive).model()
     if model is None:
         return None
     if recommended is None or recommended not in space:
@@ -98,7 +97,7 @@ def _curve(
     """
     others = space.least_budget - space.choice_budget(stage.cheapest)
     most = stage.affordable_samples(name, space.budget - others)
-    own = {t.allocation[stage.name].samples for t in archive.by_model(stage.name)[name]}
+    own = {t.allocation[stage.name].samples for t in _trials_with(archive, stage, name)}
     chosen = around[stage.name].samples if around[stage.name].model == name else None
     counts = sorted({*spread_counts(stage, most), *own, *([chosen] if chosen else [])})
     at = [around.replace(Choice(stage.name, name, count)) for count in counts]
@@ -108,6 +107,11 @@ def _curve(
     ]
     trials = _beside(archive, model, stage, name, around)
     return ModelCurve(stage.name, name, points, trials, _enough(points), chosen)
+
+
+def _trials_with(archive: Archive, stage: Stage, name: str) -> list[Scored]:
+    """Return the trials with a model in a stage, in the order told."""
+    return [trial for trial in archive.scored if trial.allocation[stage.name].model == name]
 
 
 def _enough(points: Sequence[CurvePoint]) -> int:
@@ -126,10 +130,10 @@ def _beside(
 
     Their scores are adjusted as if their other stages were as in ``around``.
     """
-    trials = archive.by_model(stage.name)[name]
+    trials = _trials_with(archive, stage, name)
     moved = [around.replace(trial.allocation[stage.name]) for trial in trials]
     off = [place for place, trial in enumerate(trials) if moved[place] != trial.allocation]
-    left_out = set(off).difference(off[:: -(-len(off) // MOST_TRIALS) or 1])
+    left_out = set(off) - set(off[:: max(1, -(-len(off) // MOST_TRIALS))])
     kept = [place for place in range(len(trials)) if place not in left_out]
     there = model.means([moved[place] for place in kept])
     here = model.means([trials[place].allocation for place in kept])
