@@ -80,7 +80,7 @@ class ServerLifecycle(Protocol):
     It costs resources while it waits.
     """
 
-    def waiting(self, remaining: int, total: int, more: bool) -> None:
+    def trials_run(self, remaining: int, total: int, more: bool) -> None:
         """Report that trials run.
 
         Args:
@@ -196,7 +196,7 @@ class Evaluation:
                     self._paused_at = time.monotonic()
                     return
                 if self._server is not None:
-                    self._server.waiting(len(waiting), len(trials), iteration_follows)
+                    self._server.trials_run(len(waiting), len(trials), iteration_follows)
                 now = datetime.now(UTC)
                 if self._may_appear_late(now):
                     self.end_strays()

@@ -185,13 +185,13 @@ class Controller:
     def _run_search(self) -> None:
         state = self._journal.state
         first = 1 if self._searcher.initial_batch else 0
-        self._complete_earlier_ends()
+        self._complete_earlier_closing()
         if self._settings.asynchronous:
             self._restore()
             self._search_asynchronously(first)
         else:
             again = self._to_try_again()
-            more = bool(self._iterations_to_come(first)) and not state.last_end
+            more = bool(self._iterations_to_come(first)) and not state.closing
             if again:
                 self._evaluation.evaluate(again, iteration_follows=more)
                 for iteration in sorted({p.planned.iteration for p in again}):
@@ -214,10 +214,10 @@ class Controller:
         told = {trial for trials in self._journal.state.tells for trial in trials}
         return [p for p in self._searched() if p.row is None and p.planned.trial in told]
 
-    def _complete_earlier_ends(self) -> None:
+    def _complete_earlier_closing(self) -> None:
         """Evaluate what was left of the finalists and the final test before an extension."""
         state = self._journal.state
-        left = [state.trials[name] for name in sorted(state.earlier_ends)]
+        left = [state.trials[name] for name in sorted(state.earlier_closing)]
         for source in AFTER_SEARCH:
             trials = [p for p in left if p.row is None and p.planned.source == source]
             if trials:
@@ -234,7 +234,7 @@ class Controller:
         """
         state = self._journal.state
         told = {trial for trials in state.tells for trial in trials}
-        end = {p.planned.trial for p in state.last_end}
+        end = {p.planned.trial for p in state.closing}
         untold = {
             p.planned.iteration
             for p in self._searched()
@@ -340,7 +340,7 @@ class Controller:
     def _sure_enough(self) -> bool:
         """Return whether the search may end because its recommendation is good enough."""
         stop, found = self._settings.stop, self._journal.state.confidence
-        if self._journal.state.last_end:
+        if self._journal.state.closing:
             return True  # it has ended already
         if stop is None or found is None or found.within > stop.within:
             return False
@@ -360,7 +360,7 @@ class Controller:
             return 0, initial - len(searched)
         last = searched[-1] if searched else first - 1
         state = self._journal.state
-        ends = (state.trials[name].planned.iteration for name in state.earlier_ends)
+        ends = (state.trials[name].planned.iteration for name in state.earlier_closing)
         after = max(ends, default=-1)
         left = size - searched.count(last)
         if last >= max(first, after + 1) and left > 0:
@@ -539,7 +539,7 @@ class Controller:
 
     def _trials_from(self, source: str) -> list[TrialProgress]:
         """Return the trials of the search's present end that have a source."""
-        return [p for p in self._journal.state.last_end if p.planned.source == source]
+        return [p for p in self._journal.state.closing if p.planned.source == source]
 
     def _ranked(self) -> list[Allocation]:
         """Return the searcher's recommendation, then the other scored ones, best first."""

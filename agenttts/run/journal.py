@@ -24,7 +24,7 @@ from agenttts.files.json_lines import JsonLinesFile, read_json_lines
 from agenttts.run.rows import row_from_json
 from agenttts.space import Allocation
 from agenttts.tables.confidence import Confidence
-from agenttts.tables.schema import END_SOURCES
+from agenttts.tables.schema import CLOSING_SOURCES
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ class RunState:
     """A change of the profile that is perhaps not in all of the run's files yet."""
     extension: Extension | None = None
     """An extension that is perhaps not in all of the run's files yet."""
-    earlier_ends: set[str] = field(default_factory=set)
+    earlier_closing: set[str] = field(default_factory=set)
     """The trials with which the search ended before it was extended."""
     unanswered_at: str | None = None
     """When a submission without an answer was last recorded as lost (ISO 8601)."""
@@ -282,12 +282,12 @@ class RunState:
         self.recommended = recommended
 
     @property
-    def last_end(self) -> list[TrialProgress]:
+    def closing(self) -> list[TrialProgress]:
         """The trials with which the search ends: recommendation, finalists, test."""
         return [
             progress
             for name, progress in self.trials.items()
-            if progress.planned.source in END_SOURCES and name not in self.earlier_ends
+            if progress.planned.source in CLOSING_SOURCES and name not in self.earlier_closing
         ]
 
     def unfinished(self) -> list[TrialProgress]:
@@ -550,7 +550,7 @@ class _Extended(Extension):
         state.finished = None
         state.finishing = False
         state.confidence = None  # it is about the narrower search
-        state.earlier_ends |= {p.planned.trial for p in state.last_end}
+        state.earlier_closing |= {p.planned.trial for p in state.closing}
 
 
 @dataclass(frozen=True)
