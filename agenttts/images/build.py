@@ -192,9 +192,10 @@ def build_image(
 
 
 def read_record(image: Path) -> ImageRecord | None:
-    """Return the record beside ``image``.
+    """Return the image's record, brought up to date.
 
-    None if there is no record, or if it describes another image.
+    If the file has changed since the record was written, its digest is computed anew, and the
+    record beside the image is rewritten. None if there is no image, or its record lacks a value.
     """
     if not image.is_file():
         return None
@@ -337,8 +338,8 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
         listing = ask(
             [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
             _INSPECT_S,
-            # 'pip config' would read 'user = true' in pip.conf, which is meant for installations,
-            # as its own --user.
+            # pip.conf may say 'user = true' for 'pip install'. 'pip config' would take it for its
+            # own option --user.
             {**environ, "PIP_USER": "0"},
         )
         if listing.succeeded:

@@ -202,16 +202,13 @@ def _trials_by_state(state: RunState, rows: Sequence[TrialRow], queue: _Queue) -
 def last_iteration(state: RunState) -> int | None:
     """Return the number of the last iteration of the search; None before the first."""
     planned = (t.planned for t in state.trials.values())
-    # Counted, because the ends before extensions of the search have numbers too.
+    # Counted, because closing trials before extensions of the search have numbers too.
     searched = {p.iteration for p in planned if p.source not in CLOSING_SOURCES}
     return len(searched) - 1 if searched else None
 
 
 def last_closing(rows: Sequence[TrialRow], source: str) -> list[TrialRow]:
-    """Return the rows of a source after the last iteration of the search.
-
-    Those before it belong to the end of the search before an extension.
-    """
+    """Return the closing trials' rows of a source, without those before an extension."""
     last = max((row.iteration for row in rows if row.source not in CLOSING_SOURCES), default=0)
     return [row for row in rows if row.source == source and row.iteration >= last]
 

@@ -1,9 +1,9 @@
-"""The job on the node: checks it, runs the trials' command, records the outcome.
+"""The job on a node: it checks the node, runs the trials' command and records the outcome.
 
-It runs on the host's Python under submitit, because it must be able to call ``scontrol``. Its child
-process is usually ``apptainer exec ... python -m agenttts.trial``. Each start of the job adds a
-record to each trial that it runs (`agenttts.dispatch.attempts`). `agenttts.dispatch.blame` decides
-what the end of such an attempt means.
+The job runs on the host's Python under submitit, because it must be able to call ``scontrol``. Its
+child process is usually ``apptainer exec ... python -m agenttts.trial``. Each start of the job adds
+a record, an attempt, to each trial that it runs (`agenttts.dispatch.attempts`).
+`agenttts.dispatch.blame` decides what the end of an attempt means.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class TrialJob:
             self._earlier_lists += 1
         self._questions = OpenQuestions(self.directory)
         self._locks = {}
-        attempts = self._attempts  # the job has started
+        attempts = self._attempts  # creates the record of this start
         try:
             due = self._lock_due(self.all_trials)
             while not due and self.linger_seconds:
@@ -258,7 +258,8 @@ class TrialJob:
     def _has_handed_over(self, trial: JobTrial) -> bool:
         """Return whether this job has recorded that the due stages of a trial are drawn.
 
-        It has not if another job drew them, or if an earlier start of it was killed before that.
+        It has not if another job drew the stages, or if an earlier start of this job was killed
+        before it recorded that they are drawn.
         """
         return any(
             attempt.job_id == self._job_id() and attempt.state == HANDED_OVER
@@ -623,7 +624,7 @@ class _State(Enum):
     DUE = auto()
     """It has to be run."""
     TOO_LONG = auto()
-    """It ended at the time limit as often as it may."""
+    """It reached the time limit, and may not be continued once more."""
     FAILED = auto()
     """It ended in this job in another way, and the controller decides what follows."""
 
@@ -643,7 +644,10 @@ def due_trials(trials: Iterable[JobTrial]) -> tuple[DueTrial, ...]:
 
 
 _TOO_LONG = Verdict(
-    TrialState.TIMEOUT, False, False, "it reached the time limit as often as max_timeouts allows"
+    TrialState.TIMEOUT,
+    False,
+    False,
+    "it reached the time limit; max_timeouts allows no more starts",
 )
 
 
