@@ -128,7 +128,8 @@ def _beside(
 ) -> list[CurveTrial]:
     """Return the trials with a model in a stage.
 
-    Of those that are not on its curve there are `MOST_TRIALS` at most. Their scores are adjusted as if their other stages were as in ``around``.
+    Of those that are not on its curve there are `MOST_TRIALS` at most. Their scores are adjusted as
+    if their other stages were as in ``around``.
     """
     trials = _trials_with(archive, stage, name)
     moved = [around.replace(trial.allocation[stage.name]) for trial in trials]
