@@ -50,8 +50,8 @@ _MIN_STARTED = 3
 class Offer:
     """An agent's proposals for a batch.
 
-    The first ``own`` of them are made whatever the surrogate thinks of them. With ``preferred`` the
-    others are made if they are worth half of the best candidate, otherwise if they are the best.
+    The first ``own`` of them are tried even if the surrogate ranks them low. With ``preferred`` the
+    others are tried if they are worth half of the best candidate, otherwise if they are the best.
     """
 
     proposals: Sequence[Proposal]
