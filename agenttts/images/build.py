@@ -177,9 +177,10 @@ def build_image(
 
 
 def read_record(image: Path) -> ImageRecord | None:
-    """Return the record beside ``image``.
+    """Return the image's record, brought up to date.
 
-    None if there is no record, or if it describes another image.
+    If the file has changed since the record was written, its digest is computed anew, and the
+    record beside the image is rewritten. None if there is no image, or its record lacks a value.
     """
     if not image.is_file():
         return None

@@ -57,8 +57,8 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
         listing = ask(
             [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
             CONFIG_S,
-            # 'pip config' would read 'user = true' in pip.conf, which is meant for installations,
-            # as its own --user.
+            # pip.conf may say 'user = true' for 'pip install'. 'pip config' would take it for its
+            # own option --user.
             {**environ, "PIP_USER": "0"},
         )
         if listing.succeeded:
