@@ -23,7 +23,6 @@ from agenttts.errors import KeyPath, UserError
 from agenttts.files.atomic import atomic_write_text
 from agenttts.launch.controller import controller_waits, controller_works, stop_controllers
 from agenttts.launch.differences import Differences, differences
-from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.plan import Plan, plan_of_run
 from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.journal import Extension, Journal, read_state
@@ -124,7 +123,7 @@ def planned_extension(run: Run, settings: Sequence[str], *, dry_run: bool = Fals
     with spec.located():
         search.create_for(spec)
         fidelity_for(spec, len(plan.examples.searched))
-    after = run.record.model_copy(update={"forecast": expected_cost(plan)})
+    after = run.record.model_copy(update={"forecast": plan.forecast})
     known = read_state(directory.journal_file).trials
     number = 1 + max((int(trial.lstrip("t")) for trial in known), default=-1)
     changed = {key.partition(".")[0] for key in changes}
