@@ -410,7 +410,7 @@ def compare(
 ) -> None:
     """Compare an allocation of one run with that of another run.
 
-    The verdict is better, worse or not to be told (no clear difference). Scores are compared
+    The verdict is better, worse or not to be told apart (no clear difference). Scores are compared
     example by example.
     """
     if len(runs) != 2:
@@ -609,7 +609,7 @@ def replay(
     searcher: Annotated[str, typer.Option("--searcher", help="A search method.")] = "agenttts",
     trials: Annotated[
         int | None,
-        typer.Option(min=1, help="Trials in all; 50, or no limit with --evaluations."),
+        typer.Option(min=1, help="Number of trials. Default: 50; with --evaluations: no limit."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Trials a batch.")] = 10,
     seed: Annotated[
@@ -628,16 +628,18 @@ def replay(
     stored: Annotated[
         bool,
         typer.Option(
-            "--stored", help="Also tell the method scores of smaller counts in the last stage."
+            "--stored",
+            help="Also give the method the recorded scores with fewer samples in the last stage.",
         ),
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Trace: .csv or .parquet.")] = None,
 ) -> None:
     """Run a search method on a recorded table of results, without GPUs or a cluster.
 
-    If the method asks a language model, this is the one in SPEC's agent section. The transcript of
-    its replies is OUT.agent.jsonl. --evaluations, --examples-first, --examples-most and --stored
-    need a table with scores by example (column 'examples').
+    A method that asks a language model asks the one in the agent section of the spec (--space). Its
+    replies are written to OUT.agent.jsonl, where OUT is the trace (--out). --evaluations,
+    --examples-first, --examples-most and --stored need a table with scores by example (column
+    'examples').
     """
     from agenttts import search
     from agenttts.cli import show
@@ -652,7 +654,7 @@ def replay(
     if searcher not in search.SEARCHERS:
         known = valid_names(searcher, search.SEARCHERS)
         raise UserError(f"--searcher: unknown method '{searcher}'; {known}")
-    search.create_for(spec, method=searcher, seed=seed)  # refuses options before anything is read
+    search.create_for(spec, method=searcher, seed=seed)  # raises on wrong options, before the table
     if out is not None:
         check_out(out)
     session = session_for_replay(spec, searcher, out)
@@ -733,15 +735,23 @@ def init(
         typer.Option(
             "--model",
             metavar="NAME=PATH[:PARAMS]",
-            help="A model's directory or hub id; may be repeated. None: stand-ins.",
+            help="A model's directory or hub id; may be repeated. Without it, stand-in models with "
+            "scripted replies are used.",
         ),
     ] = None,
     question: Annotated[str, typer.Option(help="DATA's field with the question.")] = "",
     answer: Annotated[str, typer.Option(help="DATA's field with the right answer.")] = "",
     context: Annotated[str, typer.Option(help="DATA's field with what helps to answer.")] = "",
-    options: Annotated[str, typer.Option(help="DATA's field with the options of a choice.")] = "",
+    options: Annotated[
+        str,
+        typer.Option(help="DATA's field with the possible answers of a multiple-choice question."),
+    ] = "",
     cluster: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of the profile; without DATA, it alone.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Name of the profile. Without DATA, only the profile is written.",
+        ),
     ] = "",
     out: Annotated[
         Path | None, typer.Option(help="Where the files go (else jobs/ if it is here, else here).")

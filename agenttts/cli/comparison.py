@@ -71,7 +71,7 @@ def _difference(part: dict[str, Any], form: str) -> str:
 
 
 def _more(score: dict[str, Any]) -> list[str]:
-    if score["verdict"] != "not to be told":
+    if score["verdict"] != "not to be told apart":
         return []
     if score["more_examples"] is None:
         return ["no difference was measured, so no number of examples is known that would tell one"]

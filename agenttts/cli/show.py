@@ -82,11 +82,15 @@ def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
             f"{_names(rebuilt.from_table)} from their rows in the table of trials",
         ]
         lines += [f"run again: {_names(rebuilt.again)}"] if rebuilt.again else []
-        lines += [f"lost, and set aside: {_names(rebuilt.lost)}"] if rebuilt.lost else []
+        if rebuilt.lost:
+            lines.append(
+                "cannot be restored, because the allocation is not known, and moved aside: "
+                f"{_names(rebuilt.lost)}"
+            )
         lines += [f"note: {note}" for note in rebuilt.notes]
     if retried is not None:
         lines.append(
-            f"tried again: {_names(retried)}"
+            f"to be tried again: {_names(retried)}"
             if retried
             else "no trial has failed, so no trial is tried again"
         )
@@ -120,9 +124,9 @@ def profile_taken(outcome: ProfileOutcome | None) -> None:
     if outcome is None:
         return
     if not outcome.changes:
-        say("the profile is the run's own, and nothing changes")
+        say("the run already has this profile; nothing changes")
         return
-    kept = f"the run keeps its own profile, because {outcome.refused}; it differs:"
+    kept = f"the run keeps its profile, because {outcome.refused}; the given profile differs in:"
     say(escape(kept if outcome.refused else "the run takes the corrected profile:"))
     for line in difference_lines(outcome.changes):
         say(escape(f"  {line}"))
@@ -181,11 +185,15 @@ def _bytes(size: int) -> str:
 
 def finish(run: RunDirectory, ends: bool) -> None:
     """``finish``: show what happens now."""
+    if not ends:
+        say(escape(f"{run.path}: the run is over, so there is no search to end"))
+        return
+    search = run.spec().search
+    asked = {"the finalists": search.finalists, "the final test": search.test_split}
+    after = " and ".join(name for name, section in asked.items() if section is not None)
     say(
-        "no more trials are proposed; those under way end first, then the finalists and the final "
-        "test run"
-        if ends
-        else escape(f"{run.path}: the run is over, so there is no search to end")
+        "no more trials are proposed; the trials that have been proposed still run"
+        + (f", and after them {after}" if after else "")
     )
 
 
@@ -248,8 +256,8 @@ def _search_plan(document: dict[str, Any]) -> None:
         f"{document['task']['name']}, {examples} examples, score {document['task']['main_metric']}"
     )
     say(
-        f"{search['method']}: budget {search['budget']:g} units (least possible "
-        f"{search['least_budget']:g}), "
+        f"{search['method']}: budget {search['budget']:g} units an example (the "
+        f"cheapest allocation costs {_units(search['least_budget'])}), "
         f"{search['initial_trials']} initial trials + {search['iterations']} x "
         f"{search['batch_size']} "
         f"= {search['trials_at_most']} at most"
@@ -260,9 +268,13 @@ def _search_plan(document: dict[str, Any]) -> None:
         )
     )
     if part := search["examples"]:
+        again = (
+            f"; good allocations are scored again, on {part['first']} further ones at a time, "
+            f"up to {part['most'] or 'all'}"
+        )
         say(
-            f"a trial is scored on {part['first']} of the examples; good allocations again on "
-            f"{part['first']} more, up to {part['most'] or 'all'}"
+            f"each new trial is scored on {part['first']} of the examples"
+            + ("" if part["first"] == part["most"] else again)
         )
     if search["first"]:
         say(f"tried first, as given: {'; '.join(search['first'])}")
@@ -272,6 +284,10 @@ def _search_plan(document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _units(budget: float) -> str:
+    return f"{budget:.0f}" if budget >= 100 else f"{budget:.3g}"
 
 
 def _models_plan(document: dict[str, Any]) -> None:
@@ -284,7 +300,7 @@ def _models_plan(document: dict[str, Any]) -> None:
                 stage["stage"],
                 model["model"],
                 f"{model['params']:.3g}",
-                f"{model['unit_budget']:.0f}",
+                _units(model["unit_budget"]),
                 str(model["samples_within_budget"]),
                 str(model["gpus"]),
                 document["resources"]["gpus"][model["model"]],
@@ -471,12 +487,12 @@ def _status_view(document: dict[str, Any]) -> Group:
     if document["controller"]["queue"]:
         parts.append(Text(f"the queue cannot be read: {document['controller']['queue']}"))
     parts += [Text(line) for line in where_to_look(document)]
-    untried = "" if document["recommended_tried"] else "not tried yet; "
+    untried = "" if document["recommended_tried"] else "; not tried yet"
     if document["recommended"]:
         parts.append(
             Text(
-                f"recommended: {choices_text(document['recommended'])} ({untried}the allocation "
-                "with the highest expected score; 'best' is the highest measured score)"
+                f"recommended: {choices_text(document['recommended'])} (highest expected score"
+                f"{untried}). 'best' above is the highest measured score."
             )
         )
     if document["confidence"]:
@@ -527,5 +543,5 @@ def _cost_lines(cost: dict[str, Any]) -> str:
         f"cost: {f'{used / 3600:.3g} GPU-hours' if on_gpus else f'{duration(used)} of jobs'}, "
         f"{cost['engine_starts']} engine starts, {tokens['computed']:,} tokens computed, "
         f"{tokens['reused']:,} reused\n"
-        f"time of jobs: {shares or 'none yet'}; before, {queued} in queues"
+        f"time of jobs: {shares or 'none yet'}; waited in the queue before that: {queued}"
     )

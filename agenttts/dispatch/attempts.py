@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = "attempts"
 HANDED_OVER = "HANDED_OVER"
-"""State of an attempt that has drawn the leading stages of its trial. Another one goes on.
+"""State of an attempt that has drawn the leading stages of its trial. Another attempt continues.
 
-It is not the state of a trial."""
+No trial has this state."""
 MAX_PREEMPTIONS = 20
-"""Default of the times that a trial may lose its place to other jobs."""
+"""How often a trial may be preempted and start again, if the profile does not say."""
 # Number of different trials that must have failed on a node before jobs avoid it, with no trial
 # completing there since.
 TRIALS_TO_EXCLUDE = 2
@@ -57,8 +57,8 @@ class Attempt:
         log_start: Bytes of the log before this attempt.
         log: The log, as a path from the trial's directory; empty: the trial's own.
         together: With how many trials of its job it began, itself included.
-        gpu_seconds: The trial's part of the job's GPU-seconds; None while it is not known.
-        job_seconds: The trial's part of the job's wall seconds; None while it is not known.
+        gpu_seconds: The trial's share of the job's GPU-seconds; None while it is not known.
+        job_seconds: The trial's share of the job's wall seconds; None while it is not known.
     """
 
     number: int

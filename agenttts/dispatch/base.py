@@ -149,7 +149,8 @@ class Scheduler(ABC):
 
     A new backend (PBS, Flux, ...) is a subclass. It is named in
     `agenttts.dispatch.schedulers.SCHEDULERS` and in `Profile.kind`, and must pass
-    ``tests/dispatch/test_scheduler_conformance.py``. There are two sorts of jobs: jobs of trials,
+    ``tests/dispatch/test_scheduler_conformance.py``. What a job asks its queue from inside is in
+    `agenttts.dispatch.own_job`. There are two sorts of jobs: jobs of trials,
     which are submitted in batches, and services, which are long-lived single jobs.
 
     **Ownership.** A scheduler is made for a profile and a folder. The folder contains what it

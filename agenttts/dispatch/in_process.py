@@ -27,7 +27,7 @@ from agenttts.inference.base import (
     Completion,
     Engine,
     ModelConfig,
-    OnPart,
+    OnFinished,
     Request,
     WrappedEngine,
 )
@@ -274,11 +274,11 @@ class _StoppableEngine(WrappedEngine):
         self._check = check
 
     def generate(
-        self, requests: Sequence[Request], on_part: OnPart | None = None
+        self, requests: Sequence[Request], on_finished: OnFinished | None = None
     ) -> list[Completion]:
         """Return what the engine generates, unless the check raises."""
         self._check()
-        return super().generate(requests, on_part)
+        return super().generate(requests, on_finished)
 
 
 _NUMBERS = itertools.count()

@@ -211,8 +211,8 @@ class Profile(Section):
     max_running: Annotated[int, Field(ge=1)] = 8
     """Jobs of trials that run at a time; a job may evaluate several trials.
 
-    If jobs do not stay for further lists, each array has this limit: the jobs that need the same
-    number of GPUs.
+    If jobs end with their trials (``linger_seconds: 0``), the limit holds for each array alone,
+    that is for the jobs that need the same number of GPUs.
     """
     trials_per_job: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """The most trials that one job evaluates side by side.
@@ -242,7 +242,7 @@ class Profile(Section):
     own.
     """
     max_timeouts: Annotated[int, Field(ge=0)] = 1
-    """Times that a trial at its time limit is requeued; it continues from its stored samples."""
+    """How often a trial that reached its time limit is continued from its stored samples."""
     grace_seconds: Annotated[int, Field(ge=5)] = 60
     """Seconds before the time limit at which a trial is told to store its samples."""
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
@@ -279,10 +279,11 @@ class Profile(Section):
     start_minutes: Annotated[float, Field(gt=0)] = 30.0
     """Minutes that the start of one engine may take before the attempt ends.
 
-    It ends as INFRA_FAILED the first time, as TIMEOUT the second time.
+    A trial's first attempt that ends by this limit or by ``stall_minutes`` counts as INFRA_FAILED,
+    so it is tried again. The next one counts as TIMEOUT.
     """
     stall_minutes: Annotated[float, Field(gt=0)] = 30.0
-    """Minutes without progress before the attempt ends, as for ``start_minutes``.
+    """Minutes without progress before the attempt ends; it counts as for ``start_minutes``.
 
     `agenttts.dispatch.node.limits` says what counts as progress. An engine call with many tokens
     may take longer.
@@ -338,8 +339,10 @@ class Profile(Section):
                 raise ValueError(f"the value of {name} holds a zero byte; valid: a text")
             if _looks_secret(name):
                 raise ValueError(
-                    f"'{name}' looks like a secret, and profiles and runs are plain files; "
-                    "export it in the job's environment instead"
+                    f"'{name}' looks like a secret, and profiles and runs are plain files; remove "
+                    "it here and export it in the shell that launches (for trials in containers as "
+                    f"APPTAINERENV_{name}); the key of a server that a model's api_key_env names "
+                    "is passed on by itself"
                 )
         return value
 

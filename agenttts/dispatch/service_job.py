@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 
 import submitit
+
+from agenttts.dispatch.own_job import in_queue
 
 _PR_SET_PDEATHSIG = 1
 
@@ -39,23 +40,5 @@ def end_with_runner() -> None:
 
     That one is the parent of a service on a host. A queue's job has none. Source: prctl(2), Linux.
     """
-    if not _runs_in_queue():
+    if not in_queue():
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def queue_job() -> str | None:
-    """The queue's job that this process is, which the queue may start again elsewhere.
-
-    None for a process of a host, and for one that merely runs in a job.
-    """
-    return os.environ.get("SLURM_JOB_ID") if _runs_in_queue() else None
-
-
-def own_job_id() -> str:
-    """Return the id under which the scheduler knows the job that is this process."""
-    return os.environ.get("SLURM_JOB_ID") or str(os.getpid())
-
-
-def _runs_in_queue() -> bool:
-    """Whether a queue's job runs this process, and not merely an outer job's shell."""
-    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from agenttts.dispatch.apptainer import SCRATCH, Container, exec_command, grante
 from agenttts.dispatch.node.devices import device_problem, list_devices
 from agenttts.dispatch.node.preflight import write_problem
 from agenttts.dispatch.node.scratch import scratch_directory
+from agenttts.dispatch.own_job import node_name, queue_job
 from agenttts.dispatch.service_job import EndingJob
 from agenttts.doctor import environment_facts
 from agenttts.files.atomic import atomic_write_json, atomic_write_text
@@ -72,7 +72,8 @@ class ProbeJob(EndingJob):
         question = self.question
         self._say("checks the results directory")
         atomic_write_json(
-            question.folder / HELLO, {"token": question.token, "node": _node(), "time": time.time()}
+            question.folder / HELLO,
+            {"token": question.token, "node": node_name(), "time": time.time()},
         )
         waited = wait_for_file(question.folder / REPLY, question.answer_seconds)
         atomic_write_json(question.folder / ECHO, {"waited": waited, "time": time.time()})
@@ -84,8 +85,8 @@ class ProbeJob(EndingJob):
         directories = {what: _directory(path) for what, path in places.items()}
         self._say("checks GPUs")
         facts: dict[str, Any] = {
-            "node": _node(),
-            "job_id": os.environ.get("SLURM_JOB_ID", ""),
+            "node": node_name(),
+            "job_id": queue_job() or "",
             "python": {"version": platform.python_version(), "path": sys.executable},
             "agenttts": __version__,
             "answered": waited is not None,
@@ -185,7 +186,3 @@ def _directory(path: Path) -> dict[str, Any]:
     except OSError as error:
         return {"path": str(path), "problem": error.strerror or str(error), "free": None}
     return {"path": str(path), "problem": write_problem(path), "free": free}
-
-
-def _node() -> str:
-    return os.environ.get("SLURMD_NODENAME", socket.gethostname())

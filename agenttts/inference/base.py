@@ -144,7 +144,7 @@ This is longer than any marker and the line breaks after it.
 
 
 @dataclass(frozen=True)
-class Part:
+class Finished:
     """Samples of one request that are finished before the call is.
 
     ``request`` is the position of the request in the call. ``places`` are the positions of the
@@ -157,7 +157,7 @@ class Part:
     completion: Completion
 
 
-OnPart = Callable[[Part], object]
+OnFinished = Callable[[Finished], object]
 """Gets the samples that an engine has finished, while its call goes on."""
 
 
@@ -167,11 +167,11 @@ class Engine(Protocol):
     Contract:
 
     - `generate` returns one `Completion` per request, in order.
-    - While a call goes on, the engine passes each sample to ``on_part`` soon after the sample is
-      finished. Before `generate` returns, ``on_part`` has got every sample of the result exactly
-      once, in any order. When a call fails, ``on_part`` has got the samples that were finished
-      before. ``on_part`` is called in the thread that called `generate`; what it raises ends the
-      call.
+    - While a call goes on, the engine passes each sample to ``on_finished`` soon after the sample
+      is finished. Before `generate` returns, ``on_finished`` has got every sample of the result
+      exactly once, in any order. When a call fails, ``on_finished`` has got the samples that were
+      finished before. ``on_finished`` is called in the thread that called `generate`; what it
+      raises ends the call.
     - The same request with the same seeds gives the same samples, up to the numerics of batching.
     - `generate` may be called any number of times until `close`. `close` releases the model's
       memory and may be called twice.
@@ -183,7 +183,7 @@ class Engine(Protocol):
     """
 
     def generate(
-        self, requests: Sequence[Request], on_part: OnPart | None = None
+        self, requests: Sequence[Request], on_finished: OnFinished | None = None
     ) -> list[Completion]: ...
 
     def close(self) -> None: ...
@@ -207,10 +207,10 @@ class WrappedEngine:
         self._engine = engine
 
     def generate(
-        self, requests: Sequence[Request], on_part: OnPart | None = None
+        self, requests: Sequence[Request], on_finished: OnFinished | None = None
     ) -> list[Completion]:
         """Return what the engine generates."""
-        return self._engine.generate(requests, on_part)
+        return self._engine.generate(requests, on_finished)
 
     def sleep(self) -> bool:
         """Put the engine to sleep; return False if it cannot."""

@@ -27,9 +27,9 @@ from agenttts.errors import MissingRequirement, UserError, valid_names
 from agenttts.inference.base import (
     Completion,
     EngineError,
+    Finished,
     ModelConfig,
-    OnPart,
-    Part,
+    OnFinished,
     Request,
     Sample,
 )
@@ -143,7 +143,7 @@ class EndpointEngine:
             self._fail(error)
 
     def generate(
-        self, requests: Sequence[Request], on_part: OnPart | None = None
+        self, requests: Sequence[Request], on_finished: OnFinished | None = None
     ) -> list[Completion]:
         """Return one completion per request, in order.
 
@@ -167,7 +167,7 @@ class EndpointEngine:
             self._draw,
             self._options.max_concurrent,
             self._beat,
-            on_part or (lambda part: None),
+            on_finished or (lambda finished: None),
         )
         return [drawing.completion(range(len(drawing.request.seeds))) for drawing in drawings]
 
@@ -181,7 +181,7 @@ class EndpointEngine:
         drawing: _Drawing,
         places: tuple[int, ...],
         stop: threading.Event,
-        tell: Callable[[Part], None],
+        tell: Callable[[Finished], None],
     ) -> None:
         """Draw a request's samples at some places of its seeds; report each reply."""
         missing = places
@@ -193,7 +193,7 @@ class EndpointEngine:
                 if reply.prompt_tokens is not None:
                     drawing.prompt_tokens = reply.prompt_tokens
                 found = missing[: len(reply.samples)]
-                tell(Part(drawing.position, found, drawing.completion(found)))
+                tell(Finished(drawing.position, found, drawing.completion(found)))
                 # Some servers give fewer samples than a request asks for.
                 missing = missing[len(reply.samples) :]
         except (ServerError, GivenUp) as error:
@@ -419,24 +419,24 @@ class _Drawing:
 
 def _on_threads(
     pieces: deque[tuple[_Drawing, tuple[int, ...]]],
-    draw: Callable[[_Drawing, tuple[int, ...], threading.Event, Callable[[Part], None]], None],
+    draw: Callable[[_Drawing, tuple[int, ...], threading.Event, Callable[[Finished], None]], None],
     threads: int,
     beat: Callable[[], None],
-    on_part: OnPart,
+    on_finished: OnFinished,
 ) -> None:
     """Draw all pieces on several threads, and raise the first error that occurs.
 
-    After an error it does not wait for the threads, because a request may take minutes. ``on_part``
-    is called in this thread.
+    After an error it does not wait for the threads, because a request may take minutes.
+    ``on_finished`` is called in this thread.
     """
     stop, changed = threading.Event(), threading.Condition()
     errors: list[BaseException] = []
-    parts: list[Part] = []
+    ready: list[Finished] = []
     left = len(pieces)
 
-    def tell(part: Part) -> None:
+    def tell(finished: Finished) -> None:
         with changed:
-            parts.append(part)
+            ready.append(finished)
             changed.notify()
 
     def work() -> None:
@@ -465,14 +465,14 @@ def _on_threads(
     try:
         while not over:
             with changed:
-                if left and not errors and not parts:
+                if left and not errors and not ready:
                     changed.wait(1.0)
-                finished, parts[:] = parts[:], []
+                due, ready[:] = ready[:], []
                 over = not left or bool(errors)
-            if finished:  # only an answer shows that the server works
+            if due:  # only an answer shows that the server works
                 beat()
-            for part in finished:
-                on_part(part)
+            for finished in due:
+                on_finished(finished)
     finally:
         stop.set()
     if errors:

@@ -33,7 +33,7 @@ from agenttts.inference.base import (
     Engine,
     EngineError,
     ModelConfig,
-    OnPart,
+    OnFinished,
     Request,
     put_to_sleep,
     wake,
@@ -140,14 +140,14 @@ class EngineProcess:
         return self._child.pid
 
     def generate(
-        self, requests: Sequence[Request], on_part: OnPart | None = None
+        self, requests: Sequence[Request], on_finished: OnFinished | None = None
     ) -> list[Completion]:
         """Return one completion per request, in order.
 
         Raises:
             EngineError: The engine raised it, or the child died.
         """
-        answer: list[Completion] = self._ask(list(requests), on_part)
+        answer: list[Completion] = self._ask(list(requests), on_finished)
         return answer
 
     def sleep(self) -> bool:
@@ -182,8 +182,8 @@ class EngineProcess:
         self._kill()
         connection.close()
 
-    def _ask(self, message: object, on_part: OnPart | None = None) -> Any:
-        """Send a message and wait for its answer; pass on the parts that come before it."""
+    def _ask(self, message: object, on_finished: OnFinished | None = None) -> Any:
+        """Send a message and wait for its answer; pass on the samples that come before it."""
         if self._connection is None:
             raise EngineError(f"the engine of model '{self._config.name}' is closed")
         self._busy = True
@@ -198,8 +198,8 @@ class EngineProcess:
                 raise self._death() from error
             if what != _PART:
                 break
-            if on_part is not None:
-                on_part(answer)
+            if on_finished is not None:
+                on_finished(answer)
         self._busy = False
         if what == _DONE:
             return answer

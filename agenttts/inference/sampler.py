@@ -17,8 +17,8 @@ from agenttts.inference.base import (
     Completion,
     Engine,
     EngineError,
+    Finished,
     ModelConfig,
-    Part,
     Prompt,
     Request,
     SamplingParams,
@@ -92,8 +92,9 @@ class DrawResult:
 class DrawRequest:
     """Samples 0..k-1 of each prompt, of one model.
 
-    ``partition`` is the part that this process draws first if others draw from the same prompts.
-    ``trial`` is the trial that needs them, for those who watch.
+    ``partition`` is the share of the missing samples that this process draws first if others draw
+    from the same prompts. ``trial`` is the name of the trial that needs the samples; it is used
+    only in reports of progress.
     """
 
     model: str
@@ -108,8 +109,8 @@ class DrawRequest:
 class Drawn:
     """The result of a `DrawRequest`: one `DrawResult` per prompt, in order.
 
-    ``load_seconds`` and ``generate_seconds`` are the request's part of the wall seconds that the
-    call took. The parts of the requests of one call add up to the whole. ``engine_starts`` counts
+    ``load_seconds`` and ``generate_seconds`` are the request's share of the wall seconds that the
+    call took. The shares of the requests of one call add up to the whole. ``engine_starts`` counts
     the engines that were started. A start is counted for the first request that needed the engine.
     """
 
@@ -129,12 +130,12 @@ class _Wanted:
     models: dict[str, str] = field(default_factory=dict)
     """The name of the model under which a sample is stored."""
     own: list[str] = field(default_factory=list)
-    """The keys of this process's parts, in the order to draw them."""
+    """The keys of this process's shares, in the order to draw them."""
     others: list[list[str]] = field(default_factory=list)
-    """The parts of other processes."""
+    """The shares of other processes."""
 
     @property
-    def parts(self) -> list[list[str]]:
+    def shares(self) -> list[list[str]]:
         return [self.own, *self.others]
 
 
@@ -254,7 +255,7 @@ class Sampler:
         """Wait until samples that another process has drawn are visible.
 
         NFS may show a new file of a directory up to a minute later. Samples that are not visible
-        within 90 s are lost.
+        within 90 s count as missing, and are drawn again.
 
         Args:
             requests: The draws that need the samples. Their models share one engine.
@@ -305,9 +306,10 @@ class Sampler:
         self._engine_uncounted(model)
 
     def generate(self, model: ModelConfig, requests: Sequence[Request]) -> list[Completion]:
-        """Generate samples that are not stored, with the engine of any model.
+        """Generate samples that are not stored.
 
-        The observer is told the seconds of the call, and that it computed nothing for trials.
+        ``model`` need not be one of this sampler's models. The observer gets the seconds of the
+        call and no draws, because no trial asked for them.
 
         Raises:
             EngineError: The model cannot be loaded or run.
@@ -355,7 +357,7 @@ class Sampler:
                         model.template_args,
                         keeps_special(model),
                     )
-            first, *others = request.partition.parts(new)
+            first, *others = request.partition.shares(new)
             wanted.own += first
             wanted.others += others
             keys.append(of_request)
@@ -385,40 +387,40 @@ class Sampler:
         size = min(request.partition.call_size(missing, most) for request in requests)
         while True:
             self._take_new(samples, wanted.numbers)
-            calls = _next_call(wanted.parts, samples, wanted.numbers, size)
+            calls = _next_call(wanted.shares, samples, wanted.numbers, size)
             if not calls:
                 return drawn
-            take = partial(self._take_part, wanted, list(calls.items()), samples, counter)
+            take = partial(self._store_finished, wanted, list(calls.items()), samples, counter)
             counter.engine_call()
             with self._store.flushed_regularly(self._store_seconds):
                 completions = self._call(engine, model_name, calls, wanted, take)
                 for position, completion in enumerate(completions):
-                    take(Part(position, tuple(range(len(completion.samples))), completion))
+                    take(Finished(position, tuple(range(len(completion.samples))), completion))
             for key, indices in calls.items():
                 drawn.setdefault(key, set()).update(indices)
 
-    def _take_part(
+    def _store_finished(
         self,
         wanted: _Wanted,
         call: Sequence[tuple[str, Sequence[int]]],
         samples: dict[str, dict[int, StoredSample]],
         counter: DrawCounter,
-        part: Part,
+        finished: Finished,
     ) -> None:
-        """Take the new samples of a part of an engine call.
+        """Store samples that the engine has finished, if they are new.
 
         Args:
             wanted: What the requests need.
             call: The keys and indices that the call draws.
             samples: Gets the samples.
             counter: Counts them.
-            part: The part.
+            finished: The samples.
         """
-        key, indices = call[part.request]
+        key, indices = call[finished.request]
         name = wanted.models[key]
-        finished = [indices[place] for place in part.places]
+        drawn = [indices[place] for place in finished.places]
         thinking = self._models[name].thinking
-        for sample in _as_stored(key, finished, part.completion, name, thinking):
+        for sample in _as_stored(key, drawn, finished.completion, name, thinking):
             if sample.index not in samples[key]:
                 self._store.add(sample)
                 samples[key][sample.index] = sample
@@ -430,7 +432,7 @@ class Sampler:
         model_name: str,
         calls: Mapping[str, Sequence[int]],
         wanted: _Wanted,
-        take: Callable[[Part], None],
+        take: Callable[[Finished], None],
     ) -> list[Completion]:
         """Have the engine draw samples.
 
@@ -509,7 +511,7 @@ class Sampler:
             self._observer.loaded(seconds)
 
     def _engine_uncounted(self, model: ModelConfig) -> Engine:
-        """Return the loaded engine of any model."""
+        """Return the loaded engine of a model, which need not be one of this sampler's."""
         started = time.monotonic()
         try:
             return self._engines.get(model)
@@ -609,23 +611,24 @@ def _as_stored(
 
 
 def _next_call(
-    parts: Sequence[Sequence[str]],
+    shares: Sequence[Sequence[str]],
     samples: Mapping[str, Mapping[int, StoredSample]],
     wanted: Mapping[str, int],
     size: int,
 ) -> dict[str, list[int]]:
     """Return the indices of the next ``size`` missing samples, by key.
 
-    There may be fewer: when this process's own part is done, and at the very end.
+    There may be fewer: a call never mixes this process's own share with the shares of others, and
+    at the end little is left.
     """
     calls: dict[str, list[int]] = {}
     room = size
-    for number, part in enumerate(parts):
-        for key in part:
+    for number, share in enumerate(shares):
+        for key in share:
             if room > 0 and len(samples[key]) < wanted[key]:
                 missing = [index for index in range(wanted[key]) if index not in samples[key]]
                 calls[key] = missing[:room]
                 room -= len(calls[key])
         if calls and number == 0:
-            break  # the other processes may finish their parts during this call
+            break  # the other processes may draw from their shares during this call
     return calls

@@ -40,10 +40,10 @@ from agenttts.files.documents import parse_json
 from agenttts.inference.base import (
     Completion,
     EngineError,
+    Finished,
     Message,
     ModelConfig,
-    OnPart,
-    Part,
+    OnFinished,
     Request,
     Sample,
     SamplingParams,
@@ -121,20 +121,23 @@ class ScriptedEngine:
             )
 
     def generate(
-        self, requests: Sequence[Request], on_part: OnPart | None = None
+        self, requests: Sequence[Request], on_finished: OnFinished | None = None
     ) -> list[Completion]:
         """Return one completion per request, in order."""
         if self._closed:
             raise EngineError(f"the engine of model '{self._name}' is closed")
         return [
-            self._complete(position, request, on_part) for position, request in enumerate(requests)
+            self._complete(position, request, on_finished)
+            for position, request in enumerate(requests)
         ]
 
     def close(self) -> None:
         """Close the engine; later calls of `generate` raise."""
         self._closed = True
 
-    def _complete(self, position: int, request: Request, on_part: OnPart | None) -> Completion:
+    def _complete(
+        self, position: int, request: Request, on_finished: OnFinished | None
+    ) -> Completion:
         text = _prompt_text(request.content)
         words, truncated = fit(text.split(), self._options.max_model_len, request.params.max_tokens)
         replies = self._replies(" ".join(words) if truncated else text)
@@ -148,8 +151,8 @@ class ScriptedEngine:
                 time.sleep(self._options.seconds_per_sample)
             reply = _choose(replies, request.params.temperature, seed)
             samples.append(_sample(_with_thinking(reply, thinking, request.params, seed), request))
-            if on_part is not None:
-                on_part(Part(position, (place,), replace(whole, samples=(samples[-1],))))
+            if on_finished is not None:
+                on_finished(Finished(position, (place,), replace(whole, samples=(samples[-1],))))
         return replace(whole, samples=tuple(samples))
 
     def _replies(self, text: str) -> tuple[Reply, ...]:

@@ -14,9 +14,9 @@ from agenttts.errors import located
 from agenttts.inference.base import (
     Completion,
     EngineError,
+    Finished,
     ModelConfig,
-    OnPart,
-    Part,
+    OnFinished,
     Request,
     Sample,
     SamplingParams,
@@ -69,7 +69,7 @@ class TransformersEngine:
             raise _engine_error(config, "loaded", error) from error
 
     def generate(
-        self, requests: Sequence[Request], on_part: OnPart | None = None
+        self, requests: Sequence[Request], on_finished: OnFinished | None = None
     ) -> list[Completion]:
         """Return one completion per request, in order.
 
@@ -102,9 +102,9 @@ class TransformersEngine:
             for batch in _batches(rows, self._rows):
                 for row, sample in zip(batch, self._draw(batch), strict=True):
                     drawn[row.request, row.sample] = sample
-                    if on_part is not None:
+                    if on_finished is not None:
                         completion = prompts[row.request].completion([sample])
-                        on_part(Part(row.request, (row.sample,), completion))
+                        on_finished(Finished(row.request, (row.sample,), completion))
         except Exception as error:
             raise _engine_error(self._config, "run", error) from error
         return [

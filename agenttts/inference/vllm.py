@@ -16,9 +16,9 @@ from agenttts.files.documents import read_object
 from agenttts.inference.base import (
     Completion,
     EngineError,
+    Finished,
     ModelConfig,
-    OnPart,
-    Part,
+    OnFinished,
     Request,
     Sample,
 )
@@ -77,7 +77,7 @@ class VLLMEngine:
             raise _engine_error(config, "loaded", error) from error
 
     def generate(
-        self, requests: Sequence[Request], on_part: OnPart | None = None
+        self, requests: Sequence[Request], on_finished: OnFinished | None = None
     ) -> list[Completion]:
         """Return one completion per request, in order.
 
@@ -91,7 +91,7 @@ class VLLMEngine:
             for request in requests
         ]
         try:
-            samples = iter(self._samples(requests, prompts, on_part))
+            samples = iter(self._samples(requests, prompts, on_finished))
         except Exception as error:
             raise _engine_error(self._config, "run", error) from error
         return [
@@ -124,7 +124,10 @@ class VLLMEngine:
         gc.collect()
 
     def _samples(
-        self, requests: Sequence[Request], prompts: Sequence[EncodedPrompt], on_part: OnPart | None
+        self,
+        requests: Sequence[Request],
+        prompts: Sequence[EncodedPrompt],
+        on_finished: OnFinished | None,
     ) -> list[Sample]:
         """Return the samples of all requests, one after the other."""
         from vllm import SamplingParams, TokensPrompt
@@ -151,10 +154,10 @@ class VLLMEngine:
         told: set[int] = set()
 
         def tell(number: int, sample: Sample) -> None:
-            if on_part is not None and number not in told:
+            if on_finished is not None and number not in told:
                 told.add(number)
                 position, place = origins[number]
-                on_part(Part(position, (place,), prompts[position].completion([sample])))
+                on_finished(Finished(position, (place,), prompts[position].completion([sample])))
 
         with _finished_samples(self._llm.llm_engine, tell):
             outputs = self._llm.generate(inputs, params, use_tqdm=False)

@@ -72,7 +72,7 @@ class Rebuilt:
 def rebuild_journal(run: RunDirectory) -> Rebuilt:
     """Replace the run's damaged journal.
 
-    The caller knows that no controller is running. Known jobs of the run are cancelled, because the
+    No controller of the run may be running. Known jobs of the run are cancelled, because the
     new journal does not have them.
 
     Raises:
@@ -223,7 +223,7 @@ class _Remains:
     def add_extensions(self, numbers: Sequence[int]) -> None:
         """Add the extensions of which only the record knows.
 
-        Without them the earlier ends of the search would count as its last one.
+        Without them the earlier closing trials would count as those of the search's end.
 
         Args:
             numbers: The number of the next trial at each extension.

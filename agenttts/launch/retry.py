@@ -15,7 +15,7 @@ def retry_failed(run: RunDirectory) -> list[str]:
     """Record that every trial which ended without a score is to be tried again.
 
     Their records stay, and so do all GPU-seconds in the table. Earlier attempts no longer count
-    against the limits on attempts. The caller knows that no controller is running.
+    against the limits on attempts. No controller of the run may be running.
 
     Returns:
         The trials.

@@ -77,7 +77,7 @@ def assign(
         upto = problem.parts_now([t for t in trials if not t.alone])
     while True:
         found = _assigned(trials, upto, Packing(workers, classes, costs, policy))
-        gpus = {t: part.gpus for part in (*found.lists, *found.new) for t in part.upto}
+        gpus = {t: entry.gpus for entry in (*found.lists, *found.new) for t in entry.upto}
         # A worker that has the GPUs for all stages of a trial continues it.
         whole = {
             t.trial

@@ -48,7 +48,7 @@ def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
 
     An attempt without a recorded end counts until the next one began. This is an upper bound,
     because its node was lost at some time before that. The last attempt counts until ``now``. If
-    trials began together in one job, each counts its part.
+    trials began together in one job, each counts its share.
     """
     total = 0.0
     for attempt, following in zip_longest(attempts, attempts[1:]):

@@ -50,7 +50,8 @@ log = logging.getLogger(__name__)
 _APPEARS_WITHIN = timedelta(minutes=30)
 # How long workers that are not needed any more may take to close their engines.
 _RETIRES_WITHIN_S = 60.0
-# Assumed seconds between the last result of an iteration and the next trials, until measured.
+# Assumed seconds between the last result of an iteration and the next trials: a first value, which
+# the median of the measured pauses includes.
 _PAUSE_S = 5.0
 
 
@@ -75,18 +76,18 @@ class EvaluationSettings:
 
 
 class ServerLifecycle(Protocol):
-    """A service that the search needs while it runs, e.g. a served model.
+    """A service that the search needs, e.g. a served model.
 
-    It costs resources while it waits.
+    The service costs resources even while it is idle.
     """
 
-    def waiting(self, remaining: int, total: int, more: bool) -> None:
-        """Report that trials run.
+    def trials_run(self, remaining: int, total: int, more: bool) -> None:
+        """Report that trials run, so that the search does not need the service for now.
 
         Args:
             remaining: Number of trials that have not ended.
-            total: Number of trials of the iteration.
-            more: Whether the search goes on after them.
+            total: Number of trials that are evaluated together.
+            more: Whether the search goes on after these trials.
         """
 
     def release(self) -> None:
@@ -155,10 +156,10 @@ class Evaluation:
         trials_follow: bool = True,
         until_one_ends: bool = False,
     ) -> None:
-        """Run every trial of an iteration to its end.
+        """Run the given trials to their end.
 
         Args:
-            trials: The iteration's trials.
+            trials: The trials, of one iteration or of several.
             iteration_follows: Whether another iteration follows.
             trials_follow: Whether other trials may follow, of another iteration or after the
                 search.
@@ -196,7 +197,7 @@ class Evaluation:
                     self._paused_at = time.monotonic()
                     return
                 if self._server is not None:
-                    self._server.waiting(len(waiting), len(trials), iteration_follows)
+                    self._server.trials_run(len(waiting), len(trials), iteration_follows)
                 now = datetime.now(UTC)
                 if self._may_appear_late(now):
                     self.end_strays()
@@ -313,7 +314,7 @@ class Evaluation:
     def _may_start(self, progress: TrialProgress, now: datetime) -> bool:
         """Return whether a trial's pause after a failure is over.
 
-        The pause keeps a short fault of the cluster from using up the trial's attempts.
+        Without the pause, a short fault of the cluster could use up all attempts of the trial.
         """
         if progress.lost_at is None:
             return True
@@ -405,9 +406,9 @@ class Evaluation:
         return len(jobs.union(self._workers.running()))
 
     def _earlier_jobs(self, trial: TrialProgress) -> set[str]:
-        """Return the jobs of a trial's attempts, in which it failed."""
+        """Return the jobs of the trial's earlier attempts that did not succeed."""
         if not trial.submissions and not trial.preemptions and not trial.earlier_attempts:
-            return set()  # it has not begun, or not failed
+            return set()  # no attempt has ended so
         attempts = read_attempts(self._run.trial(trial.planned.trial))
         return {a.job_id for a in attempts if a.state != HANDED_OVER}
 
@@ -455,7 +456,7 @@ class Evaluation:
             )
 
     def _collect(self, trials: Sequence[TrialProgress]) -> None:
-        """Record what follows for every trial whose job has ended or has done its part."""
+        """Record what follows for every trial whose job has ended, or has drawn its due stages."""
         jobs = _jobs([t for t in trials if t.row is None])
         statuses = self._scheduler.poll(list(dict.fromkeys([*jobs, *self._workers.by_job()])))
         unfinished = [t for t in trials if t.row is None]
@@ -520,7 +521,8 @@ class Evaluation:
             "finished", trial=progress.planned.trial, row=row_to_json(row), **fields
         )
         self._table_is_behind = True
-        log.info("%s %s: %s", progress.planned.trial, row.state, row.score)
+        outcome = row.error if row.score is None else row.score
+        log.info("%s %s: %s", progress.planned.trial, row.state, outcome)
 
     def cancel(self, reason: str) -> None:
         """Cancel the jobs that run and give every unfinished trial its row.
@@ -583,10 +585,11 @@ class Evaluation:
     def _beside(
         self, members: Sequence[TrialProgress], lists: Sequence[Sequence[TrialProgress]]
     ) -> list[list[PlannedTrial]]:
-        """Return the jobs of the iteration, in the order of their first trials.
+        """Return which trials of the iteration run in which job, so that jobs can share the work.
 
-        A trial that is in none of the lists counts as a job of its own. For lists that are started
-        together the same object is returned.
+        Each job divides the common samples of the iteration by these lists of trials, which are in
+        the order of their first trials. A trial that is in none of the lists counts as a job of its
+        own. For lists that are started together the same object is returned.
         """
         iteration = members[0].planned.iteration
         if self._together is not None and self._together[0] is lists:

@@ -263,19 +263,19 @@ class _WorkerSearch:
         for name in found.retire:
             worker = self._workers[name]
             self._end(worker, max(worker.ends, now))
-        for part in found.lists:
-            _take(self._workers[part.worker], part, now)
-        for part in found.new:
+        for entry in found.lists:
+            _take(self._workers[entry.worker], entry, now)
+        for entry in found.new:
             self._bill += Bill(jobs=1)
             name = f"w{self._bill.jobs:04}"
-            self._workers[name] = _Live(name, part.gpus, now + case.queue_seconds, now)
-            _take(self._workers[name], part, now)
-        starts = sum(len(part.engines.starts) for part in (*found.lists, *found.new))
+            self._workers[name] = _Live(name, entry.gpus, now + case.queue_seconds, now)
+            _take(self._workers[name], entry, now)
+        starts = sum(len(entry.engines.starts) for entry in (*found.lists, *found.new))
         own = case.of_lists([[work] for work in due if work.trial in found.unfit])
         took = max(found.makespan, own.wall_seconds)
         self._bill += Bill(0.0, took, starts) + replace(own, wall_seconds=0.0)
         waiting = [work for work in due if work.trial in found.waiting]
-        upto = {t: n for part in (*found.lists, *found.new) for t, n in part.upto.items()}
+        upto = {t: n for entry in (*found.lists, *found.new) for t, n in entry.upto.items()}
         handed_over = [work.after(upto[work.trial]) for work in due if work.trial in upto]
         if waiting or not handed_over:
             self._end_idle(policy, every=bool(waiting))
@@ -301,7 +301,7 @@ class _WorkerSearch:
         del self._workers[worker.name]
 
 
-def _take(worker: _Live, part: TrialList, now: float) -> None:
+def _take(worker: _Live, entry: TrialList, now: float) -> None:
     """Let a worker evaluate a list."""
-    worker.ends = now + part.ends
-    worker.awake, worker.asleep = part.engines.awake, part.engines.asleep
+    worker.ends = now + entry.ends
+    worker.awake, worker.asleep = entry.engines.awake, entry.engines.asleep

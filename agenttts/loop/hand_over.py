@@ -2,7 +2,8 @@
 
 A trial needs the GPUs of its largest model, and its other stages do not use most of them. A smaller
 worker may therefore draw the samples of some leading stages. Another worker then reads them from
-the sample store and continues. `parts_now` decides by GPU-seconds which part of each trial is due.
+the sample store and continues. `parts_now` decides by GPU-seconds which stages of each trial are
+due.
 """
 
 from __future__ import annotations

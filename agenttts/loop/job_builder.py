@@ -44,7 +44,7 @@ def is_place(option: Any) -> bool:
 def sample_partitions(
     planned: PlannedTrial, jobs: Sequence[Sequence[PlannedTrial]], at_once: int
 ) -> dict[str, SamplePartition]:
-    """Return, by stage, the trial's part of the prompts that several jobs need.
+    """Return, by stage, the trial's share of the prompts that several jobs need.
 
     Prompts are certainly the same if the examples, all choices of earlier stages and the stage's
     model are equal.

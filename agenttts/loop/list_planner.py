@@ -136,7 +136,7 @@ class EvenLists(ListPlanner):
         new = [PlannedList(tuple(m), self._most_gpus(m)) for m in lists[: max(0, now.free)]]
         return ListPlan(
             (*given, *new),
-            tuple(tuple(m) for m in [*(part.trials for part in given), *lists]),
+            tuple(tuple(m) for m in [*(entry.trials for entry in given), *lists]),
             # They can take none of these trials, and hold the places of those that could.
             tuple(w.progress.name for w in idle) if left and now.free <= 0 else (),
         )
@@ -175,18 +175,19 @@ class CostLists(ListPlanner):
             workers = {
                 w.progress.name: w
                 for w in now.workers
-                if w.progress.job_id not in avoided and not any(w is part.worker for part in given)
+                if w.progress.job_id not in avoided
+                and not any(w is entry.worker for entry in given)
             }
             found = self._assign(members, list(workers.values()), now.free - len(new), now)
-            for part in found.lists:
-                trials = tuple(by_name[name] for name in part.trials)
-                worker = workers[part.worker]
+            for entry in found.lists:
+                trials = tuple(by_name[name] for name in entry.trials)
+                worker = workers[entry.worker]
                 # The others wait until that worker is idle, or until something better is found.
                 if worker.state == "idle":
-                    given.append(PlannedList(trials, part.gpus, worker, part.seconds, part.upto))
-            for part in found.new:
-                trials = tuple(by_name[name] for name in part.trials)
-                new.append(PlannedList(trials, part.gpus, None, part.seconds, part.upto))
+                    given.append(PlannedList(trials, entry.gpus, worker, entry.seconds, entry.upto))
+            for entry in found.new:
+                trials = tuple(by_name[name] for name in entry.trials)
+                new.append(PlannedList(trials, entry.gpus, None, entry.seconds, entry.upto))
             for name, reason in found.unfit.items():
                 log.info("%s gets a job of its own: %s", name, reason)
                 if now.free > len(new):
@@ -198,9 +199,9 @@ class CostLists(ListPlanner):
         if waiting and now.free <= len(new) and not now.retiring:
             given, freed = self._free_a_place(waiting, given, now)
             retire |= freed
-        busy = {part.worker.progress.name for part in given if part.worker is not None}
+        busy = {entry.worker.progress.name for entry in given if entry.worker is not None}
         lists = (*given, *new)
-        return ListPlan(lists, tuple(part.trials for part in lists), tuple(sorted(retire - busy)))
+        return ListPlan(lists, tuple(entry.trials for entry in lists), tuple(sorted(retire - busy)))
 
     def _free_a_place(
         self, waiting: Sequence[TrialProgress], given: list[PlannedList], now: Moment
@@ -210,15 +211,15 @@ class CostLists(ListPlanner):
         An idle worker without a list is ended, else one with too few GPUs for the trial, whose list
         waits in its place.
         """
-        listed = {part.worker.progress.name for part in given if part.worker is not None}
+        listed = {entry.worker.progress.name for entry in given if entry.worker is not None}
         idle = [w.progress.name for w in now.workers if w.state == "idle"]
         unused = [name for name in idle if name not in listed]
         if unused:
             return given, {unused[0]}
         most = max(self._gpus_left(trial) for trial in waiting)
-        for part in given:
-            if part.worker is not None and part.worker.progress.gpus < most:
-                return [p for p in given if p is not part], {part.worker.progress.name}
+        for entry in given:
+            if entry.worker is not None and entry.worker.progress.gpus < most:
+                return [p for p in given if p is not entry], {entry.worker.progress.name}
         return given, set()
 
     def not_needed(self, now: Moment) -> tuple[str, ...]:

@@ -124,8 +124,9 @@ class Controller:
         (`agenttts.loop.controller_job.patiently`).
 
         Raises:
-            RunFailed: Every trial of an iteration failed. It is not raised if another iteration
-                has a completed trial, and all trials of this one failed by their own fault.
+            RunFailed: Every trial of an iteration failed, or the last ``batch_size`` trials of an
+                asynchronous search. It is not raised if another trial of the run is completed, and
+                all of these failed by their own fault.
         """
         try:
             self._journal.append("started")
@@ -185,17 +186,17 @@ class Controller:
     def _run_search(self) -> None:
         state = self._journal.state
         first = 1 if self._searcher.initial_batch else 0
-        self._complete_earlier_ends()
+        self._complete_earlier_closing()
         if self._settings.asynchronous:
             self._restore()
             self._search_asynchronously(first)
         else:
             again = self._to_try_again()
-            more = bool(self._iterations_to_come(first)) and not state.last_end
+            more = bool(self._iterations_to_come(first)) and not state.closing
             if again:
                 self._evaluation.evaluate(again, iteration_follows=more)
                 for iteration in sorted({p.planned.iteration for p in again}):
-                    self._stop_if_all_failed(iteration, self._trials_of(iteration))
+                    self._stop_if_all_failed(_every(iteration), self._trials_of(iteration))
             self._restore()
             if again:
                 self._write_told(state.told - 1, final=not more or state.finishing)
@@ -214,10 +215,10 @@ class Controller:
         told = {trial for trials in self._journal.state.tells for trial in trials}
         return [p for p in self._searched() if p.row is None and p.planned.trial in told]
 
-    def _complete_earlier_ends(self) -> None:
+    def _complete_earlier_closing(self) -> None:
         """Evaluate what was left of the finalists and the final test before an extension."""
         state = self._journal.state
-        left = [state.trials[name] for name in sorted(state.earlier_ends)]
+        left = [state.trials[name] for name in sorted(state.earlier_closing)]
         for source in AFTER_SEARCH:
             trials = [p for p in left if p.row is None and p.planned.source == source]
             if trials:
@@ -226,19 +227,20 @@ class Controller:
     def _iterations_to_come(self, first: int) -> list[int]:
         """Return the numbers of the iterations that are not over, or not proposed yet.
 
-        All numbers differ, and none is that of an earlier end. The trial of an earlier
-        recommendation counts as an iteration to come if the searcher has not been told of it.
+        All numbers differ. Iterations of earlier closing trials are left out, with one exception:
+        if the searcher was not told of the trial of an earlier recommendation, its iteration is
+        included.
 
         Args:
             first: The first iteration after the initial batch.
         """
         state = self._journal.state
         told = {trial for trials in state.tells for trial in trials}
-        end = {p.planned.trial for p in state.last_end}
+        closing = {p.planned.trial for p in state.closing}
         untold = {
             p.planned.iteration
             for p in self._searched()
-            if p.planned.trial not in told and p.planned.trial not in end
+            if p.planned.trial not in told and p.planned.trial not in closing
         }
         proposed = {p.planned.iteration for p in self._proposed()}
         new = self._next_number()
@@ -271,7 +273,7 @@ class Controller:
                 trials, iteration_follows=more, trials_follow=more or self._scores_again
             )
             self._tell(iteration, trials)
-            self._stop_if_all_failed(iteration, trials)
+            self._stop_if_all_failed(_every(iteration), trials)
             self._between()
 
     def _search_asynchronously(self, first: int) -> None:
@@ -338,9 +340,12 @@ class Controller:
         return planned
 
     def _sure_enough(self) -> bool:
-        """Return whether the search may end because its recommendation is good enough."""
+        """Return whether no more trials are needed.
+
+        The search has ended already, or its recommendation is good enough.
+        """
         stop, found = self._settings.stop, self._journal.state.confidence
-        if self._journal.state.last_end:
+        if self._journal.state.closing:
             return True  # it has ended already
         if stop is None or found is None or found.within > stop.within:
             return False
@@ -352,7 +357,8 @@ class Controller:
     def _next_iteration(self, first: int) -> tuple[int, int]:
         """Return the iteration of the next trial, and how many trials it still gets.
 
-        An iteration that an earlier end of the search has cut off gets no more.
+        If the search ended during an iteration and was extended later, that iteration gets no more
+        trials.
         """
         size, initial = self._settings.batch_size, self._searcher.initial_batch
         searched = [p.planned.iteration for p in self._proposed()]
@@ -360,7 +366,7 @@ class Controller:
             return 0, initial - len(searched)
         last = searched[-1] if searched else first - 1
         state = self._journal.state
-        ends = (state.trials[name].planned.iteration for name in state.earlier_ends)
+        ends = (state.trials[name].planned.iteration for name in state.earlier_closing)
         after = max(ends, default=-1)
         left = size - searched.count(last)
         if last >= max(first, after + 1) and left > 0:
@@ -379,7 +385,7 @@ class Controller:
     def cancel(self, reason: str) -> None:
         """End the run: cancel its jobs and finish its records.
 
-        The caller knows that no controller is running.
+        No other controller of the run may be running.
         """
         try:
             self._evaluation.cancel(reason)
@@ -460,8 +466,8 @@ class Controller:
     def _try_recommended(self, iteration: int) -> None:
         """Try the recommended allocation if it was not tried.
 
-        The allocation that a finished run recommends has then been seen to work. If trials are
-        scored on parts of the examples, it and its rivals are scored on common examples.
+        So every allocation that a finished run recommends has been tried. If trials are scored on
+        some of the examples, it and its rivals are scored on common examples.
 
         Args:
             iteration: The lowest number that the iteration of these trials may have.
@@ -538,8 +544,8 @@ class Controller:
         return [p for p in self._searched() if p.planned.source != RECOMMENDED_SOURCE]
 
     def _trials_from(self, source: str) -> list[TrialProgress]:
-        """Return the trials of the search's present end that have a source."""
-        return [p for p in self._journal.state.last_end if p.planned.source == source]
+        """Return the closing trials of a source, without those before an extension."""
+        return [p for p in self._journal.state.closing if p.planned.source == source]
 
     def _ranked(self) -> list[Allocation]:
         """Return the searcher's recommendation, then the other scored ones, best first."""
@@ -596,7 +602,7 @@ class Controller:
     def _tell(
         self, iteration: int, trials: Sequence[TrialProgress], *, final: bool = False
     ) -> None:
-        """Tell the searcher results; after ``final`` it recommends only tried allocations."""
+        """Tell the searcher results; with ``final``, only tried allocations are recommended."""
         with self._evaluation.signs_meanwhile():
             self._searcher.tell(self._results(trials))
         self._write_told(iteration, final=final or self._journal.state.finishing)
@@ -655,11 +661,15 @@ class Controller:
         return None if found is None else asdict(found)
 
     def _stop_if_the_last_failed(self) -> None:
-        """Raise `RunFailed` if the last ``batch_size`` trials that have ended all failed."""
+        """Raise `RunFailed` if the last ``batch_size`` trials all failed.
+
+        These are the ones that were proposed last, of those that have ended.
+        """
         known, size = self._known(), self._settings.batch_size
         ended = [p for p in self._proposed() if p.planned.trial in known]
         if len(ended) >= max(size, self._searcher.initial_batch):
-            self._stop_if_all_failed(ended[-1].planned.iteration, ended[-size:])
+            last = f"the last {size} trials all" if size > 1 else "the last trial"
+            self._stop_if_all_failed(last, ended[-size:])
 
     def _write_told(self, iteration: int, *, final: bool) -> None:
         """Record that the searcher knows an iteration's results, and its conclusions."""
@@ -672,7 +682,13 @@ class Controller:
             confidence=self._confidence(recommended),
         )
 
-    def _stop_if_all_failed(self, iteration: int, trials: Sequence[TrialProgress]) -> None:
+    def _stop_if_all_failed(self, which: str, trials: Sequence[TrialProgress]) -> None:
+        """Raise `RunFailed` if no trial has a score, unless the failures are the trials' own.
+
+        Args:
+            which: The trials, for the message.
+            trials: The trials.
+        """
         rows = [row_from_json(t.row) for t in trials if t.row]
         if any(row.state is TrialState.COMPLETED for row in rows):
             return
@@ -681,7 +697,11 @@ class Controller:
             row.state in OWN_FAULTS for row in rows
         ):
             return  # other allocations work, so the search goes on with what it has learnt
-        raise RunFailed(f"every trial of iteration {iteration} failed; the first: {rows[0].error}")
+        raise RunFailed(f"{which} failed; the first: {rows[0].error}")
+
+
+def _every(iteration: int) -> str:
+    return f"every trial of iteration {iteration}"
 
 
 def _what(error: AgentTTSError | OSError) -> str:

@@ -1,8 +1,8 @@
 """Search for the best assignment of trials to workers at one moment (`Packing`).
 
 `agenttts.loop.assignment` says what the best one is. Words used here: a slot is a worker that runs
-or may be started. A part is a trial, or several that are placed together. The signature of a trial
-is the model of each of its stages. A bundle contains all parts with one signature.
+or may be started. An item is a trial, or several that are placed together. The signature of a trial
+is the model of each of its stages. A bundle contains all items with one signature.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from agenttts.loop.worker_lists import Assignment, Policy, ResourceClass, TrialL
 _BISECTIONS = 7
 # Number of longer makespans that are tried, up to the longest that is allowed.
 _LONGER = 3
-# With more trials than this, those of one signature that share samples are joined into parts. A
-# part is placed as a whole.
-_MOST_PARTS = 200
-# Parts are joined up to the smaller of two lengths: this share of the shortest time limit, and this
-# share of all work divided by the number of open slots.
-_PART_OF_LIMIT = 0.05
-_PART_OF_SHARE = 0.1
+# With more trials than this, those of one signature are joined into items, neighbours that share
+# samples first. An item is placed as a whole.
+_MOST_ITEMS = 200
+# Items are joined up to the smaller of two lengths: _ITEM_OF_LIMIT times the shortest time limit,
+# and _ITEM_OF_WORK times all work divided by the number of open slots.
+_ITEM_OF_LIMIT = 0.05
+_ITEM_OF_WORK = 0.1
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Item:
     """Trials that are placed together: one trial, or several with one signature."""
 
     trials: tuple[TrialWork, ...]
@@ -75,7 +75,7 @@ class _Slot:
     startup: float = 0.0  # of a new worker: seconds before its first engine start
     new: bool = False
     closed: bool = False  # takes no further trial
-    parts: list[_Part] = field(default_factory=list)
+    items: list[_Item] = field(default_factory=list)
     signatures: frozenset[Signature] = frozenset()
     engines: EnginePlan = NO_ENGINES
     work: float = 0.0
@@ -111,7 +111,7 @@ class _Slot:
 
 @dataclass(frozen=True)
 class _Fit:
-    """What a part adds to a slot."""
+    """What an item adds to a slot."""
 
     engines: EnginePlan
     work: float
@@ -119,7 +119,7 @@ class _Fit:
 
 
 def _ends(slots: Iterable[_Slot]) -> float:
-    return max((slot.ends for slot in slots if slot.parts), default=0.0)
+    return max((slot.ends for slot in slots if slot.items), default=0.0)
 
 
 class Packing:
@@ -137,13 +137,13 @@ class Packing:
         self._costs = costs
         self._policy = policy
         self._plans: dict[tuple[_Loaded, frozenset[Signature]], EnginePlan] = {}
-        self._singles: dict[str, _Part] = {}
+        self._singles: dict[str, _Item] = {}
         self._end_of_earlier = max((worker.free_in for worker in workers), default=0.0)
         self._places = [*map(self._slot, workers), *map(self._new_slot, classes)]
         self._sleep_gb = max((place.loaded.sleep_gb for place in self._places), default=0.0)
 
     def parts_now(self, trials: Sequence[TrialWork]) -> dict[str, int]:
-        """Return the trials that run only their first stages now, and how many of these."""
+        """Return the trials that run only their leading stages now, and how many of these."""
         places = [
             Place(w.gpus, w.asleep | ({w.awake} if w.awake else set()))
             for w in self._workers
@@ -166,33 +166,33 @@ class Packing:
 
     def why_unfit(self, trial: TrialWork) -> str | None:
         """Return why no worker can ever take a trial; None if one can."""
-        part = self._part([trial])
+        item = self._item([trial])
         longest: tuple[float, float] | None = None
         for slot in self._places:
-            if not self._serves(slot, part):
+            if not self._serves(slot, item):
                 continue
-            taken = part.seconds + self._plan(slot.loaded, frozenset((part.signature,))).seconds
+            taken = item.seconds + self._plan(slot.loaded, frozenset((item.signature,))).seconds
             if taken <= slot.limit:
                 return None
             if longest is None or slot.limit > longest[0]:
                 longest = (slot.limit, taken)
         if longest is None:
             return (
-                f"no worker and no resource class has {part.gpus} GPUs and serves "
-                f"{', '.join(sorted(part.models)) or 'it'}"
+                f"no worker and no resource class has {item.gpus} GPUs and serves "
+                f"{', '.join(sorted(item.models)) or 'it'}"
             )
         return (
             f"it takes about {longest[1]:.0f} s, and the time limits leave at most "
             f"{max(0.0, longest[0]):.0f} s"
         )
 
-    def _serves(self, slot: _Slot, part: _Part) -> bool:
+    def _serves(self, slot: _Slot, item: _Item) -> bool:
         return (
-            slot.gpus >= part.gpus
-            and (slot.models is None or part.models <= slot.models)
+            slot.gpus >= item.gpus
+            and (slot.models is None or item.models <= slot.models)
             and (
                 slot.reserved_for is None
-                or all(trial.trial in slot.reserved_for for trial in part.trials)
+                or all(trial.trial in slot.reserved_for for trial in item.trials)
             )
         )
 
@@ -234,10 +234,10 @@ class Packing:
             self._plans[key] = found
         return found
 
-    def _fit(self, slot: _Slot, part: _Part, latest: float) -> _Fit | None:
-        """Return what the part adds to the slot; None if it does not fit there."""
-        added = part.own
-        for group, seconds in part.groups:
+    def _fit(self, slot: _Slot, item: _Item, latest: float) -> _Fit | None:
+        """Return what the item adds to the slot; None if it does not fit there."""
+        added = item.own
+        for group, seconds in item.groups:
             more = seconds - slot.groups.get(group, 0.0)
             if more > 0:
                 added += more
@@ -246,26 +246,26 @@ class Packing:
         if work > room:
             return None
         engines = slot.engines
-        if part.signature not in slot.signatures:
-            engines = self._plan(slot.loaded, slot.signatures | {part.signature})
+        if item.signature not in slot.signatures:
+            engines = self._plan(slot.loaded, slot.signatures | {item.signature})
             # Engine starts must not take longer than if each trial ran by itself.
-            most = slot.alone_starts + part.alone_starts * len(part.trials)
+            most = slot.alone_starts + item.alone_starts * len(item.trials)
             if engines.start_seconds > most * (1 + 1e-12):
                 return None
         if engines.seconds + work > room:
             return None
         taken = engines.seconds - slot.engines.seconds + added
-        if slot.new and not slot.parts:
+        if slot.new and not slot.items:
             taken += slot.startup
         return _Fit(engines, work, taken * max(slot.gpus, 1))
 
-    def _put(self, slot: _Slot, part: _Part, fit: _Fit) -> None:
-        slot.parts.append(part)
+    def _put(self, slot: _Slot, item: _Item, fit: _Fit) -> None:
+        slot.items.append(item)
         slot.engines = fit.engines
-        slot.alone_starts += part.alone_starts * len(part.trials)
+        slot.alone_starts += item.alone_starts * len(item.trials)
         slot.work = fit.work
-        slot.signatures = slot.signatures | {part.signature}
-        for group, seconds in part.groups:
+        slot.signatures = slot.signatures | {item.signature}
+        for group, seconds in item.groups:
             if seconds > slot.groups.get(group, 0.0):
                 slot.groups[group] = seconds
 
@@ -282,15 +282,15 @@ class Packing:
         slots = [self._slot(worker) for worker in self._workers]
         most = self._most_new()
         slots += [self._new_slot(c) for c in self._classes for _ in range(min(c.most, most))]
-        others = {p.signature: p for p in (self._part([t]) for t in trials if not t.alone)}
-        must_run_alone = [self._part([t]) for t in trials if t.alone]
+        others = {p.signature: p for p in (self._item([t]) for t in trials if not t.alone)}
+        must_run_alone = [self._item([t]) for t in trials if t.alone]
         waiting: dict[str, str] = {}
         started = 0
-        for part in sorted(must_run_alone, key=lambda p: (-p.gpus, -p.seconds, p.trials[0].trial)):
+        for item in sorted(must_run_alone, key=lambda p: (-p.gpus, -p.seconds, p.trials[0].trial)):
             free = [s for s in slots if not s.closed and not (s.new and started >= most)]
             choices = []
             for number, slot in enumerate(free):
-                fit = self._fit(slot, part, math.inf) if self._serves(slot, part) else None
+                fit = self._fit(slot, item, math.inf) if self._serves(slot, item) else None
                 if fit is not None:
                     ends = slot.begins + fit.engines.seconds + fit.work
                     choices.append((ends, fit.gpu_seconds, number, fit))
@@ -304,12 +304,12 @@ class Packing:
                     or not any(self._serves(s, other) for s in free)
                     for other in others.values()
                 ):
-                    self._put(slot, part, fit)
+                    self._put(slot, item, fit)
                     slot.closed = True
                     started += slot.new
                     break
             else:
-                waiting[part.trials[0].trial] = (
+                waiting[item.trials[0].trial] = (
                     "it must run alone, and no worker can be kept for it now"
                 )
         return slots, waiting
@@ -354,9 +354,9 @@ class Packing:
             else:
                 shortest = pack
                 packs.append(pack)
-        # The slack multiplies the length of the longest list, not a wait before it (e.g. in the
-        # queue). ``begins`` is when that list would begin if it ended last.
-        begins = _ends(shortest) - max(slot.seconds for slot in shortest if slot.parts)
+        # The slack applies to the longest list, not to the wait before it (e.g. in the queue).
+        # ``begins`` is the makespan minus the length of the longest list.
+        begins = _ends(shortest) - max(slot.seconds for slot in shortest if slot.items)
         length = max(_ends(shortest), self._end_of_earlier) - begins
         for step in range(1, _LONGER + 1):
             latest = begins + length * self._policy.slack ** (step / _LONGER)
@@ -378,7 +378,7 @@ class Packing:
         ends = max(_ends(pack), self._end_of_earlier)
         gpu_seconds = 0.0
         for slot in pack:
-            if slot.parts:
+            if slot.items:
                 taken = slot.seconds + slot.startup + self._idling(slot, ends - slot.ends)
             elif not slot.new:
                 taken = self._idling(slot, ends - slot.begins)
@@ -396,7 +396,7 @@ class Packing:
         """
         if not self._policy.more:
             return 0.0
-        engines = {*slot.engines.asleep, slot.engines.awake} if slot.parts else slot.engines_now
+        engines = {*slot.engines.asleep, slot.engines.awake} if slot.items else slot.engines_now
         limit = idle_limit(
             {m for m in engines if m},
             self._costs,
@@ -409,18 +409,18 @@ class Packing:
         return 0.0
 
     def _one_by_one(
-        self, misfits: Sequence[_Part], slots: list[_Slot], most_new: int
+        self, misfits: Sequence[_Item], slots: list[_Slot], most_new: int
     ) -> dict[str, str]:
-        """Place the trials of parts that fit nowhere, one by one.
+        """Place the trials of items that fit nowhere as a whole, one by one.
 
         Returns:
             Why trials wait, by trial.
         """
         waiting: dict[str, str] = {}
-        for part in misfits:
-            for trial in part.trials:
-                single = self._part([trial])
-                opened = sum(s.new and bool(s.parts) and not s.closed for s in slots)
+        for item in misfits:
+            for trial in item.trials:
+                single = self._item([trial])
+                opened = sum(s.new and bool(s.items) and not s.closed for s in slots)
                 slot_fit = self._best_slot(slots, single, math.inf, opened < most_new)
                 if slot_fit is None:
                     waiting[trial.trial] = (
@@ -433,62 +433,62 @@ class Packing:
 
     def _pack(
         self,
-        bundles: Sequence[Sequence[_Part]],
+        bundles: Sequence[Sequence[_Item]],
         slots: Sequence[_Slot],
         latest: float,
         most_new: int,
-    ) -> tuple[list[_Slot], list[_Part]]:
+    ) -> tuple[list[_Slot], list[_Item]]:
         """Fill slots so that all end by ``latest``, with few GPU-seconds.
 
-        A part goes to the first slot that already has parts of its bundle and has time for it. If
+        An item goes to the first slot that already has items of its bundle and has time for it. If
         there is none, it goes to the slot where it adds the fewest GPU-seconds. At most
         ``most_new`` workers are started.
 
         Returns:
-            The filled slots, and the parts that did not fit. With a finite ``latest`` it stops at
-            the first such part.
+            The filled slots, and the items that did not fit. With a finite ``latest`` it stops at
+            the first such item.
         """
         filled = [slot.emptied() for slot in slots]
-        misfits: list[_Part] = []
+        misfits: list[_Item] = []
         opened = 0
         for bundle in bundles:
             slots_of_bundle: list[_Slot] = []
-            for part in bundle:
+            for item in bundle:
                 chosen: tuple[_Slot, _Fit] | None = None
                 for slot in slots_of_bundle:
-                    fit = self._fit(slot, part, latest) if self._serves(slot, part) else None
+                    fit = self._fit(slot, item, latest) if self._serves(slot, item) else None
                     if fit is not None:
                         chosen = (slot, fit)
                         break
                 if chosen is None:
-                    chosen = self._best_slot(filled, part, latest, opened < most_new)
+                    chosen = self._best_slot(filled, item, latest, opened < most_new)
                     if chosen is None:
-                        misfits.append(part)
+                        misfits.append(item)
                         if latest < math.inf:
                             return filled, misfits
                         continue
                     if chosen[0] not in slots_of_bundle:
                         slots_of_bundle.append(chosen[0])
                 slot, fit = chosen
-                opened += slot.new and not slot.parts
-                self._put(slot, part, fit)
+                opened += slot.new and not slot.items
+                self._put(slot, item, fit)
         return filled, misfits
 
     def _best_slot(
-        self, slots: Sequence[_Slot], part: _Part, latest: float, may_open: bool
+        self, slots: Sequence[_Slot], item: _Item, latest: float, may_open: bool
     ) -> tuple[_Slot, _Fit] | None:
         best: tuple[tuple[float, float], _Slot, _Fit] | None = None
         tried: set[str] = set()
         for slot in slots:
             if slot.closed or (
-                slot.new and not slot.parts and (not may_open or slot.name in tried)
+                slot.new and not slot.items and (not may_open or slot.name in tried)
             ):
                 continue
-            if slot.new and not slot.parts:
+            if slot.new and not slot.items:
                 tried.add(slot.name)  # new slots of one class are equal
-            if not self._serves(slot, part):
+            if not self._serves(slot, item):
                 continue
-            fit = self._fit(slot, part, latest)
+            fit = self._fit(slot, item, latest)
             if fit is None:
                 continue
             rank = (fit.gpu_seconds, slot.begins + fit.engines.seconds + fit.work)
@@ -496,8 +496,8 @@ class Packing:
                 best = (rank, slot, fit)
         return None if best is None else (best[1], best[2])
 
-    def _least_makespan(self, bundles: Sequence[Sequence[_Part]], slots: Sequence[_Slot]) -> float:
-        """Return a lower bound of the moment at which all parts are done."""
+    def _least_makespan(self, bundles: Sequence[Sequence[_Item]], slots: Sequence[_Slot]) -> float:
+        """Return a lower bound of the moment at which all items are done."""
         least = 0.0
         for bundle in bundles:
             signature = frozenset((bundle[0].signature,))
@@ -507,12 +507,12 @@ class Packing:
                 if slot.reserved_for is not None or self._serves(slot, bundle[0])
             ]
             if begins:
-                least = max(least, min(begins) + max(part.seconds for part in bundle))
+                least = max(least, min(begins) + max(item.seconds for item in bundle))
         return least
 
-    # Parts and bundles
+    # Items and bundles
 
-    def _part(self, trials: Sequence[TrialWork]) -> _Part:
+    def _item(self, trials: Sequence[TrialWork]) -> _Item:
         if len(trials) == 1 and trials[0].trial in self._singles:
             return self._singles[trials[0].trial]
         shared: dict[str, float] = {}
@@ -524,7 +524,7 @@ class Packing:
                 if seconds > shared.get(group, 0.0):
                     shared[group] = seconds
         signature = trials[0].signature
-        part = _Part(
+        item = _Item(
             trials=tuple(trials),
             signature=signature,
             gpus=max(trial.gpus(self._costs) for trial in trials),
@@ -537,11 +537,11 @@ class Packing:
             ).start_seconds,
         )
         if len(trials) == 1:
-            self._singles[trials[0].trial] = part
-        return part
+            self._singles[trials[0].trial] = item
+        return item
 
-    def _bundles(self, trials: Sequence[TrialWork], slots: Sequence[_Slot]) -> list[list[_Part]]:
-        """Return the bundles; parts of a bundle that share samples are neighbours."""
+    def _bundles(self, trials: Sequence[TrialWork], slots: Sequence[_Slot]) -> list[list[_Item]]:
+        """Return the bundles; items of a bundle that share samples are neighbours."""
         by_signature: dict[Signature, list[TrialWork]] = {}
         for trial in trials:
             by_signature.setdefault(trial.signature, []).append(trial)
@@ -549,13 +549,13 @@ class Packing:
         limits = [s.limit for s in slots if not s.closed]
         total = work_seconds(trials, self._costs)
         longest = min(
-            min(limits, default=math.inf) * _PART_OF_LIMIT,
-            total / max(1, len(limits)) * _PART_OF_SHARE,
+            min(limits, default=math.inf) * _ITEM_OF_LIMIT,
+            total / max(1, len(limits)) * _ITEM_OF_WORK,
         )
-        size = -(-len(trials) // _MOST_PARTS)
+        size = -(-len(trials) // _MOST_ITEMS)
         bundles = []
         for members in by_signature.values():
-            singles = self._by_sharing([self._part([t]) for t in members])
+            singles = self._by_sharing([self._item([t]) for t in members])
             if size == 1:
                 bundles.append(singles)
                 continue
@@ -564,25 +564,25 @@ class Packing:
             bundles,
             key=lambda b: (
                 -b[0].gpus,
-                -b[0].alone_starts - sum(part.seconds for part in b),
+                -b[0].alone_starts - sum(item.seconds for item in b),
                 b[0].trials[0].trial,
             ),
         )
 
     def _chunks(
-        self, singles: Sequence[_Part], size: int, longest: float, reserved: Collection[str]
-    ) -> list[_Part]:
-        """Join neighbouring parts, up to ``size`` trials and about ``longest`` seconds."""
-        parts: list[_Part] = []
+        self, singles: Sequence[_Item], size: int, longest: float, reserved: Collection[str]
+    ) -> list[_Item]:
+        """Join neighbouring items, up to ``size`` trials and about ``longest`` seconds."""
+        items: list[_Item] = []
         chunk: list[TrialWork] = []
         seconds = 0.0
         groups: dict[str, float] = {}
         for single in singles:
             if single.trials[0].trial in reserved:
-                parts.append(single)
+                items.append(single)
                 continue
             if len(chunk) == size or (chunk and seconds > longest):
-                parts.append(self._part(chunk))
+                items.append(self._item(chunk))
                 chunk, seconds, groups = [], 0.0, {}
             chunk += single.trials
             seconds += single.own
@@ -590,17 +590,17 @@ class Packing:
                 seconds += max(0.0, needed - groups.get(group, 0.0))
                 groups[group] = max(needed, groups.get(group, 0.0))
         if chunk:
-            parts.append(self._part(chunk))
-        return parts
+            items.append(self._item(chunk))
+        return items
 
-    def _by_sharing(self, parts: Sequence[_Part]) -> list[_Part]:
-        """Order parts so that those with common samples are side by side."""
+    def _by_sharing(self, items: Sequence[_Item]) -> list[_Item]:
+        """Order items so that those with common samples are side by side."""
         work: dict[str, float] = {}
-        for part in parts:
-            first = part.groups[0][0] if part.groups else ""
-            work[first] = max(work.get(first, 0.0), part.seconds)
+        for item in items:
+            first = item.groups[0][0] if item.groups else ""
+            work[first] = max(work.get(first, 0.0), item.seconds)
         return sorted(
-            parts,
+            items,
             key=lambda p: (
                 -work[p.groups[0][0] if p.groups else ""],
                 [group for group, _ in p.groups],
@@ -618,17 +618,17 @@ class Packing:
         unfit: Mapping[str, str],
         upto: Mapping[str, int],
     ) -> Assignment:
-        """Return the assignment, with the workers without a list that should end."""
-        used = [slot for slot in slots if slot.parts]
+        """Return the assignment. It also names the workers that get no list and should end."""
+        used = [slot for slot in slots if slot.items]
         lists = [(slot.new, self._list(slot, upto)) for slot in used]
         lists.sort(key=lambda pair: (pair[1].worker, pair[1].trials))
         assignment = Assignment(
-            lists=tuple(part for new, part in lists if not new),
-            new=tuple(part for new, part in lists if new),
+            lists=tuple(planned for new, planned in lists if not new),
+            new=tuple(planned for new, planned in lists if new),
             waiting=dict(sorted(waiting.items())),
             unfit=unfit,
         )
-        busy = {part.worker for part in assignment.lists}
+        busy = {planned.worker for planned in assignment.lists}
         idle = [w for w in self._workers if w.name not in busy and not w.busy and w.free_in <= 0]
         retire = tuple(
             worker.name
@@ -651,7 +651,7 @@ class Packing:
         return min(alike, key=lambda c: (c.gpus, c.queue_seconds, c.name), default=None)
 
     def _list(self, slot: _Slot, upto: Mapping[str, int]) -> TrialList:
-        trials = tuple(sorted(t.trial for part in slot.parts for t in part.trials))
+        trials = tuple(sorted(t.trial for item in slot.items for t in item.trials))
         return TrialList(
             worker=slot.name,
             trials=trials,

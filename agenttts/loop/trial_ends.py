@@ -1,4 +1,4 @@
-"""Find out what follows for a trial whose job has ended, or has done its part.
+"""Find out what follows for a trial whose job has ended or has drawn its stages.
 
 The sources are the files of the trial and the state that the queue reports. Nothing is written;
 `agenttts.loop.evaluation` records the result in the journal.

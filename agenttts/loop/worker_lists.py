@@ -156,14 +156,14 @@ class Assignment:
     @property
     def makespan(self) -> float:
         """Seconds from now until the last list is done; 0 without lists."""
-        return max((part.ends for part in (*self.lists, *self.new)), default=0.0)
+        return max((entry.ends for entry in (*self.lists, *self.new)), default=0.0)
 
     @property
     def start_seconds(self) -> float:
         """Seconds of all engine starts."""
-        return math.fsum(part.engines.start_seconds for part in (*self.lists, *self.new))
+        return math.fsum(entry.engines.start_seconds for entry in (*self.lists, *self.new))
 
     @property
     def gpu_seconds(self) -> float:
         """GPU-seconds of all lists, without idling."""
-        return math.fsum(part.seconds * part.gpus for part in (*self.lists, *self.new))
+        return math.fsum(entry.seconds * entry.gpus for entry in (*self.lists, *self.new))

@@ -34,10 +34,10 @@ from agenttts.tables.stored_results import STORED_FILE, StoredResult, read_store
 
 log = logging.getLogger(__name__)
 
-# Columns of a run's export: the standard error of each metric.
+# Columns of a table of `report`: the standard error of each metric.
 _METRIC_ERROR = "metrics_stderr."
 
-# A table with all of these columns is a run's own export. Its columns that are columns of
+# A table with all of these columns was written by `report`. Its columns that are columns of
 # trials.parquet are not metrics.
 _OF_EXPORT = ("run", "trial", "iteration", "source", "state")
 
@@ -147,7 +147,7 @@ class RecordedTable:
     def stored(
         self, space: SearchSpace, result: TrialResult, *, of_grid: bool
     ) -> list[TrialResult]:
-        """Return the results of smaller sample counts that a trial's own samples give.
+        """Return the results for smaller sample counts, computed from the trial's own samples.
 
         Args:
             space: The search space.
@@ -193,7 +193,8 @@ class RecordedTable:
         used. A combination without rows is a failed trial.
 
         If the recorded trial of exactly this allocation failed for an outside reason (a node
-        failed), the first call returns this failure. A searcher may propose the allocation again.
+        failed), a call with ``again=False`` returns this failure. A searcher may propose the
+        allocation again.
 
         Args:
             space: The search space.
@@ -247,10 +248,10 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
 
     A run's ``trials.parquet`` is read as it is, with the scores by example and the stored results
     in the directories of its trials. A searcher then gets the same information as in the run, if
-    every example of every trial has a score and the main metric can be recognised by its values. A
-    run's own export has neither scores by example nor stored results. Trials after the search are
-    left out, because they are on other examples. A trial that was lost to the machine is a failure
-    that was not the allocation's own.
+    every example of every trial has a score and at least one metric equals the score in every
+    trial. A table written by ``report --format csv`` (or ``parquet``) has neither scores by example
+    nor stored results. Trials after the search are left out, because they are on other examples. A
+    trial that was lost to the machine is a failure that was not the allocation's own.
 
     Raises:
         UserError: The table is not valid. The message names file, column, row (the first data row
@@ -372,10 +373,10 @@ def _comparable(path: Path, rows: list[_Row]) -> list[_Row]:
 
 
 def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[_Row]:
-    """Yield the rows of a replay table, or of a run's own export."""
+    """Yield the rows of a replay table, or of a table that `report` wrote."""
     keys = [f"{stage.name}.{part}" for stage in space.stages for part in ("model", "samples")]
     exported = set(_OF_EXPORT) <= set(frame.columns)
-    # In a run's own export, the column has the number of examples.
+    # In a table that `report` wrote, the column has the number of examples.
     by_example = "examples" in frame.columns and not (
         exported and frame["examples"].dtype.is_integer()
     )

@@ -2,8 +2,11 @@
 
 The file has one JSON object per line.
 
-Only the controller writes it. An event is on disk before anything follows from it, so a controller
-that is killed at any line goes on by reading the journal again.
+Only the holder of the run's lock writes it: the controller, or a command while no controller runs.
+An event is on disk before anything follows from it, so a controller that is killed at any line goes
+on by reading the journal again. Words: a job is *lost* if it is over without a result and its
+trials are tried again; *closing* trials come after the last iteration (recommendation, finalists,
+test).
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from agenttts.files.json_lines import JsonLinesFile, read_json_lines
 from agenttts.run.rows import row_from_json
 from agenttts.space import Allocation
 from agenttts.tables.confidence import Confidence
-from agenttts.tables.schema import END_SOURCES
+from agenttts.tables.schema import CLOSING_SOURCES
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +76,8 @@ class TrialProgress:
         position: The position of its job in that batch.
         job_id: Its job; None while there is none.
         together: Number of trials of its job.
-        assigned: Number of its attempts before it was given to a running worker; None if a job was
-            submitted for it.
+        assigned: Set if it was given to a running worker: the number of its attempts before that.
+            None if a job was submitted for it.
         alone: Whether it must run in a job of its own. This is set after a failure in a job of
             several trials or in a job with too few GPUs, if that may have been the cause.
         row: Its row of the table, once it has ended.
@@ -191,13 +194,14 @@ class RunState:
     tells: list[tuple[str, ...]] = field(default_factory=list)
     """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)
+    """Findings that the search has written down as sentences, the latest."""
     recommended: list[dict[str, Any]] | None = None
     """The allocation that the searcher recommends so far, as records.
 
     None before any trial scored, and in old journals.
     """
     confidence: Confidence | None = None
-    """How sure the searcher is of it; None if it does not say."""
+    """How sure the searcher is of this allocation; None if the searcher does not say."""
     finished: str | None = None
     """How the run ended ('done' or why it failed); None while it is not over."""
     finishing: bool = False
@@ -208,17 +212,18 @@ class RunState:
     avoided: list[str] = field(default_factory=list)
     """Nodes that failed trials.
 
-    Waiting jobs avoid them too, unless ``avoid_failed`` says why not.
+    New jobs avoid them. So do waiting jobs, unless ``avoid_failed`` has a reason.
     """
     avoid_failed: str | None = None
+    """Why waiting jobs could not be told to avoid these nodes; None if they could."""
     losses: list[Loss] = field(default_factory=list)
     """Jobs that a failure ended on a known node."""
     profile_change: ProfileChange | None = None
     """A change of the profile that is perhaps not in all of the run's files yet."""
     extension: Extension | None = None
     """An extension that is perhaps not in all of the run's files yet."""
-    earlier_ends: set[str] = field(default_factory=set)
-    """The trials with which the search ended before it was extended."""
+    earlier_closing: set[str] = field(default_factory=set)
+    """The closing trials of the search before it was extended."""
     unanswered_at: str | None = None
     """When a submission without an answer was last recorded as lost (ISO 8601)."""
 
@@ -226,7 +231,7 @@ class RunState:
         """Apply one event.
 
         Raises:
-            ValueError: The event is not valid in any version.
+            ValueError: The event is not one that this version can apply.
             KeyError: As above.
             TypeError: As above.
         """
@@ -282,12 +287,12 @@ class RunState:
         self.recommended = recommended
 
     @property
-    def last_end(self) -> list[TrialProgress]:
-        """The trials with which the search ends: recommendation, finalists, test."""
+    def closing(self) -> list[TrialProgress]:
+        """The closing trials, without those before an extension."""
         return [
             progress
             for name, progress in self.trials.items()
-            if progress.planned.source in END_SOURCES and name not in self.earlier_ends
+            if progress.planned.source in CLOSING_SOURCES and name not in self.earlier_closing
         ]
 
     def unfinished(self) -> list[TrialProgress]:
@@ -545,12 +550,12 @@ class _ProfileWritten:
 @dataclass(frozen=True)
 class _Extended(Extension):
     def apply_to(self, state: RunState) -> None:
-        """Reopen the run: its last trials belong to an earlier end from now on."""
+        """Reopen the run: its closing trials are earlier ones from now on."""
         state.extension = self
         state.finished = None
         state.finishing = False
         state.confidence = None  # it is about the narrower search
-        state.earlier_ends |= {p.planned.trial for p in state.last_end}
+        state.earlier_closing |= {p.planned.trial for p in state.closing}
 
 
 @dataclass(frozen=True)
@@ -628,7 +633,7 @@ class Journal:
     def propose(self, trials: Sequence[PlannedTrial], guidelines: Sequence[str] = ()) -> None:
         """Record a batch of proposals, and the guidelines that led to them.
 
-        The guidelines are recorded because making them changes the searcher's state.
+        The guidelines are recorded, so that a restarted searcher does not write them anew.
         """
         records = [planned_record(trial) for trial in trials]
         self.append("proposed", trials=records, guidelines=list(guidelines))
@@ -642,8 +647,8 @@ def read_state(path: Path) -> RunState:
     """Return the run's state according to its journal, which is not changed.
 
     Raises:
-        DamagedJournal: A line is not valid in any version (the message has file and line), or the
-            journal is missing or empty although the run has trials.
+        DamagedJournal: A line is not JSON, or not an event that this version can apply (the message
+            has file and line), or the journal is missing or empty although the run has trials.
     """
 
     def refuse(number: int, problem: str) -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
-from agenttts.dispatch.service_job import queue_job
+from agenttts.dispatch.own_job import queue_job
 from agenttts.errors import AgentTTSError, RunFailed, UserError
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json, typed

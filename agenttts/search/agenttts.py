@@ -50,8 +50,8 @@ _MIN_STARTED = 3
 class Offer:
     """An agent's proposals for a batch.
 
-    The first ``own`` of them are made whatever the surrogate thinks of them. With ``preferred`` the
-    others are made if they are worth half of the best candidate, otherwise if they are the best.
+    The first ``own`` of them are tried even if the surrogate ranks them low. With ``preferred`` the
+    others are tried if they are worth half of the best candidate, otherwise if they are the best.
     """
 
     proposals: Sequence[Proposal]
@@ -111,7 +111,7 @@ class AgentTTSSearcher(Searcher):
         proposer: Proposer | None = None,
     ) -> None:
         super().__init__(space, seed, options)
-        self.rules = InsightRules(space, seed, self.options.insights)
+        self.rules = InsightRules(self.archive, seed, self.options.insights)
         self.proposer = proposer
         self._compares_models = 1 in self.options.insights
 
@@ -160,15 +160,15 @@ class AgentTTSSearcher(Searcher):
 
     def best(self, *, tried: bool = False) -> Allocation | None:
         """Return the allocation with the highest expected score; see `InsightRules.best`."""
-        return self.rules.best(self.archive, tried=tried)
+        return self.rules.best(tried=tried)
 
     def confidence(self, recommended: Allocation, within: float) -> Confidence | None:
         """Return it by the surrogate's posterior; see `InsightRules.confidence`."""
-        return self.rules.confidence(self.archive, recommended, within)
+        return self.rules.confidence(recommended, within)
 
     def rivals(self, best: Allocation, n: int) -> list[Allocation]:
         """Return those with the highest expected scores."""
-        model = self.rules.model(self.archive)
+        model = self.rules.model()
         known = [] if model is None else list(model.tried)
         return [allocation for allocation in known if allocation != best][:n]
 
@@ -178,11 +178,11 @@ class AgentTTSSearcher(Searcher):
         self._take(chosen)
         if len(chosen) == n:
             return chosen
-        self.archive.write_guidelines(self.rules.guidelines(self.archive))
-        failures = self.rules.failures(self.archive)
+        self.archive.write_guidelines(self.rules.guidelines())
+        failures = self.rules.failures()
         offered: dict[Allocation, Proposal] = {}
         preferred = True
-        model = self.rules.model(self.archive)
+        model = self.rules.model()
         if self.proposer is not None and model is not None and self._open:
             offer = self.proposer.propose(n - len(chosen), self.archive, model)
             for proposal in offer.proposals:
@@ -199,7 +199,6 @@ class AgentTTSSearcher(Searcher):
             return chosen
         return chosen + self.rules.propose(
             n - len(chosen),
-            self.archive,
             preferred=list(offered.values()) if preferred else (),
             also=[*self._missing_initial(), *(() if preferred else offered.values())],
             pending=pending,
@@ -231,7 +230,7 @@ class AgentTTSSearcher(Searcher):
 
     def _missing_initial(self) -> list[Proposal]:
         missing = [trial for trial in self.initial if trial.allocation not in self.archive]
-        failures = self.rules.failures(self.archive)
+        failures = self.rules.failures()
         return [trial for trial in missing if not failures.avoids(trial.allocation)]
 
     def _take(self, proposals: Sequence[Proposal]) -> None:

@@ -246,16 +246,6 @@ class Archive:
         may = (trial for trial in self.scored if not (tried and trial.stored))
         return min(may, key=lambda t: (-t.score, t.cost, t.allocation), default=None)
 
-    def by_model(self, stage: str) -> dict[str, list[Scored]]:
-        """The trials that count, grouped by the model that ``stage`` used.
-
-        The models are in the stage's order.
-        """
-        groups: dict[str, list[Scored]] = {m.name: [] for m in self.space.stage(stage).models}
-        for trial in self.scored:
-            groups[trial.allocation[stage].model].append(trial)
-        return groups
-
     def write_guidelines(self, guidelines: Iterable[str]) -> None:
         """Keep guidelines that are not yet written down, in order."""
         self.guidelines.extend(g for g in dict.fromkeys(guidelines) if g not in self.guidelines)

@@ -15,7 +15,6 @@ from agenttts.search.archive import Archive, Scored
 from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats
 from agenttts.search.noise import ExampleNoise, example_noise, squared_errors
-from agenttts.space import SearchSpace
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,25 +87,25 @@ class Evidence:
 class EvidenceReader:
     """Reads the evidence of an archive; it is kept until the archive changes."""
 
-    def __init__(self, space: SearchSpace) -> None:
-        self._space = space
-        self._last: tuple[Archive, int, int, Evidence] | None = None
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._last: tuple[int, int, Evidence] | None = None
 
     @cached_property
     def grid(self) -> ChoiceGrid:
         """Numbers the choices of the space."""
-        return ChoiceGrid(self._space)
+        return ChoiceGrid(self._archive.space)
 
-    def read(self, archive: Archive) -> Evidence:
+    def read(self) -> Evidence:
         """Return the evidence; its trials are the same object until results are told."""
-        last = self._last
-        if last is not None and last[0] is archive and last[1] == archive.tells:
-            evidence = last[3]
-            if last[2] != archive.asks:
+        archive, last = self._archive, self._last
+        if last is not None and last[0] == archive.tells:
+            evidence = last[2]
+            if last[1] != archive.asks:
                 evidence = replace(evidence, pending=_pending(self.grid, archive))
         else:
             evidence = Evidence.of(self.grid, archive)
-        self._last = (archive, archive.tells, archive.asks, evidence)
+        self._last = (archive.tells, archive.asks, evidence)
         return evidence
 
 

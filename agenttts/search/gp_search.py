@@ -68,7 +68,7 @@ class GaussianProcessSearcher(Searcher):
         self, space: SearchSpace, seed: int = 0, options: GaussianProcessOptions | None = None
     ) -> None:
         super().__init__(space, seed, options)
-        self._evidence = EvidenceReader(space)
+        self._evidence = EvidenceReader(self.archive)
 
     def best(self, *, tried: bool = False) -> Allocation | None:
         """The known allocation with the highest expected score.
@@ -87,13 +87,13 @@ class GaussianProcessSearcher(Searcher):
         return min(tied, key=lambda t: (-t.score, t.cost, t.allocation)).allocation
 
     def _propose(self, n: int) -> list[Proposal]:
-        pending = self._evidence.read(self.archive).pending  # before the batch's own draws
+        pending = self._evidence.read().pending  # before the batch's own draws
         tried = len(self.archive.tried)
         drawn = n if not self.archive.scored else max(0, min(n, self.options.initial - tried))
         chosen = self._drawn(drawn, "initial trial, drawn at random")
         if len(chosen) < n and self.archive.scored:
             model = self._model()
-            evidence = self._evidence.read(self.archive)  # with the draws, which are pending now
+            evidence = self._evidence.read()  # with the draws, which are pending now
             grid = evidence.grid
             rows = self._rows[~np.isin(grid.keys(self._rows), grid.keys(evidence.known))]
             failures = Failures(evidence)
@@ -118,7 +118,7 @@ class GaussianProcessSearcher(Searcher):
         return [Proposal(allocation, "random", reason) for allocation in drawn]
 
     def _model(self) -> MaternModel:
-        evidence = self._evidence.read(self.archive)
+        evidence = self._evidence.read()
         if self._fitted is None or self._fitted[0] is not evidence.trials:
             self._fitted = (evidence.trials, MaternModel(evidence))
         return self._fitted[1]

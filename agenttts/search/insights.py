@@ -30,7 +30,7 @@ from agenttts.search.fidelity import Fidelity
 from agenttts.search.findings import findings
 from agenttts.search.moves import describe
 from agenttts.search.surrogate import Surrogate
-from agenttts.space import Allocation, SearchSpace
+from agenttts.space import Allocation
 from agenttts.tables.confidence import Confidence
 
 ALL_INSIGHTS = (1, 2, 3)
@@ -62,14 +62,15 @@ class InsightRules:
     """
 
     def __init__(
-        self, space: SearchSpace, seed: int = 0, insights: Collection[int] = ALL_INSIGHTS
+        self, archive: Archive, seed: int = 0, insights: Collection[int] = ALL_INSIGHTS
     ) -> None:
-        self.space = space
+        self.archive = archive
+        self.space = archive.space
         self.seed = seed
         self.curves = 2 in insights
         self.coupling = 3 in insights
         self.fidelity: Fidelity | None = None
-        self._evidence = EvidenceReader(space)
+        self._evidence = EvidenceReader(archive)
         self._model: Surrogate | None = None
         self._fitted_to: object = None
         self._failures: tuple[Evidence, Failures] | None = None
@@ -77,7 +78,6 @@ class InsightRules:
     def propose(
         self,
         n: int,
-        archive: Archive,
         *,
         preferred: Sequence[Proposal] = (),
         also: Sequence[Proposal] = (),
@@ -92,11 +92,11 @@ class InsightRules:
         the best candidate is taken before it. Candidates are valued as if the trials ``pending``
         will score as expected.
         """
-        rng = random.Random(f"insights/{self.seed}/{archive.known_count}")
+        rng = random.Random(f"insights/{self.seed}/{self.archive.known_count}")
         chosen: dict[Allocation, Proposal] = {}
-        model = self.model(archive)
+        model = self.model()
         if model is None and self.curves and self.coupling:
-            chosen = self._initial_design(n, archive, rng)
+            chosen = self._initial_design(n, rng)
         elif model is None or not (self.curves or self.coupling):
             chosen = {proposal.allocation: proposal for proposal in preferred[:n]}
         else:
@@ -105,8 +105,8 @@ class InsightRules:
             grid = self._evidence.grid
             out = grid.encode(a for a in pending if a in self.space)
             first = grid.encode(named)
-            rows = self._candidates(model, archive, first, rng)
-            best = self.best(archive, tried=True) or next(iter(model.tried))
+            rows = self._candidates(model, first, rng)
+            best = self.best(tried=True) or next(iter(model.tried))
             keys = grid.keys(first[: len(offered)])
 
             def most_valuable(part: Rows, count: int) -> list[int]:
@@ -118,22 +118,22 @@ class InsightRules:
                     model, part, count, preferred=own, min_relative_value=least, pending=out
                 )
 
-            for number in self.failures(archive).pick(rows, n, most_valuable):
+            for number in self.failures().pick(rows, n, most_valuable):
                 allocation = grid.decode(rows[number])
-                if allocation in archive:
+                if allocation in self.archive:
                     reason = _EXTENDED
                 else:
                     reason = describe(self.space, best, allocation)
                 own = Proposal(allocation, "insight", reason)
                 chosen[allocation] = named.get(allocation, own)
-        self._draw(n, archive, chosen, rng)
+        self._draw(n, chosen, rng)
         if len(chosen) < n and model is not None:  # all allocations are known
-            for number in self._extendable(model, archive)[: n - len(chosen)]:
+            for number in self._extendable(model)[: n - len(chosen)]:
                 allocation = model.trials[number].allocation
                 chosen.setdefault(allocation, Proposal(allocation, "insight", _EXTENDED))
         return list(chosen.values())
 
-    def best(self, archive: Archive, *, tried: bool = False) -> Allocation | None:
+    def best(self, *, tried: bool = False) -> Allocation | None:
         """The known allocation with the highest *expected* score (ties: the cheaper).
 
         With ``tried`` it is the best one that a trial of its own has evaluated.
@@ -141,44 +141,42 @@ class InsightRules:
         The expected score weighs a score against those of similar allocations, the more the noisier
         the scores are.
         """
-        model = self.model(archive)
+        model = self.model()
         if model is None or not self.curves:
             # Without curves the model gives all sample counts the same score: only the trials'
             # scores tell them apart.
-            top_score = archive.best(tried=tried)
+            top_score = self.archive.best(tried=tried)
             return top_score.allocation if top_score else None
         return self._best_known(model, tried=tried)
 
-    def confidence(
-        self, archive: Archive, recommended: Allocation, within: float
-    ) -> Confidence | None:
+    def confidence(self, recommended: Allocation, within: float) -> Confidence | None:
         """How sure a recommendation is; None where the model has too few trials.
 
         Allocations near which trials fail are no rivals.
         """
-        model = self.model(archive)
+        model = self.model()
         if model is None or not (self.curves and self.coupling) or recommended not in self.space:
             return None
         if not _enough_trials(model):
             return None
-        rows = self._open(self._outlook(model, np.random.default_rng(self.seed)), archive)
+        rows = self._open(self._outlook(model, np.random.default_rng(self.seed)))
         rows = np.unique(np.concatenate([model.points.rows, rows]), axis=0)
         chosen = self._evidence.grid.encode([recommended])
         return confidence_of(model, chosen, rows, within, self.seed)
 
-    def guidelines(self, archive: Archive) -> list[str]:
+    def guidelines(self) -> list[str]:
         """Findings on models, samples and budget from the trials so far, a few sentences."""
-        model, best = self.model(archive), self.best(archive, tried=True)
+        model, best = self.model(), self.best(tried=True)
         if model is None or best is None:
             return []
         return findings(model, best)
 
-    def model(self, archive: Archive) -> Surrogate | None:
-        """The surrogate fitted to the archive; None before any trial scored.
+    def model(self) -> Surrogate | None:
+        """The surrogate fitted to the results; None before any trial scored.
 
         It is kept until results are told.
         """
-        evidence = self._evidence.read(archive)
+        evidence = self._evidence.read()
         if not evidence.trials:
             return None
         first = None if self.fidelity is None else self.fidelity.first
@@ -190,9 +188,9 @@ class InsightRules:
             self._model, self._fitted_to = known, evidence.trials
         return known
 
-    def failures(self, archive: Archive) -> Failures:
+    def failures(self) -> Failures:
         """What the failed trials say."""
-        evidence = self._evidence.read(archive)
+        evidence = self._evidence.read()
         if self._failures is None or self._failures[0] is not evidence:
             self._failures = (evidence, Failures(evidence))
         return self._failures[1]
@@ -214,11 +212,11 @@ class InsightRules:
         ]
         return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
 
-    def _open(self, rows: Rows, archive: Archive) -> Rows:
+    def _open(self, rows: Rows) -> Rows:
         """``rows`` without those of failed trials, and those near which trials fail."""
         grid = self._evidence.grid
-        closed = grid.keys(self._evidence.read(archive).failed)
-        avoided = self.failures(archive).avoided(rows)
+        closed = grid.keys(self._evidence.read().failed)
+        avoided = self.failures().avoided(rows)
         return rows[~avoided & ~np.isin(grid.keys(rows), closed)]
 
     @cached_property
@@ -229,15 +227,13 @@ class InsightRules:
     def _rows(self) -> Rows:
         return self._evidence.grid.feasible(_MOST_ROWS)
 
-    def _initial_design(
-        self, n: int, archive: Archive, rng: random.Random
-    ) -> dict[Allocation, Proposal]:
+    def _initial_design(self, n: int, rng: random.Random) -> dict[Allocation, Proposal]:
         """Proposals before any score is known, around those that are out."""
         draw = np.random.default_rng(rng.randrange(2**32))
-        grid, taken = self._evidence.grid, self._evidence.read(archive).known
+        grid, taken = self._evidence.grid, self._evidence.read().known
         rows = self._new(_some(self._rows, MOST_COMPARED, draw), taken)
         reason = "spread over models and samples, because no score is known yet"
-        picked = self.failures(archive).pick(
+        picked = self.failures().pick(
             rows, n, lambda part, count: initial_design(grid, taken, part, count)
         )
         allocations = [grid.decode(rows[number]) for number in picked]
@@ -246,7 +242,6 @@ class InsightRules:
     def _candidates(
         self,
         model: Surrogate,
-        archive: Archive,
         named: Rows,
         rng: random.Random,
     ) -> Rows:
@@ -257,17 +252,17 @@ class InsightRules:
         draw = np.random.default_rng(rng.randrange(2**32))
         rows = self._outlook(model, draw)
         rows = np.concatenate([named, rows[draw.permutation(len(rows))]])
-        new = self._new(rows, self._evidence.read(archive).known)
-        return np.concatenate([new, model.points.rows[self._extendable(model, archive)]])
+        new = self._new(rows, self._evidence.read().known)
+        return np.concatenate([new, model.points.rows[self._extendable(model)]])
 
-    def _extendable(self, model: Surrogate, archive: Archive) -> list[int]:
+    def _extendable(self, model: Surrogate) -> list[int]:
         """Numbers of the best trials that may be scored on further examples."""
         if self.fidelity is None:
             return []
-        waiting = set(archive.pending)
+        waiting = set(self.archive.pending)
         fidelity = self.fidelity
         ranked = ((number, model.trials[number].allocation) for number in model.ranking)
-        may = (n for n, a in ranked if a not in waiting and fidelity.may_extend(archive, a))
+        may = (n for n, a in ranked if a not in waiting and fidelity.may_extend(self.archive, a))
         return list(itertools.islice(may, _MOST_EXTENDED))
 
     def _outlook(self, model: Surrogate, draw: np.random.Generator) -> Rows:
@@ -288,15 +283,14 @@ class InsightRules:
     def _draw(
         self,
         n: int,
-        archive: Archive,
         chosen: dict[Allocation, Proposal],
         rng: random.Random,
     ) -> None:
         """Fill ``chosen`` up to ``n`` by uniform draws."""
-        failures = self.failures(archive)
+        failures = self.failures()
         avoided = 0
         while len(chosen) < n:
-            new = self._feasible.draw(archive.known | chosen.keys(), rng)
+            new = self._feasible.draw(self.archive.known | chosen.keys(), rng)
             if new is None:
                 return
             if avoided < _MOST_AVOIDED and failures.avoids(new, chosen):

@@ -75,7 +75,7 @@ class _OptunaSearcher(Searcher):
             # Experimental features, and study attributes that are deprecated between its versions.
             warnings.simplefilter("ignore")
             study = self._study(number)
-            failures = Failures(self._evidence.read(self.archive))
+            failures = Failures(self._evidence.read())
             for attempt in range(_MAX_INFEASIBLE):
                 trial = study.ask(self._distributions)
                 allocation = self._allocation(trial.params)
@@ -193,7 +193,7 @@ class _OptunaSearcher(Searcher):
 
     @cached_property
     def _evidence(self) -> EvidenceReader:
-        return EvidenceReader(self.space)
+        return EvidenceReader(self.archive)
 
 
 class OptunaTPESearcher(_OptunaSearcher):

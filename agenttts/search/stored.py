@@ -1,4 +1,4 @@
-"""Stored trials: results that the samples of a trial give with fewer of them."""
+"""Stored results: scores of fewer samples, computed from a trial's own samples."""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ from agenttts.dispatch.apptainer import SCRATCH, granted_devices
 from agenttts.dispatch.node.job import die_with_parent
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.scratch import CompileCache, scratch_directory
-from agenttts.dispatch.service_job import EndingJob, own_job_id
+from agenttts.dispatch.own_job import service_id
+from agenttts.dispatch.service_job import EndingJob
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json
 
@@ -145,7 +146,7 @@ def serve(directory: Path) -> int:
     document = json.loads((directory / SERVE_FILE).read_text(encoding="utf-8"))
     serving = Serving(**document)
     key = (directory / KEY_FILE).read_text(encoding="utf-8")
-    job = own_job_id()
+    job = service_id()
     port = _free_port(serving.host)
     address = ServerAddress(_hosts(serving.host), socket.gethostname(), port, job, _now())
     env = {**os.environ, **granted_devices(), **serving.env}

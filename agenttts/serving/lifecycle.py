@@ -152,7 +152,7 @@ class ServedModel:
                 )
             time.sleep(self._limits.poll_seconds)
 
-    def waiting(self, remaining: int, total: int, more: bool) -> None:
+    def trials_run(self, remaining: int, total: int, more: bool) -> None:
         """Note that ``remaining`` of ``total`` trials have not ended.
 
         It releases a model that has been idle for long (`idle_limit`), and starts it again near the

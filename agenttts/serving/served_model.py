@@ -19,11 +19,12 @@ from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
 from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.errors import UserError, located, valid_names
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.cpu_dtype import cpu_dtype
 from agenttts.inference.endpoint_options import key_variables
 from agenttts.inference.engine_options import check_options
 from agenttts.replies import Thinking
 from agenttts.run.directory import Run
-from agenttts.run.models import model_thinking, resolve_thinking
+from agenttts.run.models import model_thinking, resolve_thinking, with_dtype
 from agenttts.run.record import AgentRecord
 from agenttts.search.llm.base import LLM
 from agenttts.search.llm.connect import check_key, connect
@@ -158,6 +159,16 @@ def served_fields(spec: JobSpec) -> dict[str, Any]:
     return fields
 
 
+def served_dtype(spec: JobSpec, profile: Profile) -> str | None:
+    """Return the data type that a model that the run serves gets on a CPU (`cpu_dtype`)."""
+    if not isinstance(spec.agent, ServeAgent):
+        return None
+    config = _served_config(spec, spec.agent, 0)
+    return cpu_dtype(
+        config.path, config.engine, config.options, gpus_per_node=profile.gpus_per_node
+    )
+
+
 def language_model(
     run: Run,
     transcript: Transcript,
@@ -183,7 +194,7 @@ def language_model(
     asked: Callable[[LLM], LLM] = _the_server
     if isinstance(section, ServeAgent):
         note = partial(_note, transcript)
-        config = _served_config(run.spec, section, record.gpus or 0)
+        config = _served_config(run.spec, section, record.gpus or 0, record.dtype)
         own: ModelConfig | None = None
         # Workers have to stay for questions, and do not know the server's own temperature.
         if run.profile.stays_for and (temperature := section.temperature) is not None:
@@ -299,7 +310,9 @@ def service_name(token: str) -> str:
     return f"{token}-agent"
 
 
-def _served_config(spec: JobSpec, agent: ServeAgent, gpus: int) -> ModelConfig:
+def _served_config(
+    spec: JobSpec, agent: ServeAgent, gpus: int, dtype: str | None = None
+) -> ModelConfig:
     """Return the served model as an engine needs it.
 
     It is one of the spec's models, or a directory.
@@ -313,7 +326,7 @@ def _served_config(spec: JobSpec, agent: ServeAgent, gpus: int) -> ModelConfig:
         # vLLM serves every other model.
         engine="scripted" if known is not None and known.engine == "scripted" else "vllm",
         gpus=gpus,
-        options=options,
+        options=with_dtype(options, dtype),
     )
 
 
@@ -330,7 +343,7 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
             f"'{agent.model}' is on a server that runs already; ask it with kind: endpoint",
             at=("agent", "model"),
         )
-    config = _served_config(spec, agent, 0)
+    config = _served_config(spec, agent, 0, served_dtype(spec, profile))
     with located("agent", "options"):
         check_options(config.engine, config.options)
     params = known.params if known else 0.0

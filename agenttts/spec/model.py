@@ -41,7 +41,10 @@ class TaskSection(Section):
     split: str = "search"
     """``search``, or ``test`` for examples that no search sees."""
     examples: Annotated[int, Field(ge=1)] | None = None
-    """The number of examples that a trial is scored on; None: all of the split."""
+    """The number of examples that are read from the split; None: all.
+
+    A trial is scored on all of them, unless ``search.examples`` is set.
+    """
     skip_bad: Annotated[int, Field(ge=0)] = 0
     """The most bad records of a file or hub split that are skipped; more are an error."""
     options: dict[str, Any] = {}
@@ -57,7 +60,8 @@ class SampleValues(Section):
     """The sample counts."""
 
 
-# Every allowed count is a choice of its own. The paper's largest count is 100.
+# The search space has one choice per allowed count, so the number of counts is limited. The paper's
+# largest count is 100.
 MOST_SAMPLES = 100_000
 
 
@@ -193,8 +197,8 @@ class StopSection(Section):
 class ExamplesSection(Section):
     """On how many of the task's examples trials are scored.
 
-    A new trial is scored on ``first`` of them, not always the same ones. Good allocations are
-    scored again on further ones, up to ``most``.
+    A new trial is scored on as many examples as ``first`` says; which ones differs from trial to
+    trial. Good allocations are scored again on further ones, up to ``most``.
     """
 
     first: Annotated[int, Field(ge=1)]
@@ -216,7 +220,8 @@ _BASELINE_KEY = "baseline"
 class SearchSection(Section):
     """How allocations are searched.
 
-    One unit of ``budget`` is one sample of the small reference model.
+    One unit of ``budget`` is one sample, 64 tokens long, of a reference model with 3e9 parameters
+    (`agenttts.space`).
     """
 
     method: str = "agenttts"

@@ -42,7 +42,7 @@ from agenttts.tables.cuts import cut_by_model, cut_document, cut_warnings
 from agenttts.tables.documents import printed
 from agenttts.tables.schema import (
     AFTER_SEARCH,
-    END_SOURCES,
+    CLOSING_SOURCES,
     FINALIST_SOURCE,
     TEST_SOURCE,
     TrialRow,
@@ -202,17 +202,14 @@ def _trials_by_state(state: RunState, rows: Sequence[TrialRow], queue: _Queue) -
 def last_iteration(state: RunState) -> int | None:
     """Return the number of the last iteration of the search; None before the first."""
     planned = (t.planned for t in state.trials.values())
-    # Counted, because the ends before extensions of the search have numbers too.
-    searched = {p.iteration for p in planned if p.source not in END_SOURCES}
+    # Counted, because closing trials before extensions of the search have numbers too.
+    searched = {p.iteration for p in planned if p.source not in CLOSING_SOURCES}
     return len(searched) - 1 if searched else None
 
 
-def of_last_end(rows: Sequence[TrialRow], source: str) -> list[TrialRow]:
-    """Return the rows of a source after the last iteration of the search.
-
-    Those before it belong to the end of the search before an extension.
-    """
-    last = max((row.iteration for row in rows if row.source not in END_SOURCES), default=0)
+def last_closing(rows: Sequence[TrialRow], source: str) -> list[TrialRow]:
+    """Return the closing trials' rows of a source, without those before an extension."""
+    last = max((row.iteration for row in rows if row.source not in CLOSING_SOURCES), default=0)
     return [row for row in rows if row.source == source and row.iteration >= last]
 
 
@@ -222,7 +219,7 @@ def best_of(rows: Sequence[TrialRow]) -> dict[str, Any] | None:
     It is one of the finalists if there are any, because scores on more examples are more reliable.
     """
     scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
-    finalists = [row for row in of_last_end(rows, FINALIST_SOURCE) if row.score is not None]
+    finalists = [row for row in last_closing(rows, FINALIST_SOURCE) if row.score is not None]
     best = max(
         finalists or scored,
         key=lambda row: (row.examples or 0, row.score, -row.budget),
@@ -284,7 +281,7 @@ def _results(
                 "score": row.score,
                 "allocation": row.allocation.to_records(),
             }
-            for row in of_last_end(rows, TEST_SOURCE)
+            for row in last_closing(rows, TEST_SOURCE)
         ],
     }
 

@@ -10,7 +10,7 @@ from agenttts.search.base import FIRST_SOURCE
 from agenttts.spec.model import SearchSection
 from agenttts.tables.cost import RunCost
 from agenttts.tables.forecast import Forecast
-from agenttts.tables.schema import AFTER_SEARCH, END_SOURCES, TrialRow
+from agenttts.tables.schema import AFTER_SEARCH, CLOSING_SOURCES, TrialRow
 
 
 def to_come(
@@ -36,7 +36,7 @@ def to_come(
             return None
         span = {"low": forecast.gpu_seconds.low, "high": forecast.gpu_seconds.high}
         return {"trials": None, "gpu_seconds": span, "measured": False}
-    proposed = [t.planned for t in state.trials.values() if t.planned.source not in END_SOURCES]
+    proposed = [t.planned for t in state.trials.values() if t.planned.source not in CLOSING_SOURCES]
     initial = any(p.source in ("initial", FIRST_SOURCE) for p in proposed)
     # `iteration` counts from 0, which is the initial trials' where there are such.
     further = (search.iterations - iteration - (not initial)) * search.batch_size

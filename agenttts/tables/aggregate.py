@@ -86,7 +86,7 @@ def scored(trials: pl.DataFrame) -> pl.DataFrame:
 def finalists(trials: pl.DataFrame) -> pl.DataFrame:
     """Return the trials of the best allocations on more examples, best first.
 
-    Trials that failed come last. If the search was extended, only trials of its last end count.
+    Trials that failed come last. Closing trials before an extension of the search do not count.
     """
     return trials.filter((pl.col("source") == FINALIST_SOURCE) & _OF_LAST_END).sort(
         -pl.col("score"), pl.col("budget"), *_BY_TRIAL, nulls_last=True
@@ -96,7 +96,7 @@ def finalists(trials: pl.DataFrame) -> pl.DataFrame:
 def held_out(trials: pl.DataFrame) -> pl.DataFrame:
     """Return the trials of the final test in their order, the best allocation first.
 
-    If the search was extended, only trials of its last end count.
+    Closing trials before an extension of the search do not count.
     """
     return trials.filter((pl.col("source") == TEST_SOURCE) & _OF_LAST_END).sort(*_BY_TRIAL)
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from agenttts.tables.uncertainty import bootstrap, standard_error
 
-Verdict = Literal["better", "worse", "not to be told"]
+Verdict = Literal["better", "worse", "not to be told apart"]
 
 LEVEL = 0.95
 
@@ -137,14 +137,14 @@ def _judged(
     least: int,
 ) -> Difference:
     low, high = bounds or (None, None)
-    verdict: Verdict = "not to be told"
+    verdict: Verdict = "not to be told apart"
     if bounds is not None and examples >= least:
         if bounds[0] > 0:
             verdict = "better"
         elif bounds[1] < 0:
             verdict = "worse"
     more = None
-    if verdict == "not to be told" and difference and stderr is not None:
+    if verdict == "not to be told apart" and difference and stderr is not None:
         needed = math.ceil(examples * (Z * stderr / difference) ** 2)
         more = max(1, max(needed, least) - examples)
     return Difference(first, second, difference, low, high, stderr, paired, examples, verdict, more)

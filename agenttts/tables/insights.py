@@ -1,6 +1,6 @@
 """What a model of a run's scores says of its stages, as plain data for reports.
 
-`agenttts.search.outlook` makes it from the run's own trials.
+`agenttts.loop.outlook` makes it from the run's own trials.
 """
 
 from __future__ import annotations

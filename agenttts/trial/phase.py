@@ -19,7 +19,7 @@ from agenttts.inference.base import (
     Completion,
     Engine,
     ModelConfig,
-    OnPart,
+    OnFinished,
     Request,
     WrappedEngine,
 )
@@ -98,14 +98,14 @@ class _NotedEngine(WrappedEngine):
         self._notes = notes
 
     def generate(
-        self, requests: Sequence[Request], on_part: OnPart | None = None
+        self, requests: Sequence[Request], on_finished: OnFinished | None = None
     ) -> list[Completion]:
         """Return what the engine generates."""
         tokens = 0
         if not getattr(self._engine, "reports_progress", False):
             tokens = sum(len(request.seeds) * request.params.max_tokens for request in requests)
         self._notes.note("generate", self._model, tokens)
-        completions = super().generate(requests, on_part)
+        completions = super().generate(requests, on_finished)
         self._notes.note("other", self._model)
         return completions
 

@@ -302,7 +302,7 @@ class _RunningTrial:
         return [choice.model for choice in choices]
 
     def stage_of(self, draw: StageDraw) -> TrialStage:
-        """Return the stage of a draw, for those who watch."""
+        """Return the stage of a draw, for reports of progress."""
         assert self.spec is not None
         choices = self.spec.allocation.choices
         stage, prompts = choices[draw.stage].stage, len(draw.request.prompts)

@@ -35,7 +35,7 @@ class TrialSpec:
     ``directory`` (the trial's own) and ``samples`` (the sample store) are absolute paths, the same
     inside the container. ``task_source`` is the folder from which the source of a user's own task
     is imported. ``options`` are the task's. ``code_on_host`` says that the user allows programs
-    written by a model to run outside a container. ``shares`` holds, by stage, this trial's part of
+    written by a model to run outside a container. ``shares`` holds, by stage, this trial's share of
     the samples that other trials draw at the same time. ``fewer_samples`` are numbers of samples,
     by stage, for which results are found too where the trial's samples give them.
     ``example_numbers`` are the examples of the file that the trial is scored on, from 0 and

@@ -42,7 +42,7 @@ from agenttts.inference.base import (
     Completion,
     Engine,
     ModelConfig,
-    OnPart,
+    OnFinished,
     Request,
     WrappedEngine,
 )
@@ -211,9 +211,9 @@ class _Recorded(WrappedEngine):
         self.completions: list[list[Completion]] = []
 
     def generate(
-        self, requests: Sequence[Request], on_part: OnPart | None = None
+        self, requests: Sequence[Request], on_finished: OnFinished | None = None
     ) -> list[Completion]:
-        completions = super().generate(requests, on_part)
+        completions = super().generate(requests, on_finished)
         self._calls.append(list(requests))
         self.completions.append(completions)
         return completions

@@ -52,7 +52,7 @@ def test_an_unknown_profile_lists_those_there_are(tmp_path):
         ("kind: slurm\ntrial: {partitoin: gpu}", r"big.yaml:2: trial.partitoin: unknown key.*did you mean 'partition'"),
         ("kind: slurm\ntrial: {time: 4h}", r"big.yaml:2: trial.time: '4h' is not a valid time limit"),
         ("kind: pbs", r"big.yaml:1: kind: must be 'local', 'slurm' or 'in_process', not 'pbs'"),
-        ("kind: slurm\nenv: {HF_TOKEN: abc}", r"env: 'HF_TOKEN' looks like a secret"),
+        ("kind: slurm\nenv: {HF_TOKEN: abc}", r"env: 'HF_TOKEN' looks like a secret.*export it in the shell.*as APPTAINERENV_HF_TOKEN"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_profile_are_named(tmp_path, text, message):

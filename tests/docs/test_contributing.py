@@ -57,6 +57,18 @@ def test_a_part_of_every_kind_is_described():
     ]
 
 
+def test_every_file_that_asks_slurm_is_named():
+    asks = re.compile(r'\bSLURMD?_[A-Z]|"(scontrol|squeue|sacct|sinfo)"|slurm import survey')
+    own = ROOT / "agenttts" / "dispatch" / "slurm"
+    files = {
+        str(file.relative_to(ROOT))
+        for file in (ROOT / "agenttts").rglob("*.py")
+        if own not in file.parents and asks.search(file.read_text(encoding="utf-8"))
+    }
+    named = re.findall(r"^\| `([\w/.]+)`", SECTIONS["Add a scheduler"], re.M)
+    assert files == set(named)
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize("section", SECTIONS)
 def test_what_it_says_passes_the_conformance_suite(section, project):

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from agenttts.dispatch.node.limits import Limits, Sight, Watch
 from agenttts.inference.base import (
     Completion,
+    Finished,
     ModelConfig,
-    OnPart,
-    Part,
+    OnFinished,
     Prompt,
     Request,
     SamplingParams,
@@ -87,7 +87,7 @@ def test_the_phase_of_a_call_says_for_how_long_there_may_be_no_sign(tmp_path, re
     class Engine:
         reports_progress = reports
 
-        def generate(self, requests: list[Request], on_part: object) -> list[Completion]:
+        def generate(self, requests: list[Request], on_finished: object) -> list[Completion]:
             phase = read_phase(tmp_path)
             assert phase is not None
             assert (phase.name, phase.tokens) == ("generate", 0 if reports else 64)
@@ -130,12 +130,12 @@ def test_what_a_real_model_has_finished_is_stored_before_its_call_ends(
 
     class Watched(WrappedEngine):
         def generate(
-            self, requests: Sequence[Request], on_part: OnPart | None = None
+            self, requests: Sequence[Request], on_finished: OnFinished | None = None
         ) -> list[Completion]:
             drawn.append(sum(len(request.seeds) for request in requests))
 
-            def pass_on(part: Part) -> None:
-                on_part(part)
+            def pass_on(finished: Finished) -> None:
+                on_finished(finished)
                 if not copy.exists() and list(place.glob("*.parquet")):
                     shutil.copytree(place, copy)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agenttts.inference.base import EngineError, ModelConfig, Part, Request, SamplingParams
+from agenttts.inference.base import EngineError, Finished, ModelConfig, Request, SamplingParams
 from agenttts.inference.endpoint import EndpointEngine
 from agenttts.inference.engine_process import create_engine
 from agenttts.replies import COMMON_THINKING, Thinking, remove_thinking
@@ -101,12 +101,12 @@ def test_every_sample_has_a_request_and_a_seed_of_its_own(server):
 
 def test_answers_that_came_before_a_failure_are_passed_on(server):
     server.answers = [said("one"), said("two"), (404, "no such model", {})]
-    parts: list[Part] = []
+    every: list[Finished] = []
     with pytest.raises(EngineError, match="no such model"):
-        engine(server, max_concurrent=1).generate([request(seeds=4)], parts.append)
-    assert [part.places for part in parts] == [(0,), (1,)]
-    assert [part.completion.samples[0].text for part in parts] == ["one", "two"]
-    assert parts[0].completion.prompt_tokens == 11
+        engine(server, max_concurrent=1).generate([request(seeds=4)], every.append)
+    assert [finished.places for finished in every] == [(0,), (1,)]
+    assert [finished.completion.samples[0].text for finished in every] == ["one", "two"]
+    assert every[0].completion.prompt_tokens == 11
 
 
 def choices(*texts: str) -> tuple[int, str, dict[str, str]]:

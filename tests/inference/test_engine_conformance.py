@@ -21,8 +21,8 @@ import pytest
 from agenttts.inference.base import (
     Engine,
     EngineError,
+    Finished,
     ModelConfig,
-    Part,
     Request,
     SamplingParams,
     WrappedEngine,
@@ -127,18 +127,18 @@ def test_one_completion_a_request_in_order_and_one_sample_a_seed(engine):
     assert not any(c.truncated for c in completions)
 
 
-def test_the_parts_of_a_call_are_its_result(engine):
+def test_the_finished_samples_of_a_call_are_its_result(engine):
     """Each sample comes exactly once, with the other values of its completion."""
     long = request("long tree " * 400, tokens=24, seeds=2)
     requests = [request(seeds=5), long, request(CHAT, seeds=3), request(seeds=0)]
-    parts: list[Part] = []
-    completions = engine.generate(requests, parts.append)
-    assert engine.generate(requests) == completions, "with and without parts"
-    places = [(part.request, place) for part in parts for place in part.places]
+    every: list[Finished] = []
+    completions = engine.generate(requests, every.append)
+    assert engine.generate(requests) == completions, "with and without them"
+    places = [(finished.request, place) for finished in every for place in finished.places]
     assert sorted(places) == [(r, p) for r, c in enumerate(completions) for p in range(len(c.samples))]  # fmt: skip
-    for part in parts:
-        whole = completions[part.request]
-        assert part.completion == replace(whole, samples=tuple(whole.samples[p] for p in part.places))  # fmt: skip
+    for finished in every:
+        whole = completions[finished.request]
+        assert finished.completion == replace(whole, samples=tuple(whole.samples[p] for p in finished.places))  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REAL, indirect=True)
@@ -148,7 +148,7 @@ def test_a_short_sample_comes_long_before_the_end_of_its_call(engine):
     for _ in range(2):  # the first call warms up
         times.clear()
         began = time.monotonic()
-        engine.generate([short, long], lambda part: times.append(time.monotonic()))
+        engine.generate([short, long], lambda finished: times.append(time.monotonic()))
         took = time.monotonic() - began
     assert times[0] - began < took / 2
 
@@ -157,7 +157,7 @@ def test_what_is_raised_where_a_part_arrives_ends_the_call(script):
     class Stopped(BaseException):
         pass
 
-    def stop(part: Part) -> None:
+    def stop(finished: Finished) -> None:
         raise Stopped
 
     for load in (create_engine, EngineProcess):
@@ -280,26 +280,29 @@ def test_a_killed_engine_is_taken_for_one_out_of_memory(name, loaded):
 @pytest.mark.processes
 def test_an_engine_that_is_killed_in_a_call_has_passed_on_what_was_finished(script):
     slow = EngineProcess(config("scripted", script, seconds_per_sample=0.05))
-    parts: list[Part] = []
+    every: list[Finished] = []
 
-    def kill(part: Part) -> None:
-        parts.append(part)
-        if len(parts) == 3:
+    def kill(finished: Finished) -> None:
+        every.append(finished)
+        if len(every) == 3:
             os.kill(slow.pid, signal.SIGKILL)
 
     with pytest.raises(EngineError, match="killed by SIGKILL"):
         slow.generate([request(seeds=1000)], kill)
     slow.close()
-    assert [part.places for part in parts[:3]] == [(0,), (1,), (2,)]
-    assert len(parts) < 1000
+    assert [finished.places for finished in every[:3]] == [(0,), (1,), (2,)]
+    assert len(every) < 1000
 
 
-def test_an_engine_before_another_one_passes_parts_on(script, tmp_path):
+def test_an_engine_before_another_one_passes_samples_on(script, tmp_path):
     phases = noted(create_engine, PhaseNotes(tmp_path))(config("scripted", script))
     for engine in (phases, WrappedEngine(phases)):
-        parts: list[Part] = []
-        [completion] = engine.generate([request(seeds=3)], parts.append)
-        assert tuple(s for part in parts for s in part.completion.samples) == completion.samples
+        every: list[Finished] = []
+        [completion] = engine.generate([request(seeds=3)], every.append)
+        assert (
+            tuple(s for finished in every for s in finished.completion.samples)
+            == completion.samples
+        )
 
 
 def test_a_broken_model_is_an_engine_error(name, tmp_path, request):

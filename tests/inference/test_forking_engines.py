@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from agenttts.inference.base import EngineError, ModelConfig, Part, Request, SamplingParams
+from agenttts.inference.base import EngineError, Finished, ModelConfig, Request, SamplingParams
 from agenttts.inference.engine_process import EngineProcess
 from tests.support.processes import group_members
 from tests.support.waiting import until
@@ -41,7 +41,7 @@ def forking(request, tmp_path, monkeypatch):
 def test_a_killed_engine_is_noticed_and_takes_its_processes_with_it(forking):
     assert len(group_members(forking.pid)) == 2
 
-    def kill(part: Part) -> None:
+    def kill(finished: Finished) -> None:
         os.kill(forking.pid, signal.SIGKILL)
 
     with pytest.raises(EngineError, match="killed by SIGKILL"):

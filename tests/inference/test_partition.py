@@ -1,4 +1,4 @@
-"""Partitions of samples: every peer draws all, its own part first, the others' from their ends."""
+"""Partitions of samples: every peer draws all, its own share first, the others' from their ends."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ KEYS = [f"k{number:02}" for number in range(12)]
 
 
 def test_alone_the_order_is_the_given_one_and_calls_are_large():
-    assert ALONE.parts(KEYS) == [KEYS]
+    assert ALONE.shares(KEYS) == [KEYS]
     assert ALONE.call_size(10_000, most=2048) == 2048
 
 
 def test_a_peer_helps_the_others_from_the_far_end():
-    assert SamplePartition(1, 3).parts(KEYS) == [KEYS[4:8], KEYS[:7:-1], KEYS[3::-1]]
+    assert SamplePartition(1, 3).shares(KEYS) == [KEYS[4:8], KEYS[:7:-1], KEYS[3::-1]]
 
 
 @given(count=st.integers(0, 60), peers=st.integers(1, 12))
 def test_own_parts_are_disjoint_and_everyone_comes_to_all(count, peers):
     keys = [str(number) for number in range(count)]
-    everyone = [SamplePartition(position, peers).parts(keys) for position in range(peers)]
+    everyone = [SamplePartition(position, peers).shares(keys) for position in range(peers)]
     assert [key for own, *_ in everyone for key in own] == keys
-    for parts in everyone:
-        assert sorted(key for part in parts for key in part) == sorted(keys)
+    for shares in everyone:
+        assert sorted(key for share in shares for key in share) == sorted(keys)
 
 
 @given(missing=st.integers(1, 100_000), peers=st.integers(2, 20), most=st.integers(1, 4096))

@@ -21,9 +21,9 @@ from agenttts.inference import sampler as sampler_module
 from agenttts.inference.base import (
     Completion,
     EngineError,
+    Finished,
     ModelConfig,
-    OnPart,
-    Part,
+    OnFinished,
     Prompt,
     Request,
     Sample,
@@ -52,31 +52,31 @@ class Engines:
     raises.
 
     ``meanwhile`` is called before every call returns: what others do while an engine runs.
-    ``parts`` gets every part before the sampler does.
+    ``finished`` gets all finished samples before the sampler does.
     """
 
     def __init__(
         self,
         fail_after: int | None = None,
         meanwhile: Callable[[], object] = lambda: None,
-        parts: Callable[[Part], object] = lambda part: None,
+        finished: Callable[[Finished], object] = lambda finished: None,
     ) -> None:
         self.events: list[object] = []
         self.drawn = 0
         self.fail_after = fail_after
         self.meanwhile = meanwhile
-        self.parts = parts
+        self.finished = finished
 
     def __call__(self, config: ModelConfig) -> Recorded:
         self.events.append(("start", config.name))
         return Recorded(self, config)
 
-    def watched(self, on_part: OnPart | None) -> OnPart:
-        assert on_part is not None
+    def watched(self, on_finished: OnFinished | None) -> OnFinished:
+        assert on_finished is not None
 
-        def pass_on(part: Part) -> None:
-            self.parts(part)
-            on_part(part)
+        def pass_on(finished: Finished) -> None:
+            self.finished(finished)
+            on_finished(finished)
 
         return pass_on
 
@@ -91,13 +91,13 @@ class Recorded(ScriptedEngine):
         self.engines, self.name = engines, config.name
 
     def generate(
-        self, requests: Sequence[Request], on_part: OnPart | None = None
+        self, requests: Sequence[Request], on_finished: OnFinished | None = None
     ) -> list[Completion]:
         if self.engines.fail_after == self.engines.calls:
             raise EngineError("the node is on fire")
         self.engines.events.append("call")
         self.engines.drawn += sum(len(request.seeds) for request in requests)
-        completions = super().generate(requests, self.engines.watched(on_part))
+        completions = super().generate(requests, self.engines.watched(on_finished))
         self.engines.meanwhile()
         return completions
 
@@ -243,13 +243,13 @@ def test_finished_samples_are_stored_while_the_call_goes_on(sampler, tmp_path):
     shards = tmp_path / "samples" / "*.parquet"
     seen: list[int] = []
 
-    def wait_for_the_store(part: Part) -> None:
+    def wait_for_the_store(finished: Finished) -> None:
         """Before the fifth sample, some of the first four become visible to others."""
-        if part.places == (4,):
+        if finished.places == (4,):
             until(lambda: list(shards.parent.glob(shards.name)), "a shard")
             seen.extend(pl.read_parquet(shards)["index"])
 
-    engines = Engines(parts=wait_for_the_store)
+    engines = Engines(finished=wait_for_the_store)
     [draw] = draw_one(sampler(engines, store_seconds=0.01), "m", [TREE], HOT, 9)
     assert 0 in seen
     assert max(seen) < 4
@@ -258,9 +258,9 @@ def test_finished_samples_are_stored_while_the_call_goes_on(sampler, tmp_path):
     assert sorted(pl.read_parquet(shards)["index"]) == list(range(9)), "each sample once"
 
 
-def stop_at(place: int) -> Callable[[Part], None]:
-    def stop(part: Part) -> None:
-        if part.places == (place,):
+def stop_at(place: int) -> Callable[[Finished], None]:
+    def stop(finished: Finished) -> None:
+        if finished.places == (place,):
             raise EngineError("the GPU fell off the bus")
 
     return stop
@@ -268,7 +268,7 @@ def stop_at(place: int) -> Callable[[Part], None]:
 
 def test_a_call_that_fails_in_the_middle_keeps_what_came_before(sampler):
     with pytest.raises(EngineError, match="fell off"):
-        draw_one(sampler(Engines(parts=stop_at(5))), "m", [TREE], HOT, 8)
+        draw_one(sampler(Engines(finished=stop_at(5))), "m", [TREE], HOT, 8)
     second = Engines()
     [draw] = draw_one(sampler(second), "m", [TREE], HOT, 8)
     assert second.drawn == 3, "eight samples, five of them stored"
@@ -278,7 +278,7 @@ def test_a_call_that_fails_in_the_middle_keeps_what_came_before(sampler):
 
 def test_who_needs_only_what_came_before_a_failure_is_served(sampler):
     requests = [DrawRequest("m", [TREE], HOT, 4), DrawRequest("m", [TREE, LONG], HOT, 8)]
-    served, failed = sampler(Engines(parts=stop_at(6))).draw_each(requests)
+    served, failed = sampler(Engines(finished=stop_at(6))).draw_each(requests)
     assert isinstance(failed, EngineError)
     [whole] = draw_one(sampler(Engines(), directory="whole"), "m", [TREE], HOT, 4)
     assert isinstance(served, Drawn)

@@ -39,7 +39,7 @@ class Replies:
         self._prompt_end = prompt_end
         self.requests: list[Request] = []
 
-    def generate(self, requests, on_part):
+    def generate(self, requests, on_finished):
         self.requests += requests
         return [
             Completion(tuple(self._replies[: len(r.seeds)]), 3, prompt_end=self._prompt_end)

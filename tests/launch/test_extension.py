@@ -17,7 +17,7 @@ from agenttts.loop.loop import Controller
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.starts import ControllerHandle, RunCancelled, read_handle, write_handle
-from agenttts.tables.schema import AFTER_SEARCH, END_SOURCES, FINALIST_SOURCE, TEST_SOURCE
+from agenttts.tables.schema import AFTER_SEARCH, CLOSING_SOURCES, FINALIST_SOURCE, TEST_SOURCE
 from tests.support import command_line
 from tests.support.killing import Killed, dies_after
 from tests.support.runs import attempts, journal_events, outcome, table
@@ -67,7 +67,7 @@ def names(run: Path, *sources: str) -> list[str]:
 def searched(run: Path) -> list[int]:
     """The iteration of each trial that the search has proposed."""
     rows = table(run)
-    return rows.filter(~rows["source"].is_in(END_SOURCES))["iteration"].to_list()
+    return rows.filter(~rows["source"].is_in(CLOSING_SOURCES))["iteration"].to_list()
 
 
 @pytest.mark.parametrize(("asynchronous", "method"), [(False, "agenttts"), (True, "genetic")])
@@ -92,10 +92,10 @@ def test_a_finished_run_goes_on_and_ends_anew(cli, scripted_spec, run, asynchron
     assert len(new) == len(ends) == 3, "the end is made anew"
     state = read_state(run / "journal.jsonl")
     assert (state.finished, state.extension) == ("done", None)
-    assert {p.planned.trial for p in state.last_end} >= new
+    assert {p.planned.trial for p in state.closing} >= new
     numbers = table(run).group_by("iteration").agg("source")
     for sources in numbers["source"].to_list():
-        assert len(set(sources) & set(END_SOURCES)) in (0, len(set(sources)))
+        assert len(set(sources) & set(CLOSING_SOURCES)) in (0, len(set(sources)))
     status = json.loads(cli("status", "small", "--json").stdout)
     assert (status["iteration"], status["iterations"]) == (len(set(searched(run))) - 1, 2)
     assert {t["trial"] for t in status["test"]} == set(names(run, TEST_SOURCE)) & new
@@ -278,7 +278,7 @@ def test_a_new_journal_keeps_the_extension(finished, cli, lost):
     assert done.returncode == 0, done.stderr
     assert outcome(finished) == before
     again = read_state(journal)
-    assert again.earlier_ends == state.earlier_ends
+    assert again.earlier_closing == state.earlier_closing
     assert (again.finished, again.extension) == ("done", None)
     assert cli("extend", "small", "--set", "search.iterations=3", "--wait").returncode == 0
     assert len(set(searched(finished))) == 3

@@ -122,7 +122,7 @@ def test_a_profile_of_another_name_becomes_the_run_s(stopped, cli, small, tmp_pa
 def test_nothing_changed_is_said(stopped, cli):
     done = cli("resume", "small", "--cluster", "site")
     assert done.returncode == 0, done.stderr
-    assert "the profile is the run's own, and nothing changes" in done.stdout
+    assert "the run already has this profile; nothing changes" in done.stdout
     assert journal_events(stopped, "profile_changed") == []
 
 
@@ -348,7 +348,7 @@ def test_a_running_controller_keeps_its_profile(cli, scripted_spec, profile, tmp
         assert said["changes"] == {"max_attempts": [1, 4]}
         assert "its controller runs" in said["refused"]
         said = " ".join(cli("launch", spec).stdout.split())
-        assert "the run keeps its own profile, because its controller runs" in said
+        assert "the run keeps its profile, because its controller runs" in said
         assert files(run)["profile"]["max_attempts"] == 1
     finally:
         assert cli("cancel", "small").returncode == 0

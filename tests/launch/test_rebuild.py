@@ -91,7 +91,7 @@ def test_what_is_kept_and_what_is_lost_is_said(finished, cli):
     said = " ".join(done.stdout.split())
     assert f"1 trial ({by_row}) from their rows in the table of trials" in said
     assert f"run again: 1 trial ({again})" in said
-    assert f"lost, and set aside: 1 trial ({lost})" in said
+    assert f"the allocation is not known, and moved aside: 1 trial ({lost})" in said
     after = table(finished)
     assert set(after["state"]) == {"COMPLETED"}
     assert after.height >= len(trials) - 1
@@ -141,7 +141,7 @@ def test_failed_trials_are_tried_again(cli, scripted_spec, tmp_path):
     broken.write_bytes(good)
     done = cli("resume", "small", "--retry-failed", "--wait")
     assert done.returncode == 0, done.stderr
-    assert f"tried again: {len(failed)} trial" in done.stdout
+    assert f"to be tried again: {len(failed)} trial" in done.stdout
     after = table(run)
     assert set(after["state"]) == {"COMPLETED"}
     assert after["trial"].to_list() == sorted(after["trial"])

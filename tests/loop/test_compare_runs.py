@@ -41,12 +41,12 @@ def test_runs_that_differ_only_in_the_seed_are_not_to_be_told(launched, compared
     launched("one", task__examples=40)
     launched("two", task__examples=40, search__seed=2)
     found = compared("one", "two")
-    assert found["score"]["verdict"] == "not to be told"
+    assert found["score"]["verdict"] == "not to be told apart"
     # The seed also draws the examples, and 27 of the 40 are common.
     assert (found["score"]["paired"], found["score"]["examples"]) == (True, 27)
     assert [part["key"] for part in found["settings"]] == ["search.seed"]
     text = cli("compare", "one", "two").stdout
-    assert text.startswith("one against two: not to be told\n")
+    assert text.startswith("one against two: not to be told apart\n")
     assert "setting: search.seed: 1 against 2" in text
     assert "GPU-hours" in text
 

@@ -69,16 +69,16 @@ def test_what_is_outside_the_space_is_left_out():
 
 
 def test_it_is_read_again_only_when_the_archive_changed():
-    reader, archive = EvidenceReader(SPACE), archive_of(RESULTS)
-    first = reader.read(archive)
-    assert reader.read(archive) is first
+    archive = archive_of(RESULTS)
+    reader = EvidenceReader(archive)
+    first = reader.read()
+    assert reader.read() is first
     archive.add_pending([D])
-    second = reader.read(archive)
+    second = reader.read()
     assert second.trials is first.trials
     assert second.pending.tolist() == GRID.encode([D]).tolist()
     archive.add([TrialResult(D, 0.6)])
-    assert len(reader.read(archive).trials) == 3
-    assert reader.read(archive_of([])).trials == ()
+    assert len(reader.read().trials) == 3
 
 
 def test_a_batch_encodes_every_result_once(monkeypatch):

@@ -94,7 +94,7 @@ INITIAL = (
 
 
 def test_guidelines_say_which_model_to_pursue():
-    lines = InsightRules(SPACE).guidelines(told(*INITIAL))
+    lines = InsightRules(told(*INITIAL)).guidelines()
     assert any(line.startswith("retrieval: pursue q72") and "with q7" in line for line in lines)
     # Only a clearly better large model is worth pursuing.
     assert any(line.startswith("answer: pursue l3") for line in lines)
@@ -102,14 +102,13 @@ def test_guidelines_say_which_model_to_pursue():
 
 def test_guidelines_say_why_a_smaller_model_is_pursued_that_does_not_look_better():
     """Where the larger model looks better, but hardly."""
-    lines = InsightRules(SPACE).guidelines(
-        told(
-            (0.60, ("q7", 10), ("l3", 10)),
-            (0.60, ("q7", 10), ("l3", 20)),
-            (0.61, ("q72", 1), ("l3", 10)),
-            (0.20, ("q7", 1), ("l3", 1)),
-        )
+    trials = told(
+        (0.60, ("q7", 10), ("l3", 10)),
+        (0.60, ("q7", 10), ("l3", 20)),
+        (0.61, ("q72", 1), ("l3", 10)),
+        (0.20, ("q7", 1), ("l3", 1)),
     )
+    lines = InsightRules(trials).guidelines()
     [line] = [line for line in lines if line.startswith("retrieval: pursue q7:")]
     assert line.endswith("no clear difference, and it is the smaller model")
 
@@ -131,10 +130,10 @@ def test_guidelines_say_where_samples_go():
         (0.45, ("q72", 1), ("l3", 60)),
     )
     flat = told(*INITIAL[:2], *((0.66, ("q72", 1), ("l3", n)) for n in (8, 15, 30, 60)))
-    assert any("l3 still rises" in line for line in InsightRules(SPACE).guidelines(rising))
-    assert not any("l3 still rises" in line for line in InsightRules(SPACE).guidelines(falling))
-    assert any("l3 is flat" in line for line in InsightRules(SPACE).guidelines(flat))
-    proposals = InsightRules(SPACE).propose(5, rising)
+    assert any("l3 still rises" in line for line in InsightRules(rising).guidelines())
+    assert not any("l3 still rises" in line for line in InsightRules(falling).guidelines())
+    assert any("l3 is flat" in line for line in InsightRules(flat).guidelines())
+    proposals = InsightRules(rising).propose(5)
     assert any(p.allocation["answer"].samples > 8 for p in proposals)
 
 
@@ -143,14 +142,14 @@ def test_a_lucky_score_among_mediocre_neighbours_is_not_recommended():
     noisy = [(0.60 + d, ("q72", 1), ("l3", n)) for d, n in zip(off, range(30, 62, 4), strict=True)]
     poor = [(0.52 + d, ("q7", n), ("l3", 30)) for d, n in zip(off, range(1, 25, 3), strict=True)]
     lucky = (0.645, ("q7", 12), ("l3", 30))
-    best = InsightRules(SPACE).best(told(*noisy, *poor, lucky))
+    best = InsightRules(told(*noisy, *poor, lucky)).best()
     assert best is not None
     assert best["retrieval"].model == "q72"
 
 
 def test_ties_go_to_the_cheaper():
     archive = told((0.5, ("q72", 1), ("l3", 30)), (0.5, ("q7", 3), ("l3", 30)))
-    assert InsightRules(SPACE).best(archive) == SPACE.allocation(("q7", 3), ("l3", 30))
+    assert InsightRules(archive).best() == SPACE.allocation(("q7", 3), ("l3", 30))
 
 
 class Agent:

@@ -152,14 +152,14 @@ def test_released_while_trials_run_long_and_started_for_their_end(bench):
     served = bench()
     served.model.locate()
     pid = served.pid
-    served.model.waiting(9, 10, True)
+    served.model.trials_run(9, 10, True)
     assert alive(pid), "not at once"
     served.model._used -= 601  # more than idle_seconds ago
-    served.model.waiting(8, 10, True)
+    served.model.trials_run(8, 10, True)
     until(lambda: not alive(pid))
-    served.model.waiting(5, 10, True)
+    served.model.trials_run(5, 10, True)
     assert read_address(served.folder) is None
-    served.model.waiting(2, 10, True)
+    served.model.trials_run(2, 10, True)
     until(lambda: read_address(served.folder) is not None)
 
 
@@ -167,15 +167,15 @@ def test_not_started_for_the_end_of_the_trials_if_a_worker_is_expected_to_answer
     served = bench()
     expected = [True]
     served.model._needed = lambda: not expected[0]
-    served.model.waiting(1, 10, True)
+    served.model.trials_run(1, 10, True)
     assert not served.folder.exists()
     served.model.locate()
     pid = served.pid
     served.model._used -= 601
-    served.model.waiting(1, 10, True)
+    served.model.trials_run(1, 10, True)
     until(lambda: not alive(pid))
     expected[0] = False
-    served.model.waiting(1, 10, True)
+    served.model.trials_run(1, 10, True)
     until(lambda: read_address(served.folder) is not None)
 
 
@@ -189,7 +189,7 @@ def test_on_gpus_it_idles_no_longer_than_its_start_took(bench):
     assert 0 < took <= time.monotonic() - began
     pid = served.pid
     served.model._used = time.monotonic() - took - 1
-    served.model.waiting(9, 10, True)
+    served.model.trials_run(9, 10, True)
     until(lambda: not alive(pid))
 
 
@@ -197,7 +197,7 @@ def test_a_start_ahead_of_the_question_is_measured_too(bench):
     served, began = bench(), time.monotonic()
 
     def ready() -> bool:
-        served.model.waiting(1, 10, True)
+        served.model.trials_run(1, 10, True)
         return any(note.startswith("ready at") for note in served.notes)
 
     until(ready, "the server")
@@ -230,13 +230,13 @@ def test_workers_make_room_for_a_model_that_shares_their_gpus(bench):
 def test_released_at_once_when_no_question_is_left_or_the_trials_need_its_gpus(bench):
     served = bench()
     served.model.locate()
-    served.model.waiting(3, 3, False)
+    served.model.trials_run(3, 3, False)
     assert read_address(served.folder) is None
     served = bench(alone=True)
     served.model.locate()
-    served.model.waiting(3, 3, True)
+    served.model.trials_run(3, 3, True)
     assert read_address(served.folder) is None
-    served.model.waiting(1, 3, True)
+    served.model.trials_run(1, 3, True)
     assert read_address(served.folder) is None, "not before the trials are over"
 
 

@@ -17,9 +17,9 @@ from agenttts.inference import engine_process
 from agenttts.inference.base import (
     Completion,
     EngineError,
+    Finished,
     ModelConfig,
-    OnPart,
-    Part,
+    OnFinished,
     Request,
     Sample,
 )
@@ -43,12 +43,12 @@ class ForkingEngine:
                 signal.pause()
 
     def generate(
-        self, requests: Sequence[Request], on_part: OnPart | None = None
+        self, requests: Sequence[Request], on_finished: OnFinished | None = None
     ) -> list[Completion]:
-        assert on_part is not None
+        assert on_finished is not None
         if requests[0].content == "dead":
             raise EngineError("EngineDeadError: EngineCore encountered an issue.")
-        on_part(Part(0, (0,), Completion((Sample("one", 1, "stop"),), 1)))
+        on_finished(Finished(0, (0,), Completion((Sample("one", 1, "stop"),), 1)))
         while True:
             signal.pause()
 

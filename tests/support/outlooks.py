@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from agenttts.loop.outlook import outlook
 from agenttts.search.archive import TrialResult
-from agenttts.search.outlook import outlook
 from agenttts.space import Allocation, Model, SearchSpace, Stage
 from agenttts.tables.insights import Outlook
 

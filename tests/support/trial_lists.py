@@ -29,11 +29,11 @@ class Engines:
         engine, calls, breaks = create_engine(config), self.calls, self._breaks
 
         class Counted:
-            def generate(self, requests, on_part):
+            def generate(self, requests, on_finished):
                 if any(breaks(request) for request in requests):
                     raise EngineError("a prompt that kills the engine")
                 calls.append((config.name, sum(len(r.seeds) for r in requests)))
-                return engine.generate(requests, on_part)
+                return engine.generate(requests, on_finished)
 
             def close(self):
                 engine.close()

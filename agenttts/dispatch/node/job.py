@@ -1,9 +1,9 @@
-"""The job on the node: checks it, runs the trials' command, records the outcome.
+"""The job on a node: it checks the node, runs the trials' command and records the outcome.
 
-It runs on the host's Python under submitit, because it must be able to call ``scontrol``. Its child
-process is usually ``apptainer exec ... python -m agenttts.trial``. Each start of the job adds a
-record to each trial that it runs (`agenttts.dispatch.attempts`). `agenttts.dispatch.blame` decides
-what the end of such an attempt means.
+The job runs on the host's Python under submitit, because it must be able to call ``scontrol``. Its
+child process is usually ``apptainer exec ... python -m agenttts.trial``. Each start of the job adds
+a record, an attempt, to each trial that it runs (`agenttts.dispatch.attempts`).
+`agenttts.dispatch.blame` decides what the end of an attempt means.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import ctypes
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -42,10 +41,9 @@ from agenttts.dispatch.node.mailbox import Mailbox
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.progress import TrialSight
 from agenttts.dispatch.node.scratch import CompileCache, scratch_directory
-from agenttts.dispatch.node.stop_cause import show_job, stop_cause
 from agenttts.dispatch.node.trial_lock import LockHeld, LockHolder, trial_lock
 from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, read_end
-from agenttts.dispatch.service_job import queue_job
+from agenttts.dispatch.own_job import node_name, queue_job, trial_job_id, why_stopped
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.memory import job_memory
 from agenttts.files.processes import oom_kills
@@ -164,7 +162,7 @@ class TrialJob:
         """The attempts of this start."""
         if self._records is None:
             self._records = JobAttempts(
-                self._job_id(), _node(), self.gpus, self.directory, self._say, self.submitted
+                self._job_id(), node_name(), self.gpus, self.directory, self._say, self.submitted
             )
         return self._records
 
@@ -187,7 +185,7 @@ class TrialJob:
             self._earlier_lists += 1
         self._questions = OpenQuestions(self.directory)
         self._locks = {}
-        attempts = self._attempts  # the job has started
+        attempts = self._attempts  # creates the record of this start
         try:
             due = self._lock_due(self.all_trials)
             while not due and self.linger_seconds:
@@ -208,7 +206,7 @@ class TrialJob:
         A trial that is not run now gets a record if its lock is held, if its due stages are drawn
         already, or if it reached the time limit too often.
         """
-        me = LockHolder(self._job_id(), _node(), now(), queue_job() is not None)
+        me = LockHolder(self._job_id(), node_name(), now(), queue_job() is not None)
         due: list[JobTrial] = []
         for trial in trials:
             if trial in self._locks:  # it was taken before an error of the file system
@@ -258,7 +256,8 @@ class TrialJob:
     def _has_handed_over(self, trial: JobTrial) -> bool:
         """Return whether this job has recorded that the due stages of a trial are drawn.
 
-        It has not if another job drew them, or if an earlier start of it was killed before that.
+        It has not if another job drew the stages, or if an earlier start of this job was killed
+        before it recorded that they are drawn.
         """
         return any(
             attempt.job_id == self._job_id() and attempt.state == HANDED_OVER
@@ -308,11 +307,7 @@ class TrialJob:
     def _stop_cause(self) -> Stop:
         started = self._attempts.started
         began = datetime.fromisoformat(started) if started else datetime.now(UTC)
-        job_id = os.environ.get("SLURM_JOB_ID", "")
-        return stop_cause(
-            show_job(job_id, timeout=max(1.0, self.grace_seconds * 0.3)) if job_id else {},
-            os.environ if job_id else {},
-            now=time.time(),
+        return why_stopped(
             elapsed=(datetime.now(UTC) - began).total_seconds(),
             limit_seconds=self.limit_seconds,
             grace_seconds=self.grace_seconds,
@@ -324,7 +319,7 @@ class TrialJob:
         with scratch_directory(self.cache) as scratch:
             problem = self._node_problem(scratch)
             if problem is not None:
-                end = AttemptEnd(stopped="preflight", problem=problem, node=_node())
+                end = AttemptEnd(stopped="preflight", problem=problem, node=node_name())
                 self._attempts.finish_all(blame(end), "preflight")
             else:
                 command = [part.replace(SCRATCH, str(scratch)) for part in self._command_of(trials)]
@@ -413,7 +408,7 @@ class TrialJob:
         except OSError as error:
             # The error is about the program, or about a file that is read while it runs.
             where = error.filename or command[0]
-            end = AttemptEnd(problem=f"{where}: {error.strerror}", node=_node())
+            end = AttemptEnd(problem=f"{where}: {error.strerror}", node=node_name())
             self._stop_child(self.grace_seconds * 0.7)
             self._finish_ended()
             self._attempts.finish_all(blame(end))
@@ -549,7 +544,7 @@ class TrialJob:
                 exit_code=code,
                 fault=fault,
                 log=log,
-                node=_node(),
+                node=node_name(),
                 began=self._began(),
                 stopped=overrun.stop if overrun else None,
                 problem=overrun.problem if overrun else "",
@@ -585,10 +580,7 @@ class TrialJob:
 
     def _job_id(self) -> str:
         """Return the id of this job in its scheduler."""
-        array = os.environ.get("SLURM_ARRAY_JOB_ID")
-        if array:
-            return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-        return os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "")
+        return trial_job_id()
 
     def _tell_child(self, number: signal.Signals) -> None:
         if self._child is not None and self._child.poll() is None:
@@ -623,7 +615,7 @@ class _State(Enum):
     DUE = auto()
     """It has to be run."""
     TOO_LONG = auto()
-    """It ended at the time limit as often as it may."""
+    """It reached the time limit, and may not be continued once more."""
     FAILED = auto()
     """It ended in this job in another way, and the controller decides what follows."""
 
@@ -643,7 +635,10 @@ def due_trials(trials: Iterable[JobTrial]) -> tuple[DueTrial, ...]:
 
 
 _TOO_LONG = Verdict(
-    TrialState.TIMEOUT, False, False, "it reached the time limit as often as max_timeouts allows"
+    TrialState.TIMEOUT,
+    False,
+    False,
+    "it reached the time limit; max_timeouts allows no more starts",
 )
 
 
@@ -681,8 +676,3 @@ def job_settings(request: JobRequest, profile: Profile) -> dict[str, Any]:
             max_preemptions=profile.max_preemptions,
         ),
     }
-
-
-def _node() -> str:
-    """Return this node's name in Slurm."""
-    return os.environ.get("SLURMD_NODENAME", socket.gethostname())

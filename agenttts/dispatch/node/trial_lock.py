@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
-from agenttts.dispatch.slurm.queue import job_states
+from agenttts.dispatch.own_job import QUEUE_NAME, job_states
 from agenttts.files.locks import locked, write_holder
 
 LOCK_FILE = "lock"
@@ -24,7 +24,7 @@ _PATIENCE_S = 600.0
 _QUESTION_S = 30.0
 # For how long a lock must say the same: a new holder has not written its name yet.
 _SETTLED_S = 2.0
-_TEXT = re.compile(r"(Slurm job|process) (\S+) on (\S+) since (\S+)")
+_TEXT = re.compile(rf"({QUEUE_NAME} job|process) (\S+) on (\S+) since (\S+)")
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class LockHolder:
         job: Its id.
         host: Its node.
         since: When it took the lock (ISO-8601, UTC).
-        slurm: Whether it is a job of Slurm.
+        queued: Whether it is a job of the queue, and not a process of a host.
     """
 
     job: str
     host: str
     since: str
-    slurm: bool
+    queued: bool
 
     def __str__(self) -> str:
-        kind = "Slurm job" if self.slurm else "process"
+        kind = f"{QUEUE_NAME} job" if self.queued else "process"
         return f"{kind} {self.job or '-'} on {self.host} since {self.since}"
 
 
@@ -57,7 +57,7 @@ def trial_lock(directory: Path, me: LockHolder, say: Callable[[str], None]) -> I
     """Hold a trial's lock, so that two jobs do not run one trial at the same time.
 
     If another job holds the lock, this job waits. If the other job is lost, this job continues from
-    its samples. If Slurm knows that the other job has ended, its host has crashed, and this job
+    its samples. If the queue knows that the other job has ended, its host has crashed, and this job
     takes the lock over. On a file system without locks, only the queue keeps jobs apart.
 
     Args:
@@ -118,7 +118,7 @@ class _Wait:
 def read_holder(text: str) -> LockHolder | None:
     """Inverse of `str`; None for an empty file, or one of an older version."""
     found = _TEXT.fullmatch(text.strip())
-    return LockHolder(found[2], found[3], found[4], found[1] == "Slurm job") if found else None
+    return LockHolder(found[2], found[3], found[4], found[1] != "process") if found else None
 
 
 def why_lost(
@@ -131,12 +131,12 @@ def why_lost(
     Args:
         holder: The holder that the lock names; None if it names none.
         me: The job that wants the lock.
-        states: Asks the queue (`agenttts.dispatch.slurm.queue.job_states`).
+        states: Asks the queue (`agenttts.dispatch.own_job.job_states`).
     """
-    if holder is None or not holder.slurm or not me.slurm:
+    if holder is None or not holder.queued or not me.queued:
         return None
     if holder.job == me.job:
-        # Requeued: Slurm starts a job in one place at a time.
+        # Requeued: the queue starts a job in one place at a time.
         return "an earlier start of this job" if holder.host != me.host else None
     try:
         state = states([holder.job])[holder.job]
@@ -150,4 +150,4 @@ def has_patience(holder: LockHolder | None, me: LockHolder) -> bool:
 
     This is so if both jobs are processes of one host, because their locks end with them.
     """
-    return not me.slurm and (holder is None or (not holder.slurm and holder.host == me.host))
+    return not me.queued and (holder is None or (not holder.queued and holder.host == me.host))

@@ -6,11 +6,11 @@ proposals with predicted scores.
 
 The number of its own places in a batch follows from its weight (`agenttts.search.llm.weight`): the
 posterior probability that it, and not the surrogate, is the better predictor of the trials that it
-has proposed. A model of weight w has half of that share of all places. It begins
-with `PRIOR_WEIGHT`, so with one place in a batch of ten. Its other proposals are candidates like
-the rules' own, and preferred to them once its weight has risen. A model that predicts badly, or
-whose trials fail or score badly, has no places after its first trials, and is asked only in every
-third batch.
+has proposed. The proposals of a model of weight w have w/2 of all places. A model begins with
+`PRIOR_WEIGHT`, so with one place in a batch of ten. Its other proposals are candidates like the
+rules' own, and preferred to them once its weight has risen. A model that predicts badly, or whose
+trials fail or score badly, has no places after its first trials, and is asked only in every third
+batch.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def _splits(
 
 
 class SketchSearcher(LLMSearcher):
-    """Tries what the model's sketch suggests, before and whatever the scores are."""
+    """Tries what the model's sketch suggests; the scores of trials change nothing."""
 
     name = "llm_sketch"
 

@@ -61,10 +61,10 @@ def places(weight: float, known: int, n: int) -> int:
 def model_weight(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogate) -> float:
     """Return the weight of the language model against the surrogate, 0 to 1.
 
-    The prequential log scores of both on the trials that it has proposed decide, and the worth of
-    these trials. The model states no uncertainty: its first predictions have the surrogate's, later
-    ones that of its own errors. A proposal without a predicted score counts as if it had predicted
-    the mean of all scores that were known then.
+    It follows from the log scores of both on the trials that the model has proposed, and from how
+    good these trials were. The model states no uncertainty. Its first predictions get the
+    surrogate's; later ones get that of the model's own errors. A proposal without a predicted score
+    counts as if it had predicted the mean of all scores that were known then.
 
     Args:
         told: The transcript's events with its proposals, in order.

@@ -54,7 +54,7 @@ def test_whatever_else_is_in_a_lock_names_nobody_or_somebody(text):
         (replace(ME, job="7_0"), None, None),  # the queue is silent
         (replace(ME, host="gpu1"), None, "an earlier start of this job"),
         (ME, None, None),
-        (replace(ME, job="4242", slurm=False), None, None),
+        (replace(ME, job="4242", queued=False), None, None),
     ],
 )
 def test_a_lock_is_lost_where_its_job_cannot_be_at_work(holder, state, lost):
@@ -64,7 +64,7 @@ def test_a_lock_is_lost_where_its_job_cannot_be_at_work(holder, state, lost):
         return dict.fromkeys(jobs, state)
 
     assert why_lost(holder, ME, states) == lost
-    local = replace(ME, slurm=False)
+    local = replace(ME, queued=False)
     assert why_lost(holder, local, states) is None
 
 

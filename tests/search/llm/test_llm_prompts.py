@@ -37,7 +37,7 @@ def asked(insights=(1, 2, 3), trials=12):
     agent = PaperAgent(SPACE, 0, connection, insights)
     for count in range(trials, trials + 16, 4):
         known = archive(count)
-        agent.propose(3, known, InsightRules(SPACE).model(known))
+        agent.propose(3, known, InsightRules(known).model())
     events = [e for e in connection.caller.transcript.events if e["event"] == "reply"]
     return {
         purpose: [e["messages"][-1]["content"] for e in events if e["purpose"] == purpose]

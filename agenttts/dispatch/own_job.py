@@ -1,0 +1,88 @@
+"""What a process knows of the job that runs it: its id, its node, why it is stopped.
+
+The process asks its environment and its queue. Only this module and `node.stop_cause` do so; the
+job of trials, services and locks ask this module. A new scheduler with a queue adds its variables
+here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+from agenttts.dispatch.node.stop_cause import show_job, stop_cause
+from agenttts.dispatch.slurm import queue
+
+if TYPE_CHECKING:
+    from agenttts.dispatch.base import JobStatus
+
+QUEUE_NAME = "Slurm"
+"""The queue's name in texts about a job, such as the holder of a lock."""
+
+
+def trial_job_id() -> str:
+    """Return the id under which the scheduler knows the job of trials that is this process."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array:
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return _queue_id() or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "")
+
+
+def service_id() -> str:
+    """Return the id under which the scheduler knows the service that is this process."""
+    return _queue_id() or str(os.getpid())
+
+
+def in_queue() -> bool:
+    """Return whether a queue's job runs this process, and not merely an outer job's shell."""
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+
+
+def queue_job() -> str | None:
+    """Return the queue's job that this process is; the queue may start it again elsewhere.
+
+    None for a process of a host, and for one that merely runs in a job.
+    """
+    return _queue_id() if in_queue() else None
+
+
+def node_name() -> str:
+    """Return this node's name in the queue; without a queue, the host's name."""
+    return os.environ.get("SLURMD_NODENAME", socket.gethostname())
+
+
+def why_stopped(
+    *, elapsed: float, limit_seconds: float, grace_seconds: float
+) -> Literal["preemption", "time limit"]:
+    """Return why the queue has sent this job its warning signal.
+
+    Args:
+        elapsed: Seconds since the attempt began.
+        limit_seconds: The time limit that the job asked for.
+        grace_seconds: How long before the limit the signal was asked for.
+    """
+    job = _queue_id()
+    return stop_cause(
+        show_job(job, timeout=max(1.0, grace_seconds * 0.3)) if job else {},
+        os.environ if job else {},
+        now=time.time(),
+        elapsed=elapsed,
+        limit_seconds=limit_seconds,
+        grace_seconds=grace_seconds,
+    )
+
+
+def job_states(jobs: Iterable[str]) -> dict[str, JobStatus]:
+    """Return the states of other jobs of this process's queue, by id.
+
+    Raises:
+        QueueUnavailable: The queue does not answer.
+    """
+    return queue.job_states(jobs)
+
+
+def _queue_id() -> str | None:
+    return os.environ.get("SLURM_JOB_ID") or None
