@@ -227,7 +227,7 @@ def _workers_first(
     workers: AnsweringWorkers,
     note: Callable[[str], None],
 ) -> Callable[[LLM], LLM]:
-    """Return what is asked in place of a model's server: first the workers that have ``model``.
+    """Return what is asked first: the workers that have ``model``, then the server.
 
     ``fields`` are those of requests to the server.
     """
