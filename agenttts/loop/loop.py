@@ -602,7 +602,10 @@ class Controller:
     def _tell(
         self, iteration: int, trials: Sequence[TrialProgress], *, final: bool = False
     ) -> None:
-        """Tell the searcher results; with ``final``, only tried allocations are recommended."""
+        """Tell the searcher results.
+
+        With ``final``, only tried allocations are recommended from now on.
+        """
         with self._evaluation.signs_meanwhile():
             self._searcher.tell(self._results(trials))
         self._write_told(iteration, final=final or self._journal.state.finishing)
