@@ -47,7 +47,8 @@ def in_queue() -> bool:
 def queue_job() -> str | None:
     """Return the queue's job that this process is.
 
-    The queue may start this job again elsewhere. None for a process of a host, and for one that merely runs in a job.
+    The queue may start this job again elsewhere. None for a process of a host, and for one that
+    merely runs in a job.
     """
     return _queue_id() if in_queue() else None
 

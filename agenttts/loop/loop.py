@@ -686,7 +686,9 @@ class Controller:
         )
 
     def _stop_if_all_failed(self, which: str, trials: Sequence[TrialProgress]) -> None:
-        """Raise `RunFailed` if no trial has a score, unless the failures are the trials' own.
+        """Raise `RunFailed` if none of the trials has a score.
+
+        It is not raised if other trials have scores and these failed by their own fault.
 
         Args:
             which: The trials, for the message.
