@@ -309,6 +309,20 @@ def _any_special(thinking: Thinking, tokens: Mapping[str, bool]) -> bool:
     )
 
 
+def lacks_chat_template(directory: Path) -> bool:
+    """Return whether a model's files show that it has no chat template, as a base model.
+
+    False if the directory has no tokenizer in the layout of Hugging Face. Mistral's own tokenizers
+    write chats without a template.
+    """
+    return (
+        bool(read_object(directory / "tokenizer_config.json"))
+        and not _chat_templates(directory)
+        and not _files(directory, "tekken.json")
+        and not _files(directory, "tokenizer.model.v*")
+    )
+
+
 def _chat_templates(directory: Path) -> list[str]:
     """Return every chat template of a model.
 

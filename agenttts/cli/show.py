@@ -256,8 +256,8 @@ def _search_plan(document: dict[str, Any]) -> None:
         f"{document['task']['name']}, {examples} examples, score {document['task']['main_metric']}"
     )
     say(
-        f"{search['method']}: budget {search['budget']:g} units (least possible "
-        f"{search['least_budget']:g}), "
+        f"{search['method']}: budget {search['budget']:g} units an example (the "
+        f"cheapest allocation costs {_units(search['least_budget'])}), "
         f"{search['initial_trials']} initial trials + {search['iterations']} x "
         f"{search['batch_size']} "
         f"= {search['trials_at_most']} at most"
@@ -286,6 +286,10 @@ def _search_plan(document: dict[str, Any]) -> None:
     )
 
 
+def _units(budget: float) -> str:
+    return f"{budget:.0f}" if budget >= 100 else f"{budget:.3g}"
+
+
 def _models_plan(document: dict[str, Any]) -> None:
     table = Table(
         "stage", "model", "params", "budget of 1 sample", "most samples", "GPUs", "reason for GPUs"
@@ -296,7 +300,7 @@ def _models_plan(document: dict[str, Any]) -> None:
                 stage["stage"],
                 model["model"],
                 f"{model['params']:.3g}",
-                f"{model['unit_budget']:.0f}",
+                _units(model["unit_budget"]),
                 str(model["samples_within_budget"]),
                 str(model["gpus"]),
                 document["resources"]["gpus"][model["model"]],

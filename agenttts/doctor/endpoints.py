@@ -20,7 +20,7 @@ def endpoint_checks(spec: JobSpec) -> list[Check]:
     if not served:
         return [Check("endpoints", None, "no model of the spec has engine: endpoint")]
     chosen = spec.model_copy(update={"models": served})
-    configs = model_configs(chosen, dict.fromkeys(served, 0), find_facts(chosen))
+    configs = model_configs(chosen, dict.fromkeys(served, 0), find_facts(chosen, gpus_per_node=0))
     return [_endpoint_check(name, config) for name, config in configs.items()]
 
 

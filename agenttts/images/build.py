@@ -1,8 +1,8 @@
 """Build container images, and identify the image that a run uses.
 
 An image is built from a definition file (``Apptainer.def``, ``containers/cpu.def``) with the host's
-own pip settings: its indexes, wheel folders, proxies and CA bundle. These settings are not written
-into the image.
+own pip settings: its indexes, wheel folders, proxies and CA bundle. uv gets them too. They are not
+written into the image.
 
 An image ``X.sif`` has a record beside it, ``X.sif.json``. The record says what the image was built
 from. It also has the image's SHA-256, so that a launch need not read the whole image.
@@ -14,7 +14,6 @@ definition has to make their mount points in ``%setup``, from the variable
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import hashlib
 import json
@@ -22,7 +21,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -30,7 +28,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from agenttts import __version__
 from agenttts.dispatch.apptainer import container_env
@@ -38,6 +35,7 @@ from agenttts.errors import MissingRequirement, UserError, valid_names
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.commands import ask
 from agenttts.files.documents import read_object
+from agenttts.images.pip_settings import local_folders, pip_settings, uv_environment
 
 # zstd at level 3 packs the CPU image three times as fast as the default gzip. The result is not
 # larger.
@@ -45,19 +43,6 @@ SQUASHFS_ARGUMENTS = "-comp zstd -Xcompression-level 3"
 MOUNTS_VARIABLE = "AGENTTTS_BUILD_MOUNTS"
 IMAGE_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
-# The pip options that say where packages come from. The other options (user, target, ...) concern
-# the host's own installations.
-PIP_OPTIONS = (
-    "index-url",
-    "extra-index-url",
-    "find-links",
-    "no-index",
-    "trusted-host",
-    "proxy",
-    "timeout",
-    "retries",
-)
-_LISTS = ("extra-index-url", "find-links", "trusted-host")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _CAP_SYS_RESOURCE = 24  # linux/capability.h
 _LOG_LINES = 12
@@ -286,6 +271,8 @@ def build_environment(
     inside = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
     inside["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
     inside["PIP_ROOT_USER_ACTION"] = "ignore"
+    # The cache is on another file system, from which uv cannot link.
+    inside |= {**uv_environment(settings), "UV_LINK_MODE": "copy"}
     for name, value in environ.items():
         if name.lower() in _PROXIES:
             inside[name] = value
@@ -294,8 +281,12 @@ def build_environment(
             inside["PIP_CERT"] = inside["SSL_CERT_FILE"] = str(IMAGE_CA_BUNDLE)
         elif mount.source == _pip_cache(environ):
             inside["PIP_CACHE_DIR"] = str(mount.target)
-    if "PIP_CACHE_DIR" not in inside:
-        inside["PIP_NO_CACHE_DIR"] = "1"  # else the cache would go into the image
+        elif mount.source == _uv_cache(environ):
+            inside["UV_CACHE_DIR"] = str(mount.target)
+    for installer in ("PIP", "UV"):
+        if f"{installer}_CACHE_DIR" not in inside:
+            # else the cache would go into the image
+            inside["PIP_NO_CACHE_DIR" if installer == "PIP" else "UV_NO_CACHE"] = "1"
     environment = {**environ, **container_env(inside)}
     environment[MOUNTS_VARIABLE] = "\n".join(
         f"{mount.target}/" if mount.source.is_dir() else str(mount.target) for mount in mounts
@@ -313,11 +304,11 @@ def build_mounts(settings: Mapping[str, str], environ: Mapping[str, str]) -> tup
     These are local wheel folders and indexes at their own paths, pip's cache and the CA bundle.
     """
     folders = local_folders(settings)
-    cache = _pip_cache(environ)
-    if cache is not None:
-        with contextlib.suppress(OSError):
-            cache.mkdir(parents=True, exist_ok=True)
-        folders.append(cache)
+    for cache in (_pip_cache(environ), _uv_cache(environ)):
+        if cache is not None:
+            with contextlib.suppress(OSError):
+                cache.mkdir(parents=True, exist_ok=True)
+            folders.append(cache)
     mounts = [Mount(folder, folder) for folder in _outermost(folders) if folder.is_dir()]
     named = [environ.get(name) for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
     for bundle in (*named, settings.get("cert"), str(IMAGE_CA_BUNDLE)):
@@ -325,90 +316,6 @@ def build_mounts(settings: Mapping[str, str], environ: Mapping[str, str]) -> tup
             mounts.append(Mount(Path(bundle).resolve(), IMAGE_CA_BUNDLE))
             break
     return tuple(mounts)
-
-
-def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return pip's options on where packages come from (`PIP_OPTIONS` and ``cert``).
-
-    The settings are those of ``pip config list`` in ``environ``. As in pip, a command's own section
-    overrides ``[global]``, and the environment overrides both. If this machine has no pip, the
-    settings come from the environment's ``PIP_*`` alone.
-    """
-    for python in (sys.executable, "python3"):
-        listing = ask(
-            [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
-            _INSPECT_S,
-            # pip.conf may say 'user = true' for 'pip install'. 'pip config' would take it for its
-            # own option --user.
-            {**environ, "PIP_USER": "0"},
-        )
-        if listing.succeeded:
-            return parse_pip_config(listing.text)
-    return parse_pip_config(
-        "\n".join(
-            f":env:.{name[4:].lower().replace('_', '-')}={value!r}"
-            for name, value in environ.items()
-            if name.startswith("PIP_")
-        )
-    )
-
-
-def parse_pip_config(listing: str) -> dict[str, str]:
-    """Return the options of interest in the output of ``pip config list``.
-
-    The output has lines of the form ``section.option='value'``. A value that is a list is returned
-    as one line of items separated by blanks, with absolute paths for local folders.
-    """
-    order = {"global": 0, "download": 1, "wheel": 1, "install": 2, ":env:": 3}
-    found: dict[str, tuple[int, str]] = {}
-    for line in listing.splitlines():
-        match = re.fullmatch(r"(:env:|[\w-]+)\.([\w-]+)=(.*)", line.strip())
-        if match is None or match[1] not in order:
-            continue
-        section, option, quoted = match.groups()
-        # PIP_DEFAULT_TIMEOUT is another spelling of timeout.
-        option = option.removeprefix("default-")
-        try:
-            value = str(ast.literal_eval(quoted))
-        except (SyntaxError, ValueError):
-            value = quoted
-        if option in (*PIP_OPTIONS, "cert") and order[section] >= found.get(option, (-1, ""))[0]:
-            found[option] = (order[section], " ".join(value.split()))
-    settings = {option: value for option, (_, value) in found.items() if value}
-    if "find-links" in settings:
-        settings["find-links"] = " ".join(map(_absolute, settings["find-links"].split()))
-    return settings
-
-
-def local_folders(settings: Mapping[str, str]) -> list[Path]:
-    """Return the directories that pip's settings name, as paths or ``file:`` URLs.
-
-    For an index (``index-url``, ``extra-index-url``) it is the parent directory, because the pages
-    of an index link to files beside it.
-    """
-    folders = []
-    for link in settings.get("find-links", "").split():
-        path = _local_path(link)
-        if path is not None:
-            folders.append(path.parent if path.is_file() else path)
-    for option in ("index-url", "extra-index-url"):
-        for url in settings.get(option, "").split():
-            path = _local_path(url)
-            if path is not None:
-                folders.append(path.parent if path.parent != Path("/") else path)
-    return folders
-
-
-def _local_path(link: str) -> Path | None:
-    """Return the path of a local link, or None for a remote one."""
-    if link.startswith("file:"):
-        return Path(unquote(urlsplit(link).path))
-    return None if "://" in link else Path(link)
-
-
-def _absolute(link: str) -> str:
-    path = None if link.startswith("file:") else _local_path(link)
-    return link if path is None else str(path.expanduser().absolute())
 
 
 def _outermost(folders: Iterable[Path]) -> list[Path]:
@@ -429,8 +336,20 @@ def _pip_cache(environ: Mapping[str, str]) -> Path | None:
         return None
     if environ.get("PIP_CACHE_DIR"):
         return Path(environ["PIP_CACHE_DIR"]).absolute()
-    base = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home(), ".cache")
-    return Path(base, "pip")
+    return _caches(environ) / "pip"
+
+
+def _uv_cache(environ: Mapping[str, str]) -> Path | None:
+    """Return uv's cache. It is None if the user has switched the cache of pip or uv off."""
+    if environ.get("PIP_NO_CACHE_DIR") or environ.get("UV_NO_CACHE"):
+        return None
+    if environ.get("UV_CACHE_DIR"):
+        return Path(environ["UV_CACHE_DIR"]).absolute()
+    return _caches(environ) / "uv"
+
+
+def _caches(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home(), ".cache"))
 
 
 def _check_inputs(definition: Path, output: Path, project: Path, force: bool) -> None:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 DAMAGED = ".damaged"
 SCHEMA = pl.Schema(
     {
-        "key": pl.String(),  # inference.base.sample_key: 32 hex digits
+        "key": pl.String(),  # inference.base.sample_key: 32 hex digits; `_read` takes it first
         "index": pl.Int32(),
         "text": pl.String(),
         "decode_tokens": pl.Int32(),
@@ -83,12 +83,11 @@ class SampleStore:
         # not replace the shards of the other.
         self._writer = f"{file_name(writer)}-{secrets.token_hex(4)}"
         self._shards = 0
-        self._paths: dict[str, Path] = {}
-        self._seen: set[Path] = set()
-        self._unusable: set[Path] = set()
+        self._seen: set[str] = set()
+        self._unusable: set[str] = set()
         self._buffer: list[StoredSample] = []
         self._flushing = threading.Lock()
-        self._index = ShardIndex()
+        self._index = ShardIndex(directory)
 
     def lookup(self, wanted: Mapping[str, int]) -> dict[str, dict[int, StoredSample]]:
         """Return the samples that are stored under each key.
@@ -121,7 +120,7 @@ class SampleStore:
             return {}
         before = self._seen
         new = [shard for shard in self._list() if shard not in before]
-        others = [shard for shard in new if not shard.name.startswith(f"{self._writer}-")]
+        others = [shard for shard in new if not shard.startswith(f"{self._writer}-")]
         return _by_key(self._read(others, wanted), wanted)
 
     def add(self, sample: StoredSample) -> None:
@@ -181,23 +180,21 @@ class SampleStore:
             thread.join()
             self.flush()
 
-    def _list(self) -> list[Path]:
-        """Return the existing shards."""
-        names, known = shard_names(self._directory), self._paths
-        self._paths = {name: known.get(name) or self._directory / name for name in names}
-        shards = list(self._paths.values())
+    def _list(self) -> list[str]:
+        """Return the names of the existing shards."""
+        shards = shard_names(self._directory)
         self._seen = set(shards)
         self._index.keep(self._seen)
         return [shard for shard in shards if shard not in self._unusable]
 
-    def _read(self, shards: list[Path], wanted: Mapping[str, int]) -> list[StoredSample]:
+    def _read(self, shards: list[str], wanted: Mapping[str, int]) -> list[StoredSample]:
         """Return the samples that the shards hold under the wanted keys."""
         if not shards or not wanted:
             return []
         self._index_new(shards)
         keys = pl.Series("key", list(wanted), pl.String())
         usable = [shard for shard in shards if shard in self._index]
-        places = list(self._index.find(keys, usable))
+        places = [(self._directory / shard, r) for shard, r in self._index.find(keys, usable)]
         try:
             frames = pl.collect_all([_rows(*place, keys) for place in places])
         except (*UNREADABLE, OSError):
@@ -205,16 +202,14 @@ class SampleStore:
             frames = [
                 frame
                 for shard, rows in places
-                if (frame := self._checked(shard, partial(_read_rows, shard, rows, keys)))
+                if (frame := self._checked(shard.name, partial(_read_rows, shard, rows, keys)))
                 is not None
             ]
-        if not frames:
-            return []
-        # Filtered at once: a filter in each of many reads costs as much as the read.
-        found = pl.concat(frames).filter(pl.col("key").is_in(keys.implode()))
-        return [StoredSample(*row) for row in found.select(*SCHEMA).iter_rows()]
+        # Between rows of wanted keys a few others were read. Polars would take longer to remove
+        # them, in each of many small frames or in one of all.
+        return [StoredSample(*row) for frame in frames for row in frame.rows() if row[0] in wanted]
 
-    def _index_new(self, shards: list[Path]) -> None:
+    def _index_new(self, shards: list[str]) -> None:
         """Take the shards into the index that are not there yet."""
         new = [shard for shard in shards if shard not in self._index]
         try:
@@ -223,17 +218,18 @@ class SampleStore:
             for shard in new:
                 self._checked(shard, partial(self._index.add, [shard]))
 
-    def _checked(self, shard: Path, read: Callable[[], T]) -> T | None:
+    def _checked(self, name: str, read: Callable[[], T]) -> T | None:
         """Return what is read from one shard.
 
         None if the shard is damaged or not a shard of this version; it is not used from then on.
         """
+        shard = self._directory / name
         try:
             return read()
         except FileNotFoundError:  # another job has set it aside
             return None
         except (pl.exceptions.ColumnNotFoundError, pl.exceptions.SchemaError) as error:
-            self._unusable.add(shard)
+            self._unusable.add(name)
             log.warning(
                 "%s is not a shard of this version's sample store (%s) and is not used",
                 shard, _first_line(error),
@@ -247,7 +243,7 @@ class SampleStore:
         except FileNotFoundError:
             return None
         except UNREADABLE as error:
-            self._unusable.add(shard)
+            self._unusable.add(name)
             self._set_aside(shard, _first_line(error))
             return None
 
@@ -291,6 +287,7 @@ def _by_key(
 def _rows(shard: Path, rows: tuple[int, int] | None, keys: pl.Series) -> pl.LazyFrame:
     """Return the samples in some rows of a shard, or all that have one of the keys."""
     # Columns that a later version adds do not change the meaning of these columns.
+    # They come in the order of the schema.
     scan = pl.scan_parquet([shard], schema=SCHEMA, glob=False, extra_columns="ignore")
     if rows is not None:
         return scan.slice(rows[0], rows[1] - rows[0])

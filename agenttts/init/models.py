@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from agenttts.files.documents import read_object
 from agenttts.inference.model_files import weight_files
 from agenttts.init.answers import AnswerForm
 from agenttts.init.fields import Data
+from agenttts.replies import lacks_chat_template
 from agenttts.tasks.loading.answers import texts_of_named_answer
 
 _SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?!\w)", re.IGNORECASE)
@@ -33,7 +34,8 @@ STAND_INS = {"small": (3e9, 0.4), "large": (14e9, 0.8)}
 class ModelDraft:
     """A model: its name, what the spec says of it, and where its size is from.
 
-    ``script`` is the content of the file of a stand-in; None for a real model.
+    ``script`` is the content of the file of a stand-in; None for a real model. ``is_base`` means
+    that it has no chat template.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ModelDraft:
     params: float
     why: str
     script: str | None = None
+    is_base: bool = False
 
 
 def user_models(given: Sequence[str]) -> list[ModelDraft]:
@@ -50,6 +53,7 @@ def user_models(given: Sequence[str]) -> list[ModelDraft]:
         UserError: One is malformed, does not exist, or its size is not known.
     """
     models = [_model(text) for text in given]
+    models = [replace(model, is_base=lacks_chat_template(Path(model.path))) for model in models]
     names = [model.name for model in models]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

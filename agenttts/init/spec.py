@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agenttts.init.models import ModelDraft
 from agenttts.init.task import StageDraft
@@ -48,6 +49,8 @@ def spec_text(
         has_file: Whether the profile is a file.
     """
     examples = min(_EXAMPLES, records if records < 20 else (records + 1) // 2)
+    scale = _scale(stages, models)
+    models = [replace(model, params=scale * model.params) for model in models]
     budget = _budget(stages, models)
     task = {"name": task_file, "data": data}
     skip = f", skip_bad: {bad}" if bad else ""
@@ -90,11 +93,23 @@ def spec_text(
                 "id, params the number of parameters, and engine is left out."
             )
         ]
+    if scale > 1:
+        lines += [
+            f"  {line}"
+            for line in comment(
+                f"So small models cost next to nothing in the budget's unit. params is {scale} "
+                "times their size, so that the budget tells allocations apart."
+            )
+        ]
     for model in models:
         engine = ", engine: scripted" if model.script is not None else ""
+        style, why = "", model.why
+        if model.is_base:
+            style = ", prompt_style: few_shot_completion"
+            why += "; it has no chat template"
         lines.append(
             f"  {flow([model.name]).strip('[]')}: {{path: {scalar(model.path)}, "
-            f"params: {_number(model.params)}{engine}}}   # {model.why}"
+            f"params: {_number(model.params)}{engine}{style}}}   # {why}"
         )
     lines += [
         "search:",
@@ -121,6 +136,19 @@ def spec_text(
         f"cluster: {scalar(cluster)}   # the profile {profile}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _scale(stages: Sequence[StageDraft], models: Sequence[ModelDraft]) -> int:
+    """Return how many times its parameters each model counts in the budget.
+
+    It is 1, or a power of 10 if many samples of the largest model cost less than one unit.
+    """
+    scale, large = 1, models[-1]
+    while any(
+        _cost([stage], replace(large, params=scale * large.params), _MANY) < 1 for stage in stages
+    ):
+        scale *= 10
+    return scale
 
 
 def _budget(stages: Sequence[StageDraft], models: Sequence[ModelDraft]) -> float:

@@ -23,7 +23,12 @@ from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import write_examples
 from agenttts.run.record import SCHEMA_NUMBER, AgentRecord, RunRecord, write_record
 from agenttts.run.store_users import record_store_user
-from agenttts.serving.served_model import agent_thinking, served_fields, task_description_of
+from agenttts.serving.served_model import (
+    agent_thinking,
+    served_dtype,
+    served_fields,
+    task_description_of,
+)
 from agenttts.spec import JobSpec, dump_spec
 from agenttts.tasks.user_tasks import freeze_source
 
@@ -111,6 +116,7 @@ def run_record(plan: Plan) -> RunRecord:
             gpus=plan.agent_gpus,
             thinking=agent_thinking(spec),
             fields=served_fields(spec),
+            dtype=served_dtype(spec, experiment.profile),
             task_description=task_description_of(experiment.task, len(plan.examples.searched)),
         ),
         skip_bad=spec.task.skip_bad,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +38,13 @@ from agenttts.launch.experiment import (
 from agenttts.launch.node_record import last_look
 from agenttts.launch.problems import Problem, Problems
 from agenttts.run.directory import Run
-from agenttts.run.models import ModelFacts, find_facts, model_configs
+from agenttts.run.models import (
+    ModelFacts,
+    find_facts,
+    frozen_facts,
+    model_configs,
+    with_dtype,
+)
 from agenttts.serving.served_model import check_agent
 from agenttts.spec import JobSpec
 from agenttts.spec.paths import check_characters
@@ -109,7 +115,8 @@ def _make_plan(
     search.create_for(spec)
     experiment = Experiment(spec, results, profile, scheduler, task, space)
     experiment = with_snapshots(experiment, problems)
-    return _planned(experiment, problems, partial(read_examples, problems=problems), find_facts)
+    find = partial(find_facts, gpus_per_node=profile.gpus_per_node)
+    return _planned(experiment, problems, partial(read_examples, problems=problems), find)
 
 
 def plan_of_run(run: Run, cluster: str, profile: Profile, *, dry_run: bool = False) -> Plan:
@@ -142,10 +149,7 @@ def plan_of_run(run: Run, cluster: str, profile: Profile, *, dry_run: bool = Fal
         frozen = Experiment(spec, results, profile, scheduler, task, spec.space())
         experiment = with_snapshots(frozen, problems)
         _check_same_models(frozen.spec, experiment.spec, cluster)
-        facts = {
-            name: ModelFacts(model.thinking, model.weights, model.rules)
-            for name, model in run.record.models.items()
-        }
+        facts = frozen_facts(run.spec, run.record.models)
         return _planned(experiment, problems, lambda _: frozen_examples(run), lambda _: facts)
 
 
@@ -180,11 +184,17 @@ def _planned(
     """
     check_engine_options(experiment.spec)
     models = experiment.spec.models
+    facts = facts_of(experiment.spec)
     sizing = {
-        name: model_facts(model.path, model.params, model.options, model.engine)
+        name: model_facts(
+            model.path, model.params, with_dtype(model.options, facts[name].dtype), model.engine
+        )
         for name, model in models.items()
     }
-    needs = model_needs(experiment, sizing, problems)
+    needs = {
+        name: _with_remark(need, facts[name].dtype)
+        for name, need in model_needs(experiment, sizing, problems).items()
+    }
     check_endpoints(experiment, problems)
     check_agent_files(experiment.spec, problems)
     agent_need = None
@@ -200,8 +210,16 @@ def _planned(
         examples,
         needs,
         {name: model_size(sizing[name], models[name].params, needs[name].gpus) for name in models},
-        facts_of(experiment.spec),
+        facts,
         agent_need,
         tuple(problems.found),
         last_look(experiment.results, experiment.spec.cluster, experiment.profile),
     )
+
+
+def _with_remark(need: GpuNeed, dtype: str | None) -> GpuNeed:
+    """Return the need, with a remark on the data type that launch chose."""
+    if dtype is None:
+        return need
+    remark = f"in {dtype}, because this CPU has no instructions for bfloat16"
+    return replace(need, reasoning=f"{need.reasoning}, {remark}")

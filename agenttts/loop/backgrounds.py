@@ -62,14 +62,15 @@ def _outlook(run: Run, state: RunState) -> Outlook | None:
     """Return what the surrogate expects; None if it cannot be fitted."""
     try:
         space = run.spec.space()
-        results = [
+        # One after the other: all at once, those of 3,350 trials took 150 MB.
+        results = (
             result
             for trial, each in state.trials.items()
             if each.row is not None and each.planned.source not in AFTER_SEARCH
             for result in told_results(
                 each, run.directory.trial(trial), run.record.main_metric, space
             )
-        ]
+        )
         chosen = Allocation.from_records(state.recommended) if state.recommended else None
         return outlook(space, results, chosen)
     except (AgentTTSError, OSError) as error:

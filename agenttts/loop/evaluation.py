@@ -521,7 +521,8 @@ class Evaluation:
             "finished", trial=progress.planned.trial, row=row_to_json(row), **fields
         )
         self._table_is_behind = True
-        log.info("%s %s: %s", progress.planned.trial, row.state, row.score)
+        outcome = row.error if row.score is None else row.score
+        log.info("%s %s: %s", progress.planned.trial, row.state, outcome)
 
     def cancel(self, reason: str) -> None:
         """Cancel the jobs that run and give every unfinished trial its row.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from agenttts.search.archive import Archive, Scored, TrialResult
 from agenttts.search.insights import InsightRules
@@ -23,10 +23,15 @@ from agenttts.tables.insights import (
 
 # From this share of the gain of more samples on, a number of samples is enough.
 ENOUGH_SHARE = 0.95
+MOST_TRIALS = 300
+"""Trials beside a curve; of more, those on the curve and some of the others.
+
+Without it a search of 3,350 trials, which told 11,300 allocations, took 54 s (2026-11).
+"""
 
 
 def outlook(
-    space: SearchSpace, results: Sequence[TrialResult], recommended: Allocation | None
+    space: SearchSpace, results: Iterable[TrialResult], recommended: Allocation | None
 ) -> Outlook | None:
     """Return what the surrogate expects around an allocation.
 
@@ -34,7 +39,8 @@ def outlook(
 
     Args:
         space: The search space.
-        results: The results of all trials of the search.
+        results: The results of all trials of the search; of those of one allocation only what they
+            give together is kept.
         recommended: The allocation; None, or one outside the space, is the best tried one.
 
     Returns:
@@ -120,19 +126,25 @@ def _enough(points: Sequence[CurvePoint]) -> int:
 def _beside(
     archive: Archive, model: Surrogate, stage: Stage, name: str, around: Allocation
 ) -> list[CurveTrial]:
-    """Return the trials with a model in a stage.
+    """Return the trials with a model in a stage, `MOST_TRIALS` at most beside those on its curve.
 
     Their scores are adjusted as if their other stages were as in ``around``.
     """
+    trials = _trials_with(archive, stage, name)
+    moved = [around.replace(trial.allocation[stage.name]) for trial in trials]
+    off = [place for place, trial in enumerate(trials) if moved[place] != trial.allocation]
+    left_out = set(off) - set(off[:: max(1, -(-len(off) // MOST_TRIALS))])
+    kept = [place for place in range(len(trials)) if place not in left_out]
+    there = model.means([moved[place] for place in kept])
+    here = model.means([trials[place].allocation for place in kept])
     found = []
-    for trial in _trials_with(archive, stage, name):
-        moved = around.replace(trial.allocation[stage.name])
-        there, here = model.means([moved, trial.allocation])
-        same = moved == trial.allocation
+    for place, at_curve, at_trial in zip(kept, there, here, strict=True):
+        trial = trials[place]
+        same = moved[place] == trial.allocation
         found.append(
             CurveTrial(
                 samples=trial.allocation[stage.name].samples,
-                adjusted=trial.score if same else trial.score + there - here,
+                adjusted=trial.score if same else trial.score + at_curve - at_trial,
                 score=trial.score,
                 allocation=str(trial.allocation),
                 same=same,

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from agenttts.errors import AgentTTSError
@@ -25,6 +28,13 @@ FIGURES = "AGENTTTS_REPORT_FIGURES"
 """Where this variable is 0, the page that a run writes at its end has no figures.
 
 They take some seconds of a controller's CPU time.
+"""
+
+MOST_TRIALS_HERE = 500
+"""The report of a run with more trials is written by a process of its own at the run's end.
+
+Its figures and the results by example take as much memory as a controller does otherwise, and the
+controller would keep it. The process takes 1.5 s of CPU time more.
 """
 
 log = logging.getLogger(__name__)
@@ -44,19 +54,37 @@ def write_report(run: RunDirectory, state: RunState, outcome: str) -> None:
     Errors are logged. The results are safe without the report, and ``report`` makes it again.
     """
     try:
-        figures = os.environ.get(FIGURES) != "0"
-        built = _report({run: state}, page=True, curves=figures)
-        built = Report(tuple(replace(part, outcome=outcome) for part in built.runs))
-        run.report.mkdir(exist_ok=True)
-        if figures:
-            render(built, "html", run.report / "report.html")
+        if len(state.trials) > MOST_TRIALS_HERE:
+            _write_elsewhere(run, outcome)
         else:
-            write_plain_page(built, run.report / "report.html")
-        render(built, "json", run.report / "report.json")
+            _write(run, state, outcome)
     except (AgentTTSError, OSError) as error:
         log.warning("the report of %s could not be written: %s", run.path, error)
     except Exception:
         log.exception("the report of %s could not be written", run.path)
+
+
+def _write_elsewhere(run: RunDirectory, outcome: str) -> None:
+    """Write a report in a process of its own."""
+    command = [sys.executable, "-m", __spec__.name, str(run.path), outcome]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    told = done.stderr.decode(errors="replace").strip()
+    if done.returncode:
+        raise AgentTTSError(told or f"its process ended with exit code {done.returncode}")
+    if told:
+        log.warning("%s", told)
+
+
+def _write(run: RunDirectory, state: RunState, outcome: str) -> None:
+    figures = os.environ.get(FIGURES) != "0"
+    built = _report({run: state}, page=True, curves=figures)
+    built = Report(tuple(replace(part, outcome=outcome) for part in built.runs))
+    run.report.mkdir(exist_ok=True)
+    if figures:
+        render(built, "html", run.report / "report.html")
+    else:
+        write_plain_page(built, run.report / "report.html")
+    render(built, "json", run.report / "report.json")
 
 
 def _report(runs: dict[RunDirectory, RunState], page: bool, *, curves: bool = True) -> Report:
@@ -86,3 +114,11 @@ def _against_baseline(run: RunDirectory, report: RunReport) -> dict[str, Any] | 
     except (AgentTTSError, OSError) as error:
         log.warning("the report of %s lacks the comparison with its baseline: %s", run.name, error)
         return None
+
+
+if __name__ == "__main__":
+    _run = RunDirectory(Path(sys.argv[1]))
+    try:
+        _write(_run, read_state(_run.journal_file), sys.argv[2])
+    except (AgentTTSError, OSError) as _error:
+        sys.exit(str(_error))

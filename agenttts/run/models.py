@@ -9,9 +9,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agenttts.errors import KeyPath, UserError
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.cpu_dtype import cpu_dtype
 from agenttts.inference.fingerprint import fingerprint
 from agenttts.inference.scripted import script_thinking
 from agenttts.replies import COMMON_THINKING, Thinking, detect_thinking, named_thinking
@@ -30,23 +32,56 @@ class ModelFacts:
         weights: The fingerprint of its directory; None without a directory (a hub id).
         rules: Number of the rules that make the fingerprint and sample addresses. A run keeps its
             number, and so finds the samples that it has stored.
+        dtype: The data type that it gets on a CPU (`cpu_dtype`); None for its engine's default.
     """
 
     thinking: Thinking | None
     weights: str | None
     rules: int = _RULES
+    dtype: str | None = None
 
 
-def find_facts(spec: JobSpec) -> dict[str, ModelFacts]:
+def find_facts(spec: JobSpec, *, gpus_per_node: int) -> dict[str, ModelFacts]:
     """Return the facts of every model of a spec, from its files as they are now.
+
+    Args:
+        spec: The spec.
+        gpus_per_node: GPUs of a node of the profile.
 
     Raises:
         UserError: A file cannot be read.
     """
     return {
-        name: ModelFacts(model_thinking(model), _weights(name, model, _RULES))
+        name: ModelFacts(
+            model_thinking(model),
+            _weights(name, model, _RULES),
+            dtype=cpu_dtype(model.path, model.engine, model.options, gpus_per_node=gpus_per_node),
+        )
         for name, model in spec.models.items()
     }
+
+
+def frozen_facts(spec: JobSpec, models: Mapping[str, ModelConfig]) -> dict[str, ModelFacts]:
+    """Return the facts that launch froze.
+
+    Args:
+        spec: The run's spec.
+        models: The models of its record.
+    """
+
+    def dtype(name: str, model: ModelConfig) -> str | None:
+        given = spec.models[name].options.get("dtype") is not None or "dtype" not in model.options
+        return None if given else str(model.options["dtype"])
+
+    return {
+        name: ModelFacts(model.thinking, model.weights, model.rules, dtype(name, model))
+        for name, model in models.items()
+    }
+
+
+def with_dtype(options: Mapping[str, Any], dtype: str | None) -> Mapping[str, Any]:
+    """Return an engine's options with the data type that launch chose, if it chose one."""
+    return options if dtype is None else {**options, "dtype": dtype}
 
 
 def changed_weights(models: Mapping[str, ModelConfig]) -> list[str]:
@@ -77,7 +112,7 @@ def model_configs(
             engine=model.engine,
             prompt_style=model.prompt_style,
             gpus=gpus[name],
-            options=model.options,
+            options=with_dtype(model.options, facts[name].dtype),
             template_args=model.template_args,
             thinking=facts[name].thinking,
             weights=facts[name].weights,

@@ -74,12 +74,15 @@ class AgentRecord(_Part):
         gpus: GPUs of a model that the run serves itself; None if it serves none.
         thinking: The markers around its thinking; None if it has none.
         fields: Fields of every request beyond those of OpenAI's interface.
+        dtype: The data type that a model that the run serves gets on a CPU; None for the engine's
+            default.
         task_description: The description of the task in its prompts.
     """
 
     gpus: int | None = None
     thinking: Thinking | None = None
     fields: dict[str, Any] = {}
+    dtype: str | None = None
     task_description: TaskDescription = Field(default_factory=TaskDescription)
 
 

@@ -19,10 +19,11 @@ from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
 from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.errors import UserError, located, valid_names
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.cpu_dtype import cpu_dtype
 from agenttts.inference.engine_options import check_options
 from agenttts.replies import Thinking
 from agenttts.run.directory import Run
-from agenttts.run.models import model_thinking, resolve_thinking
+from agenttts.run.models import model_thinking, resolve_thinking, with_dtype
 from agenttts.run.record import AgentRecord
 from agenttts.search.llm.base import LLM
 from agenttts.search.llm.connect import check_key, connect, served_name
@@ -157,6 +158,16 @@ def served_fields(spec: JobSpec) -> dict[str, Any]:
     return fields
 
 
+def served_dtype(spec: JobSpec, profile: Profile) -> str | None:
+    """Return the data type that a model that the run serves gets on a CPU (`cpu_dtype`)."""
+    if not isinstance(spec.agent, ServeAgent):
+        return None
+    config = _served_config(spec, spec.agent, 0)
+    return cpu_dtype(
+        config.path, config.engine, config.options, gpus_per_node=profile.gpus_per_node
+    )
+
+
 def served_model(
     run: Run,
     transcript: Transcript,
@@ -178,7 +189,7 @@ def served_model(
         return None
     gpus = (record.agent.gpus if record.agent else None) or 0
     most_trial_gpus = max((model.gpus for model in record.models.values()), default=0)
-    config = _served_config(run.spec, agent, gpus)
+    config = _served_config(run.spec, agent, gpus, _dtype(run))
     model = worker_model(run) if workers is not None else None
     if model is not None and config.engine == "vllm":
         # Workers draw without the defaults of the model's generation_config.json.
@@ -220,7 +231,7 @@ def worker_model(run: Run) -> ModelConfig | None:
     agent = run.spec.agent
     if not isinstance(agent, ServeAgent) or agent.temperature is None or not run.profile.stays_for:
         return None
-    return model_of_search(_served_config(run.spec, agent, 0), run.record.models)
+    return model_of_search(_served_config(run.spec, agent, 0, _dtype(run)), run.record.models)
 
 
 def through_workers(
@@ -275,7 +286,13 @@ def service_name(token: str) -> str:
     return f"{token}-agent"
 
 
-def _served_config(spec: JobSpec, agent: ServeAgent, gpus: int) -> ModelConfig:
+def _dtype(run: Run) -> str | None:
+    return run.record.agent.dtype if run.record.agent else None
+
+
+def _served_config(
+    spec: JobSpec, agent: ServeAgent, gpus: int, dtype: str | None = None
+) -> ModelConfig:
     """Return the served model as an engine needs it.
 
     It is one of the spec's models, or a directory.
@@ -289,7 +306,7 @@ def _served_config(spec: JobSpec, agent: ServeAgent, gpus: int) -> ModelConfig:
         # vLLM serves every other model.
         engine="scripted" if known is not None and known.engine == "scripted" else "vllm",
         gpus=gpus,
-        options=options,
+        options=with_dtype(options, dtype),
     )
 
 
@@ -306,7 +323,7 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
             f"'{agent.model}' is on a server that runs already; ask it with kind: endpoint",
             at=("agent", "model"),
         )
-    config = _served_config(spec, agent, 0)
+    config = _served_config(spec, agent, 0, served_dtype(spec, profile))
     with located("agent", "options"):
         check_options(config.engine, config.options)
     params = known.params if known else 0.0

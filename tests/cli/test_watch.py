@@ -187,8 +187,11 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(running, monkeypatch)
     lines = stream.getvalue().splitlines()
     assert "\x1b" not in stream.getvalue()
     assert [line.partition(" s  ")[2].partition(":")[0] for line in lines] == [
-        "iteration 1 of 3", "waiting", "waiting", "iteration 1 of 3",
-    ]  # fmt: skip
+        "iteration 1 of 3",
+        "waiting",
+        "waiting",
+        "iteration 1 of 3 (the search ended early; logs says why)",
+    ]
     assert "waiting: Priority: jobs of higher priority are ahead of it" in lines[1]
     assert lines[-1].endswith("; over: done")
 

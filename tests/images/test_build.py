@@ -15,6 +15,7 @@ import pytest
 
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.images import build as image
+from agenttts.images import pip_settings as pip
 from agenttts.images.build import Mount
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +56,7 @@ def rewrite(path: Path, content: bytes, seconds_later: int) -> None:
 def test_pip_settings_come_from_its_configuration(
     pip_environ: dict[str, str], tmp_path: Path
 ) -> None:
-    settings = image.pip_settings(pip_environ)
+    settings = pip.pip_settings(pip_environ)
     assert settings["find-links"] == f"{tmp_path}/wheels"
     assert settings["extra-index-url"].split() == [
         f"file://{tmp_path}/index/simple",
@@ -70,7 +71,7 @@ def test_pip_environment_overrides_its_configuration(
 ) -> None:
     pip_environ["PIP_FIND_LINKS"] = f"{tmp_path}/other"
     pip_environ["PIP_DEFAULT_TIMEOUT"] = "33"
-    settings = image.pip_settings(pip_environ)
+    settings = pip.pip_settings(pip_environ)
     assert settings["find-links"] == f"{tmp_path}/other"
     assert settings["timeout"] == "33"
 
@@ -82,7 +83,7 @@ def test_pip_config_with_blanks_and_a_command_of_its_own() -> None:
         "freeze.timeout='10'\n"
         "no such line\n"
     )
-    assert image.parse_pip_config(listing) == {
+    assert pip.parse_pip_config(listing) == {
         "find-links": "/a file:///b",
         "index-url": "https://two.example",
     }
@@ -93,23 +94,46 @@ def test_local_folders() -> None:
         "find-links": "/wheels file:///with%20blank https://packages.example/links",
         "index-url": "file:///srv/index/simple",
     }
-    assert image.local_folders(settings) == [
+    assert pip.local_folders(settings) == [
         Path("/wheels"),
         Path("/with blank"),
         Path("/srv/index"),
     ]
 
 
+def test_uv_is_told_what_pip_is_configured_with(pip_environ, tmp_path):
+    pip_environ |= {
+        "PIP_INDEX_URL": "https://mirror.example/simple", "PIP_PROXY": "http://proxy:1", "PIP_CERT": "/ca.pem",
+        "PIP_TRUSTED_HOST": "mirror.example", "PIP_TIMEOUT": "33", "PIP_FIND_LINKS": "/a /b", "PIP_NO_INDEX": "true",
+    }  # fmt: skip
+    assert pip.uv_environment(pip.pip_settings(pip_environ)) == {
+        "UV_DEFAULT_INDEX": "https://mirror.example/simple",
+        "UV_INDEX": f"file://{tmp_path}/index/simple https://packages.example/simple",
+        "UV_FIND_LINKS": "/a,/b",
+        "UV_OFFLINE": "true",
+        "UV_INSECURE_HOST": "mirror.example",
+        "UV_HTTP_TIMEOUT": "33",
+        "UV_HTTP_RETRIES": "7",
+        "SSL_CERT_FILE": "/ca.pem",
+        "HTTP_PROXY": "http://proxy:1",
+        "HTTPS_PROXY": "http://proxy:1",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_NO_PROGRESS": "1",
+    }
+    assert set(pip.uv_environment({})) == {"UV_INDEX_STRATEGY", "UV_NO_PROGRESS"}
+
+
 def test_mounts_are_what_exists_each_once(pip_environ: dict[str, str], tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("certificates")
     pip_environ |= {"PIP_CERT": str(bundle), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    settings = image.pip_settings(pip_environ) | {"find-links": f"{tmp_path}/wheels /nowhere"}
+    settings = pip.pip_settings(pip_environ) | {"find-links": f"{tmp_path}/wheels /nowhere"}
     mounts = image.build_mounts(settings, pip_environ)
     assert set(mounts) == {
         Mount(tmp_path / "wheels", tmp_path / "wheels"),
         Mount(tmp_path / "index", tmp_path / "index"),
         Mount(tmp_path / "cache/pip", tmp_path / "cache/pip"),
+        Mount(tmp_path / "cache/uv", tmp_path / "cache/uv"),
         Mount(bundle, image.IMAGE_CA_BUNDLE),
     }
 
@@ -117,6 +141,9 @@ def test_mounts_are_what_exists_each_once(pip_environ: dict[str, str], tmp_path:
     assert environment["APPTAINERENV_PIP_FIND_LINKS"] == f"{tmp_path}/wheels /nowhere"
     assert environment["APPTAINERENV_PIP_CERT"] == str(image.IMAGE_CA_BUNDLE)
     assert environment["APPTAINERENV_PIP_CACHE_DIR"] == str(tmp_path / "cache/pip")
+    assert environment["APPTAINERENV_UV_FIND_LINKS"] == f"{tmp_path}/wheels,/nowhere"
+    assert environment["APPTAINERENV_UV_CACHE_DIR"] == str(tmp_path / "cache/uv")
+    assert environment["APPTAINERENV_SSL_CERT_FILE"] == str(image.IMAGE_CA_BUNDLE)
     points = environment[image.MOUNTS_VARIABLE].splitlines()
     assert f"{tmp_path}/wheels/" in points
     assert str(image.IMAGE_CA_BUNDLE) in points
@@ -125,9 +152,10 @@ def test_mounts_are_what_exists_each_once(pip_environ: dict[str, str], tmp_path:
 def test_without_a_cache_nothing_is_kept_in_the_image(pip_environ: dict[str, str]) -> None:
     pip_environ["PIP_NO_CACHE_DIR"] = "1"
     mounts = image.build_mounts({}, pip_environ)
-    assert not any(mount.target.name == "pip" for mount in mounts)
+    assert not any(mount.target.name in ("pip", "uv") for mount in mounts)
     environment = image.build_environment({}, mounts, pip_environ)
     assert environment["APPTAINERENV_PIP_NO_CACHE_DIR"] == "1"
+    assert environment["APPTAINERENV_UV_NO_CACHE"] == "1"
 
 
 def test_command(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import get_ident
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -27,8 +29,13 @@ def write(folder, shards, with_footers=()):
 
 
 def rows(index, paths, *keys):
-    found = index.find(pl.Series("key", keys, pl.String()), paths)
-    return [(path, row) for path, rows in found for row in range(*rows)]
+    shards = {path.name: path for path in paths}
+    found = index.find(pl.Series("key", keys, pl.String()), list(shards))
+    return [(shards[name], row) for name, rows in found for row in range(*rows)]
+
+
+def names(paths):
+    return [path.name for path in paths]
 
 
 @given(
@@ -43,46 +50,61 @@ def test_the_rows_of_a_key_are_found_and_no_others(
 ):
     """In shards that were added together, or one after the other."""
     shards = [*first, *(keys for added in later for keys in added)]
-    paths = write(tmp_path_factory.mktemp("shards"), shards, with_footers)
+    folder = tmp_path_factory.mktemp("shards")
+    paths = write(folder, shards, with_footers)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(shard_index, "_GAP", 0)
         patched.setattr(shard_index, "_MOST_READS", 99)
         patched.setattr(shard_index, "_MOST_SEGMENTS", most)
         patched.setattr(shard_index, "_BYTES_AT_ONCE", at_once)
-        index, left = ShardIndex(), list(paths)
+        index, left = ShardIndex(folder), names(paths)
         for count in [len(first), *map(len, later)]:
             index.add(left[:count])
             left = left[count:]
-        assert all(path in index for path in paths)
+        assert all(name in index for name in names(paths))
         for key in "abcde":
             wanted = [(p, r) for p, keys in zip(paths, shards, strict=True) for r, k in enumerate(keys) if k == key]  # fmt: skip
             assert rows(index, paths, key) == wanted
-        index.keep(set(paths[1:]))
-        assert not paths or paths[0] not in index
+        index.keep(set(names(paths[1:])))
+        assert not paths or paths[0].name not in index
         assert [p for p, _ in rows(index, paths[1:], *"abcd")] == [p for p, keys in zip(paths[1:], shards[1:], strict=True) for _ in keys]  # fmt: skip
 
 
 def test_rows_near_each_other_are_read_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(shard_index, "_GAP", 2)
     monkeypatch.setattr(shard_index, "_MOST_READS", 2)
-    [path] = paths = write(tmp_path, ["axaxxxaxxxax"])
-    index = ShardIndex()
-    index.add(paths)
+    [path] = write(tmp_path, ["axaxxxaxxxax"])
+    index = ShardIndex(tmp_path)
+    index.add([path.name])
     a = pl.Series("key", ["a"], pl.String())
-    assert list(index.find(a, paths)) == [(path, None)], "three reads are more than two"
+    assert list(index.find(a, [path.name])) == [(path.name, None)], "three reads are more than two"
     monkeypatch.setattr(shard_index, "_MOST_READS", 3)
-    assert list(index.find(a, paths)) == [(path, (0, 3)), (path, (6, 7)), (path, (10, 11))]
+    found = list(index.find(a, [path.name]))
+    assert found == [(path.name, (0, 3)), (path.name, (6, 7)), (path.name, (10, 11))]
 
 
 def test_a_shard_that_cannot_be_read_leaves_the_index_as_it_was(tmp_path):
     good, bad = write(tmp_path, ["ab", "c"])
     bad.write_bytes(bad.read_bytes()[:-3])
-    index = ShardIndex()
+    index = ShardIndex(tmp_path)
     with pytest.raises(pl.exceptions.PolarsError):
-        index.add([good, bad])
-    assert good not in index
-    index.add([good])
+        index.add(names([good, bad]))
+    assert good.name not in index
+    index.add([good.name])
     assert rows(index, [good], "b") == [(good, 1)]
+
+
+def test_a_slow_file_system_is_asked_for_several_footers_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_index, "_SLOW_SECONDS", 0.0)
+    threads = set()
+    monkeypatch.setattr(
+        shard_index, "footer_of", lambda path: threads.add(get_ident()) or footer_of(path)
+    )
+    paths = write(tmp_path, [f"a{n:02}" for n in range(40)], set(range(40)))
+    index = ShardIndex(tmp_path)
+    index.add(names(paths))
+    assert len(threads) > 1
+    assert rows(index, paths, "a") == [(path, 0) for path in paths]
 
 
 @given(KEYS)

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -331,3 +332,31 @@ def test_a_profile_of_a_machine_with_gpus():
     assert (profile.kind, profile.gpus_per_node, profile.gpu_memory_gb) == ("local", 2, 43)
     assert "NVIDIA A100, NVIDIA H100" in text
     assert yaml.safe_load(text)["max_running"] == 1
+
+
+def model_directory(folder: Path, name: str, **tokenizer: object) -> Path:
+    """A model's directory as far as `init` and a plan read it."""
+    path = folder / name
+    path.mkdir()
+    (path / "config.json").write_text("{}")
+    (path / "tokenizer.json").write_text("{}")
+    (path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 64, **tokenizer}))
+    (path / "model.safetensors").write_bytes(b"weights")
+    return path
+
+
+def test_small_models_and_base_models_get_a_budget_and_prompts_that_fit(houses, tmp_path, cli):
+    chat = model_directory(tmp_path, "chat-135m", chat_template="{{ messages }}")
+    base = model_directory(tmp_path, "base-270m")
+    models = ("--model", f"small={chat}", "--model", f"large={base}")
+    done = cli("init", houses.name, *models)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "houses.yaml").read_text()
+    spec = load_spec(tmp_path / "houses.yaml")
+    styles = {name: model.prompt_style for name, model in spec.models.items()}
+    assert styles == {"small": "chat", "large": "few_shot_completion"}
+    assert "it has no chat template" in text
+    assert "params is 10 times their size" in text
+    assert spec.models["small"].params == 1.35e9
+    space = spec.space()
+    assert space.count() < 2 * 32 * 2 * 32, "the budget tells allocations apart"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.dispatch.sizing import model_facts
-from agenttts.errors import Unavailable
+from agenttts.errors import Unavailable, UserError
 from agenttts.files.documents import read_object
 from agenttts.launch.create import run_record
 from agenttts.launch.description import describe_plan
@@ -97,3 +97,32 @@ def test_only_jobs_that_may_come_are_tried(scripted_spec, cli, fake, tmp_path):
     controller, trial = asked.read_text().splitlines()
     assert "gpu" not in controller
     assert "gpus-per-node=2" in trial
+
+
+@pytest.mark.parametrize(
+    ("files", "style", "refused"),
+    [
+        ({}, "chat", True),
+        ({}, "few_shot_chat", True),
+        ({}, "few_shot_completion", False),
+        ({"chat_template.jinja": "{{ messages }}"}, "chat", False),
+        ({"tokenizer_config.json": '{"a": 1, "chat_template": "{{ messages }}"}'}, "chat", False),
+        ({"tekken.json": "{}"}, "chat", False),
+        ({"tokenizer_config.json": "{}"}, "chat", False),
+    ],
+)
+def test_a_model_without_a_chat_template_is_not_launched_for_chats(
+    scripted_spec, tmp_path, files, style, refused
+):
+    model = tmp_path / "base"
+    model.mkdir()
+    for name, text in {"config.json": "{}", "tokenizer_config.json": '{"a": 1}', **files}.items():
+        (model / name).write_text(text)
+    section = {"path": str(model), "params": 1e9, "engine": "vllm", "prompt_style": style}
+    spec = load_spec(scripted_spec(models__strong=section))
+    if not refused:
+        make_plan(spec, [], tmp_path / "results", dry_run=True)
+        return
+    said = r"models\.strong\.prompt_style: .*base has no chat template.*few_shot_completion"
+    with pytest.raises(UserError, match=said):
+        make_plan(spec, [], tmp_path / "results", dry_run=True)

@@ -8,8 +8,9 @@ import shlex
 
 import pytest
 
+from agenttts.loop import reports
 from agenttts.loop.backgrounds import background_of
-from agenttts.loop.reports import report_of
+from agenttts.loop.reports import report_of, write_report
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 
@@ -78,3 +79,22 @@ def test_a_run_whose_record_is_lost_still_has_a_page(finished, cli, caplog):
     assert "lacks what the run was made with" in caplog.text
     done = cli("report", "small", "--format", "html")
     assert "Recommended allocation" in done.stdout
+
+
+def test_the_report_of_a_large_run_is_written_by_a_process_of_its_own(
+    finished, monkeypatch, caplog
+):
+    """It is the same; a failure costs a line in the log."""
+    document, state = finished.report / "report.json", read_state(finished.journal_file)
+    write_report(finished, state, "cancelled: enough")
+    here = document.read_text()
+    document.unlink()
+    monkeypatch.setattr(reports, "MOST_TRIALS_HERE", 0)
+    write_report(finished, state, "cancelled: enough")
+    assert document.read_text() == here
+    assert "cancelled: enough" in here
+    assert not caplog.text
+    monkeypatch.setattr(reports.sys, "executable", "false")
+    write_report(finished, state, "done")
+    assert "could not be written: its process ended with exit code 1" in caplog.text
+    assert "Traceback" not in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agenttts.loop import outlook as outlook_module
 from agenttts.loop.outlook import outlook
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.insights import InsightRules
@@ -41,6 +42,12 @@ def test_trials_stand_beside_their_curves():
     assert set(others) == {0.50, 0.64}
     # Its answers were those of a smaller model: with the recommended ones it would score higher.
     assert others[0.50].adjusted > 0.50
+
+
+def test_of_many_trials_beside_a_curve_some_are_left_out(monkeypatch):
+    monkeypatch.setattr(outlook_module, "MOST_TRIALS", 1)
+    [retrieval] = [c for c in small_outlook(BEST).curves if (c.stage, c.model) == ("retrieval", "large")]  # fmt: skip
+    assert [(t.score, t.same) for t in retrieval.trials] == [(0.50, False), (0.65, True)]
 
 
 def test_enough_is_the_least_number_with_nearly_all_of_the_gain():

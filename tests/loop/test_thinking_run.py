@@ -134,13 +134,13 @@ def test_weights_overwritten_in_place_have_other_samples_and_a_frozen_run_keeps_
 ):
     path = scripted_spec(models__strong__path=str(weights), models__strong__engine="transformers")
     spec = load_spec(path)
-    before = find_facts(spec)
+    before = find_facts(spec, gpus_per_node=8)
     assert before["weak"].weights is None, "a script's text is in the address already"
     assert before["strong"].thinking == Thinking(("<think>",), ("</think>",))
     frozen = configs(spec, before)
     assert changed_weights(frozen) == []
     overwrite(weights)
-    after = find_facts(spec)
+    after = find_facts(spec, gpus_per_node=8)
     assert address(spec, after) != address(spec, before)
     assert changed_weights(frozen) == ["strong"]
     weights.rename(weights.with_name("moved"))
@@ -151,14 +151,16 @@ def test_weights_overwritten_in_place_have_other_samples_and_a_frozen_run_keeps_
 def test_a_hub_id_and_a_directory_that_is_gone_have_no_fingerprint(scripted_spec, weights):
     for path in ("owner/name", str(weights / "none")):
         spec = load_spec(scripted_spec(models__strong__path=path, models__strong__engine="vllm"))
-        assert find_facts(spec)["strong"] == ModelFacts(COMMON_THINKING, None, rules=2)
+        assert find_facts(spec, gpus_per_node=8)["strong"] == ModelFacts(
+            COMMON_THINKING, None, rules=2
+        )
 
 
 def test_a_run_keeps_the_rules_it_was_launched_by(scripted_spec, weights):
     spec = load_spec(
         scripted_spec(models__strong__path=str(weights), models__strong__engine="vllm")
     )
-    strong = configs(spec, find_facts(spec))["strong"]
+    strong = configs(spec, find_facts(spec, gpus_per_node=8))["strong"]
     earlier = {"strong": replace(strong, weights=fingerprint(weights, rules=1), rules=1)}
     assert changed_weights(earlier) == []
     (weights / "eval_results.json").write_text("{}")
@@ -173,10 +175,10 @@ def test_the_tokenizer_option_s_files_count(scripted_spec, weights, tmp_path):
     (tokenizer / "vocab.bpe").write_text("a")
     path = scripted_spec(models__strong__path=str(weights), models__strong__engine="vllm", models__strong__options={"tokenizer": str(tokenizer)})  # fmt: skip
     spec = load_spec(path)
-    before = find_facts(spec)["strong"]
+    before = find_facts(spec, gpus_per_node=8)["strong"]
     assert before.thinking == Thinking(("<seed:think>",), ("</seed:think>",))
     (tokenizer / "vocab.bpe").write_text("b")
-    assert find_facts(spec)["strong"].weights != before.weights
+    assert find_facts(spec, gpus_per_node=8)["strong"].weights != before.weights
     (weights / "m.gguf").write_text("")
     assert resolve_thinking("auto", str(weights / "m.gguf")) == Thinking(("<think>",), ("</think>",))  # fmt: skip
     assert resolve_thinking("auto", str(weights / "absent.gguf")) == COMMON_THINKING

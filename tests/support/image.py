@@ -15,7 +15,12 @@ from pathlib import Path
 from tests.support.cluster import ROOT
 
 CACHE = Path(os.environ.get("AGENTTTS_TEST_CACHE", ROOT / ".cache"))
-_SOURCES = ("containers/cpu.def", "containers/cpu-requirements.txt", "pyproject.toml")
+_SOURCES = (
+    "containers/cpu.def",
+    "containers/cpu-requirements.txt",
+    "containers/make-bytecode.py",
+    "pyproject.toml",
+)
 
 
 def built_image(cache: Path) -> Path:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from tests.support.runs import table, transcript_events
 
-# The model's own bfloat16 is emulated by processors without instructions for it (AVX2 alone).
-# `test_the_main_job_with_real_vllm_and_a_real_model` has the project's own choice.
+# The same type on every machine, which is the project's own choice on a CPU without bfloat16.
 QUICK: dict[str, object] = {"dtype": "float32"}
 
 

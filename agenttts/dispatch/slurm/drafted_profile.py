@@ -193,7 +193,7 @@ def _text(
         f"# The profile {name}, as 'agenttts-hpc init' drafted it from Slurm's answers on a login "
         "node.",
         f"# Check it: agenttts-hpc doctor --cluster {name} --submit. All keys: slurm/README.md.",
-        *(f"# sbatch --test-only: {remark}" for remark in map(_one_line, remarks)),
+        *(f"# sbatch --test-only: {remark}" for remark in dict.fromkeys(map(_one_line, remarks))),
         "kind: slurm",
         "",
         "controller:              # the light job that runs the search",
@@ -240,7 +240,8 @@ def _size_lines(found: Survey, nodes: Nodes | None, form: str) -> list[str]:
         return ["  cpus: 1"]
     share = max(1, nodes.gpus)
     cpus = max(1, min(_MOST_CPUS, nodes.cpus // share))
-    lines = [f"  cpus: {cpus}                # per GPU; a node has {nodes.cpus}"]
+    what = "per GPU; " if nodes.gpus else ""
+    lines = [f"  cpus: {cpus}                # {what}a node has {nodes.cpus}"]
     memory = int(nodes.memory_mb * _MEMORY_SHARE / share / 1024)
     if memory < 1:
         lines.append("  # mem_per_gpu: 64G     # sinfo does not tell the memory of a node")

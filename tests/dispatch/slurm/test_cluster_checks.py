@@ -10,7 +10,7 @@ import pytest
 from agenttts.dispatch.slurm import cluster_checks
 from agenttts.doctor import report
 from agenttts.errors import MissingRequirement
-from agenttts.images import build
+from agenttts.images import build, pip_settings
 
 PACKAGE = Path(report.__file__).parents[1]
 WAITING = {"subprocess.run", "subprocess.check_output", "subprocess.check_call", "subprocess.call"}
@@ -25,6 +25,7 @@ def impatient(monkeypatch):
     for module in (cluster_checks, report):
         monkeypatch.setattr(module, "COMMAND_SECONDS", 0.3)
     monkeypatch.setattr(build, "_INSPECT_S", 0.3)
+    monkeypatch.setattr(pip_settings, "CONFIG_S", 0.3)
 
 
 def test_accounting_that_hangs_is_said_to(fake, impatient):
@@ -57,8 +58,8 @@ def test_a_build_does_not_wait_for_a_runtime_or_a_pip_that_hangs(fake, impatient
     with pytest.raises(MissingRequirement, match="'apptainer --version' did not end within"):
         build._version("apptainer")
     fake("python3", HANGS)
-    monkeypatch.setattr(build.sys, "executable", str(tmp_path / "python3"))
-    settings = build.pip_settings({"PIP_INDEX_URL": "https://mirror/simple", "PATH": "/bin"})
+    monkeypatch.setattr(pip_settings.sys, "executable", str(tmp_path / "python3"))
+    settings = pip_settings.pip_settings({"PIP_INDEX_URL": "https://mirror/simple", "PATH": "/bin"})
     assert settings == {"index-url": "https://mirror/simple"}
 
 

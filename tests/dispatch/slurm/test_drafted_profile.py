@@ -108,6 +108,7 @@ def test_no_accounting_and_no_gpus():
     assert profile.trial.mem is None, "RealMemory=1 is what slurm.conf has where nobody set it"
     assert any("sinfo shows no GPUs" in line for line in to_check)
     assert "gpu_memory_gb" not in text
+    assert "# a node has 2" in text, "not per GPU"
 
 
 def test_a_short_limit_and_a_name_that_looks_like_a_number():

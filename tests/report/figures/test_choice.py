@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import altair as alt
 import pytest
@@ -50,6 +51,16 @@ def test_a_run_has_all_figures(read_runs):
     figures = figures_of(read_runs())
     assert {figure.name for figure in figures} == ALL
     check(figures, schema=True)
+
+
+def test_a_figure_of_many_points_is_not_refused(read_runs):
+    """Altair takes 5,000 rows by default."""
+    [run] = read_runs().runs
+    outlook = run.background.outlook
+    curve = outlook.curves[0]
+    many = replace(outlook, curves=[replace(curve, trials=curve.trials * 3000)])
+    figures = insight_figures(replace(run, background=replace(run.background, outlook=many)))
+    assert any(len(rows) > 5000 for rows in figures[0].spec["datasets"].values())
 
 
 def test_several_runs_are_told_apart_by_colour(read_runs):

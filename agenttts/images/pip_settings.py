@@ -1,0 +1,152 @@
+"""Where packages come from, as this machine's pip is configured, and the same for uv.
+
+uv installs what pip would in a fifth of the CPU time, but does not read pip's configuration.
+``python -m agenttts.images.pip_settings`` prints the variables of `uv_environment`, one
+``NAME=VALUE`` a line. ``containers/install-cpu.sh`` does this before anything is installed, so this
+module needs no other package.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import unquote, urlsplit
+
+from agenttts.files.commands import ask
+
+# The pip options that say where packages come from. The other options (user, target, ...) concern
+# the host's own installations.
+PIP_OPTIONS = (
+    "index-url",
+    "extra-index-url",
+    "find-links",
+    "no-index",
+    "trusted-host",
+    "proxy",
+    "timeout",
+    "retries",
+)
+CONFIG_S = 60
+_UV_VARIABLES = MappingProxyType(
+    {
+        "index-url": "UV_DEFAULT_INDEX",
+        "extra-index-url": "UV_INDEX",
+        "find-links": "UV_FIND_LINKS",
+        "no-index": "UV_OFFLINE",
+        "trusted-host": "UV_INSECURE_HOST",
+        "timeout": "UV_HTTP_TIMEOUT",
+        "retries": "UV_HTTP_RETRIES",
+        "cert": "SSL_CERT_FILE",
+    }
+)
+
+
+def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return pip's options on where packages come from (`PIP_OPTIONS` and ``cert``).
+
+    The settings are those of ``pip config list`` in ``environ``. As in pip, a command's own section
+    overrides ``[global]``, and the environment overrides both. If this machine has no pip, the
+    settings come from the environment's ``PIP_*`` alone.
+    """
+    for python in (sys.executable, "python3"):
+        listing = ask(
+            [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
+            CONFIG_S,
+            # pip.conf may say 'user = true' for 'pip install'. 'pip config' would take it for its
+            # own option --user.
+            {**environ, "PIP_USER": "0"},
+        )
+        if listing.succeeded:
+            return parse_pip_config(listing.text)
+    return parse_pip_config(
+        "\n".join(
+            f":env:.{name[4:].lower().replace('_', '-')}={value!r}"
+            for name, value in environ.items()
+            if name.startswith("PIP_")
+        )
+    )
+
+
+def uv_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return pip's settings (`pip_settings`) as variables of uv.
+
+    As in pip, the newest file of all indexes is taken, not that of the first index that has one.
+    """
+    variables = {
+        variable: settings[option]
+        for option, variable in _UV_VARIABLES.items()
+        if option in settings
+    }
+    if "UV_FIND_LINKS" in variables:  # the only one of uv's lists with commas
+        variables["UV_FIND_LINKS"] = ",".join(variables["UV_FIND_LINKS"].split())
+    if "proxy" in settings:
+        variables |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), settings["proxy"])
+    return {**variables, "UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
+
+
+def parse_pip_config(listing: str) -> dict[str, str]:
+    """Return the options of interest in the output of ``pip config list``.
+
+    The output has lines of the form ``section.option='value'``. A value that is a list is returned
+    as one line of items separated by blanks, with absolute paths for local folders.
+    """
+    order = {"global": 0, "download": 1, "wheel": 1, "install": 2, ":env:": 3}
+    found: dict[str, tuple[int, str]] = {}
+    for line in listing.splitlines():
+        match = re.fullmatch(r"(:env:|[\w-]+)\.([\w-]+)=(.*)", line.strip())
+        if match is None or match[1] not in order:
+            continue
+        section, option, quoted = match.groups()
+        # PIP_DEFAULT_TIMEOUT is another spelling of timeout.
+        option = option.removeprefix("default-")
+        try:
+            value = str(ast.literal_eval(quoted))
+        except (SyntaxError, ValueError):
+            value = quoted
+        if option in (*PIP_OPTIONS, "cert") and order[section] >= found.get(option, (-1, ""))[0]:
+            found[option] = (order[section], " ".join(value.split()))
+    settings = {option: value for option, (_, value) in found.items() if value}
+    if "find-links" in settings:
+        settings["find-links"] = " ".join(map(_absolute, settings["find-links"].split()))
+    return settings
+
+
+def local_folders(settings: Mapping[str, str]) -> list[Path]:
+    """Return the directories that pip's settings name, as paths or ``file:`` URLs.
+
+    For an index (``index-url``, ``extra-index-url``) it is the parent directory, because the pages
+    of an index link to files beside it.
+    """
+    folders = []
+    for link in settings.get("find-links", "").split():
+        path = _local_path(link)
+        if path is not None:
+            folders.append(path.parent if path.is_file() else path)
+    for option in ("index-url", "extra-index-url"):
+        for url in settings.get(option, "").split():
+            path = _local_path(url)
+            if path is not None:
+                folders.append(path.parent if path.parent != Path("/") else path)
+    return folders
+
+
+def _local_path(link: str) -> Path | None:
+    """Return the path of a local link, or None for a remote one."""
+    if link.startswith("file:"):
+        return Path(unquote(urlsplit(link).path))
+    return None if "://" in link else Path(link)
+
+
+def _absolute(link: str) -> str:
+    path = None if link.startswith("file:") else _local_path(link)
+    return link if path is None else str(path.expanduser().absolute())
+
+
+if __name__ == "__main__":
+    for _name, _value in uv_environment(pip_settings(os.environ)).items():
+        print(f"{_name}={_value}")
