@@ -126,7 +126,7 @@ def _enough(points: Sequence[CurvePoint]) -> int:
 def _beside(
     archive: Archive, model: Surrogate, stage: Stage, name: str, around: Allocation
 ) -> list[CurveTrial]:
-    """Return the trials with a model in a stage, `MOST_TRIALS` at most beside those on its curve.
+    """Return the trials with a model in a stage: its curve's, and `MOST_TRIALS` more.
 
     Their scores are adjusted as if their other stages were as in ``around``.
     """

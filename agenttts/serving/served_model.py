@@ -159,7 +159,7 @@ def served_fields(spec: JobSpec) -> dict[str, Any]:
 
 
 def served_dtype(spec: JobSpec, profile: Profile) -> str | None:
-    """Return the data type that a model that the run serves gets on a CPU (`cpu_dtype`)."""
+    """Return the data type of a served model on a CPU (`cpu_dtype`)."""
     if not isinstance(spec.agent, ServeAgent):
         return None
     config = _served_config(spec, spec.agent, 0)
