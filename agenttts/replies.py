@@ -310,10 +310,10 @@ def _any_special(thinking: Thinking, tokens: Mapping[str, bool]) -> bool:
 
 
 def lacks_chat_template(directory: Path) -> bool:
-    """Return whether a model's files show that it has no chat template, as a base model.
+    """Return whether a model's files show that it has no chat template.
 
-    False if the directory has no tokenizer in the layout of Hugging Face. Mistral's own tokenizers
-    write chats without a template.
+    Base models have none. The result is false if the directory has no tokenizer in the layout of
+    Hugging Face. Mistral's own tokenizers write chats without a template.
     """
     return (
         bool(read_object(directory / "tokenizer_config.json"))

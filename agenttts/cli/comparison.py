@@ -31,10 +31,13 @@ def comparison_lines(document: dict[str, Any]) -> list[str]:
         f"{document['metric']}: {score['first']:.4f} against {score['second']:.4f}, difference "
         f"{_difference(score, '+.4f')} ({how}, {score['examples']} "
         f"{_KINDS[document['kind']]})",
-        *_more(score),
     ]
     if document["same_allocation"]:
-        lines.append(f"both have the same allocation: {allocation_text(first['allocation'])}")
+        same = f"both have the same allocation: {allocation_text(first['allocation'])}"
+        chance = "; a difference of their scores is chance" if document["only_chance"] else ""
+        lines.append(f"{same}{chance}")
+    if not document["only_chance"]:
+        lines += _more(score)
     for side in (first, second):
         lines.append(
             f"{_name(side, second if side is first else first)}: {side['of']} allocation "

@@ -58,6 +58,8 @@ class CompareDocument(Document):
         metric: The metric that is the score.
         kind: Where the compared trials are from: the search, the finalists or the final test.
         same_allocation: Whether both allocations are equal.
+        only_chance: Whether only chance makes the scores differ: the allocation and the models are
+            equal, and of the settings those of the search alone differ.
         first: The first run.
         second: The second run.
         score: The difference in score.
@@ -70,6 +72,7 @@ class CompareDocument(Document):
     metric: str
     kind: Literal["search", "finalist", "test"]
     same_allocation: bool
+    only_chance: bool
     first: SideDocument
     second: SideDocument
     score: DifferenceDocument

@@ -50,6 +50,9 @@ def compare_runs(
             "metric": one.metric,
             "kind": kind,
             "same_allocation": same,
+            "only_chance": same
+            and one.record.models == two.record.models
+            and all(part["key"].startswith("search.") for part in settings),
             "first": side_document(one, rows[0], len(taken[0])),
             "second": side_document(two, rows[1], len(taken[1])),
             "score": asdict(score),

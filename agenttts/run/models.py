@@ -80,7 +80,7 @@ def frozen_facts(spec: JobSpec, models: Mapping[str, ModelConfig]) -> dict[str, 
 
 
 def with_dtype(options: Mapping[str, Any], dtype: str | None) -> Mapping[str, Any]:
-    """Return an engine's options with the data type that launch chose, if it chose one."""
+    """Return an engine's options with the data type that launch chose, if any."""
     return options if dtype is None else {**options, "dtype": dtype}
 
 

@@ -69,7 +69,7 @@ def test_a_larger_budget_is_better_by_the_difference_of_the_means(launched, comp
         found["first"]["tokens_per_example"] - found["second"]["tokens_per_example"]
     )
     assert compared("small", "large")["score"]["verdict"] == "worse"
-    assert not found["same_allocation"]
+    assert (found["same_allocation"], found["only_chance"]) == (False, False)
     assert "search.budget" in [part["key"] for part in found["settings"]]
     assert "difference +" in cli("compare", "large", "small").stdout
 
@@ -79,11 +79,13 @@ def test_a_run_and_its_copy_have_the_same_allocation(launched, compared, cli):
     shutil.copytree(run, run.parent / "copy")
     found = compared("one", "copy")
     assert found["same_allocation"]
+    assert found["only_chance"]
     assert found["score"]["difference"] == 0
     assert found["score"]["more_examples"] is None
     text = cli("compare", "one", "copy").stdout
     assert "both have the same allocation: " in text
-    assert "no difference was measured" in text
+    assert "a difference of their scores is chance" in text
+    assert "more examples" not in text, "none would tell"
 
 
 def test_trials_on_parts_of_the_examples_are_compared_on_common_ones(launched, compared):
