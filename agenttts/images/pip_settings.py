@@ -1,4 +1,4 @@
-"""Where packages come from: the settings of this machine's pip, also for uv.
+"""Where this machine's pip gets packages from, and the same settings for uv.
 
 uv installs what pip would in a fifth of the CPU time, but does not read pip's configuration.
 ``python -m agenttts.images.pip_settings`` prints the variables of `uv_environment`, one
