@@ -22,12 +22,23 @@ IMPORTED = (
     "vllm.entrypoints.openai.api_server",
     "vllm.model_executor.models.gemma3",
     "vllm.model_executor.models.llama",
-    "vllm.model_executor.models.qwen2",
     "vllm.model_executor.models.qwen3",
 )
-# What only the start of an engine imports. Of the models' classes, a fifth of all code, it is those of few models.
-COMPILED = ("compressed_tensors", "vllm/model_executor", "vllm/distributed", "vllm/lora", "vllm/v1")
-MODELS = re.compile("/model_executor/models/")
+# What only the start of an engine imports.
+COMPILED = (
+    "compressed_tensors",
+    "loguru",
+    "vllm/distributed",
+    "vllm/lora",
+    "vllm/model_executor",
+    "vllm/models/common",
+    "vllm/models/deepseek_v4",
+    "vllm/v1",
+)
+# The classes of models are a fifth of all code. These are those of small models and what any start imports (vLLM 0.32).
+OTHER_MODELS = re.compile(
+    r"/model_executor/models/(?!deepseek_|gemma|laguna|llama|module_|qwen[23])"
+)
 
 if __name__ == "__main__":
     os.environ |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -35,5 +46,7 @@ if __name__ == "__main__":
     for module in IMPORTED:
         importlib.import_module(module)
     packages = Path(sysconfig.get_path("purelib"))
-    done = [compileall.compile_dir(packages / folder, rx=MODELS, quiet=2) for folder in COMPILED]
+    done = [
+        compileall.compile_dir(packages / folder, rx=OTHER_MODELS, quiet=2) for folder in COMPILED
+    ]
     sys.exit(not all(done))

@@ -37,3 +37,8 @@ def test_the_tools_of_development_are_those_of_the_project():
     assert {folded(name) for name in wanted} <= pins("locks/dev.txt").keys()
     hub = project["project"]["optional-dependencies"]["hub"]
     assert set(hub) <= set(project["dependency-groups"]["dev"]), "the tests of hub data sets run"
+
+
+def test_the_image_is_made_with_the_uv_of_the_lock():
+    definition = (ROOT / "containers" / "cpu.def").read_text()
+    assert re.findall(r"\buv==(\S+)", definition) == [pins("locks/dev.txt")["uv"]]

@@ -1,4 +1,4 @@
-"""What a process knows of the job that runs it: its id, its node, why it is stopped.
+"""What a process knows of its own job: the id, the node, why it is stopped.
 
 The process asks its environment and its queue. Only this module and `node.stop_cause` do so; the
 job of trials, services and locks ask this module. A new scheduler with a queue adds its variables
@@ -24,7 +24,7 @@ QUEUE_NAME = "Slurm"
 
 
 def trial_job_id() -> str:
-    """Return the id under which the scheduler knows the job of trials that is this process."""
+    """Return the scheduler's id of the job of trials that is this process."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     if array:
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
@@ -32,19 +32,23 @@ def trial_job_id() -> str:
 
 
 def service_id() -> str:
-    """Return the id under which the scheduler knows the service that is this process."""
+    """Return the scheduler's id of the service that is this process."""
     return _queue_id() or str(os.getpid())
 
 
 def in_queue() -> bool:
-    """Return whether a queue's job runs this process, and not merely an outer job's shell."""
+    """Return whether a queue's job runs this process.
+
+    A process that was started in the shell of an outer job does not count.
+    """
     return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
 
 def queue_job() -> str | None:
-    """Return the queue's job that this process is; the queue may start it again elsewhere.
+    """Return the queue's job that this process is.
 
-    None for a process of a host, and for one that merely runs in a job.
+    The queue may start this job again elsewhere. None for a process of a host, and for one that
+    merely runs in a job.
     """
     return _queue_id() if in_queue() else None
 

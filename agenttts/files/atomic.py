@@ -10,7 +10,9 @@ The steps in order, with the purpose of each:
 5. Fsync the directory, so that the rename itself survives a power cut.
 
 Trade-offs: A write takes two fsyncs (milliseconds on a parallel file system), so it suits results
-and markers, not logs. The target becomes a new inode, so hard links to the old one keep the old
+and markers, not logs. Without steps 3 and 5 (``durable=False``) a kill of the process still leaves
+the old content or the new, but after a power cut the file may be empty: for notes of what a process
+does at the moment. The target becomes a new inode, so hard links to the old one keep the old
 content. A target that is a symbolic link is followed, not replaced. If two processes write at once,
 the last to rename wins, with its whole content. A process killed between steps 1 and 4 leaves a
 temporary file. It is hidden, ends in `TEMPORARY_SUFFIX`, matches no pattern that this package reads
@@ -35,7 +37,7 @@ if TYPE_CHECKING:  # Polars takes a tenth of a second to import; writers of text
 TEMPORARY_SUFFIX = ".agenttts-tmp"
 
 
-def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def atomic_write(path: Path, write: Callable[[BinaryIO], None], *, durable: bool = True) -> None:
     """Write ``path`` whole or not at all; the module describes the steps.
 
     If this raises, the target is unchanged and the temporary file is gone.
@@ -43,6 +45,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
     Args:
         path: The target.
         write: Gets a binary stream to write the content to.
+        durable: Whether the content is on the disk afterwards.
 
     Raises:
         OSError: The file cannot be written.
@@ -56,7 +59,8 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
         with temporary.open("xb") as stream:
             write(stream)
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         temporary.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -64,32 +68,34 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
         if isinstance(error, OSError) and error.filename is None:  # of a write to an open file
             error.filename = str(path)
         raise
-    _sync_directory(path.parent)
+    if durable:
+        _sync_directory(path.parent)
 
 
-def atomic_write_bytes(path: Path, content: bytes) -> None:
+def atomic_write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """`atomic_write` of bytes."""
 
     def write(stream: BinaryIO) -> None:
         stream.write(content)
 
-    atomic_write(path, write)
+    atomic_write(path, write, durable=durable)
 
 
-def atomic_write_text(path: Path, text: str) -> None:
+def atomic_write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """`atomic_write` of UTF-8 text."""
-    atomic_write_bytes(path, text.encode("utf-8"))
+    atomic_write_bytes(path, text.encode("utf-8"), durable=durable)
 
 
-def atomic_write_json(path: Path, obj: Any, *, indent: int | None = 2) -> None:
+def atomic_write_json(
+    path: Path, obj: Any, *, indent: int | None = 2, durable: bool = True
+) -> None:
     """`atomic_write` of a JSON document.
 
     Raises:
         ValueError: The document has NaN or infinities, which JSON lacks.
     """
-    atomic_write_text(
-        path, json.dumps(obj, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
-    )
+    text = json.dumps(obj, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
+    atomic_write_text(path, text, durable=durable)
 
 
 def atomic_write_parquet(path: Path, frame: pl.DataFrame, **options: Any) -> None:

@@ -340,7 +340,7 @@ def _pip_cache(environ: Mapping[str, str]) -> Path | None:
 
 
 def _uv_cache(environ: Mapping[str, str]) -> Path | None:
-    """Return uv's cache. It is None if the user has switched the cache of pip or uv off."""
+    """Return uv's cache; None if the user has switched pip's or uv's off."""
     if environ.get("PIP_NO_CACHE_DIR") or environ.get("UV_NO_CACHE"):
         return None
     if environ.get("UV_CACHE_DIR"):

@@ -1,4 +1,4 @@
-"""Where packages come from, as this machine's pip is configured, and the same for uv.
+"""Where packages come from: the settings of this machine's pip, also for uv.
 
 uv installs what pip would in a fifth of the CPU time, but does not read pip's configuration.
 ``python -m agenttts.images.pip_settings`` prints the variables of `uv_environment`, one

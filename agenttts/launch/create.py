@@ -15,7 +15,6 @@ from agenttts.dispatch.profile import Profile
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.images.build import image_digest
 from agenttts.launch.differences import differences
-from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.experiment import without_profile_image
 from agenttts.launch.extension import widening_settings
 from agenttts.launch.plan import Plan
@@ -138,7 +137,7 @@ def placement(plan: Plan, samples: Path) -> dict[str, Any]:
     return {
         "models": plan.models,
         "sizes": dict(plan.sizes),
-        "forecast": expected_cost(plan),
+        "forecast": plan.forecast,
         "container": container,
         "image_sha256": image_digest(container.image) if container else None,
         "compile_cache": cache if container else None,

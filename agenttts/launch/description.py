@@ -10,7 +10,6 @@ from agenttts import search
 from agenttts.dispatch.profile import describe
 from agenttts.launch.clean import Cleaning
 from agenttts.launch.document import CleanDocument, ExtensionPlanDocument, PlanDocument
-from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.extension import ExtensionPlan
 from agenttts.launch.plan import Plan
 from agenttts.loop.search_end import RIVALS
@@ -66,7 +65,6 @@ def _described(plan: Plan) -> dict[str, Any]:
     experiment, spec, examples = plan.experiment, plan.experiment.spec, plan.examples
     profile, task, space = experiment.profile, experiment.task, experiment.space
     searcher = search.create_for(spec)
-    expected = expected_cost(plan)
     trials = searcher.initial_batch + spec.search.iterations * spec.search.batch_size
     return {
         "run": spec.name,
@@ -150,7 +148,7 @@ def _described(plan: Plan) -> dict[str, Any]:
             "max_running": profile.max_running,
             "gpus": {name: need.reasoning for name, need in plan.needs.items()},
         },
-        "forecast": None if expected is None else asdict(expected),
+        "forecast": None if plan.forecast is None else asdict(plan.forecast),
         "container": None
         if experiment.container is None
         else {"runtime": experiment.container.runtime, "image": str(experiment.container.image)},

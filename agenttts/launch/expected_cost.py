@@ -1,12 +1,14 @@
-"""What the run of a plan is expected to cost."""
+"""What a run is expected to cost."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agenttts import search
-from agenttts.launch.plan import Plan
+from agenttts.dispatch.sizing.model_size import ModelSize
+from agenttts.launch.examples import Examples
+from agenttts.launch.experiment import Experiment
 from agenttts.loop.cost_basis import CostBasis
 from agenttts.loop.forecast import Phase, forecast
 from agenttts.search.feasible import FeasibleSet
@@ -14,27 +16,34 @@ from agenttts.space import Allocation
 from agenttts.tables.forecast import Forecast
 
 
-def expected_cost(plan: Plan) -> Forecast | None:
-    """Return the forecast of a plan's run.
+def expected_cost(
+    experiment: Experiment, examples: Examples, sizes: Mapping[str, ModelSize]
+) -> Forecast | None:
+    """Return the forecast of an experiment's run.
 
     It is None if the number of examples is not known here. It includes the
     comparison of the best allocations and the final test.
+
+    Args:
+        experiment: The experiment, with its container.
+        examples: What its trials are scored on.
+        sizes: The sizes of its models.
     """
-    experiment, spec, examples = plan.experiment, plan.experiment.spec, plan.examples
+    spec = experiment.spec
     searched = len(examples.searched) or spec.task.examples
     if not searched:
         return None
     searcher = search.create_for(spec)
-    sizes = [searcher.initial_batch, *[spec.search.batch_size] * spec.search.iterations]
+    batches = [searcher.initial_batch, *[spec.search.batch_size] * spec.search.iterations]
     first = list(searcher.first)
     drawn = first + FeasibleSet(experiment.space).draw_many(
-        sum(sizes) - len(first),
+        sum(batches) - len(first),
         set(first),
         lambda position: random.Random(f"forecast/{spec.search.seed}/{position}"),
     )
     part = spec.search.examples
     of_trial = min(searched, part.first) if part else searched
-    phases = _parts(drawn, sizes, of_trial, own=of_trial < searched)
+    phases = _parts(drawn, batches, of_trial, own=of_trial < searched)
     if examples.finalists is not None and spec.search.finalists is not None:
         top = drawn[: spec.search.finalists.top]
         phases.append(Phase(top, len(examples.finalists), "finalists"))
@@ -45,7 +54,7 @@ def expected_cost(plan: Plan) -> Forecast | None:
         spec,
         experiment.profile,
         experiment.scheduler,
-        plan.sizes,
+        sizes,
         compiled=experiment.container is not None,
     )
     return forecast(basis, phases)

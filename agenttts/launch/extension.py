@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -23,11 +24,10 @@ from agenttts.errors import KeyPath, UserError
 from agenttts.files.atomic import atomic_write_text
 from agenttts.launch.controller import controller_waits, controller_works, stop_controllers
 from agenttts.launch.differences import Differences, differences
-from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.plan import Plan, plan_of_run
 from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.journal import Extension, Journal, read_state
-from agenttts.run.record import RunRecord, write_record
+from agenttts.run.record import update_record
 from agenttts.run.starts import ControllerHandle, read_handle, write_handle
 from agenttts.search import fidelity_for
 from agenttts.spec import JobSpec, load_spec
@@ -124,7 +124,7 @@ def planned_extension(run: Run, settings: Sequence[str], *, dry_run: bool = Fals
     with spec.located():
         search.create_for(spec)
         fidelity_for(spec, len(plan.examples.searched))
-    after = run.record.model_copy(update={"forecast": expected_cost(plan)})
+    after = run.record.model_copy(update={"forecast": plan.forecast})
     known = read_state(directory.journal_file).trials
     number = 1 + max((int(trial.lstrip("t")) for trial in known), default=-1)
     changed = {key.partition(".")[0] for key in changes}
@@ -203,39 +203,22 @@ def record_extension(run: RunDirectory, extension: Extension) -> None:
 
     For callers within `one_command` and `only_controller`.
     """
-    journal = Journal(run.journal_file)
-    try:
+    with closing(Journal(run.journal_file)) as journal:
         journal.append("extended", **asdict(extension))
-        _write_files(run, extension)
-        journal.append("extension_written", trials=extension.trials)
-    finally:
-        journal.close()
+        finish_extension(run, journal, extension)
 
 
-def complete_extension(run: RunDirectory) -> None:
-    """Write the files of an extension at which another command was killed.
+def finish_extension(run: RunDirectory, journal: Journal, extension: Extension) -> None:
+    """Write the files of an extension that is in the journal; it may be called again.
 
     For callers within `one_command`, while no controller runs.
     """
-    extension = read_state(run.journal_file).extension
-    if extension is None:
-        return
-    _write_files(run, extension)
-    journal = Journal(run.journal_file)
-    try:
-        journal.append("extension_written", trials=extension.trials)
-    finally:
-        journal.close()
-
-
-def _write_files(run: RunDirectory, extension: Extension) -> None:
-    """Write what an extension gives to the files; it may be called again."""
-    record: Mapping[str, Any] = run.record().model_dump(mode="json") | extension.record
-    write_record(run.record_file, RunRecord.model_validate_json(json.dumps(record)))
+    update_record(run.record_file, extension.record)
     document = run.spec().model_dump(mode="json") | extension.sections
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     atomic_write_text(run.spec_file, text)
     run.finish_file.unlink(missing_ok=True)
+    journal.append("extension_written", trials=extension.trials)
 
 
 def release_controller(run: RunDirectory) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from agenttts.launch.create import check_same_spec, create_run
 from agenttts.launch.differences import difference_lines, differences
 from agenttts.launch.extension import (
     ExtensionOutcome,
-    complete_extension,
+    finish_extension,
     planned_extension,
     record_extension,
     release_controller,
@@ -40,7 +40,7 @@ from agenttts.launch.retry import retry_failed
 from agenttts.loop.controller_job import close_cancelled, trial_scheduler
 from agenttts.loop.strays import end_strays
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import Journal, read_state
+from agenttts.run.journal import Journal, RunState, read_state
 from agenttts.run.profile_fix import with_profile_fix
 from agenttts.run.starts import (
     ControllerHandle,
@@ -131,13 +131,22 @@ def complete_changes(run: RunDirectory, command: str) -> None:
     state = read_state(run.journal_file)
     if state.profile_change is not None or state.extension is not None:
         with one_command(run, command), only_controller(run):
-            _write_changes(run)
+            _write_changes(run, read_state(run.journal_file))
 
 
-def _write_changes(run: RunDirectory) -> None:
-    """Complete changes of the run's files, for callers within `one_command`."""
-    finish_change(run)
-    complete_extension(run)
+def _write_changes(run: RunDirectory, state: RunState) -> RunState:
+    """Complete changes of the run's files; return the run's state after them.
+
+    For callers within `one_command`, while no controller runs.
+    """
+    if state.profile_change is None and state.extension is None:
+        return state
+    with closing(Journal(run.journal_file)) as journal:
+        if state.profile_change is not None:
+            finish_change(run, journal, state.profile_change)
+        if state.extension is not None:
+            finish_extension(run, journal, state.extension)
+    return journal.state
 
 
 def extend(run: RunDirectory, settings: Sequence[str]) -> ExtensionOutcome:
@@ -160,7 +169,7 @@ def extend(run: RunDirectory, settings: Sequence[str]) -> ExtensionOutcome:
     if planned_extension(run.read(), settings).extension.changes:  # before anything is ended
         try:
             with one_command(run, "extend"), _in_place_of_controller(run):
-                _write_changes(run)
+                _write_changes(run, read_state(run.journal_file))
                 extension = planned_extension(run.read(), settings).extension
                 if extension.changes:
                     record_extension(run, extension)
@@ -211,10 +220,9 @@ def correct_profile(
     """
     _check_stopped(run, "the profile is the controller's")
     with one_command(run, "resume"), only_controller(run):
-        _write_changes(run)
+        state = _write_changes(run, read_state(run.journal_file))
         change = planned_change(run.read(), cluster, profile)
         if change.changes:
-            state = read_state(run.journal_file)
             if not (retry and state.finished == "done"):
                 check_takes(run, state, change)
             take_profile(run, change)
@@ -240,7 +248,7 @@ def _start_new(run: RunDirectory, first: bool) -> None:
     ``first`` says that the results folder was made for this run.
     """
     with one_command(run, "launch"):
-        if _is_over_or_works(run):
+        if _is_over_or_works(run, read_state(run.journal_file)):
             return  # another launch of it was faster
         try:
             go_on = start_controller(run)
@@ -264,13 +272,14 @@ def _start_new(run: RunDirectory, first: bool) -> None:
 def resume(run: RunDirectory) -> None:
     """Start the controller of a run again, unless it runs or the run is over."""
     with one_command(run, "resume"):
-        go_on = None if _is_over_or_works(run) else _start_again(run)
+        state = read_state(run.journal_file)
+        go_on = None if _is_over_or_works(run, state) else _start_again(run, state)
     if go_on is not None:
         go_on()
 
 
-def _start_again(run: RunDirectory) -> Callable[[], None] | None:
-    _write_changes(run)
+def _start_again(run: RunDirectory, state: RunState) -> Callable[[], None] | None:
+    _write_changes(run, state)
     try:
         return start_controller(run)
     except MissingRequirement as error:
@@ -328,8 +337,8 @@ def cancel(run: RunDirectory) -> None:
             write_handle(run, cancelled)
 
 
-def _is_over_or_works(run: RunDirectory) -> bool:
-    return read_state(run.journal_file).finished == "done" or controller_works(run)
+def _is_over_or_works(run: RunDirectory, state: RunState) -> bool:
+    return state.finished == "done" or controller_works(run)
 
 
 def _end_strays(run: RunDirectory) -> None:
@@ -337,13 +346,10 @@ def _end_strays(run: RunDirectory) -> None:
 
     For callers within `only_controller`.
     """
-    journal = Journal(run.journal_file)
-    try:
+    with closing(Journal(run.journal_file)) as journal:
         scheduler = trial_scheduler(run, run.profile())
         # Workers that were cancelled a moment ago may still be closing their engines.
         workers = [w.job_id for w in journal.state.workers.values() if w.job_id is not None]
         scheduler.cancel(workers)
         end_strays(journal, scheduler, run.record().tokens(run.name), known=workers)
         scheduler.await_cancelled()
-    finally:
-        journal.close()

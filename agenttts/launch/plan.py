@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from agenttts import search, tasks
@@ -27,6 +27,7 @@ from agenttts.launch.checks import (
     model_needs,
 )
 from agenttts.launch.examples import Examples, frozen_examples, read_examples
+from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.experiment import (
     Experiment,
     ordered,
@@ -48,6 +49,7 @@ from agenttts.run.models import (
 from agenttts.serving.served_model import check_agent
 from agenttts.spec import JobSpec
 from agenttts.spec.paths import check_characters
+from agenttts.tables.forecast import Forecast
 from agenttts.tasks.user_tasks import frozen_name
 
 
@@ -79,6 +81,11 @@ class Plan:
         """The form of every model that its engine needs."""
         gpus = {name: need.gpus for name, need in self.needs.items()}
         return model_configs(self.experiment.spec, gpus, self.facts)
+
+    @cached_property
+    def forecast(self) -> Forecast | None:
+        """What the run is expected to cost; None if the number of examples is not known here."""
+        return expected_cost(self.experiment, self.examples, self.sizes)
 
 
 def make_plan(

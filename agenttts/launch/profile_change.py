@@ -12,10 +12,8 @@ If the writer is killed, the next command on the run writes them again.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import yaml
 
@@ -26,8 +24,8 @@ from agenttts.launch.create import placement
 from agenttts.launch.differences import Differences, differences
 from agenttts.launch.plan import plan_of_run
 from agenttts.run.directory import Run, RunDirectory
-from agenttts.run.journal import Journal, ProfileChange, RunState, read_state
-from agenttts.run.record import RunRecord, write_record
+from agenttts.run.journal import Journal, ProfileChange, RunState
+from agenttts.run.record import update_record
 from agenttts.spec import dump_spec
 
 # Fields of the record that users are told of; the others follow from these and from the profile.
@@ -111,37 +109,20 @@ def take_profile(run: RunDirectory, change: ProfileChange) -> None:
 
     For callers within `one_command` and `only_controller`.
     """
-    journal = Journal(run.journal_file)
-    try:
+    with closing(Journal(run.journal_file)) as journal:
         journal.append("profile_changed", **asdict(change))
-        _write_files(run, change)
-        journal.append("profile_written")
-    finally:
-        journal.close()
+        finish_change(run, journal, change)
 
 
-def finish_change(run: RunDirectory) -> None:
-    """Write the files of a change that another command has recorded and not finished.
+def finish_change(run: RunDirectory, journal: Journal, change: ProfileChange) -> None:
+    """Write the files of a change that is in the journal; it may be called again.
 
     For callers within `one_command`, while no controller runs.
     """
-    change = read_state(run.journal_file).profile_change
-    if change is None:
-        return
-    _write_files(run, change)
-    journal = Journal(run.journal_file)
-    try:
-        journal.append("profile_written")
-    finally:
-        journal.close()
-
-
-def _write_files(run: RunDirectory, change: ProfileChange) -> None:
-    """Write what a change gives to the three files; it may be called again."""
-    record: Mapping[str, Any] = run.record().model_dump(mode="json") | change.record
-    write_record(run.record_file, RunRecord.model_validate_json(json.dumps(record)))
+    update_record(run.record_file, change.record)
     spec = run.spec()
     container = spec.container.model_copy(update={"image": change.image})
     spec = spec.model_copy(update={"cluster": change.cluster, "container": container})
     atomic_write_text(run.spec_file, dump_spec(spec))
     atomic_write_text(run.profile_file, yaml.safe_dump(change.profile, sort_keys=False))
+    journal.append("profile_written")

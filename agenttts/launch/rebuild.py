@@ -135,15 +135,15 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
         directory = run.trial(trial)
         if directory.exists():
             directory.rename(directory.with_name(f".{trial}{KEPT_SUFFIX}-{secrets.token_hex(3)}"))
+    remains.add_extensions(record.extended_at)
+    parts = {trial: read_part(run.trial(trial)).stages for trial in rebuilt.again}
+    content = b"".join(json_line(event) for event in _events(planned, rows, parts, remains))
     if rebuilt.old is not None:
         atomic_write_bytes(run.path / rebuilt.old, run.journal_file.read_bytes())
     # Jobs with tokens of the old journal must not be taken for jobs of the new one.
     tokens = (*record.earlier_tokens, record.token)
     changes = {"token": secrets.token_hex(4), "earlier_tokens": tokens}
     write_record(run.record_file, record.model_copy(update=changes))
-    remains.add_extensions(record.extended_at)
-    parts = {trial: read_part(run.trial(trial)).stages for trial in rebuilt.again}
-    content = b"".join(json_line(event) for event in _events(planned, rows, parts, remains))
     atomic_write_bytes(run.journal_file, content)
     return rebuilt
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import Journal, read_state
+from agenttts.run.journal import Journal
 from agenttts.run.rows import row_from_json
 from agenttts.tables.schema import TrialState
 
@@ -18,16 +20,12 @@ def retry_failed(run: RunDirectory) -> list[str]:
     Returns:
         The trials.
     """
-    ended = {
-        name: row_from_json(t.row)
-        for name, t in read_state(run.journal_file).trials.items()
-        if t.row
-    }
-    failed = [name for name, row in ended.items() if row.state is not TrialState.COMPLETED]
-    if failed:
-        journal = Journal(run.journal_file)
-        try:
+    with closing(Journal(run.journal_file)) as journal:
+        failed = [
+            name
+            for name, trial in journal.state.trials.items()
+            if trial.row and row_from_json(trial.row).state is not TrialState.COMPLETED
+        ]
+        if failed:
             journal.append("retried", earlier={t: len(read_attempts(run.trial(t))) for t in failed})
-        finally:
-            journal.close()
     return failed

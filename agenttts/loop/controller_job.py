@@ -18,7 +18,6 @@ from agenttts.dispatch.service_job import RestartedJob, end_with_runner
 from agenttts.errors import AgentTTSError, RunFailed, UserError
 from agenttts.files.trouble import PATIENCE_S, FilePatience
 from agenttts.inference.compaction import compact
-from agenttts.inference.endpoint_options import key_variables
 from agenttts.loop.answering import IdleWorkers
 from agenttts.loop.evaluation import Evaluation, EvaluationSettings
 from agenttts.loop.job_builder import JobBuilder
@@ -31,13 +30,9 @@ from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.examples import count_examples
 from agenttts.run.journal import DamagedJournal, Journal, read_state
 from agenttts.run.models import changed_weights
-from agenttts.run.record import AgentRecord
 from agenttts.run.starts import RunCancelled, StartCheck, StartSuperseded, only_controller
-from agenttts.search.base import Searcher
-from agenttts.search.llm.connect import connect
 from agenttts.search.llm.transcript import Transcript
-from agenttts.serving.lifecycle import ServedModel
-from agenttts.serving.served_model import served_model, through_workers
+from agenttts.serving.served_model import language_model
 from agenttts.space import SearchSpace
 
 log = logging.getLogger(__name__)
@@ -204,37 +199,20 @@ def make_controller(run: Run, check: Callable[[], None] | None = None) -> Contro
         poll_seconds=run.profile.poll_seconds,
         check=check,
     )
-    served = served_model(run, transcript, lambda: journal.state.avoided, idle)
-    searcher = _searcher(run, transcript, served, idle)
+    served, session = language_model(run, transcript, lambda: journal.state.avoided, idle)
+    examples = count_examples(directory.examples_file) if run.spec.search.examples else None
+    searcher = search.create_for(run.spec, llm=session, examples=examples)
     builder = JobBuilder(run)
     check_models(run)
     check_trials(run, searcher.space, journal)
+    loop_settings = _loop_settings(run)
     settings = _evaluation_settings(run.profile, scheduler.settle_seconds)
     planner = _list_planner(run, scheduler, builder, workers)
     evaluation = Evaluation(
         run, journal, scheduler, builder, workers, planner, settings, served, check
     )
     between = partial(_compact_samples, run.samples)
-    return Controller(directory, searcher, journal, evaluation, _loop_settings(run), between)
-
-
-def _searcher(
-    run: Run, transcript: Transcript, served: ServedModel | None, workers: IdleWorkers
-) -> Searcher:
-    """Return a new searcher of a run, with the language model that it asks."""
-    spec, agent = run.spec, run.record.agent or AgentRecord()
-    session = connect(
-        spec.agent,
-        agent.task_description,
-        transcript,
-        served.locate if served else None,
-        thinking=agent.thinking,
-        extra=agent.fields,
-        shared_keys=key_variables(run.record.models),
-        wrap=through_workers(run, transcript, workers),
-    )
-    examples = count_examples(run.directory.examples_file) if spec.search.examples else None
-    return search.create_for(spec, llm=session, examples=examples)
+    return Controller(directory, searcher, journal, evaluation, loop_settings, between)
 
 
 def _list_planner(

@@ -456,7 +456,7 @@ class Evaluation:
             )
 
     def _collect(self, trials: Sequence[TrialProgress]) -> None:
-        """Record what follows for every trial whose job has ended, or has drawn its due stages."""
+        """Record what follows for trials whose job has ended or has drawn its stages."""
         jobs = _jobs([t for t in trials if t.row is None])
         statuses = self._scheduler.poll(list(dict.fromkeys([*jobs, *self._workers.by_job()])))
         unfinished = [t for t in trials if t.row is None]
@@ -585,10 +585,10 @@ class Evaluation:
     def _beside(
         self, members: Sequence[TrialProgress], lists: Sequence[Sequence[TrialProgress]]
     ) -> list[list[PlannedTrial]]:
-        """Return which trials of the iteration run in which job, so that jobs can share the work.
+        """Return which trials of the iteration run in which job, as lists.
 
-        Each job divides the common samples of the iteration by these lists of trials, which are in
-        the order of their first trials. A trial that is in none of the lists counts as a job of its
+        By these lists the jobs divide the samples that they have in common. The lists are in the
+        order of their first trials. A trial that is in none of the lists counts as a job of its
         own. For lists that are started together the same object is returned.
         """
         iteration = members[0].planned.iteration

@@ -602,7 +602,10 @@ class Controller:
     def _tell(
         self, iteration: int, trials: Sequence[TrialProgress], *, final: bool = False
     ) -> None:
-        """Tell the searcher results; with ``final``, only tried allocations are recommended."""
+        """Tell the searcher results.
+
+        With ``final``, only tried allocations are recommended from now on.
+        """
         with self._evaluation.signs_meanwhile():
             self._searcher.tell(self._results(trials))
         self._write_told(iteration, final=final or self._journal.state.finishing)
@@ -683,7 +686,9 @@ class Controller:
         )
 
     def _stop_if_all_failed(self, which: str, trials: Sequence[TrialProgress]) -> None:
-        """Raise `RunFailed` if no trial has a score, unless the failures are the trials' own.
+        """Raise `RunFailed` if none of the trials has a score.
+
+        It is not raised if other trials have scores and these failed by their own fault.
 
         Args:
             which: The trials, for the message.

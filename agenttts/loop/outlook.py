@@ -126,9 +126,10 @@ def _enough(points: Sequence[CurvePoint]) -> int:
 def _beside(
     archive: Archive, model: Surrogate, stage: Stage, name: str, around: Allocation
 ) -> list[CurveTrial]:
-    """Return the trials with a model in a stage, `MOST_TRIALS` at most beside those on its curve.
+    """Return the trials with a model in a stage.
 
-    Their scores are adjusted as if their other stages were as in ``around``.
+    Of those that are not on its curve there are `MOST_TRIALS` at most. Their scores are adjusted as
+    if their other stages were as in ``around``.
     """
     trials = _trials_with(archive, stage, name)
     moved = [around.replace(trial.allocation[stage.name]) for trial in trials]

@@ -29,8 +29,8 @@ from agenttts.loop.worker_lists import Assignment, Policy, ResourceClass, TrialL
 _BISECTIONS = 7
 # Number of longer makespans that are tried, up to the longest that is allowed.
 _LONGER = 3
-# With more trials than this, those of one signature are joined into items, neighbours that share
-# samples first. An item is placed as a whole.
+# With more trials than this, those of one signature are joined into items, in an order in which
+# trials that share samples are side by side. An item is placed as a whole.
 _MOST_ITEMS = 200
 # Items are joined up to the smaller of two lengths: _ITEM_OF_LIMIT times the shortest time limit,
 # and _ITEM_OF_WORK times all work divided by the number of open slots.
@@ -618,7 +618,10 @@ class Packing:
         unfit: Mapping[str, str],
         upto: Mapping[str, int],
     ) -> Assignment:
-        """Return the assignment. It also names the workers that get no list and should end."""
+        """Return the assignment.
+
+        It also names the workers that get no list and should end.
+        """
         used = [slot for slot in slots if slot.items]
         lists = [(slot.new, self._list(slot, upto)) for slot in used]
         lists.sort(key=lambda pair: (pair[1].worker, pair[1].trials))

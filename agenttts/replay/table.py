@@ -147,7 +147,7 @@ class RecordedTable:
     def stored(
         self, space: SearchSpace, result: TrialResult, *, of_grid: bool
     ) -> list[TrialResult]:
-        """Return the results for smaller sample counts, computed from the trial's own samples.
+        """Return the results for fewer samples, from the trial's own samples.
 
         Args:
             space: The search space.

@@ -9,6 +9,7 @@ the models' files, the data, the image, and the environment of the launch.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -154,6 +155,21 @@ def write_record(path: Path, record: RunRecord) -> None:
     text = json.dumps(record.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n"
     # The name of a data file may hold invalid Unicode. Nothing is found by that name.
     atomic_write_bytes(path, text.encode("utf-8", "replace"))
+
+
+def update_record(path: Path, fields: Mapping[str, Any]) -> None:
+    """Give fields of the record in a run's ``run.json`` other values.
+
+    Args:
+        path: The file.
+        fields: Their values as in JSON.
+
+    Raises:
+        UserError: As in `read_record`.
+        OSError: It cannot be written.
+    """
+    record = read_record(path).model_dump(mode="json") | dict(fields)
+    write_record(path, RunRecord.model_validate_json(json.dumps(record)))
 
 
 def read_record(path: Path) -> RunRecord:

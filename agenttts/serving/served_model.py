@@ -20,13 +20,14 @@ from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.errors import UserError, located, valid_names
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.cpu_dtype import cpu_dtype
+from agenttts.inference.endpoint_options import key_variables
 from agenttts.inference.engine_options import check_options
 from agenttts.replies import Thinking
 from agenttts.run.directory import Run
 from agenttts.run.models import model_thinking, resolve_thinking, with_dtype
 from agenttts.run.record import AgentRecord
 from agenttts.search.llm.base import LLM
-from agenttts.search.llm.connect import check_key, connect, served_name
+from agenttts.search.llm.connect import check_key, connect
 from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import load_script
 from agenttts.search.llm.task_description import TaskDescription
@@ -168,96 +169,119 @@ def served_dtype(spec: JobSpec, profile: Profile) -> str | None:
     )
 
 
-def served_model(
+def language_model(
     run: Run,
     transcript: Transcript,
-    avoided: Callable[[], Sequence[str]] = tuple,
-    workers: AnsweringWorkers | None = None,
-) -> ServedModel | None:
-    """Return the model that the run serves itself, not started yet.
+    avoided: Callable[[], Sequence[str]],
+    workers: AnsweringWorkers,
+) -> tuple[ServedModel | None, LLMSession | None]:
+    """Return the language model that a run's search asks.
 
-    It is None if the run serves none.
+    Nothing is started, and nothing is asked yet.
 
     Args:
         run: The run.
-        transcript: Gets the events of the model's jobs.
+        transcript: Gets the questions, the replies, and the events of the model's jobs.
         avoided: Returns the nodes that the run's jobs avoid.
         workers: The run's workers, which may answer in place of the model's server.
+
+    Returns:
+        The server of a model that the run serves itself (None if it serves none), and the session
+        (None if the search asks no model).
     """
-    agent, profile, record = run.spec.agent, run.profile, run.record
-    if not isinstance(agent, ServeAgent):
-        return None
-    gpus = (record.agent.gpus if record.agent else None) or 0
-    most_trial_gpus = max((model.gpus for model in record.models.values()), default=0)
-    config = _served_config(run.spec, agent, gpus, _dtype(run))
-    model = worker_model(run) if workers is not None else None
-    if model is not None and config.engine == "vllm":
+    section, record = run.spec.agent, run.record.agent or AgentRecord()
+    served: ServedModel | None = None
+    asked: Callable[[LLM], LLM] = _the_server
+    if isinstance(section, ServeAgent):
+        note = partial(_note, transcript)
+        config = _served_config(run.spec, section, record.gpus or 0, record.dtype)
+        own: ModelConfig | None = None
+        # Workers have to stay for questions, and do not know the server's own temperature.
+        if run.profile.stays_for and (temperature := section.temperature) is not None:
+            own = model_of_search(config, run.record.models)
+            if own is not None:
+                asked = _workers_first(section, temperature, record.fields, own, workers, note)
+        served = _served_model(run, section, config, own, avoided, workers, note)
+    session = connect(
+        section,
+        record.task_description,
+        transcript,
+        served.locate if served else None,
+        thinking=record.thinking,
+        extra=record.fields,
+        shared_keys=key_variables(run.record.models),
+        wrap=asked,
+    )
+    return served, session
+
+
+def _the_server(server: LLM) -> LLM:
+    return server
+
+
+def _workers_first(
+    section: ServeAgent,
+    temperature: float,
+    fields: Mapping[str, Any],
+    model: ModelConfig,
+    workers: AnsweringWorkers,
+    note: Callable[[str], None],
+) -> Callable[[LLM], LLM]:
+    """Return what is asked first: the workers that have ``model``, then the server.
+
+    ``fields`` are those of requests to the server.
+    """
+    settings = QuestionSettings(
+        max_tokens=section.max_tokens,
+        temperature=temperature,
+        structured=section.structured,
+        template_args=fields.get("chat_template_kwargs", {}),
+        keep_special=fields.get("skip_special_tokens") is False,
+    )
+    limits = WorkerLimits(section.start_seconds, section.timeout_seconds)
+    return lambda server: WorkerLLM(server, model, workers, settings, limits, note)
+
+
+def _served_model(
+    run: Run,
+    section: ServeAgent,
+    config: ModelConfig,
+    own: ModelConfig | None,
+    avoided: Callable[[], Sequence[str]],
+    workers: AnsweringWorkers,
+    note: Callable[[str], None],
+) -> ServedModel:
+    """Return the model that the run serves itself, not started yet.
+
+    ``own`` is the search's model with which workers can answer for it, if any.
+    """
+    profile, record, gpus = run.profile, run.record, config.gpus
+    if own is not None and config.engine == "vllm":
         # Workers draw without the defaults of the model's generation_config.json.
         config = replace(config, options={"generation_config": "vllm", **config.options})
     directory = run.directory.agent
     scheduler = create_scheduler(profile, run.directory.scheduler_logs / "agent")
     local = not scheduler.has_nodes
+    most_trial_gpus = max((model.gpus for model in record.models.values()), default=0)
     limits = ServedLimits(
-        start_seconds=agent.start_seconds,
-        idle_seconds=agent.idle_seconds,
-        restarts=agent.restarts,
+        start_seconds=section.start_seconds,
+        idle_seconds=section.idle_seconds,
+        restarts=section.restarts,
         alone=local and gpus > 0 and gpus + most_trial_gpus > profile.gpus_per_node,
         poll_seconds=min(2.0, profile.poll_seconds),
         pauses=tuple(profile.retry_pauses),
     )
-    serving = _serving(directory, config, record.container, profile, local, run.cache)
-    note = partial(_note, transcript)
-    request = service_request(directory, run=run.name, token=run.tokens[0], gpus=gpus)
-    expected = None if workers is None or model is None else partial(workers.may_answer, model)
     return ServedModel(
         directory,
-        serving,
+        _serving(directory, config, record.container, profile, local, run.cache),
         scheduler,
-        request,
+        service_request(directory, run=run.name, token=run.tokens[0], gpus=gpus),
         limits,
         note,
         avoided,
-        needed=lambda: expected is None or not expected(),
-        make_room=workers.make_room if workers is not None else lambda: None,
+        needed=lambda: own is None or not workers.may_answer(own),
+        make_room=workers.make_room,
     )
-
-
-def worker_model(run: Run) -> ModelConfig | None:
-    """Return the search's model with which workers can answer for the served one.
-
-    It is None without workers that stay, if the served model is another one, or if the temperature
-    is left to the server.
-    """
-    agent = run.spec.agent
-    if not isinstance(agent, ServeAgent) or agent.temperature is None or not run.profile.stays_for:
-        return None
-    return model_of_search(_served_config(run.spec, agent, 0, _dtype(run)), run.record.models)
-
-
-def through_workers(
-    run: Run, transcript: Transcript, workers: AnsweringWorkers
-) -> Callable[[LLM], LLM]:
-    """Return what is asked in place of a model's server: first workers, if any can.
-
-    Args:
-        run: The run.
-        transcript: Gets the events that are worth a record.
-        workers: The run's workers.
-    """
-    agent, model = run.spec.agent, worker_model(run)
-    if model is None or not isinstance(agent, ServeAgent) or agent.temperature is None:
-        return lambda server: server
-    fields = (run.record.agent or AgentRecord()).fields
-    settings = QuestionSettings(
-        max_tokens=agent.max_tokens,
-        temperature=agent.temperature,
-        structured=agent.structured,
-        template_args=fields.get("chat_template_kwargs", {}),
-        keep_special=fields.get("skip_special_tokens") is False,
-    )
-    limits = WorkerLimits(agent.start_seconds, agent.timeout_seconds)
-    note = partial(_note, transcript)
-    return lambda server: WorkerLLM(server, model, workers, settings, limits, note)
 
 
 def service_request(directory: Path, *, run: str, token: str, gpus: int) -> ServiceRequest:
@@ -286,10 +310,6 @@ def service_name(token: str) -> str:
     return f"{token}-agent"
 
 
-def _dtype(run: Run) -> str | None:
-    return run.record.agent.dtype if run.record.agent else None
-
-
 def _served_config(
     spec: JobSpec, agent: ServeAgent, gpus: int, dtype: str | None = None
 ) -> ModelConfig:
@@ -300,7 +320,7 @@ def _served_config(
     known = spec.models.get(agent.model)
     options: dict[str, Any] = {**(known.options if known else {}), **agent.options}
     return ModelConfig(
-        name=served_name(agent),
+        name=agent.served_name,
         path=known.path if known else agent.model,
         revision=known.revision if known else None,
         # vLLM serves every other model.

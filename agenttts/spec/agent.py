@@ -7,6 +7,7 @@ looks like a key is an error.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
@@ -115,6 +116,11 @@ class ServeAgent(_Talk):
     """
     restarts: Annotated[int, Field(ge=0, le=20)] = 2
     """The most consecutive restarts after the model dies or does not start."""
+
+    @property
+    def served_name(self) -> str:
+        """The name of the model for its server and in the transcript."""
+        return Path(self.model).name
 
     @field_validator("template_args")
     @classmethod

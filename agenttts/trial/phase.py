@@ -58,7 +58,8 @@ class PhaseNotes:
         """
         self._number += 1
         with contextlib.suppress(OSError):
-            atomic_write_json(self._path, asdict(Phase(self._number, name, model, tokens)))
+            phase = Phase(self._number, name, model, tokens)
+            atomic_write_json(self._path, asdict(phase), durable=False)
 
 
 def read_phase(directory: Path) -> Phase | None:

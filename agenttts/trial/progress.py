@@ -124,4 +124,4 @@ class ProgressNotes:
         self._written = self._clock()
         progress = replace(self._progress, trials=tuple(self._trials.values()))
         with contextlib.suppress(OSError):
-            atomic_write_json(self._path, asdict(progress))
+            atomic_write_json(self._path, asdict(progress), durable=False)

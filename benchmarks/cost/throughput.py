@@ -51,6 +51,7 @@ from agenttts.inference.tokenization import encode_request
 from agenttts.inference.vllm import cpu_profile, is_cpu_build
 from agenttts.space import Allocation, Choice
 from agenttts.tasks.base import TaskConfig
+from agenttts.trial.command import DueTrial
 from agenttts.trial.result import read_result
 from agenttts.trial.run import TrialRunner
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
@@ -173,7 +174,7 @@ class Trial:
         atomic_write_json(directory / SPEC_FILE, spec.to_json())
         self.calls.clear()
         started, cpu = time.monotonic(), self._cpu_seconds()
-        self._runner.run([directory / SPEC_FILE])
+        self._runner.run([DueTrial(directory / SPEC_FILE)])
         seconds, cpu = time.monotonic() - started, self._cpu_seconds() - cpu
         result = read_result(directory)
         if result is None:

@@ -77,6 +77,9 @@ def test_content_reaches_the_disk_before_its_name(
     monkeypatch.setattr(Path, "replace", record_replace)
     atomic_write_text(tmp_path / "a", "x")
     assert steps == ["file", "rename", "directory"]
+    steps.clear()
+    atomic_write_text(tmp_path / "a", "note", durable=False)
+    assert steps == ["rename"]
 
 
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:

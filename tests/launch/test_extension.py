@@ -247,7 +247,7 @@ def test_an_extension_that_was_killed_is_completed_by_the_next_command(
         steps = dies_after(patched, step, extension)
         with pytest.raises(Killed):
             cli("extend", "small", *MORE)
-    assert steps == ["append", "write_record", "atomic_write_text"][:step]
+    assert steps == ["append", "update_record", "atomic_write_text"][:step]
     done = cli(command, "small", *(MORE if command == "extend" else ()), "--wait")
     assert done.returncode == 0, done.stderr
     taken = bool(step) or command == "extend"

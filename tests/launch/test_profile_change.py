@@ -200,7 +200,7 @@ def test_a_change_that_was_killed_is_finished_by_the_next_command(
         steps = dies_after(patched, step, profile_change)
         with pytest.raises(Killed):
             cli("resume", "small", "--cluster", "site")
-    assert steps == ["append", "write_record", "atomic_write_text", "atomic_write_text"][:step]
+    assert steps == ["append", "update_record", "atomic_write_text", "atomic_write_text"][:step]
     arguments = command.split()
     done = cli(arguments[0], small if arguments == ["launch"] else "small", *arguments[1:])
     assert done.returncode == 0, done.stderr

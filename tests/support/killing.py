@@ -31,7 +31,7 @@ def dies_after(patched: pytest.MonkeyPatch, steps: int, module: ModuleType) -> l
 
         return call
 
-    for name in ("write_record", "atomic_write_text"):
+    for name in ("update_record", "atomic_write_text"):
         patched.setattr(module, name, dying(getattr(module, name)))
     patched.setattr(module.Journal, "append", dying(module.Journal.append))
     return done

@@ -1,4 +1,4 @@
-"""The job on a node: it checks the node, runs the trials' command and records the outcome.
+"""The job: it checks its node, runs the trials' command, records the outcome.
 
 The job runs on the host's Python under submitit, because it must be able to call ``scontrol``. Its
 child process is usually ``apptainer exec ... python -m agenttts.trial``. Each start of the job adds

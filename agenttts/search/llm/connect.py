@@ -64,7 +64,7 @@ def connect(
     else:
         fixed = isinstance(section, EndpointAgent)
         llm = EndpointLLM(
-            section.model if isinstance(section, EndpointAgent) else served_name(section),
+            section.model if isinstance(section, EndpointAgent) else section.served_name,
             _fixed_address(section, shared_keys)
             if isinstance(section, EndpointAgent)
             else locate or _nowhere,
@@ -79,14 +79,6 @@ def connect(
     caller = Caller(llm, transcript, policy, thinking=thinking)
     at_once = not isinstance(section, ServeAgent)
     return LLMSession(caller, task_description, section.bad_replies, at_once)
-
-
-def served_name(section: ServeAgent) -> str:
-    """Return the name of a model that the run serves itself.
-
-    Its server and the transcript use this name.
-    """
-    return Path(section.model).name
 
 
 def check_key(section: AgentSection) -> None:
