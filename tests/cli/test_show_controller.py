@@ -10,7 +10,7 @@ from rich.console import Console
 from agenttts.cli import show
 
 DOCUMENT = {
-    "run": "r", "path": "results/r", "guideline": None, "started": None, "best_interval": None, "to_come": None, "workers": [], "outcome": None, "iteration": None, "iterations": 2, "finishing": False, "trials": {}, "best": None, "recommended": None,
+    "run": "r", "path": "results/r", "guideline": None, "started": None, "best_interval": None, "to_come": None, "workers": [], "outcome": None, "iteration": None, "iterations": 2, "finishing": False, "ended_early": False, "trials": {}, "best": None, "recommended": None,
     "recommended_tried": False, "test": [], "agent": None, "jobs": [], "cut_share": {}, "warnings": [], "served": None, "cost": None, "confidence": None,
 }  # fmt: skip
 
