@@ -15,11 +15,11 @@ from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service import ServiceRequest
+from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
 from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.errors import UserError, located, valid_names
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.cpu_dtype import cpu_dtype
 from agenttts.inference.endpoint_options import key_variables
 from agenttts.inference.engine_options import check_options
 from agenttts.replies import Thinking
@@ -165,7 +165,11 @@ def served_dtype(spec: JobSpec, profile: Profile) -> str | None:
         return None
     config = _served_config(spec, spec.agent, 0)
     return cpu_dtype(
-        config.path, config.engine, config.options, gpus_per_node=profile.gpus_per_node
+        config.path,
+        config.engine,
+        config.options,
+        gpus=_given_gpus(spec, spec.agent),
+        gpus_per_node=profile.gpus_per_node,
     )
 
 
@@ -330,6 +334,12 @@ def _served_config(
     )
 
 
+def _given_gpus(spec: JobSpec, agent: ServeAgent) -> int | None:
+    """Return the GPUs that the spec gives the served model; None if it does not say."""
+    known = spec.models.get(agent.model)
+    return agent.gpus if agent.gpus is not None or known is None else known.gpus
+
+
 def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
     known = spec.models.get(agent.model)
     if known is None and not Path(agent.model).is_dir():
@@ -350,7 +360,7 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
     return gpu_need(
         agent.model,
         model_facts(config.path, params, config.options, config.engine),
-        gpus=agent.gpus if agent.gpus is not None else known.gpus if known else None,
+        gpus=_given_gpus(spec, agent),
         engine=config.engine,
         options=dict(config.options),
         gpu_memory_gb=profile.gpu_memory_gb,

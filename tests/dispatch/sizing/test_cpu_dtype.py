@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agenttts.inference import cpu_dtype
+from agenttts.dispatch.sizing import cpu_dtype
 from agenttts.inference.base import SamplingParams, sample_key
 from agenttts.launch.create import run_record
 from agenttts.launch.plan import make_plan
@@ -16,6 +16,7 @@ from agenttts.spec import load_spec
 
 AVX2 = "processor\t: 0\nflags\t\t: fpu sse4_2 avx avx2 fma\npower management:\n"
 AVX512 = "flags\t\t: fpu avx2 avx512f avx512_bf16\n"
+LLAMA = {"model_type": "llama"}
 AMX = "flags\t\t: fpu avx512f amx_tile amx_bf16\n"
 
 
@@ -55,29 +56,51 @@ def test_a_cpu_lacks_bfloat16_only_if_its_flags_say_so(cpu, content, machine, la
 @pytest.mark.parametrize(
     ("engine", "options", "gpus", "config", "expected"),
     [
-        ("vllm", {}, 0, {}, "float32"),
-        ("transformers", {}, 0, {}, "float32"),
-        ("vllm", {"dtype": None}, 0, {}, "float32"),
-        ("vllm", {"dtype": "bfloat16"}, 0, {}, None),
-        ("vllm", {}, 4, {}, None),
-        ("scripted", {}, 0, {}, None),
-        ("endpoint", {}, 0, {}, None),
-        ("vllm", {"quantization": "awq"}, 0, {}, None),
+        ("vllm", {}, 0, LLAMA, "float32"),
+        ("transformers", {}, 0, LLAMA, "float32"),
+        ("vllm", {"dtype": None}, 0, LLAMA, "float32"),
+        ("vllm", {"dtype": "bfloat16"}, 0, LLAMA, None),
+        ("vllm", {}, 4, LLAMA, None),
+        ("scripted", {}, 0, LLAMA, None),
+        ("endpoint", {}, 0, LLAMA, None),
+        ("vllm", {}, 0, {}, None),
+        ("vllm", {"quantization": "awq"}, 0, LLAMA, None),
+        ("vllm", {"load_format": "bitsandbytes"}, 0, LLAMA, None),
+        ("vllm", {"hf_config_path": "org/model"}, 0, LLAMA, None),
+        ("vllm", {"hf_overrides": {"quantization_config": {"quant_method": "fp8"}}}, 0, LLAMA, None),
         ("vllm", {}, 0, {"quantization_config": {"quant_method": "gptq"}}, None),
+        ("vllm", {}, 0, {"compression_config": {"quant_method": "compressed-tensors"}}, None),
+        ("vllm", {}, 0, {"text_config": {"quantization_config": {"quant_method": "awq"}}}, None),
     ],
-)
+)  # fmt: skip
 def test_only_models_that_compute_bfloat16_on_the_cpu_get_another_type(cpu, tmp_path, engine, options, gpus, config, expected):  # fmt: skip
     cpu(AVX2)
     (tmp_path / "config.json").write_text(json.dumps(config))
-    chosen = cpu_dtype.cpu_dtype(str(tmp_path), engine, options, gpus_per_node=gpus)
-    assert chosen == expected
+
+    def chosen(own: int | None = None) -> str | None:
+        return cpu_dtype.cpu_dtype(str(tmp_path), engine, options, gpus=own, gpus_per_node=gpus)
+
+    assert (chosen(), chosen(0), chosen(1)) == (expected, expected, None)
     cpu(AVX512)
-    assert cpu_dtype.cpu_dtype(str(tmp_path), engine, options, gpus_per_node=gpus) is None
+    assert chosen() is None
 
 
-def test_a_gguf_file_keeps_the_type_of_the_engine(cpu, tmp_path):
+@pytest.mark.parametrize(
+    "path",
+    [
+        "Qwen/Qwen2.5-7B-Instruct-AWQ",
+        "org/m-GGUF:Q4_K_M",
+        "org/model",
+        "/models/m.gguf",
+        "/nowhere",
+    ],
+)
+def test_a_model_that_may_be_quantised_keeps_the_type_of_the_engine(cpu, tmp_path, monkeypatch, path):  # fmt: skip
     cpu(AVX2)
-    assert cpu_dtype.cpu_dtype(str(tmp_path / "m.gguf"), "vllm", {}, gpus_per_node=0) is None
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "model").mkdir(parents=True)
+    (tmp_path / "org" / "model" / "config.json").write_text(json.dumps(LLAMA))
+    assert cpu_dtype.cpu_dtype(path, "vllm", {}, gpus=None, gpus_per_node=0) is None
 
 
 @pytest.fixture
@@ -138,6 +161,7 @@ def test_a_served_model_has_the_type_of_the_models_of_the_search(cpu, scripted_s
     """Workers answer in its place only if the samples have the same addresses."""
     cpu(AVX2)
     (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(LLAMA))
     model = {"path": str(tmp_path / "model"), "params": 1e9, "engine": "vllm"}
     agent = {"kind": "serve", "model": "strong"}
     spec = load_spec(scripted_spec(models__strong=model, agent=agent))
