@@ -76,8 +76,9 @@ def frozen_facts(spec: JobSpec, models: Mapping[str, ModelConfig]) -> dict[str, 
     """
 
     def dtype(name: str, model: ModelConfig) -> str | None:
-        given = spec.models[name].options.get("dtype") is not None or "dtype" not in model.options
-        return None if given else str(model.options["dtype"])
+        given = spec.models[name].options.get("dtype") is not None
+        chosen = model.options.get("dtype")
+        return None if given or chosen is None else str(chosen)
 
     return {
         name: ModelFacts(model.thinking, model.weights, model.rules, dtype(name, model))

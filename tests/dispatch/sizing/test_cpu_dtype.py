@@ -144,9 +144,18 @@ def test_the_type_that_the_spec_names_is_taken(planned):
     assert key(named) == key(chosen), "samples of one type have one address"
 
 
-@pytest.mark.parametrize("options", [{}, {"dtype": "float32"}, {"dtype": "half"}])
-def test_a_run_that_goes_on_elsewhere_keeps_its_type(planned, cpu, options):
-    plan = planned(AVX2, **options)
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        (AVX2, {}),
+        (AVX2, {"dtype": "float32"}),
+        (AVX2, {"dtype": "half"}),
+        (AVX2, {"dtype": None}),
+        (AVX512, {"dtype": None}),
+    ],
+)
+def test_a_run_that_goes_on_elsewhere_keeps_its_type(planned, cpu, content, options):
+    plan = planned(content, **options)
     spec, before = plan.experiment.spec, dict(plan.models)
     cpu(AVX512)
     again = model_configs(spec, {n: m.gpus for n, m in before.items()}, frozen_facts(spec, before))
