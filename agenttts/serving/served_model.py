@@ -70,8 +70,13 @@ def task_description_of(task: Task, examples: int | None) -> TaskDescription:
     )
 
 
-def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
+def check_agent(spec: JobSpec, profile: Profile, dtype: str | None) -> GpuNeed | None:
     """Check the ``agent:`` section against method, models and profile.
+
+    Args:
+        spec: The spec.
+        profile: The profile.
+        dtype: The data type that launch chose for a served model (`served_dtype`).
 
     Returns:
         The GPUs of a model that the run serves itself; None if it serves none.
@@ -99,7 +104,9 @@ def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
         load_script(Path(spec.agent.replies))
     with located("agent"):
         check_key(spec.agent)
-    return _served_need(spec, spec.agent, profile) if isinstance(spec.agent, ServeAgent) else None
+    if not isinstance(spec.agent, ServeAgent):
+        return None
+    return _served_need(spec, spec.agent, profile, dtype)
 
 
 def session_for_replay(spec: JobSpec, method: str, out: Path | None) -> LLMSession | None:
@@ -340,7 +347,7 @@ def _given_gpus(spec: JobSpec, agent: ServeAgent) -> int | None:
     return agent.gpus if agent.gpus is not None or known is None else known.gpus
 
 
-def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
+def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile, dtype: str | None) -> GpuNeed:
     known = spec.models.get(agent.model)
     if known is None and not Path(agent.model).is_dir():
         raise UserError(
@@ -353,7 +360,7 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
             f"'{agent.model}' is on a server that runs already; ask it with kind: endpoint",
             at=("agent", "model"),
         )
-    config = _served_config(spec, agent, 0, served_dtype(spec, profile))
+    config = _served_config(spec, agent, 0, dtype)
     with located("agent", "options"):
         check_options(config.engine, config.options)
     params = known.params if known else 0.0

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.sizing import cpu_dtype
 from agenttts.inference.base import SamplingParams, sample_key
 from agenttts.launch.create import run_record
-from agenttts.launch.plan import make_plan
+from agenttts.launch.plan import make_plan, plan_of_run
 from agenttts.run.models import frozen_facts, model_configs
 from agenttts.spec import load_spec
 
@@ -177,3 +178,23 @@ def test_a_served_model_has_the_type_of_the_models_of_the_search(cpu, scripted_s
     record = run_record(make_plan(spec, [], tmp_path / "results", dry_run=True))
     assert record.agent is not None
     assert record.agent.dtype == record.models["strong"].options["dtype"] == "float32"
+
+
+def test_a_run_that_gets_gpus_needs_them_for_the_type_of_its_launch(cpu, unstarted_run, tmp_path):
+    """The served model, too: 64 GB of weights take 128 GB in float32."""
+    cpu(AVX2)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"torch_dtype": "bfloat16", "num_hidden_layers": 2}')
+    (model / "tokenizer.json").write_text("{}")
+    with (model / "model.safetensors").open("wb") as weights:
+        weights.truncate(64 * 10**9)  # a hole, which takes no space
+    strong = {"path": str(model), "params": 32e9, "engine": "vllm"}
+    run = unstarted_run(models__strong=strong, agent={"kind": "serve", "model": "strong"}).read()
+    cpu(AVX512)
+    gpus = Profile(kind="local", gpus_per_node=2, gpu_memory_gb=80)
+    plan = plan_of_run(run, "gpus", gpus, dry_run=True)
+    assert (plan.agent_gpus, plan.needs["strong"].gpus) == (2, 2)
+    assert plan.needs["strong"].reasoning.endswith(", in float32, as at launch")
+    old = run.record.model_copy(update={"agent": run.record.agent.model_copy(update={"dtype": None})})  # fmt: skip
+    assert plan_of_run(replace(run, record=old), "gpus", gpus, dry_run=True).agent_gpus == 1
