@@ -23,6 +23,7 @@ from agenttts.launch.checks import (
     check_agent_files,
     check_endpoints,
     check_engine_options,
+    check_prompt_styles,
     checks_of,
     model_needs,
 )
@@ -124,6 +125,7 @@ def _make_plan(
     search.create_for(spec)
     experiment = Experiment(spec, results, profile, scheduler, task, space)
     experiment = with_snapshots(experiment, problems)
+    check_prompt_styles(experiment.spec)  # not of runs that exist: their trials showed it
     return _planned(
         experiment,
         problems,
