@@ -43,7 +43,7 @@ say "installing $(cat "${locks[@]}" | grep -c ==) pinned packages (about 2.5 GB;
 by_uv() (
   "${pip[@]}" install --no-deps "$(grep '^uv==' "${locks[0]}")" || return 1
   settings=$(PYTHONPATH=$root "$venv/bin/python" -m agenttts.images.pip_settings) || return 1
-  while read -r line; do export "${line?}"; done <<<"$settings"
+  while read -r line; do [ -z "$line" ] || export "${line?}"; done <<<"$settings"
   "$venv/bin/uv" --quiet pip install --python "$venv/bin/python" --no-deps -r "${locks[0]}" -r "${locks[1]}"
 )
 # --no-compile: most modules are never imported; below, bytecode is made of those that are.

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from agenttts.cli.show import say
 from agenttts.report.contents import allocation_text, number, share
+from agenttts.tables.difference import verdict_text
 
 _KINDS = {
     "search": "examples of the search",
@@ -27,7 +28,7 @@ def comparison_lines(document: dict[str, Any]) -> list[str]:
     first, second, score = document["first"], document["second"], document["score"]
     how = "paired" if score["paired"] else "not paired"
     lines = [
-        f"{_name(first, second)} against {_name(second, first)}: {score['verdict']}",
+        f"{_name(first, second)} against {_name(second, first)}: {verdict_text(score['verdict'])}",
         f"{document['metric']}: {score['first']:.4f} against {score['second']:.4f}, difference "
         f"{_difference(score, '+.4f')} ({how}, {score['examples']} "
         f"{_KINDS[document['kind']]})",
@@ -52,7 +53,8 @@ def comparison_lines(document: dict[str, Any]) -> list[str]:
         )
     if (tokens := document["tokens"]) is not None:
         lines.append(
-            f"tokens per example: {tokens['verdict']}, difference {_difference(tokens, '+,.1f')}"
+            f"tokens per example: {verdict_text(tokens['verdict'])}, "
+            f"difference {_difference(tokens, '+,.1f')}"
         )
     lines += [
         f"setting: {part['key']}: {part['first']} against {part['second']}"
@@ -74,7 +76,7 @@ def _difference(part: dict[str, Any], form: str) -> str:
 
 
 def _more(score: dict[str, Any]) -> list[str]:
-    if score["verdict"] != "not to be told apart":
+    if score["verdict"] != "not to be told":
         return []
     if score["more_examples"] is None:
         return ["no difference was measured, so no number of examples is known that would tell one"]

@@ -20,7 +20,7 @@ def iteration_text(document: dict[str, Any]) -> str:
     """Return the iteration, of how many."""
     iteration = document["iteration"]
     early = " (the search ends early)" if document["finishing"] else ""
-    if not early and document["outcome"] == "done" and (iteration or 0) < document["iterations"]:
+    if not early and document["ended_early"]:
         early = " (the search ended early; logs says why)"
     return f"iteration {'-' if iteration is None else iteration} of {document['iterations']}{early}"
 

@@ -35,7 +35,13 @@ from agenttts.errors import MissingRequirement, UserError, valid_names
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.commands import ask
 from agenttts.files.documents import read_object
-from agenttts.images.pip_settings import local_folders, pip_settings, uv_environment
+from agenttts.images.pip_settings import (
+    local_folders,
+    pip_cache,
+    pip_settings,
+    uv_cache,
+    uv_environment,
+)
 
 # zstd at level 3 packs the CPU image three times as fast as the default gzip. The result is not
 # larger.
@@ -268,24 +274,27 @@ def build_environment(
     for ``%setup``.
     """
     mounts = list(mounts)
-    inside = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
+    inside = {
+        f"PIP_{name.upper().replace('-', '_')}": value
+        for name, value in settings.items()
+        if "cache" not in name
+    }
     inside["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
     inside["PIP_ROOT_USER_ACTION"] = "ignore"
     # The cache is on another file system, from which uv cannot link.
     inside |= {**uv_environment(settings), "UV_LINK_MODE": "copy"}
+    inside.pop("UV_CACHE_DIR", None)  # it counts only where it is mounted
     for name, value in environ.items():
         if name.lower() in _PROXIES:
             inside[name] = value
     for mount in mounts:
         if mount.target == IMAGE_CA_BUNDLE:
             inside["PIP_CERT"] = inside["SSL_CERT_FILE"] = str(IMAGE_CA_BUNDLE)
-        elif mount.source == _pip_cache(environ):
-            inside["PIP_CACHE_DIR"] = str(mount.target)
-        elif mount.source == _uv_cache(environ):
-            inside["UV_CACHE_DIR"] = str(mount.target)
-    for installer in ("PIP", "UV"):
-        if f"{installer}_CACHE_DIR" not in inside:
-            # else the cache would go into the image
+    caches = {"PIP": pip_cache(settings, environ), "UV": uv_cache(settings, environ)}
+    for installer, cache in caches.items():
+        if cache is not None and any(cache.is_relative_to(mount.source) for mount in mounts):
+            inside[f"{installer}_CACHE_DIR"] = str(cache)
+        else:  # the cache would go into the image
             inside["PIP_NO_CACHE_DIR" if installer == "PIP" else "UV_NO_CACHE"] = "1"
     environment = {**environ, **container_env(inside)}
     environment[MOUNTS_VARIABLE] = "\n".join(
@@ -304,7 +313,7 @@ def build_mounts(settings: Mapping[str, str], environ: Mapping[str, str]) -> tup
     These are local wheel folders and indexes at their own paths, pip's cache and the CA bundle.
     """
     folders = local_folders(settings)
-    for cache in (_pip_cache(environ), _uv_cache(environ)):
+    for cache in (pip_cache(settings, environ), uv_cache(settings, environ)):
         if cache is not None:
             with contextlib.suppress(OSError):
                 cache.mkdir(parents=True, exist_ok=True)
@@ -325,31 +334,6 @@ def _outermost(folders: Iterable[Path]) -> list[Path]:
         if not any(folder.is_relative_to(other) for other in kept):
             kept.append(folder)
     return kept
-
-
-def _pip_cache(environ: Mapping[str, str]) -> Path | None:
-    """Return pip's download cache, which makes the next build quick.
-
-    It is None if the user has switched the cache off.
-    """
-    if environ.get("PIP_NO_CACHE_DIR"):
-        return None
-    if environ.get("PIP_CACHE_DIR"):
-        return Path(environ["PIP_CACHE_DIR"]).absolute()
-    return _caches(environ) / "pip"
-
-
-def _uv_cache(environ: Mapping[str, str]) -> Path | None:
-    """Return uv's cache; None if the user has switched pip's or uv's off."""
-    if environ.get("PIP_NO_CACHE_DIR") or environ.get("UV_NO_CACHE"):
-        return None
-    if environ.get("UV_CACHE_DIR"):
-        return Path(environ["UV_CACHE_DIR"]).absolute()
-    return _caches(environ) / "uv"
-
-
-def _caches(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home(), ".cache"))
 
 
 def _check_inputs(definition: Path, output: Path, project: Path, force: bool) -> None:

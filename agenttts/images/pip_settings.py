@@ -1,4 +1,4 @@
-"""Where packages come from: the settings of this machine's pip, also for uv.
+"""Where this machine's pip gets packages from, and the same settings for uv.
 
 uv installs what pip would in a fifth of the CPU time, but does not read pip's configuration.
 ``python -m agenttts.images.pip_settings`` prints the variables of `uv_environment`, one
@@ -32,6 +32,8 @@ PIP_OPTIONS = (
     "timeout",
     "retries",
 )
+# Where pip keeps what it has downloaded, and whether it does.
+_CACHE_OPTIONS = ("cache-dir", "no-cache-dir")
 CONFIG_S = 60
 _UV_VARIABLES = MappingProxyType(
     {
@@ -48,7 +50,9 @@ _UV_VARIABLES = MappingProxyType(
 
 
 def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return pip's options on where packages come from (`PIP_OPTIONS` and ``cert``).
+    """Return pip's options on where packages come from and are kept.
+
+    These are `PIP_OPTIONS`, ``cert``, and those of its cache.
 
     The settings are those of ``pip config list`` in ``environ``. As in pip, a command's own section
     overrides ``[global]``, and the environment overrides both. If this machine has no pip, the
@@ -91,7 +95,41 @@ def uv_environment(settings: Mapping[str, str]) -> dict[str, str]:
         variables["UV_HTTP_TIMEOUT"] = _rounded_up(variables["UV_HTTP_TIMEOUT"])
     if "proxy" in settings:
         variables |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), settings["proxy"])
+    if _switches_off_cache(settings):
+        variables["UV_NO_CACHE"] = "1"
+    elif "cache-dir" in settings:
+        variables["UV_CACHE_DIR"] = str(uv_cache(settings, {}))
     return {**variables, "UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
+
+
+def pip_cache(settings: Mapping[str, str], environ: Mapping[str, str]) -> Path | None:
+    """Return pip's cache; None if the user has switched it off."""
+    if _switches_off_cache(settings):
+        return None
+    chosen = settings.get("cache-dir")
+    return Path(chosen).expanduser().absolute() if chosen else _caches(environ) / "pip"
+
+
+def uv_cache(settings: Mapping[str, str], environ: Mapping[str, str]) -> Path | None:
+    """Return uv's cache; None if the user has switched pip's or uv's off.
+
+    It is beside pip's files where the user has moved these, for instance out of a home with a
+    quota.
+    """
+    if _switches_off_cache(settings) or environ.get("UV_NO_CACHE"):
+        return None
+    if environ.get("UV_CACHE_DIR"):
+        return Path(environ["UV_CACHE_DIR"]).absolute()
+    pip = pip_cache(settings, environ)
+    return pip / "uv" if pip is not None and "cache-dir" in settings else _caches(environ) / "uv"
+
+
+def _switches_off_cache(settings: Mapping[str, str]) -> bool:
+    return settings.get("no-cache-dir", "").lower() in ("1", "true", "yes", "on", "y", "t")
+
+
+def _caches(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home(), ".cache"))
 
 
 def parse_pip_config(listing: str) -> dict[str, str]:
@@ -113,7 +151,8 @@ def parse_pip_config(listing: str) -> dict[str, str]:
             value = str(ast.literal_eval(quoted))
         except (SyntaxError, ValueError):
             value = quoted
-        if option in (*PIP_OPTIONS, "cert") and order[section] >= found.get(option, (-1, ""))[0]:
+        wanted = (*PIP_OPTIONS, *_CACHE_OPTIONS, "cert")
+        if option in wanted and order[section] >= found.get(option, (-1, ""))[0]:
             found[option] = (order[section], " ".join(value.split()))
     settings = {option: value for option, (_, value) in found.items() if value}
     if "find-links" in settings:
@@ -167,4 +206,5 @@ def _absolute(link: str) -> str:
 
 if __name__ == "__main__":
     for _name, _value in uv_environment(pip_settings(os.environ)).items():
-        print(f"{_name}={_value}")
+        if _name not in os.environ:
+            print(f"{_name}={_value}")

@@ -87,7 +87,7 @@ class Plan:
 
     @cached_property
     def forecast(self) -> Forecast | None:
-        """What the run is expected to cost; None if the number of examples is not known here."""
+        """What the run is expected to cost; None if the number of examples is unknown."""
         return expected_cost(self.experiment, self.examples, self.sizes)
 
 

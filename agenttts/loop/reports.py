@@ -37,6 +37,9 @@ Its figures and the results by example take as much memory as a controller does 
 controller would keep it. The process takes 1.5 s of CPU time more.
 """
 
+_LONGEST_S = 1800
+"""Its limit, far above what the largest runs take: 5,000 trials take about 80 s."""
+
 log = logging.getLogger(__name__)
 
 
@@ -58,7 +61,7 @@ def write_report(run: RunDirectory, state: RunState, outcome: str) -> None:
             _write_elsewhere(run, outcome)
         else:
             _write(run, state, outcome)
-    except (AgentTTSError, OSError) as error:
+    except (AgentTTSError, OSError, subprocess.TimeoutExpired) as error:
         log.warning("the report of %s could not be written: %s", run.path, error)
     except Exception:
         log.exception("the report of %s could not be written", run.path)
@@ -67,10 +70,13 @@ def write_report(run: RunDirectory, state: RunState, outcome: str) -> None:
 def _write_elsewhere(run: RunDirectory, outcome: str) -> None:
     """Write a report in a process of its own."""
     command = [sys.executable, "-m", __spec__.name, str(run.path), outcome]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_LONGEST_S
+    )
     told = done.stderr.decode(errors="replace").strip()
     if done.returncode:
-        raise AgentTTSError(told or f"its process ended with exit code {done.returncode}")
+        code = f"its process ended with exit code {done.returncode}"
+        raise AgentTTSError(f"{code}: {told}" if told else code)
     if told:
         log.warning("%s", told)
 

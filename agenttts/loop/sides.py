@@ -28,7 +28,7 @@ KINDS = (TEST_SOURCE, FINALIST_SOURCE, "search")
 _OPPOSITE: Mapping[Verdict, Verdict] = {
     "better": "worse",
     "worse": "better",
-    "not to be told apart": "not to be told apart",
+    "not to be told": "not to be told",
 }
 
 

@@ -11,6 +11,7 @@ from agenttts.report.summary import Report, RunReport
 from agenttts.tables.aggregate import Interval
 from agenttts.tables.cost import ALONE_ASSUMPTIONS, PARTS, RunCost
 from agenttts.tables.cuts import cut_by_stage
+from agenttts.tables.difference import verdict_text
 from agenttts.tables.forecast import Forecast, Span
 
 NO_TRIAL = "no trial has finished yet"
@@ -334,14 +335,20 @@ def baseline_text(run: RunReport) -> str:
     if found["same_allocation"]:
         return f"the {found['of']} allocation is the baseline, {name}"
     score, tokens = found["score"], found["tokens"]
-    text = f"{score['verdict']} than {name} in score by {difference_text(score, '+.4f')}"
+    text = _compared(score, "score", "+.4f", name)
     if score["more_examples"]:
         text += f"; about {score['more_examples']} more examples would tell"
     if tokens is not None:
-        text += (
-            f"; {tokens['verdict']} in tokens of one example by {difference_text(tokens, '+,.1f')}"
-        )
+        text += f"; {_compared(tokens, 'tokens of one example', '+,.1f')}"
     return text
+
+
+def _compared(part: Mapping[str, Any], what: str, form: str, name: str = "") -> str:
+    """Return the verdict on a difference, and its size, in words."""
+    difference, verdict = difference_text(part, form), verdict_text(part["verdict"])
+    if part["verdict"] == "not to be told":
+        return f"{verdict}{f' from {name}' if name else ''} in {what}: difference {difference}"
+    return f"{verdict}{f' than {name}' if name else ''} in {what} by {difference}"
 
 
 def difference_text(difference: Mapping[str, Any], form: str) -> str:

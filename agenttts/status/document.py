@@ -183,6 +183,7 @@ class StatusDocument(Document):
         iteration: The last iteration that was proposed; None before the first.
         iterations: Iterations of the search.
         finishing: Whether the user ended the search early (``finish``).
+        ended_early: Whether the search is done and had fewer iterations than the spec allows.
         trials: Number of trials by state.
         best: The best trial so far; None before a trial has scored.
         best_interval: The interval of its score; None if its examples were not kept.
@@ -212,6 +213,7 @@ class StatusDocument(Document):
     iteration: int | None
     iterations: int
     finishing: bool
+    ended_early: bool
     trials: dict[str, int]
     best: BestTrial | None
     best_interval: IntervalDocument | None

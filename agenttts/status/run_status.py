@@ -36,7 +36,7 @@ from agenttts.serving.served_model import service_name
 from agenttts.status.controller_logs import controller_logs
 from agenttts.status.document import StatusDocument
 from agenttts.status.live_work import live_directories, live_work
-from agenttts.status.to_come import to_come
+from agenttts.status.to_come import iterations_left, to_come
 from agenttts.tables.aggregate import Interval, bootstrap_interval
 from agenttts.tables.cuts import cut_by_model, cut_document, cut_warnings
 from agenttts.tables.documents import printed
@@ -86,6 +86,9 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
         "iteration": iteration,
         "iterations": spec.search.iterations,
         "finishing": state.finishing or run.finish_file.exists(),
+        "ended_early": state.finished == "done"
+        and iteration is not None
+        and iterations_left(spec.search, state, iteration) > 0,
         "trials": _trials_by_state(state, rows, queue),
         **_results(state, rows, best),
         "best_interval": _interval(run, best),

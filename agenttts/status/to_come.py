@@ -13,6 +13,16 @@ from agenttts.tables.forecast import Forecast
 from agenttts.tables.schema import AFTER_SEARCH, CLOSING_SOURCES, TrialRow
 
 
+def iterations_left(search: SearchSection, state: RunState, iteration: int) -> int:
+    """Return how many iterations may follow ``iteration``.
+
+    It counts from 0, which is the iteration of the initial trials where there are such.
+    """
+    proposed = [t.planned for t in state.trials.values() if t.planned.source not in CLOSING_SOURCES]
+    initial = any(p.source in ("initial", FIRST_SOURCE) for p in proposed)
+    return max(0, search.iterations - iteration - (not initial))
+
+
 def to_come(
     search: SearchSection,
     state: RunState,
@@ -36,11 +46,8 @@ def to_come(
             return None
         span = {"low": forecast.gpu_seconds.low, "high": forecast.gpu_seconds.high}
         return {"trials": None, "gpu_seconds": span, "measured": False}
-    proposed = [t.planned for t in state.trials.values() if t.planned.source not in CLOSING_SOURCES]
-    initial = any(p.source in ("initial", FIRST_SOURCE) for p in proposed)
-    # `iteration` counts from 0, which is the initial trials' where there are such.
-    further = (search.iterations - iteration - (not initial)) * search.batch_size
-    trials = unfinished + (0 if state.finishing else max(0, further))
+    further = iterations_left(search, state, iteration) * search.batch_size
+    trials = unfinished + (0 if state.finishing else further)
     ended = [row for row in rows if row.source not in AFTER_SEARCH]
     if not ended or cost is None:
         if forecast is None:

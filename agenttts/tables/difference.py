@@ -13,7 +13,7 @@ from typing import Literal
 
 from agenttts.tables.uncertainty import bootstrap, standard_error
 
-Verdict = Literal["better", "worse", "not to be told apart"]
+Verdict = Literal["better", "worse", "not to be told"]
 
 LEVEL = 0.95
 
@@ -38,6 +38,11 @@ LEAST_COMMON_SHARE = 0.5
 """The least share of the smaller side's examples that has to be common for a paired comparison."""
 
 
+def verdict_text(verdict: str) -> str:
+    """Return a verdict in the words that people read."""
+    return "not to be told apart" if verdict == "not to be told" else verdict
+
+
 @dataclass(frozen=True)
 class Difference:
     """The mean of one side minus the mean of the other.
@@ -51,7 +56,7 @@ class Difference:
         stderr: Its standard error.
         paired: Whether the same examples are compared.
         examples: Number of examples of the smaller side that are compared.
-        verdict: Whether the one side is higher ("better") or lower ("worse").
+        verdict: Whether the one side is higher ("better"), lower ("worse"), or neither can be told.
         more_examples: How many more examples each side would need to tell, if the true difference
             and the variation are those measured; None where it can be told already, or where there
             is no difference.
@@ -137,14 +142,14 @@ def _judged(
     least: int,
 ) -> Difference:
     low, high = bounds or (None, None)
-    verdict: Verdict = "not to be told apart"
+    verdict: Verdict = "not to be told"
     if bounds is not None and examples >= least:
         if bounds[0] > 0:
             verdict = "better"
         elif bounds[1] < 0:
             verdict = "worse"
     more = None
-    if verdict == "not to be told apart" and difference and stderr is not None:
+    if verdict == "not to be told" and difference and stderr is not None:
         needed = math.ceil(examples * (Z * stderr / difference) ** 2)
         more = max(1, max(needed, least) - examples)
     return Difference(first, second, difference, low, high, stderr, paired, examples, verdict, more)

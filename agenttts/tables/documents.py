@@ -64,7 +64,7 @@ class DifferenceDocument(Document):
     stderr: float | None
     paired: bool
     examples: int
-    verdict: Literal["better", "worse", "not to be told apart"]
+    verdict: Literal["better", "worse", "not to be told"]
     more_examples: int | None
 
 

@@ -62,7 +62,7 @@ def main() -> None:
 
 def models_of(spec: JobSpec) -> dict[str, ModelConfig]:
     """The spec's models, on one GPU each, as their files are now."""
-    return model_configs(spec, dict.fromkeys(spec.models, 1), find_facts(spec))
+    return model_configs(spec, dict.fromkeys(spec.models, 1), find_facts(spec, gpus_per_node=1))
 
 
 def planned(spec: JobSpec, work: Path) -> list[TrialSpec]:

@@ -154,11 +154,27 @@ def test_mounts_are_what_exists_each_once(pip_environ: dict[str, str], tmp_path:
 
 def test_without_a_cache_nothing_is_kept_in_the_image(pip_environ: dict[str, str]) -> None:
     pip_environ["PIP_NO_CACHE_DIR"] = "1"
-    mounts = image.build_mounts({}, pip_environ)
+    settings = pip.pip_settings(pip_environ)
+    mounts = image.build_mounts(settings, pip_environ)
     assert not any(mount.target.name in ("pip", "uv") for mount in mounts)
-    environment = image.build_environment({}, mounts, pip_environ)
+    environment = image.build_environment(settings, mounts, pip_environ)
     assert environment["APPTAINERENV_PIP_NO_CACHE_DIR"] == "1"
     assert environment["APPTAINERENV_UV_NO_CACHE"] == "1"
+
+
+def test_uv_keeps_its_files_where_pip_does(pip_environ: dict[str, str], tmp_path: Path) -> None:
+    """As where the home directory has a quota."""
+    pip_environ["PIP_CACHE_DIR"] = f"{tmp_path}/scratch"
+    settings = pip.pip_settings(pip_environ)
+    assert pip.uv_environment(settings)["UV_CACHE_DIR"] == f"{tmp_path}/scratch/uv"
+    mounts = image.build_mounts(settings, pip_environ)
+    environment = image.build_environment(settings, mounts, pip_environ)
+    assert environment["APPTAINERENV_PIP_CACHE_DIR"] == f"{tmp_path}/scratch"
+    assert environment["APPTAINERENV_UV_CACHE_DIR"] == f"{tmp_path}/scratch/uv"
+    pip_environ["UV_CACHE_DIR"] = f"{tmp_path}/own"
+    assert pip.uv_cache(settings, pip_environ) == tmp_path / "own"
+    pip_environ["PIP_NO_CACHE_DIR"] = "1"
+    assert pip.uv_environment(pip.pip_settings(pip_environ))["UV_NO_CACHE"] == "1"
 
 
 def test_command(tmp_path: Path) -> None:

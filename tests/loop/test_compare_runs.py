@@ -41,7 +41,7 @@ def test_runs_that_differ_only_in_the_seed_are_not_to_be_told(launched, compared
     launched("one", task__examples=40)
     launched("two", task__examples=40, search__seed=2)
     found = compared("one", "two")
-    assert found["score"]["verdict"] == "not to be told apart"
+    assert found["score"]["verdict"] == "not to be told"
     # The seed also draws the examples, and 27 of the 40 are common.
     assert (found["score"]["paired"], found["score"]["examples"]) == (True, 27)
     assert [part["key"] for part in found["settings"]] == ["search.seed"]

@@ -30,7 +30,7 @@ def test_a_paired_difference_is_told_where_the_means_alone_do_not_tell_it():
     assert (paired.verdict, paired.paired, paired.examples) == ("better", True, 40)
     assert paired.difference == pytest.approx(0.1)
     others = compared(first, named(hard, "other"))
-    assert (others.verdict, others.paired) == ("not to be told apart", False)
+    assert (others.verdict, others.paired) == ("not to be told", False)
     assert others.difference == pytest.approx(0.1)
 
 
@@ -39,7 +39,7 @@ def test_more_examples_that_it_asks_for_do_tell():
     pattern = [(1.0, 0.0)] * 6 + [(0.0, 1.0)] * 4 + [(1.0, 1.0)] * 10
     rng.shuffle(pattern)
     few = compared(named([a for a, _ in pattern]), named([b for _, b in pattern]))
-    assert few.verdict == "not to be told apart"
+    assert few.verdict == "not to be told"
     assert few.more_examples is not None
     times = -(-(20 + few.more_examples) // 20)
     many = pattern * times
@@ -47,17 +47,17 @@ def test_more_examples_that_it_asks_for_do_tell():
     assert (told.verdict, told.more_examples) == ("better", None)
     most = pattern * (times // 2)
     untold = compared(named([a for a, _ in most]), named([b for _, b in most]))
-    assert untold.verdict == "not to be told apart", "half as many do not"
+    assert untold.verdict == "not to be told", "half as many do not"
 
 
-@pytest.mark.parametrize(("pairs", "verdict"), [(5, "not to be told apart"), (6, "better")])
+@pytest.mark.parametrize(("pairs", "verdict"), [(5, "not to be told"), (6, "better")])
 def test_a_handful_of_pairs_that_agree_may_be_chance(pairs, verdict):
     found = compared(named([1.0] * pairs), named([0.0] * pairs))
     assert found.verdict == verdict
     assert found.more_examples == (None if verdict == "better" else 1)
 
 
-@pytest.mark.parametrize(("count", "verdict"), [(3, "not to be told apart"), (4, "worse")])
+@pytest.mark.parametrize(("count", "verdict"), [(3, "not to be told"), (4, "worse")])
 def test_so_may_a_handful_of_different_examples(count, verdict):
     found = compared(named([0.0, 0.1, 0.0, 0.1][:count]), named([1.0] * count, "other"))
     assert (found.verdict, found.paired) == (verdict, False)
@@ -66,12 +66,12 @@ def test_so_may_a_handful_of_different_examples(count, verdict):
 def test_equal_sides_differ_by_nothing_and_no_number_of_examples_helps():
     found = compared(named([0.0, 1.0] * 9), named([0.0, 1.0] * 9))
     assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
-    assert (found.verdict, found.more_examples) == ("not to be told apart", None)
+    assert (found.verdict, found.more_examples) == ("not to be told", None)
 
 
 def test_one_example_has_no_interval_and_none_no_difference():
     found = compared({"a": 1.0}, {"a": 0.0})
-    assert (found.low, found.high, found.verdict) == (None, None, "not to be told apart")
+    assert (found.low, found.high, found.verdict) == (None, None, "not to be told")
     assert compare({}, {"a": 1.0}) is None
     assert compare({"a": 1.0}, {}) is None
 
@@ -93,6 +93,6 @@ def test_the_other_way_round_it_is_the_opposite(first, second):
         opposite = {
             "better": "worse",
             "worse": "better",
-            "not to be told apart": "not to be told apart",
+            "not to be told": "not to be told",
         }
         assert one.verdict == opposite[other.verdict]
