@@ -192,7 +192,10 @@ def _is_absent(link: str) -> bool:
 
 
 def _rounded_up(seconds: str) -> str:
-    """Return the next whole number; what is no number, as it is, because pip ends at it too."""
+    """Return the next whole number.
+
+    What is no number is returned as it is, because pip ends at it too.
+    """
     try:
         return str(math.ceil(float(seconds)))
     except (ValueError, OverflowError):

@@ -152,7 +152,10 @@ def spec_text(
 
 
 def _has_own_size(model: ModelDraft) -> bool:
-    """Return whether a model's size is known without its params, or it has none (a stand-in)."""
+    """Return whether a model's size does not depend on its params.
+
+    Its files tell it, or it has none (a stand-in).
+    """
     directory = Path(model.path).is_dir() and not is_quantised(model.path, {})
     return model.script is not None or directory
 
