@@ -9,6 +9,7 @@ module needs no other package.
 from __future__ import annotations
 
 import ast
+import math
 import os
 import re
 import sys
@@ -80,14 +81,18 @@ def uv_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Return pip's settings (`pip_settings`) as variables of uv.
 
     As in pip, the newest file of all indexes is taken, not that of the first index that has one.
+    Local links that do not exist are left out: uv ends at one, where pip only warns.
     """
     variables = {
         variable: settings[option]
         for option, variable in _UV_VARIABLES.items()
         if option in settings
     }
-    if "UV_FIND_LINKS" in variables:  # the only one of uv's lists with commas
-        variables["UV_FIND_LINKS"] = ",".join(variables["UV_FIND_LINKS"].split())
+    links = [link for link in variables.pop("UV_FIND_LINKS", "").split() if not _is_absent(link)]
+    if links:
+        variables["UV_FIND_LINKS"] = ",".join(links)  # the only one of uv's lists with commas
+    if "UV_HTTP_TIMEOUT" in variables:  # whole seconds
+        variables["UV_HTTP_TIMEOUT"] = _rounded_up(variables["UV_HTTP_TIMEOUT"])
     if "proxy" in settings:
         variables |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), settings["proxy"])
     if _switches_off_cache(settings):
@@ -179,6 +184,22 @@ def _local_path(link: str) -> Path | None:
     if link.startswith("file:"):
         return Path(unquote(urlsplit(link).path))
     return None if "://" in link else Path(link)
+
+
+def _is_absent(link: str) -> bool:
+    path = _local_path(link)
+    return path is not None and not path.exists()
+
+
+def _rounded_up(seconds: str) -> str:
+    """Return the next whole number.
+
+    What is no number is returned as it is, because pip ends at it too.
+    """
+    try:
+        return str(math.ceil(float(seconds)))
+    except (ValueError, OverflowError):
+        return seconds
 
 
 def _absolute(link: str) -> str:

@@ -243,6 +243,7 @@ def cpu_profile(config: ModelConfig) -> CpuProfile:
 
     The user's own settings override each of them.
     """
+    wide = str(config.options.get("dtype")).removeprefix("torch.") in ("float32", "float")
     return CpuProfile(
         environment={
             # One process: a process of the engine core would copy every prompt and reply, and hide
@@ -262,8 +263,9 @@ def cpu_profile(config: ModelConfig) -> CpuProfile:
             "dtype": "bfloat16",
             "enforce_eager": True,
             # The default, a fraction of the machine's memory, fails where other programs use the
-            # memory too.
-            "kv_cache_memory_bytes": 512 << 20,
+            # memory too. One context of `max_model_len` has to fit, or vLLM does not start: that of
+            # Qwen3-0.6B takes 448 MiB in 16 bits.
+            "kv_cache_memory_bytes": (1024 if wide else 512) << 20,
             # A prefill that is split over steps crashes when the request has a seed (vLLM 0.32,
             # CPU).
             "enable_chunked_prefill": False,

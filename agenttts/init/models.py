@@ -53,6 +53,12 @@ def user_models(given: Sequence[str]) -> list[ModelDraft]:
         UserError: One is malformed, does not exist, or its size is not known.
     """
     models = [_model(text) for text in given]
+    for text, model in zip(given, models, strict=True):
+        if not model.params:
+            raise UserError(
+                f"--model {text}: the number of parameters is 0 ({model.why}); valid is one above "
+                f"0, e.g. --model {model.name}={model.path}:7B"
+            )
     models = [replace(model, is_base=lacks_chat_template(Path(model.path))) for model in models]
     names = [model.name for model in models]
     twice = next((name for name in names if names.count(name) > 1), None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from agenttts.dispatch.sizing.model_facts import is_quantised
 from agenttts.init.models import ModelDraft
 from agenttts.init.task import StageDraft
 from agenttts.init.yaml_text import comment, flow, scalar
@@ -49,7 +51,9 @@ def spec_text(
         has_file: Whether the profile is a file.
     """
     examples = min(_EXAMPLES, records if records < 20 else (records + 1) // 2)
-    scale = _scale(stages, models)
+    wanted = _scale(stages, models)
+    # params is also the size of a model without files here, or with quantised ones.
+    scale = wanted if all(_has_own_size(model) for model in models) else 1
     models = [replace(model, params=scale * model.params) for model in models]
     budget = _budget(stages, models)
     task = {"name": task_file, "data": data}
@@ -101,6 +105,15 @@ def spec_text(
                 "times their size, so that the budget tells allocations apart."
             )
         ]
+    elif wanted > 1:
+        lines += [
+            f"  {line}"
+            for line in comment(
+                "So small models cost next to nothing in the budget's unit, so the budget hardly "
+                "tells allocations apart. init scales params of directories alone: that of a hub "
+                "id or a quantised model is also the size by which its GPU-hours are worked out."
+            )
+        ]
     for model in models:
         engine = ", engine: scripted" if model.script is not None else ""
         style, why = "", model.why
@@ -136,6 +149,15 @@ def spec_text(
         f"cluster: {scalar(cluster)}   # the profile {profile}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _has_own_size(model: ModelDraft) -> bool:
+    """Return whether a model's size does not depend on its params.
+
+    Its files tell it, or it has none (a stand-in).
+    """
+    directory = Path(model.path).is_dir() and not is_quantised(model.path, {})
+    return model.script is not None or directory
 
 
 def _scale(stages: Sequence[StageDraft], models: Sequence[ModelDraft]) -> int:

@@ -30,7 +30,7 @@ from agenttts.launch.problems import Problems
 from agenttts.loop.job_builder import is_place
 from agenttts.replies import lacks_chat_template
 from agenttts.sandbox import check_sandbox
-from agenttts.spec import JobSpec, ModelSection, ServeAgent
+from agenttts.spec import JobSpec, ServeAgent
 from agenttts.spec.paths import named_places, places_of_options
 from agenttts.trial.toolbox import refusal
 
@@ -118,6 +118,27 @@ def check_engine_options(spec: JobSpec) -> None:
             check_options(model.engine, model.options)
 
 
+def check_prompt_styles(spec: JobSpec) -> None:
+    """Check that models that are asked in chats have a chat template.
+
+    It is not checked of a model whose tokenizer is elsewhere or may bring its own code.
+
+    Raises:
+        UserError: One has none.
+    """
+    for name, model in spec.models.items():
+        unknown = model.options.get("tokenizer") or model.options.get("trust_remote_code")
+        loads = model.engine not in ("scripted", "endpoint") and Path(model.path).is_absolute()
+        if model.prompt_style == "few_shot_completion" or unknown or not loads:
+            continue
+        if lacks_chat_template(Path(model.path)):
+            raise UserError(
+                f"{model.path} has no chat template (it may be a base model), so "
+                f"{model.prompt_style} is not possible; set few_shot_completion",
+                at=("models", name, "prompt_style"),
+            )
+
+
 def model_needs(
     experiment: Experiment, facts: Mapping[str, ModelFacts | None], problems: Problems
 ) -> dict[str, GpuNeed]:
@@ -144,7 +165,6 @@ def _model_need(
             check_there(Path(model.path))
     elif model.engine != "endpoint":
         _check_places(("models", name), "path", model.path, model.options, problems)
-        _check_prompt_style(name, model)
     with problems.here():
         need = gpu_need(
             name,
@@ -165,19 +185,6 @@ def _model_need(
         )
         return _with_memory(need, profile, on_nodes=experiment.scheduler.has_nodes)
     return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
-
-
-def _check_prompt_style(name: str, model: ModelSection) -> None:
-    """Check that a model that is asked in chats has a chat template."""
-    elsewhere = {"tokenizer", "chat_template"} & set(model.options)
-    if model.prompt_style == "few_shot_completion" or elsewhere:
-        return
-    if Path(model.path).is_absolute() and lacks_chat_template(Path(model.path)):
-        raise UserError(
-            f"{model.path} has no chat template (it may be a base model), so {model.prompt_style} "
-            "is not possible; set few_shot_completion",
-            at=("models", name, "prompt_style"),
-        )
 
 
 def check_endpoints(experiment: Experiment, problems: Problems) -> None:

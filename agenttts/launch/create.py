@@ -24,7 +24,6 @@ from agenttts.run.record import SCHEMA_NUMBER, AgentRecord, RunRecord, write_rec
 from agenttts.run.store_users import record_store_user
 from agenttts.serving.served_model import (
     agent_thinking,
-    served_dtype,
     served_fields,
     task_description_of,
 )
@@ -115,7 +114,7 @@ def run_record(plan: Plan) -> RunRecord:
             gpus=plan.agent_gpus,
             thinking=agent_thinking(spec),
             fields=served_fields(spec),
-            dtype=served_dtype(spec, experiment.profile),
+            dtype=plan.agent_dtype,
             task_description=task_description_of(experiment.task, len(plan.examples.searched)),
         ),
         skip_bad=spec.task.skip_bad,

@@ -23,6 +23,7 @@ from agenttts.launch.checks import (
     check_agent_files,
     check_endpoints,
     check_engine_options,
+    check_prompt_styles,
     checks_of,
     model_needs,
 )
@@ -46,7 +47,7 @@ from agenttts.run.models import (
     model_configs,
     with_dtype,
 )
-from agenttts.serving.served_model import check_agent
+from agenttts.serving.served_model import check_agent, served_dtype
 from agenttts.spec import JobSpec
 from agenttts.spec.paths import check_characters
 from agenttts.tables.forecast import Forecast
@@ -67,6 +68,8 @@ class Plan:
     facts: Mapping[str, ModelFacts]
     agent_need: GpuNeed | None = None
     """GPUs of the language model that the run serves itself; None if it serves none."""
+    agent_dtype: str | None = None
+    """The data type that this model gets on a CPU; None for its engine's default."""
     problems: tuple[Problem, ...] = ()
     nodes: str | None = None
     """When ``doctor --submit`` last looked at the profile's nodes; None without nodes."""
@@ -122,15 +125,24 @@ def _make_plan(
     search.create_for(spec)
     experiment = Experiment(spec, results, profile, scheduler, task, space)
     experiment = with_snapshots(experiment, problems)
-    find = partial(find_facts, gpus_per_node=profile.gpus_per_node)
-    return _planned(experiment, problems, partial(read_examples, problems=problems), find)
+    check_prompt_styles(experiment.spec)  # not of runs that exist: their trials showed it
+    return _planned(
+        experiment,
+        problems,
+        partial(read_examples, problems=problems),
+        lambda spec: _Found(
+            find_facts(spec, gpus_per_node=profile.gpus_per_node),
+            served_dtype(spec, profile),
+            "because this CPU has no instructions for bfloat16",
+        ),
+    )
 
 
 def plan_of_run(run: Run, cluster: str, profile: Profile, *, dry_run: bool = False) -> Plan:
     """Make a plan of a run that exists, under another profile or with a wider search.
 
-    Neither data nor the hub are read. The examples, the markers of thinking and the fingerprints of
-    models are those that launch froze.
+    Neither data nor the hub are read. The examples, and the markers of thinking, the fingerprints
+    and the data types of models are those that launch froze.
 
     Args:
         run: The run.
@@ -156,8 +168,27 @@ def plan_of_run(run: Run, cluster: str, profile: Profile, *, dry_run: bool = Fal
         frozen = Experiment(spec, results, profile, scheduler, task, spec.space())
         experiment = with_snapshots(frozen, problems)
         _check_same_models(frozen.spec, experiment.spec, cluster)
-        facts = frozen_facts(run.spec, run.record.models)
-        return _planned(experiment, problems, lambda _: frozen_examples(run), lambda _: facts)
+        found = _Found(
+            frozen_facts(run.spec, run.record.models),
+            run.record.agent.dtype if run.record.agent else None,
+            "as at launch",
+        )
+        return _planned(experiment, problems, lambda _: frozen_examples(run), lambda _: found)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What launch finds out about models, or found out when it made the run.
+
+    Attributes:
+        facts: The facts of the spec's models.
+        agent_dtype: The data type of a model that the run serves itself.
+        why: Why models have another data type than their engine's default.
+    """
+
+    facts: Mapping[str, ModelFacts]
+    agent_dtype: str | None
+    why: str
 
 
 def _check_same_models(frozen: JobSpec, found: JobSpec, cluster: str) -> None:
@@ -179,7 +210,7 @@ def _planned(
     experiment: Experiment,
     problems: Problems,
     examples_of: Callable[[Experiment], Examples],
-    facts_of: Callable[[JobSpec], Mapping[str, ModelFacts]],
+    found_of: Callable[[JobSpec], _Found],
 ) -> Plan:
     """Check models, container and this machine.
 
@@ -187,11 +218,12 @@ def _planned(
         experiment: The experiment, without its container.
         problems: Takes what is missing here.
         examples_of: Returns the examples.
-        facts_of: Returns the facts of the spec's models.
+        found_of: Returns what is known of the spec's models.
     """
     check_engine_options(experiment.spec)
     models = experiment.spec.models
-    facts = facts_of(experiment.spec)
+    found = found_of(experiment.spec)
+    facts = found.facts
     sizing = {
         name: model_facts(
             model.path, model.params, with_dtype(model.options, facts[name].dtype), model.engine
@@ -199,14 +231,14 @@ def _planned(
         for name, model in models.items()
     }
     needs = {
-        name: _with_remark(need, facts[name].dtype)
+        name: _with_remark(need, facts[name].dtype, found.why)
         for name, need in model_needs(experiment, sizing, problems).items()
     }
     check_endpoints(experiment, problems)
     check_agent_files(experiment.spec, problems)
     agent_need = None
     with problems.here():
-        agent_need = check_agent(experiment.spec, experiment.profile)
+        agent_need = check_agent(experiment.spec, experiment.profile, found.agent_dtype)
     examples = examples_of(experiment)
     experiment = with_container(experiment, problems)
     for check in checks_of(experiment, needs, agent_need):
@@ -219,14 +251,14 @@ def _planned(
         {name: model_size(sizing[name], models[name].params, needs[name].gpus) for name in models},
         facts,
         agent_need,
+        found.agent_dtype,
         tuple(problems.found),
         last_look(experiment.results, experiment.spec.cluster, experiment.profile),
     )
 
 
-def _with_remark(need: GpuNeed, dtype: str | None) -> GpuNeed:
+def _with_remark(need: GpuNeed, dtype: str | None, why: str) -> GpuNeed:
     """Return the need, with a remark on the data type that launch chose."""
     if dtype is None:
         return need
-    remark = f"in {dtype}, because this CPU has no instructions for bfloat16"
-    return replace(need, reasoning=f"{need.reasoning}, {remark}")
+    return replace(need, reasoning=f"{need.reasoning}, in {dtype}, {why}")

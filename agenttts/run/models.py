@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
 from agenttts.errors import KeyPath, UserError
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.cpu_dtype import cpu_dtype
 from agenttts.inference.fingerprint import fingerprint
 from agenttts.inference.scripted import script_thinking
 from agenttts.replies import COMMON_THINKING, Thinking, detect_thinking, named_thinking
@@ -55,7 +55,13 @@ def find_facts(spec: JobSpec, *, gpus_per_node: int) -> dict[str, ModelFacts]:
         name: ModelFacts(
             model_thinking(model),
             _weights(name, model, _RULES),
-            dtype=cpu_dtype(model.path, model.engine, model.options, gpus_per_node=gpus_per_node),
+            dtype=cpu_dtype(
+                model.path,
+                model.engine,
+                model.options,
+                gpus=model.gpus,
+                gpus_per_node=gpus_per_node,
+            ),
         )
         for name, model in spec.models.items()
     }
@@ -70,8 +76,9 @@ def frozen_facts(spec: JobSpec, models: Mapping[str, ModelConfig]) -> dict[str, 
     """
 
     def dtype(name: str, model: ModelConfig) -> str | None:
-        given = spec.models[name].options.get("dtype") is not None or "dtype" not in model.options
-        return None if given else str(model.options["dtype"])
+        given = spec.models[name].options.get("dtype") is not None
+        chosen = model.options.get("dtype")
+        return None if given or chosen is None else str(chosen)
 
     return {
         name: ModelFacts(model.thinking, model.weights, model.rules, dtype(name, model))

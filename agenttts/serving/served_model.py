@@ -15,11 +15,11 @@ from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service import ServiceRequest
+from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
 from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.errors import UserError, located, valid_names
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.cpu_dtype import cpu_dtype
 from agenttts.inference.endpoint_options import key_variables
 from agenttts.inference.engine_options import check_options
 from agenttts.replies import Thinking
@@ -70,8 +70,13 @@ def task_description_of(task: Task, examples: int | None) -> TaskDescription:
     )
 
 
-def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
+def check_agent(spec: JobSpec, profile: Profile, dtype: str | None) -> GpuNeed | None:
     """Check the ``agent:`` section against method, models and profile.
+
+    Args:
+        spec: The spec.
+        profile: The profile.
+        dtype: The data type that launch chose for a served model (`served_dtype`).
 
     Returns:
         The GPUs of a model that the run serves itself; None if it serves none.
@@ -99,7 +104,9 @@ def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
         load_script(Path(spec.agent.replies))
     with located("agent"):
         check_key(spec.agent)
-    return _served_need(spec, spec.agent, profile) if isinstance(spec.agent, ServeAgent) else None
+    if not isinstance(spec.agent, ServeAgent):
+        return None
+    return _served_need(spec, spec.agent, profile, dtype)
 
 
 def session_for_replay(spec: JobSpec, method: str, out: Path | None) -> LLMSession | None:
@@ -165,7 +172,11 @@ def served_dtype(spec: JobSpec, profile: Profile) -> str | None:
         return None
     config = _served_config(spec, spec.agent, 0)
     return cpu_dtype(
-        config.path, config.engine, config.options, gpus_per_node=profile.gpus_per_node
+        config.path,
+        config.engine,
+        config.options,
+        gpus=_given_gpus(spec, spec.agent),
+        gpus_per_node=profile.gpus_per_node,
     )
 
 
@@ -330,7 +341,13 @@ def _served_config(
     )
 
 
-def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
+def _given_gpus(spec: JobSpec, agent: ServeAgent) -> int | None:
+    """Return the GPUs that the spec gives the served model; None if it does not say."""
+    known = spec.models.get(agent.model)
+    return agent.gpus if agent.gpus is not None or known is None else known.gpus
+
+
+def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile, dtype: str | None) -> GpuNeed:
     known = spec.models.get(agent.model)
     if known is None and not Path(agent.model).is_dir():
         raise UserError(
@@ -343,14 +360,14 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
             f"'{agent.model}' is on a server that runs already; ask it with kind: endpoint",
             at=("agent", "model"),
         )
-    config = _served_config(spec, agent, 0, served_dtype(spec, profile))
+    config = _served_config(spec, agent, 0, dtype)
     with located("agent", "options"):
         check_options(config.engine, config.options)
     params = known.params if known else 0.0
     return gpu_need(
         agent.model,
         model_facts(config.path, params, config.options, config.engine),
-        gpus=agent.gpus if agent.gpus is not None else known.gpus if known else None,
+        gpus=_given_gpus(spec, agent),
         engine=config.engine,
         options=dict(config.options),
         gpu_memory_gb=profile.gpu_memory_gb,

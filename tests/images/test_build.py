@@ -19,6 +19,7 @@ from agenttts.images import pip_settings as pip
 from agenttts.images.build import Mount
 
 ROOT = Path(__file__).parents[2]
+INDEX = "https://packages.example/wheels"
 
 
 @pytest.fixture
@@ -104,15 +105,15 @@ def test_local_folders() -> None:
 def test_uv_is_told_what_pip_is_configured_with(pip_environ, tmp_path):
     pip_environ |= {
         "PIP_INDEX_URL": "https://mirror.example/simple", "PIP_PROXY": "http://proxy:1", "PIP_CERT": "/ca.pem",
-        "PIP_TRUSTED_HOST": "mirror.example", "PIP_TIMEOUT": "33", "PIP_FIND_LINKS": "/a /b", "PIP_NO_INDEX": "true",
+        "PIP_TRUSTED_HOST": "mirror.example", "PIP_TIMEOUT": "15.5", "PIP_FIND_LINKS": f"{tmp_path}/wheels /nowhere file:///nowhere {INDEX}", "PIP_NO_INDEX": "true",
     }  # fmt: skip
     assert pip.uv_environment(pip.pip_settings(pip_environ)) == {
         "UV_DEFAULT_INDEX": "https://mirror.example/simple",
         "UV_INDEX": f"file://{tmp_path}/index/simple https://packages.example/simple",
-        "UV_FIND_LINKS": "/a,/b",
+        "UV_FIND_LINKS": f"{tmp_path}/wheels,{INDEX}",
         "UV_OFFLINE": "true",
         "UV_INSECURE_HOST": "mirror.example",
-        "UV_HTTP_TIMEOUT": "33",
+        "UV_HTTP_TIMEOUT": "16",
         "UV_HTTP_RETRIES": "7",
         "SSL_CERT_FILE": "/ca.pem",
         "HTTP_PROXY": "http://proxy:1",
@@ -121,6 +122,8 @@ def test_uv_is_told_what_pip_is_configured_with(pip_environ, tmp_path):
         "UV_NO_PROGRESS": "1",
     }
     assert set(pip.uv_environment({})) == {"UV_INDEX_STRATEGY", "UV_NO_PROGRESS"}
+    odd = pip.uv_environment({"find-links": "/nowhere", "timeout": "soon"})
+    assert (odd.get("UV_FIND_LINKS"), odd["UV_HTTP_TIMEOUT"]) == (None, "soon")
 
 
 def test_mounts_are_what_exists_each_once(pip_environ: dict[str, str], tmp_path: Path) -> None:
@@ -141,7 +144,7 @@ def test_mounts_are_what_exists_each_once(pip_environ: dict[str, str], tmp_path:
     assert environment["APPTAINERENV_PIP_FIND_LINKS"] == f"{tmp_path}/wheels /nowhere"
     assert environment["APPTAINERENV_PIP_CERT"] == str(image.IMAGE_CA_BUNDLE)
     assert environment["APPTAINERENV_PIP_CACHE_DIR"] == str(tmp_path / "cache/pip")
-    assert environment["APPTAINERENV_UV_FIND_LINKS"] == f"{tmp_path}/wheels,/nowhere"
+    assert environment["APPTAINERENV_UV_FIND_LINKS"] == f"{tmp_path}/wheels"
     assert environment["APPTAINERENV_UV_CACHE_DIR"] == str(tmp_path / "cache/uv")
     assert environment["APPTAINERENV_SSL_CERT_FILE"] == str(image.IMAGE_CA_BUNDLE)
     points = environment[image.MOUNTS_VARIABLE].splitlines()

@@ -306,6 +306,14 @@ def test_the_size_of_a_model(text, params):
     assert model.params == params
 
 
+@pytest.mark.parametrize("given", ["a=x/y:0", "a=x/y:0.0B", "a=x/tiny-0b", "a={}/empty"])
+def test_a_model_without_parameters_is_refused(given, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "model.safetensors").touch()
+    with pytest.raises(UserError, match=r"--model a=.*: the number of parameters is 0 \("):
+        user_models([given.format(tmp_path)])
+
+
 @pytest.mark.parametrize("revision", ["7b12c0", "57b9e4a", "7b", "0.5b", "abc12m"])
 def test_a_hash_of_the_hubs_cache_is_no_size(tmp_path, revision):
     for model, params in (("Qwen2.5-3B-Instruct", 3e9), ("phi", 1e6)):
@@ -360,3 +368,18 @@ def test_small_models_and_base_models_get_a_budget_and_prompts_that_fit(houses, 
     assert spec.models["small"].params == 1.35e9
     space = spec.space()
     assert space.count() < 2 * 32 * 2 * 32, "the budget tells allocations apart"
+
+
+@pytest.mark.parametrize("large", ["org/base-270m", "{}/quantised-270m"])
+def test_the_size_of_a_model_that_its_files_do_not_tell_is_not_scaled(houses, tmp_path, cli, large):
+    """Sizes and forecasts follow from it."""
+    chat = model_directory(tmp_path, "chat-135m", chat_template="{{ messages }}")
+    quantised = model_directory(tmp_path, "quantised-270m", chat_template="{{ messages }}")
+    (quantised / "config.json").write_text('{"quantization_config": {"quant_method": "awq"}}')
+    models = ("--model", f"small={chat}", "--model", f"large={large.format(tmp_path)}")
+    done = cli("init", houses.name, *models)
+    assert done.returncode == 0, done.stderr
+    models = load_spec(tmp_path / "houses.yaml").models
+    assert [models["small"].params, models["large"].params] == [135e6, 270e6]
+    text = " ".join((tmp_path / "houses.yaml").read_text().replace("#", "").split())
+    assert "init scales params of directories alone" in text

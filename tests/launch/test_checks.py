@@ -12,7 +12,7 @@ from agenttts.errors import Unavailable, UserError
 from agenttts.files.documents import read_object
 from agenttts.launch.create import run_record
 from agenttts.launch.description import describe_plan
-from agenttts.launch.plan import make_plan
+from agenttts.launch.plan import make_plan, plan_of_run
 from agenttts.spec import load_spec
 
 
@@ -100,25 +100,28 @@ def test_only_jobs_that_may_come_are_tried(scripted_spec, cli, fake, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "style", "refused"),
+    ("files", "style", "options", "refused"),
     [
-        ({}, "chat", True),
-        ({}, "few_shot_chat", True),
-        ({}, "few_shot_completion", False),
-        ({"chat_template.jinja": "{{ messages }}"}, "chat", False),
-        ({"tokenizer_config.json": '{"a": 1, "chat_template": "{{ messages }}"}'}, "chat", False),
-        ({"tekken.json": "{}"}, "chat", False),
-        ({"tokenizer_config.json": "{}"}, "chat", False),
+        ({}, "chat", {}, True),
+        ({}, "few_shot_chat", {"trust_remote_code": False}, True),
+        ({}, "few_shot_completion", {}, False),
+        ({}, "chat", {"trust_remote_code": True}, False),
+        ({}, "chat", {"tokenizer": "org/chat"}, False),
+        ({"chat_template.jinja": "{{ messages }}"}, "chat", {}, False),
+        ({"tokenizer_config.json": '{"a": 1, "chat_template": "{{ messages }}"}'}, "chat", {}, False),
+        ({"tekken.json": "{}"}, "chat", {}, False),
+        ({"tokenizer_config.json": "{}"}, "chat", {}, False),
     ],
-)
+)  # fmt: skip
 def test_a_model_without_a_chat_template_is_not_launched_for_chats(
-    scripted_spec, tmp_path, files, style, refused
+    scripted_spec, tmp_path, files, style, options, refused
 ):
     model = tmp_path / "base"
     model.mkdir()
     for name, text in {"config.json": "{}", "tokenizer_config.json": '{"a": 1}', **files}.items():
         (model / name).write_text(text)
     section = {"path": str(model), "params": 1e9, "engine": "vllm", "prompt_style": style}
+    section["options"] = options
     spec = load_spec(scripted_spec(models__strong=section))
     if not refused:
         make_plan(spec, [], tmp_path / "results", dry_run=True)
@@ -126,3 +129,15 @@ def test_a_model_without_a_chat_template_is_not_launched_for_chats(
     said = r"models\.strong\.prompt_style: .*base has no chat template.*few_shot_completion"
     with pytest.raises(UserError, match=said):
         make_plan(spec, [], tmp_path / "results", dry_run=True)
+
+
+def test_a_run_whose_model_has_no_chat_template_can_go_on(unstarted_run, tmp_path):
+    """It was launched before launch looked, or its tokenizer's code has been taken away since."""
+    model = tmp_path / "base"
+    model.mkdir()
+    for name, text in {"config.json": "{}", "tokenizer.json": "{}", "model.safetensors": "w"}.items():  # fmt: skip
+        (model / name).write_text(text)
+    strong = {"path": str(model), "params": 1e9, "engine": "vllm", "prompt_style": "chat"}
+    run = unstarted_run(models__strong=strong).read()
+    (model / "tokenizer_config.json").write_text('{"a": 1}')
+    assert "strong" in plan_of_run(run, run.spec.cluster, run.profile, dry_run=True).needs

@@ -97,10 +97,7 @@ def model_facts(
     """
     if engine not in _LOADING_ENGINES:
         return None
-    elsewhere = options.get("hf_config_path")
-    config = read_config(
-        elsewhere if isinstance(elsewhere, str) else path, options.get("hf_overrides")
-    )
+    config = read_config(_config_place(path, options), options.get("hf_overrides"))
     quantisation = _quantisation(config, options)
     found, absent = _bytes_on_disk(Path(path), str(options.get("load_format", "")))
     if found is None:
@@ -143,6 +140,32 @@ def model_facts(
         ),
         group_size=_group_size(quantisation),
     )
+
+
+def is_quantised(path: str, options: Mapping[str, Any]) -> bool | None:
+    """Return whether a model's weights are quantised; None if its config is not here.
+
+    Args:
+        path: A directory, a GGUF file, or a hub id.
+        options: The engine's options.
+    """
+    place = _config_place(path, options)
+    # A hub id may be the name of a directory in the working directory.
+    here = Path(place).is_absolute()
+    config = read_config(place, options.get("hf_overrides")) if here else {}
+    asked = options.get("quantization_config") or options.get("load_format") in (
+        "gguf",
+        "bitsandbytes",
+    )
+    if path.endswith(".gguf") or asked or _quantisation(config, options):
+        return True
+    return False if config else None
+
+
+def _config_place(path: str, options: Mapping[str, Any]) -> str:
+    """Return where the config of the model at ``path`` is."""
+    elsewhere = options.get("hf_config_path")
+    return elsewhere if isinstance(elsewhere, str) else path
 
 
 def read_config(path: str, overrides: object = None) -> dict[str, Any]:

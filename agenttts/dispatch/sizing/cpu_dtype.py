@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agenttts.files.documents import read_object
+from agenttts.dispatch.sizing.model_facts import is_quantised
 
 _CPUINFO = Path("/proc/cpuinfo")
 _FLAGS = {
@@ -38,7 +38,7 @@ def lacks_bfloat16() -> bool:
 
 
 def cpu_dtype(
-    path: str, engine: str, options: Mapping[str, Any], *, gpus_per_node: int
+    path: str, engine: str, options: Mapping[str, Any], *, gpus: int | None, gpus_per_node: int
 ) -> str | None:
     """Return the data type that a model gets because its trials compute on a CPU.
 
@@ -49,15 +49,16 @@ def cpu_dtype(
         path: The model's directory or hub id.
         engine: The engine's name.
         options: The engine's options.
+        gpus: GPUs that the spec gives the model; None if it does not say.
         gpus_per_node: GPUs of a node of the profile.
 
     Returns:
-        ``float32``, or None for the engine's own default: with GPUs, on a CPU with bfloat16, for a
-        quantised model (its kernels do not take float32), and if ``dtype`` is given.
+        ``float32``, or None for the engine's own default: with GPUs, on a CPU with bfloat16, if
+        ``dtype`` is given, and for a model that is quantised (its kernels do not take float32) or
+        may be (a hub id).
     """
-    if engine not in ("vllm", "transformers") or gpus_per_node or options.get("dtype") is not None:
+    if engine not in ("vllm", "transformers") or gpus or gpus_per_node:
         return None
-    config = read_object(Path(path) / "config.json")
-    if options.get("quantization") or config.get("quantization_config") or path.endswith(".gguf"):
+    if options.get("dtype") is not None or not lacks_bfloat16():
         return None
-    return "float32" if lacks_bfloat16() else None
+    return "float32" if is_quantised(path, options) is False else None
