@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -142,18 +141,16 @@ def test_the_finished_samples_of_a_call_are_its_result(engine):
 
 
 @pytest.mark.parametrize("name", REAL, indirect=True)
-def test_a_short_sample_comes_long_before_the_end_of_its_call(engine):
-    times: list[float] = []
-    short, long = request(tokens=1), request("long tree " * 8, tokens=150, seeds=4)
-    for _ in range(2):  # the first call warms up
-        times.clear()
-        began = time.monotonic()
-        engine.generate([short, long], lambda finished: times.append(time.monotonic()))
-        took = time.monotonic() - began
-    assert times[0] - began < took / 2
+def test_a_short_sample_comes_before_the_long_ones_of_its_call(engine):
+    """Although the long ones are asked for first: no sample waits for the end of the call."""
+    order: list[int] = []
+    long, short = request("long tree " * 8, tokens=150, seeds=4), request(tokens=1)
+    engine.generate([long, short], lambda finished: order.append(finished.request))
+    assert order[0] == 1
+    assert sorted(set(order)) == [0, 1]
 
 
-def test_what_is_raised_where_a_part_arrives_ends_the_call(script):
+def test_what_is_raised_where_a_sample_arrives_ends_the_call(script):
     class Stopped(BaseException):
         pass
 
