@@ -1,8 +1,8 @@
 """What a process knows of its own job: the id, the node, why it is stopped.
 
-The process asks its environment and its queue. Only this module and `node.stop_cause` do so; the
-job of trials, services and locks ask this module. A new scheduler with a queue adds its variables
-here.
+The process asks its environment and its queue, with `node.stop_cause` for the last of the three.
+Jobs of trials, services and locks ask this module. A new scheduler with a queue adds its variables
+here; CONTRIBUTING.md lists the other files that read Slurm's.
 """
 
 from __future__ import annotations

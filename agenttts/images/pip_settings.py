@@ -113,8 +113,7 @@ def pip_cache(settings: Mapping[str, str], environ: Mapping[str, str]) -> Path |
 def uv_cache(settings: Mapping[str, str], environ: Mapping[str, str]) -> Path | None:
     """Return uv's cache; None if the user has switched pip's or uv's off.
 
-    It is beside pip's files where the user has moved these, for instance out of a home with a
-    quota.
+    It is in pip's cache where the user has moved that, for instance out of a home with a quota.
     """
     if _switches_off_cache(settings) or environ.get("UV_NO_CACHE"):
         return None

@@ -134,8 +134,8 @@ def curve_figure(outlook: Outlook, stage: str, models: Sequence[str], name: str)
         "Curves are the expected score with the recommended choices of the other stages, bands its "
         "95 % interval; dashed where the budget does not allow it. Points are trials: filled where "
         "the other stages are as on the curve, open where the score is adjusted for what they "
-        "differ in. A triangle marks where more samples gain little; the diamond is the "
-        "recommended allocation.",
+        "differ in (a part of them where there are hundreds). A triangle marks where more samples "
+        "gain little; the diamond is the recommended allocation.",
         layers,
         (WIDTH, HEIGHT),
         zoom=True,
