@@ -162,7 +162,7 @@ class TrialJob:
         """The attempts of this start."""
         if self._records is None:
             self._records = JobAttempts(
-                trial_job_id(), node_name(), self.gpus, self.directory, self._say, self.submitted
+                self._job_id(), node_name(), self.gpus, self.directory, self._say, self.submitted
             )
         return self._records
 
@@ -206,7 +206,7 @@ class TrialJob:
         A trial that is not run now gets a record if its lock is held, if its due stages are drawn
         already, or if it reached the time limit too often.
         """
-        me = LockHolder(trial_job_id(), node_name(), now(), queue_job() is not None)
+        me = LockHolder(self._job_id(), node_name(), now(), queue_job() is not None)
         due: list[JobTrial] = []
         for trial in trials:
             if trial in self._locks:  # it was taken before an error of the file system
@@ -246,7 +246,7 @@ class TrialJob:
         if _is_drawn(trial):
             return _State.DRAWN
         attempts = self._counted_attempts(trial)
-        if not self._outlives_trials or not attempts or attempts[-1].job_id != trial_job_id():
+        if not self._outlives_trials or not attempts or attempts[-1].job_id != self._job_id():
             return _State.DUE
         if attempts[-1].stopped == "time limit":
             return _State.TOO_LONG if self._is_over(trial, "time limit") else _State.DUE
@@ -260,7 +260,7 @@ class TrialJob:
         before it recorded that they are drawn.
         """
         return any(
-            attempt.job_id == trial_job_id() and attempt.state == HANDED_OVER
+            attempt.job_id == self._job_id() and attempt.state == HANDED_OVER
             for attempt in read_attempts(trial.directory)
         )
 
@@ -277,7 +277,7 @@ class TrialJob:
         if not self._outlives_trials or self._list_number >= self._earlier_lists:
             return False
         jobs = [attempt.job_id for attempt in read_attempts(trial.directory)]
-        return trial_job_id() in jobs and jobs[-1] != trial_job_id()
+        return self._job_id() in jobs and jobs[-1] != self._job_id()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
         """Stop the command; return the job to requeue, or None if it must not go on.
@@ -577,6 +577,10 @@ class TrialJob:
         It is the only trace if the record does not reach the controller.
         """
         print(text, file=sys.stderr)
+
+    def _job_id(self) -> str:
+        """Return the id of this job in its scheduler."""
+        return trial_job_id()
 
     def _tell_child(self, number: signal.Signals) -> None:
         if self._child is not None and self._child.poll() is None:

@@ -17,7 +17,6 @@ from agenttts.dispatch.job_starts import read_job_starts
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.node.limits import Limits
 from agenttts.dispatch.node.mailbox import GivenList, Mailbox
-from agenttts.dispatch.own_job import trial_job_id
 from agenttts.inference.base import ModelConfig
 from agenttts.trial.part import Part, write_part
 from agenttts.trial.phase import PHASE_FILE
@@ -233,7 +232,7 @@ def test_a_part_whose_end_could_not_be_recorded_is_recorded_by_the_next_start(tm
     """The job was killed after its program had drawn the part; or another job has drawn it."""
     with Worker(tmp_path, stays_for=600) as worker:
         write_part(worker.later, Part(1))
-        cut_off = Attempt(1, trial_job_id(), "n1", 0, "", "2026-01-01T00:00:00+00:00")
+        cut_off = Attempt(1, worker.job._job_id(), "n1", 0, "", "2026-01-01T00:00:00+00:00")
         write_attempt(worker.later, cut_off)
         worker.give(upto=1)
         until(lambda: HANDED_OVER in states(worker.later), "the record")
