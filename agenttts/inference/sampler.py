@@ -538,7 +538,7 @@ class Sampler:
 
 
 def most_samples(samples: int, max_tokens: int) -> int:
-    """Return the most samples of an engine call: ``samples``, or fewer if long."""
+    """Return the most samples of an engine call, fewer if replies may be long."""
     return min(samples, max(FEWEST_A_CALL, TOKENS_A_CALL // max(1, max_tokens)))
 
 

@@ -589,7 +589,7 @@ class Evaluation:
     def _beside(
         self, members: Sequence[TrialProgress], lists: Sequence[Sequence[TrialProgress]]
     ) -> list[list[PlannedTrial]]:
-        """Return the trials of each job of the iteration of ``members``.
+        """Return the trials of each job, for the iteration of ``members``.
 
         The jobs use this to share out their common samples. A trial that is not in ``lists`` counts
         as a job of its own. The jobs are in the order of their first trials.

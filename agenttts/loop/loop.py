@@ -42,7 +42,7 @@ from agenttts.tables.schema import (
 log = logging.getLogger(__name__)
 
 WITHIN = 0.02
-"""`Stop.within` for the confidence of a search that has no `Stop`."""
+"""`Stop.within` with which the confidence is computed if there is no `Stop`."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Stop:
     """When a search may end before its last iteration.
 
     Attributes:
-        within: The recommended allocation is good enough if its expected score is at most this
-            share below the best one.
-        confidence: The least probability of that.
+        within: How far the recommended allocation may be below the best one, as a share of the
+            best expected score.
+        confidence: The least probability that it is not farther below.
     """
 
     within: float
@@ -226,7 +226,7 @@ class Controller:
         """Return the numbers of the iterations that are not over.
 
         These are iterations of which the searcher has not been told, then iterations to propose.
-        The present closing trials are left out, and so are all finalists and final tests.
+        Iterations of finalists, of final tests and of present closing trials are left out.
 
         Args:
             first: The number of the first iteration after the initial batch.
@@ -355,7 +355,7 @@ class Controller:
         return True
 
     def _next_iteration(self, first: int) -> tuple[int, int]:
-        """Return the iteration of the next trial, and the room for trials in it.
+        """Return the iteration of the next trial, and how many more trials fit in it.
 
         An iteration before an extension gets no more trials, even if it is not full.
         """
@@ -603,7 +603,7 @@ class Controller:
     ) -> None:
         """Tell the searcher the results of trials.
 
-        With ``final``, a tried allocation is recommended.
+        With ``final``, the recommended allocation is one that was tried.
         """
         with self._evaluation.signs_meanwhile():
             self._searcher.tell(self._results(trials))
@@ -677,7 +677,7 @@ class Controller:
             self._stop_if_all_failed(last, ended[-size:])
 
     def _write_told(self, iteration: int, *, final: bool) -> None:
-        """Record that the searcher was told an iteration, and what it concludes."""
+        """Record that an iteration's results were told, and the conclusions."""
         recommended = self._concluded() if final else self._searcher.best()
         self._journal.append(
             "told",

@@ -59,8 +59,8 @@ from agenttts.trial.spec import SPEC_FILE
 if TYPE_CHECKING:
     from agenttts.dispatch.profile import Profile
 
-# submitit takes a preemption of a short job for a time-out. So its limit is switched off, and
-# `TrialJob` counts time-outs itself.
+# submitit counts a preemption of a short job as a time-out. So submitit's limit is switched off,
+# and `TrialJob` counts time-outs itself.
 UNLIMITED_REQUEUES = 10**6
 _PR_SET_PDEATHSIG = 1
 # Seconds between looks at whether the trials make progress.
@@ -75,8 +75,9 @@ _LIBC = ctypes.CDLL(None)
 class TrialJob:
     """The function that submitit runs: it runs the command of trials to its end.
 
-    A job that reaches ``limit_seconds`` is requeued up to ``max_timeouts`` times, and continues
-    from the stored samples. If ``requeue`` is False, the controller submits another job instead.
+    A job that reaches ``limit_seconds`` is requeued, and its trials continue from their stored
+    samples. A trial is continued at most ``max_timeouts`` times. If ``requeue`` is False, the
+    controller submits another job instead.
 
     A job with ``linger_seconds`` is a worker. When its trials have ended, it keeps its engines
     loaded and waits for lists in its mailbox (`agenttts.dispatch.node.mailbox`). It ends when the
@@ -172,7 +173,7 @@ class TrialJob:
 
     @property
     def _attempts(self) -> JobAttempts:
-        """The attempts of this start; the first use creates their record."""
+        """The attempts of this start, created at the first use."""
         if self._records is None:
             self._records = JobAttempts(
                 self._job_id(), node_name(), self.gpus, self.directory, self._say, self.submitted
@@ -183,7 +184,7 @@ class TrialJob:
         return {**self.__dict__, "_child": None, "_records": None, "_locks": {}}
 
     def __call__(self) -> str:
-        """Run the trials that are due, and return the outcome.
+        """Run the trials that are due; return the state in which they ended.
 
         A requeued worker goes through the lists of its mailbox in order.
         """
@@ -216,12 +217,13 @@ class TrialJob:
     def _lock_due(self, trials: Iterable[JobTrial]) -> list[JobTrial]:
         """Take the locks of the trials that are due, and return these trials.
 
-        The outcome of a trial that cannot run or need not run is recorded here.
+        The outcome of another trial is recorded if its lock is held, if its stages are drawn, or if
+        it reached the time limit too often.
         """
         me = LockHolder(self._job_id(), node_name(), now(), queue_job() is not None)
         due: list[JobTrial] = []
         for trial in trials:
-            if trial in self._locks:  # an earlier call took the lock before an error of files
+            if trial in self._locks:  # an earlier call took it, and then failed at a file
                 due.append(trial)
                 continue
             if self._was_given_away(trial):
