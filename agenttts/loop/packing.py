@@ -157,7 +157,7 @@ def _ends(slots: Iterable[_Slot]) -> float:
 
 
 class Packing:
-    """The search of one call of `agenttts.loop.assignment.assign`."""
+    """Searches for the result of one call of `agenttts.loop.assignment.assign`."""
 
     def __init__(
         self,
@@ -319,7 +319,7 @@ class Packing:
         A slot is not used for this if some other trial could then run nowhere.
 
         Returns:
-            All slots; and for each trial that waits, why.
+            All slots, and for each waiting trial the reason.
         """
         slots = [self._slot(worker) for worker in self._workers]
         most = self._most_new()
@@ -370,7 +370,7 @@ class Packing:
             slots: The slots. The list is changed in place.
 
         Returns:
-            For each trial that waits, why.
+            For each waiting trial, the reason.
         """
         bundles = self._bundles(trials, slots)
         if not bundles:
@@ -463,7 +463,7 @@ class Packing:
         """Place the trials of ``misfits`` one by one; as items they fit nowhere.
 
         Returns:
-            For each trial that waits, why.
+            For each waiting trial, the reason.
         """
         waiting: dict[str, str] = {}
         for item in misfits:
@@ -674,8 +674,8 @@ class Packing:
 
         Args:
             slots: The filled slots.
-            waiting: For each trial that waits, why.
-            unfit: For each trial that no slot can ever take, why.
+            waiting: For each waiting trial, the reason.
+            unfit: For each trial that no slot can ever take, the reason.
             upto: How many leading stages to draw, for trials that are evaluated in parts.
         """
         used = [slot for slot in slots if slot.items]

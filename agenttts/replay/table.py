@@ -109,10 +109,7 @@ class RecordedTable:
 
     @cached_property
     def example_count(self) -> int | None:
-        """The least number of examples with scores of any scored point.
-
-        None if a point has no scores by example.
-        """
+        """The fewest scores by example of any scored point; None if one has none."""
         counts = {
             len(recorded.examples) if recorded.examples else 0
             for grid in self._points.values()
@@ -158,8 +155,8 @@ class RecordedTable:
         Args:
             space: The search space.
             result: The result of the trial.
-            of_grid: Also return points of the grid. If False, only the scores that a run computed
-                are returned.
+            of_grid: Also return recorded points of the grid. Without it, only the stored results of
+                a run are returned.
         """
         if result.failed:
             return []
