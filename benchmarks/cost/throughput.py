@@ -34,8 +34,6 @@ from typing import Any
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from agenttts import tasks
 from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
 from agenttts.files.atomic import atomic_write_json
