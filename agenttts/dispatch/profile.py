@@ -239,7 +239,7 @@ class Profile(Section):
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Seconds between two looks of the controller at the queue and the files of trials.
 
-    The served model is looked at every 2 s at least, and a worker's answer every second.
+    For a served model the wait is at most 2 s, for a worker's answer at most 1 s.
     """
     setup: list[str] = []
     """Shell lines that run on the node before the job, e.g. ``module load apptainer``.
