@@ -165,7 +165,7 @@ def launch(
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check SPEC, submit the controller, and return (or --wait).
+    """Check SPEC and start its run.
 
     If a run of the same spec exists, it is continued.
     """
@@ -500,9 +500,9 @@ def extend(
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Widen the search of a run and go on with it: more iterations, a higher budget.
+    """Continue the search of a run with wider limits, e.g. more iterations.
 
-    Trials and samples stay. Finalists and the final test run again at the new end.
+    Trials and samples are kept. The finalists and the final test run again at the new end.
     """
     from agenttts.cli import show, watch
     from agenttts.launch.description import describe_extension
@@ -639,10 +639,11 @@ def replay(
 ) -> None:
     """Run a search method on a recorded table of results, without GPUs or a cluster.
 
-    A method that asks a language model asks the one in the agent section of the spec (--space). Its
-    replies are written to OUT.agent.jsonl, where OUT is the trace (--out). --evaluations,
-    --examples-first, --examples-most and --stored need a table with scores by example (column
-    'examples').
+    If the method asks a language model, it is the one in the agent section of the spec (--space).
+    The replies are written to OUT.agent.jsonl, where OUT is the trace (--out).
+
+    --evaluations, --examples-first, --examples-most and --stored need a table with scores by
+    example (column 'examples').
     """
     from agenttts import search
     from agenttts.cli import show
