@@ -179,7 +179,7 @@ class Controller:
         try:
             self._evaluation.release()
         except (AgentTTSError, OSError) as error:
-            log.warning("the service of the search could not be released: %s", error)
+            log.warning("the served model could not be released: %s", error)
 
     def _run_search(self) -> None:
         state = self._journal.state
@@ -351,7 +351,7 @@ class Controller:
             return False
         if found.probability < stop.confidence:
             return False
-        log.info("the search ends, sure enough: the recommended allocation is %s", found)
+        log.info("the search ends early, as the spec allows: the recommended allocation is %s", found)
         return True
 
     def _next_iteration(self, first: int) -> tuple[int, int]:
