@@ -351,7 +351,9 @@ class Controller:
             return False
         if found.probability < stop.confidence:
             return False
-        log.info("the search ends early, as the spec allows: the recommended allocation is %s", found)
+        log.info(
+            "the search ends early, as the spec allows: the recommended allocation is %s", found
+        )
         return True
 
     def _next_iteration(self, first: int) -> tuple[int, int]:
