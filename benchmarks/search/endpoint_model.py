@@ -22,12 +22,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from items import EXAMPLES, draw_pipeline, recommended_by, recorded, table_of
-from items import SPENT as PIPELINE_SPENT
-from logs import finished
-from tables_by_example import SPENT as TABLE_SPENT
-from tables_by_example import halves
-
 from agenttts import tasks
 from agenttts.endpoint import Address
 from agenttts.replay.table import RecordedTable
@@ -38,6 +32,12 @@ from agenttts.search.llm.endpoint import EndpointLLM
 from agenttts.serving.served_model import task_description_of
 from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.spec import load_spec
+from benchmarks.search.items import EXAMPLES, recommended_by, recorded, table_of
+from benchmarks.search.items import SPENT as PIPELINE_SPENT
+from benchmarks.search.logs import finished
+from benchmarks.search.problems.items import draw_pipeline
+from benchmarks.search.tables_by_example import SPENT as TABLE_SPENT
+from benchmarks.search.tables_by_example import halves
 
 HERE = Path(__file__).parent
 LOG = HERE / "results" / "endpoint_model.jsonl"
