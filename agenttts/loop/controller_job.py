@@ -100,13 +100,18 @@ def run_here(
         held: The run's lock (`only_controller`), which ends with the controller.
 
     Raises:
-        RunFailed: An interrupt has cancelled the run.
+        RunFailed: An interrupt has cancelled the run. It was not an interrupt by `cancel`.
     """
+    check = StartCheck(run, start)
     with held, log_file(log_path):
         try:
-            patiently(run, lambda: continue_run(run, StartCheck(run, start)))
+            patiently(run, lambda: continue_run(run, check))
         except KeyboardInterrupt:
             close_cancelled(run)
+            try:
+                check()
+            except RunCancelled:
+                return  # `cancel` interrupts a controller that does not end soon
             raise RunFailed(
                 f"run {run.path} was interrupted; 'agenttts-hpc resume {run.name}' continues it"
             ) from None

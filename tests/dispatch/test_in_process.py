@@ -25,7 +25,7 @@ from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import read_result
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
-from tests.support.processes import is_stopped
+from tests.support.processes import has_pending, is_stopped
 from tests.support.runs import journal_events, table
 from tests.support.waiting import until, until_ended
 
@@ -141,7 +141,11 @@ main(sys.argv[1:])
 """
 
 
-def test_another_process_sees_the_run_and_can_cancel_it(shell, scripted_spec, tmp_path):
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_another_process_sees_the_run_and_can_cancel_it(
+    shell, scripted_spec, tmp_path, interrupted
+):
+    """The launch sees that it has to end, or is interrupted by `cancel` before it has seen it."""
     slow = {"seconds_per_sample": 0.1}
     changes = {"search__iterations": 0, "task__examples": 2}
     spec = scripted_spec(models__weak__options=slow, models__strong__options=slow, **changes)
@@ -156,6 +160,8 @@ def test_another_process_sees_the_run_and_can_cancel_it(shell, scripted_spec, tm
         with ThreadPoolExecutor() as pool:
             cancelling = pool.submit(shell, "cancel", "small", "--json")
             until(lambda: json.loads((run / "controller.json").read_text())["cancelled"])
+            if interrupted:
+                until(lambda: has_pending(launching.pid, signal.SIGINT), "the interrupt")
             launching.send_signal(signal.SIGCONT)
             cancelled = json.loads(cancelling.result().stdout)
         _, error = launching.communicate(timeout=60)

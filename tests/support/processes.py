@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 
@@ -13,6 +14,13 @@ def alive(pid: int) -> bool:
 def is_stopped(pid: int) -> bool:
     """Whether a signal has stopped a process (SIGSTOP)."""
     return _stat(pid)[0] == "T"
+
+
+def has_pending(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal was sent to a process that has not taken it yet, for it is stopped."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = dict(line.split(":\t", 1) for line in lines if line.startswith("ShdPnd"))
+    return bool(int(masks["ShdPnd"], 16) >> (number - 1) & 1)
 
 
 def processes_with(text: str) -> list[int]:
