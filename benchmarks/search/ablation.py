@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,25 +26,25 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
-# One thread a process: the matrices are small, and the processes run side by side.
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+import benchmarks.search.one_thread  # noqa: F401  # before numpy
 
-import numpy as np  # noqa: E402
+# isort: split
+import numpy as np
 
-from agenttts.replay.table import RecordedTable  # noqa: E402
-from agenttts.search import Proposal, TrialResult, create  # noqa: E402
-from agenttts.search.fidelity import Fidelity  # noqa: E402
-from agenttts.space import Allocation, SearchSpace  # noqa: E402
-from benchmarks.search.items import EXAMPLES, recorded, table_of  # noqa: E402
-from benchmarks.search.logs import finished  # noqa: E402
-from benchmarks.search.mechanisms import BY_EXAMPLE, DELETED, FAILING, MECHANISMS, METRICS  # noqa: E402
-from benchmarks.search.problems import FAMILIES, Problem, surface_problem, table_problem  # noqa: E402
-from benchmarks.search.problems.items import draw_pipeline  # noqa: E402
-from benchmarks.search.tables_by_example import halves  # noqa: E402
+from agenttts.replay.table import RecordedTable
+from agenttts.search import Proposal, TrialResult, create
+from agenttts.search.fidelity import Fidelity
+from agenttts.space import Allocation, SearchSpace
+from benchmarks.search.items import EXAMPLES, recorded, table_of
+from benchmarks.search.logs import finished
+from benchmarks.search.mechanisms import BY_EXAMPLE, DELETED, FAILING, MECHANISMS, METRICS
+from benchmarks.search.problems import FAMILIES, Problem, surface_problem, table_problem
+from benchmarks.search.problems.items import draw_pipeline
+from benchmarks.search.summary import mean_with_error
+from benchmarks.search.tables_by_example import halves
 
 LOG = Path(__file__).parent / "results" / "ablation.jsonl"
 SPENT = (1000, 2650)
@@ -262,8 +261,8 @@ def print_tables(done: dict[Case, list[float]], evaluations: Sequence[int]) -> N
         if pairs:
             cells = [str(lines[off]), str(len(pairs))]
             for column in range(len(evaluations)):
-                cells.append(_mean([without[column] for without, _ in pairs]))
-                cells.append(_mean([a[column] - b[column] for a, b in pairs]))
+                cells.append(mean_with_error([without[column] for without, _ in pairs], 2))
+                cells.append(mean_with_error([a[column] - b[column] for a, b in pairs], 2))
             print(f"| {off} | {' | '.join(cells)} |")
     print(f"\n| switched off | {' | '.join(_groups())} |\n|---|{'--:|' * len(_groups())}")
     for off in lines:
@@ -273,7 +272,7 @@ def print_tables(done: dict[Case, list[float]], evaluations: Sequence[int]) -> N
         for families in _groups().values():
             pairs = _pairs(done, off, families)
             change = [fmean(a) - (fmean(b) if off != "nothing" else 0.0) for a, b in pairs]
-            cells.append(_mean(change) if pairs else "")
+            cells.append(mean_with_error(change, 2))
         print(f"| {off} | {' | '.join(cells)} |")
 
 
@@ -293,12 +292,6 @@ def _pairs(
         (regrets, done.get(Case("nothing", c.family, c.number)), c) for c, regrets in done.items()
     )
     return [(a, b) for a, b, case in both if case.off == off and case.family in families and b]
-
-
-def _mean(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{fmean(values):.2f}"
-    return f"{fmean(values):.2f} ± {stdev(values) / math.sqrt(len(values)):.2f}"
 
 
 if __name__ == "__main__":

@@ -18,23 +18,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import re
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+import benchmarks.search.one_thread  # noqa: F401  # before numpy
 
-import polars as pl  # noqa: E402
+# isort: split
+import polars as pl
 
-from agenttts.replay.replay import replay  # noqa: E402
-from agenttts.search import Searcher, create  # noqa: E402
-from agenttts.search.feasible import FeasibleSet  # noqa: E402
-from agenttts.search.fidelity import Fidelity  # noqa: E402
-from agenttts.search.llm import (  # noqa: E402
+from agenttts.replay.replay import replay
+from agenttts.search import Searcher, create
+from agenttts.search.feasible import FeasibleSet
+from agenttts.search.fidelity import Fidelity
+from agenttts.search.llm import (
     Caller,
     Chat,
     LLMSession,
@@ -43,11 +42,12 @@ from agenttts.search.llm import (  # noqa: E402
     TaskDescription,
     Transcript,
 )
-from agenttts.search.llm.sketch import asked_counts  # noqa: E402
-from agenttts.space import Allocation, SearchSpace  # noqa: E402
-from benchmarks.search.items import EXAMPLES, recorded  # noqa: E402
-from benchmarks.search.problems import FAMILIES, surface_problem  # noqa: E402
-from benchmarks.search.problems.items import draw_pipeline  # noqa: E402
+from agenttts.search.llm.sketch import asked_counts
+from agenttts.space import Allocation, SearchSpace
+from benchmarks.search.items import EXAMPLES, recorded
+from benchmarks.search.problems import FAMILIES, surface_problem
+from benchmarks.search.problems.items import draw_pipeline
+from benchmarks.search.summary import standard_error
 
 MODELS = ("none", "random", "boaster", "echo", "informed", "paper")
 SPENT, TRIALS = (500, 1000), (20, 50)
@@ -232,9 +232,8 @@ def main() -> None:
             regrets = [record.regrets[position] for record in records]
             base = [record.regrets[position] for record in found[group, "none"]]
             change = [value - other for value, other in zip(regrets, base, strict=True)]
-            error = statistics.stdev(change) / len(change) ** 0.5 if len(change) > 1 else 0.0
             cells.append(f"{statistics.fmean(regrets):.2f}")
-            cells.append(f"{statistics.fmean(change):+.2f} ± {error:.2f}")
+            cells.append(f"{statistics.fmean(change):+.2f} ± {standard_error(change):.2f}")
         for name in ("own", "questions", "tokens"):
             cells.append(f"{statistics.fmean(getattr(record, name) for record in records):.1f}")
         print(f"| {' | '.join(cells)} |")

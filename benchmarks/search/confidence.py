@@ -14,6 +14,9 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import chain, pairwise
 from statistics import fmean
 
+import benchmarks.search.one_thread  # noqa: F401  # before numpy
+
+# isort: split
 from agenttts.search import create
 from agenttts.search.fidelity import Fidelity
 from benchmarks.search.items import EXAMPLES, recorded

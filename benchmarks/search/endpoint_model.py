@@ -19,9 +19,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
+import benchmarks.search.one_thread  # noqa: F401  # before numpy
+
+# isort: split
 from agenttts import tasks
 from agenttts.endpoint import Address
 from agenttts.replay.table import RecordedTable
@@ -36,6 +39,7 @@ from benchmarks.search.items import EXAMPLES, recommended_by, recorded, table_of
 from benchmarks.search.items import SPENT as PIPELINE_SPENT
 from benchmarks.search.logs import finished
 from benchmarks.search.problems.items import draw_pipeline
+from benchmarks.search.summary import standard_error
 from benchmarks.search.tables_by_example import SPENT as TABLE_SPENT
 from benchmarks.search.tables_by_example import halves
 
@@ -156,7 +160,9 @@ def searched(
         session = LLMSession(Caller(llm, transcript, RetryPolicy(max_calls=1000)), given.task)
     searcher = create("agenttts", given.space, given.seed, llm=session)
     searcher.fidelity = given.fidelity
-    chosen, _ = recommended_by(searcher, given.table, given.space, given.spent, stored=True)
+    chosen, _ = recommended_by(
+        searcher, given.table, given.space, given.spent, given.fidelity.total, stored=True
+    )
     replies = [event for event in transcript.events if event["event"] == "reply"]
     sources = _sources(searcher)
     return Search(
@@ -216,11 +222,10 @@ def compare(found: Sequence[Search]) -> None:
             print(f"| {' | '.join(map(str, cells))} |")
         for at, when in enumerate(("first", "later")):
             changes = [one.regrets[at] - base.regrets[at] for base, one in pairs]
-            error = stdev(changes) / len(changes) ** 0.5 if len(changes) > 1 else 0.0
             print(
                 f"{when}: {len(pairs)} problems, {fmean(b.regrets[at] for b, _ in pairs):.2f} → "
                 f"{fmean(one.regrets[at] for _, one in pairs):.2f}, change {fmean(changes):+.2f} ± "
-                f"{error:.2f}, largest loss {max(changes):+.2f}"
+                f"{standard_error(changes):.2f}, largest loss {max(changes):+.2f}"
             )
 
 

@@ -11,20 +11,18 @@ expected score less that of the recommended allocation, relative to the best, in
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
-# One thread a process: the matrices are small, and the processes run side by side.
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+import benchmarks.search.one_thread  # noqa: F401  # before numpy
 
-from agenttts.replay.table import Recorded, RecordedTable  # noqa: E402
-from agenttts.search import Searcher, create  # noqa: E402
-from agenttts.search.fidelity import Fidelity  # noqa: E402
-from agenttts.space import Allocation, SearchSpace  # noqa: E402
-from benchmarks.search.problems.items import Pipeline, draw_pipeline  # noqa: E402
+# isort: split
+from agenttts.replay.table import Recorded, RecordedTable
+from agenttts.search import Searcher, create
+from agenttts.search.fidelity import Fidelity
+from agenttts.space import Allocation, SearchSpace
+from benchmarks.search.problems.items import Pipeline, draw_pipeline
 
 SEARCHERS = (
     "agenttts:25:400:stored", "agenttts:25:400", "agenttts:25:25", "agenttts:50:50",
@@ -89,7 +87,7 @@ def recommendations(
     method, first, most, *stored = searcher.split(":")
     made = create(method, space, seed)
     made.fidelity = Fidelity(int(first), int(most), examples)
-    return recommended_by(made, table, space, spent, stored=bool(stored))
+    return recommended_by(made, table, space, spent, examples, stored=bool(stored))
 
 
 def recommended_by(
@@ -97,10 +95,15 @@ def recommended_by(
     table: RecordedTable,
     space: SearchSpace,
     spent: Sequence[int],
+    examples: int,
     *,
     stored: bool,
 ) -> tuple[list[Allocation], float]:
-    """As `recommendations`, of a searcher that is made and has its fidelity."""
+    """As `recommendations`, of a searcher that is made and has its fidelity.
+
+    Args:
+        examples: Number of the table's examples; a proposal that names none takes all of them.
+    """
     started = time.process_time()
     found: list[Allocation] = []
     used = trials = 0
@@ -109,7 +112,7 @@ def recommended_by(
         for proposal in proposals:
             if proposal.allocation not in made.archive.pending:
                 continue  # stored samples of the same batch have given its result
-            used += len(proposal.examples or range(table.example_count or 0))
+            used += len(proposal.examples or range(examples))
             # The recommendation before the trial that passes a number.
             while len(found) < len(spent) and used > spent[len(found)]:
                 found.append(_recommended(made))

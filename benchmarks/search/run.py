@@ -17,23 +17,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# One thread a process: the matrices are small, and the processes run side by side.
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+import benchmarks.search.one_thread  # noqa: F401  # before numpy
 
-from agenttts.search import Searcher, create  # noqa: E402
-from agenttts.search.llm.connect import connect  # noqa: E402
-from agenttts.search.llm.task_description import TaskDescription  # noqa: E402
-from agenttts.search.llm.transcript import Transcript  # noqa: E402
-from agenttts.spec.agent import EndpointAgent  # noqa: E402
-from benchmarks.search.logs import finished  # noqa: E402
-from benchmarks.search.problems import (  # noqa: E402
+# isort: split
+from agenttts.search import Searcher, create
+from agenttts.search.llm.connect import connect
+from agenttts.search.llm.task_description import TaskDescription
+from agenttts.search.llm.transcript import Transcript
+from agenttts.spec.agent import EndpointAgent
+from benchmarks.search.logs import finished
+from benchmarks.search.problems import (
     FAMILIES,
     HERE,
     Problem,
@@ -41,7 +39,7 @@ from benchmarks.search.problems import (  # noqa: E402
     table_names,
     table_problem,
 )
-from benchmarks.search.summary import write_summary  # noqa: E402
+from benchmarks.search.summary import write_summary
 
 METHODS = ("agenttts", "gp", "optuna_tpe", "genetic", "random", "optuna_gp")
 

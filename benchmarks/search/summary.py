@@ -24,6 +24,19 @@ COLUMNS = (
 Setting = tuple[str, int, int, str]
 
 
+def standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of a mean; 0 of one value, which tells none."""
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+def mean_with_error(values: Sequence[float], digits: int) -> str:
+    """Return "mean ± standard error"; of one value this value, of none an empty text."""
+    if not values:
+        return ""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {standard_error(values):.{digits}f}" if len(values) > 1 else mean
+
+
 def write_summary(records: Sequence[Mapping[str, Any]], out: Path) -> None:
     """Write summary.csv, summary.md and regret.svg into ``out``."""
     groups: dict[Setting, list[Mapping[str, Any]]] = defaultdict(list)

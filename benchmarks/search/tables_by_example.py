@@ -22,13 +22,17 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
+import benchmarks.search.one_thread  # noqa: F401  # before numpy
+
+# isort: split
 from agenttts.replay.table import load_table
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec import load_spec
 from benchmarks.search.items import recommendations, table_of
 from benchmarks.search.logs import finished
+from benchmarks.search.summary import mean_with_error
 
 HERE = Path(__file__).parent
 LOG = HERE / "results" / "tables_by_example.jsonl"
@@ -118,14 +122,8 @@ def print_table(done: Mapping[Case, Sequence[float]], tables: Sequence[str]) -> 
             ]
             columns += [[regrets[at] for regrets in found] for at in range(len(SPENT))]
         means = [fmean(column) for column in columns if column]
-        print(f"| {searcher} | {' | '.join(map(cell, columns))} | {fmean(means):.1f} |")
-
-
-def cell(regrets: Sequence[float]) -> str:
-    """The mean and its standard error."""
-    if len(regrets) < 2:
-        return f"{regrets[0]:.1f}" if regrets else ""
-    return f"{fmean(regrets):.1f} ± {stdev(regrets) / len(regrets) ** 0.5:.1f}"
+        cells = [mean_with_error(column, 1) for column in columns]
+        print(f"| {searcher} | {' | '.join(cells)} | {fmean(means):.1f} |")
 
 
 def read(log: Path) -> Iterable[tuple[Case, list[float]]]:
