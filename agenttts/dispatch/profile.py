@@ -47,7 +47,7 @@ class JobResources(Section):
     Valid: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS.
     """
     mem: str | None = None
-    """Memory of a job, independent of its GPUs, e.g. ``32G``."""
+    """Memory of a job, e.g. ``32G``; for a job with GPUs only if ``mem_per_gpu`` is not set."""
     mem_per_gpu: str | None = None
     """Memory for each GPU of a job, e.g. ``64G``; a job without GPUs requests ``mem``."""
     cpus: Annotated[int, Field(ge=1)] = 1
@@ -160,7 +160,7 @@ class ControllerResources(JobResources):
     """Where the controller runs: in a job, or as a process of the host that launches.
 
     ``here`` is for clusters whose compute nodes cannot submit jobs, or that have no queue for a
-    light job of several days. Then the other keys of this section are not used.
+    light job of several days. The other keys of this section are then only checked, not used.
     """
 
 
@@ -168,7 +168,7 @@ class ContainerDefaults(Section):
     """The container runtime of the cluster, and what every trial's container gets."""
 
     runtime: Literal["apptainer", "singularity", "none"] = "apptainer"
-    """``none``: trials run on the Python that launches, which all nodes must see."""
+    """``none``: trials run with the Python of the launch, which all nodes must see."""
     image: str | None = None
     """The image of the trials."""
     binds: list[str] = []
@@ -203,8 +203,8 @@ class Profile(Section):
     max_running: Annotated[int, Field(ge=1)] = 8
     """The most jobs of trials that run at a time; a job may evaluate several trials.
 
-    With ``linger_seconds: 0`` the limit holds for each array of jobs. Each number of GPUs has an
-    array of its own.
+    With ``linger_seconds: 0``, each number of GPUs has an array of its own, and the limit holds for
+    each array. So arrays that are submitted together may run more jobs.
     """
     trials_per_job: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """The most trials that one job evaluates side by side.
@@ -229,7 +229,8 @@ class Profile(Section):
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """The most starts of a trial that fails by faults of the machine (INFRA_FAILED).
 
-    A fault of the trial itself is final at once. Preemptions and time limits are counted by
+    A fault of the trial itself is final at once, unless other trials of its job may have caused it:
+    then it is tried once more, alone. Preemptions and time limits are counted by
     ``max_preemptions`` and ``max_timeouts``.
     """
     max_timeouts: Annotated[int, Field(ge=0)] = 1
@@ -239,7 +240,7 @@ class Profile(Section):
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Seconds between two looks of the controller at the queue and the files of trials.
 
-    For a served model the wait is at most 2 s, for a worker's answer at most 1 s.
+    While a served model is awaited it is at most 2 s; while a worker's answer is, at most 1 s.
     """
     setup: list[str] = []
     """Shell lines that run on the node before the job, e.g. ``module load apptainer``.
@@ -264,7 +265,10 @@ class Profile(Section):
     None: a folder ``cache`` beside the samples.
     """
     container: ContainerDefaults | None = None
-    """The containers of trials. None: trials run on the host's Python."""
+    """The containers of trials.
+
+    None: trials run on the host's Python, unless the spec names an image.
+    """
     start_minutes: Annotated[float, Field(gt=0)] = 30.0
     """Minutes that the start of one engine may take before the attempt is ended.
 
@@ -284,7 +288,7 @@ class Profile(Section):
     The last value also holds for all later failures.
     """
     settle_seconds: Annotated[float, Field(ge=0)] | None = None
-    """The most seconds until a result is visible after its job has ended.
+    """Seconds that the controller waits for a result to be visible after its job has ended.
 
     None: 120 on Slurm, else 0.
     """
@@ -303,7 +307,7 @@ class Profile(Section):
 
     @property
     def in_containers(self) -> bool:
-        """Whether trials run in containers, with the profile's image or the spec's."""
+        """Whether the profile runs trials in containers, whatever the spec says."""
         return self.container is not None and self.container.runtime != "none"
 
     @field_validator("setup")

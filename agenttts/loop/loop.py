@@ -52,7 +52,8 @@ class Stop:
     Attributes:
         within: How far the recommended allocation may be below the best one, as a share of the
             best expected score.
-        confidence: The least probability that it is not farther below.
+        confidence: The search may end when the probability that the recommended allocation is
+            within this distance is at least this.
     """
 
     within: float
@@ -208,7 +209,8 @@ class Controller:
     def _to_try_again(self) -> list[TrialProgress]:
         """Return the trials that the user wants tried again (``resume --retry-failed``).
 
-        These are the unfinished trials of which the searcher has been told.
+        The searcher has been told that they failed. The event `retried` has since removed their
+        rows.
         """
         told = {trial for trials in self._journal.state.tells for trial in trials}
         return [p for p in self._searched() if p.row is None and p.planned.trial in told]
@@ -226,7 +228,8 @@ class Controller:
         """Return the numbers of the iterations that are not over.
 
         These are iterations of which the searcher has not been told, then iterations to propose.
-        Iterations of finalists, of final tests and of present closing trials are left out.
+        Iterations of closing trials are left out. Only a recommended allocation that was tried
+        before an extension is not, if the searcher has not been told its result.
 
         Args:
             first: The number of the first iteration after the initial batch.
@@ -245,7 +248,7 @@ class Controller:
         return [*sorted(untold), *range(new, new + left)]
 
     def _next_number(self) -> int:
-        """Return the lowest number that no iteration and no closing trial has used."""
+        """Return the number after the highest that an iteration has used."""
         trials = self._journal.state.trials.values()
         return 1 + max((p.planned.iteration for p in trials), default=-1)
 
@@ -605,7 +608,7 @@ class Controller:
     ) -> None:
         """Tell the searcher the results of trials.
 
-        With ``final``, the recommended allocation is one that was tried.
+        With ``final``, what is recorded as recommended is an allocation that was tried.
         """
         with self._evaluation.signs_meanwhile():
             self._searcher.tell(self._results(trials))
@@ -643,7 +646,7 @@ class Controller:
         finishing = self._journal.state.finishing
         recommended = self._concluded() if finishing else self._searcher.best()
         # The confidence takes CPU time. So it is not computed within an iteration, unless the
-        # search may stop by it.
+        # search may stop by it, the user has ended the search, or no trial is left.
         all_known = all(p.planned.trial in known for p in self._proposed())
         asked = finishing or told > before or self._settings.stop or all_known
         self._journal.append(

@@ -75,8 +75,8 @@ class TrialProgress:
         position: The position of its job in that batch.
         job_id: The id of its job; None while that is not known.
         together: Number of trials in its job.
-        assigned: None if its job was submitted for it. If it was given to a running worker: the
-            number of its attempts at that moment.
+        assigned: Number of its attempts when it was given to a worker that already ran. None if it
+            was in the first list of its job.
         alone: Whether it must run in a job of its own. This is set after a failure that may have
             been caused by other trials of the job, or by too few GPUs.
         row: Its row of the table, once it has ended.
@@ -189,7 +189,7 @@ class RunState:
     workers: dict[str, WorkerProgress] = field(default_factory=dict)
     """The workers that, as far as is known, have not ended, by name."""
     told: int = 0
-    """Number of iterations whose results the searcher has been told."""
+    """The number after that of the last iteration whose results the searcher has been told."""
     tells: list[tuple[str, ...]] = field(default_factory=list)
     """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)
@@ -227,7 +227,7 @@ class RunState:
         """Apply one event.
 
         Raises:
-            ValueError: The event is not one that this version can apply.
+            ValueError: The event is known, but its values are not valid.
             KeyError: As above.
             TypeError: As above.
         """

@@ -39,7 +39,10 @@ class TaskSection(Section):
     Empty: the task's built-in data set.
     """
     split: str = "search"
-    """``search``, or ``test`` for examples that no search sees."""
+    """Which part of the data trials use.
+
+    ``search``, or ``test`` (for ``evaluate``): the examples that are kept from the search.
+    """
     examples: Annotated[int, Field(ge=1)] | None = None
     """The number of examples that are read from the split; None: all.
 
@@ -108,7 +111,8 @@ class ModelSection(Section):
     path: str
     """A directory or a hub id; for ``engine: endpoint``, the server's id of the model."""
     revision: str | None = None
-    """Revision of a hub id; for ``engine: endpoint``, any text."""
+    """Revision of a hub id; for ``engine: endpoint``, any text. Samples of another revision are
+    not used."""
     params: Annotated[float, Field(gt=0)]
     """Nominal parameters, e.g. 7.0e9; the budget counts them."""
     gpus: Annotated[int, Field(ge=0)] | None = None
@@ -185,7 +189,8 @@ class StopSection(Section):
     """When the search may end before its last iteration."""
 
     within: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """How far the recommended allocation may be below the best, as a share of its score."""
+    """How far the recommended allocation may be below the best, as a share of the best one's
+    expected score."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
     """The least probability that the recommended allocation is within this distance."""
 
@@ -198,7 +203,7 @@ class ExamplesSection(Section):
     """
 
     first: Annotated[int, Field(ge=1)]
-    """Number of examples of a new trial. Each further trial adds as many."""
+    """Examples of an allocation's first trial. Each further scoring of it adds as many."""
     most: Annotated[int, Field(ge=1)] | None = None
     """The most examples of an allocation; None: all examples of the task."""
 
@@ -245,7 +250,9 @@ class SearchSection(Section):
     allocation with it. (See `agenttts.spec.allocations`.)
     """
     baseline: Annotated[int, Field(ge=0)] | None = None
-    """The position in ``first`` of the allocation with ``baseline: true``."""
+    """The position in ``first`` of the allocation with ``baseline: true``, from 0.
+
+    It is filled in from that mark."""
     examples: ExamplesSection | None = None
     """None: every trial is scored on all examples of the task.
 
@@ -319,7 +326,10 @@ class SearchSection(Section):
 
 
 class ContainerSection(Section):
-    """The container of trials, in addition to the profile's section."""
+    """The container of trials.
+
+    An image replaces the profile's; binds are added to the profile's.
+    """
 
     image: str | None = None
     """The image; None: the profile's."""
@@ -345,7 +355,7 @@ class JobSpec(Section):
     cluster: str = "local"
     """The profile: ``local``, ``in_process``, NAME of ``slurm/NAME.yaml``, or a file."""
     container: ContainerSection = Field(default_factory=ContainerSection)
-    """The container of the trials; it completes the profile's section."""
+    """The container of the trials, beside the profile's section."""
     samples: str | None = None
     """Directory of a sample store that runs share; None: the run's ``samples/``."""
     _source: Source = PrivateAttr(default=Source("", {}))
@@ -387,7 +397,7 @@ class JobSpec(Section):
         return self
 
     def with_source(self, source: Source) -> JobSpec:
-        """Return the same spec with the lines of its keys in its file."""
+        """Return the same spec, which then knows the file and line of each of its keys."""
         spec = self.model_copy()
         spec._source = source
         return spec

@@ -83,7 +83,7 @@ class TrialJob:
     loaded and waits for lists in its mailbox (`agenttts.dispatch.node.mailbox`). It ends when the
     controller retires it. It also ends when no keep-alive sign has come for ``linger_seconds``. The
     command reads each list as one line of its standard input. In the same way it gets questions of
-    the search (`agenttts.trial.questions`), while there is no list.
+    the search (`agenttts.trial.questions`) while no trial runs. A question goes before a list.
 
     Args:
         directory: The directory of the job, which for a single trial is the trial's.
@@ -189,7 +189,8 @@ class TrialJob:
         A requeued worker goes through the lists of its mailbox in order.
         """
         self._records = None
-        # Times of this node's monotonic clock. After a requeue the node may be another one.
+        # Times of this node's monotonic clock, set anew at each start: a requeued job may be on
+        # another node.
         self._ends_at = time.monotonic() + self.limit_seconds - self.grace_seconds
         self._next_list, self._closing = 0.0, False
         self._idle_since, self._last_sign = None, ""
@@ -217,8 +218,8 @@ class TrialJob:
     def _lock_due(self, trials: Iterable[JobTrial]) -> list[JobTrial]:
         """Take the locks of the trials that are due, and return these trials.
 
-        The outcome of another trial is recorded if its lock is held, if its stages are drawn, or if
-        it reached the time limit too often.
+        Of a trial that is not due, the outcome is recorded if another job holds its lock, if its
+        stages are drawn, or if it reached the time limit too often.
         """
         me = LockHolder(self._job_id(), node_name(), now(), queue_job() is not None)
         due: list[JobTrial] = []
@@ -374,8 +375,8 @@ class TrialJob:
     def _take_list(self) -> list[JobTrial] | None:
         """Return the due trials of the next list; None if the job has to end.
 
-        The job also ends if the list is expected to last longer than its time limit. The controller
-        then gives the list to another job.
+        The job also ends if the list is expected to last longer than the time that the job has
+        left. The controller then gives the list to another job.
         """
         moment = time.monotonic()
         sign = self._mailbox.sign
