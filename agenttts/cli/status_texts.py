@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agenttts.run.profile_fix import RESUMES
+
 
 def status_line(document: dict[str, Any]) -> str:
     """Return iteration, trials by state and the best so far, as one line."""
@@ -58,7 +60,8 @@ def where_to_look(document: dict[str, Any]) -> list[str]:
     log = f"its log is {controller['log']}" if controller["log"] else "it has not written a log"
     if not controller["alive"]:
         read = f"; 'agenttts-hpc logs {run}' shows what matters of it" if controller["log"] else ""
-        return [f"{log}{read}", f"'agenttts-hpc resume {run}' continues the run"]
+        known = RESUMES in controller["reason"]  # its fix is more than that
+        return [f"{log}{read}", *([] if known else [f"'{RESUMES} {run}' continues the run"])]
     if controller["state"] != "PENDING":
         return []
     when = f"'{controller['when']}' shows when it may start; " if controller["when"] else ""

@@ -64,6 +64,10 @@ LOG = "results/r/slurm/controller/7_0_log.err"
         ),
         ({"alive": False, "state": "FAILED"}, ("it has not written a log\n", "'agenttts-hpc resume results/r' continues")),
         (
+            {"alive": False, "state": "FAILED", "reason": "x. To correct the profile: edit slurm/s.yaml, then 'agenttts-hpc resume results/r --cluster s'"},
+            ("it has not written a log\n",),
+        ),
+        (
             {"state": "PENDING", "when": "squeue --start -j 7"},
             ("'squeue --start -j 7' shows when it may start; 'agenttts-hpc cancel results/r' removes it",),
         ),
