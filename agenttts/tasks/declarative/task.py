@@ -230,8 +230,8 @@ class DeclarativeTask(Task):
                 raise UserError(
                     f"{self._source}: the stage '{name}' and a field of the data have one name, "
                     "and templates cannot tell which is meant; rename the stage here and in the "
-                    f"job's stages, e.g. to '{_free_name(name, {*stages, *fields})}', or rename the "
-                    "field in the data"
+                    f"job's stages, e.g. to '{_free_name(name, {*stages, *fields})}', or rename "
+                    "the field in the data"
                 )
         if CANDIDATES in fields:
             raise UserError(
