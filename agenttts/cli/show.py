@@ -140,7 +140,7 @@ def profile_taken(outcome: ProfileOutcome | None) -> None:
 
 
 def profile_edited(changes: Differences, run: RunDirectory) -> None:
-    """``resume`` without a profile: show that the run does not take an edited one by itself."""
+    """``resume`` without a profile: show what an edited one would change."""
     from agenttts.launch.differences import difference_lines
 
     if not changes:

@@ -49,7 +49,7 @@ class ProfileOutcome:
 
 
 def edited_profile(run: RunDirectory, folders: Sequence[Path]) -> Differences:
-    """Return in what the file of a run's profile differs from the profile that the run keeps.
+    """Return what differs between a run's profile and its file.
 
     Nothing differs if the file is not found or not valid: the run does not need it.
 

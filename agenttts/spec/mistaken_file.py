@@ -1,4 +1,4 @@
-"""Recognise files that are given as a job spec by mistake: a task, a profile, data, a script."""
+"""Recognise a task, a profile or data that is given as a job spec."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_BYTES = 1_000_000  # of a file that is searched for the name of another
 
 
 def mistaken_file(path: Path) -> str:
-    """Return what a file is that is not a job spec, and the command for it; '' if not known."""
+    """Return what a file is in place of a job spec, with a fix; '' if unknown."""
     if path.suffix.lower() in _DATA_SUFFIXES:
         return (
             f"{path} is not a job spec but looks like data; a spec is YAML. "

@@ -197,7 +197,7 @@ def _controller(
 
 
 def _reason(run: RunDirectory, state: JobStatus | None) -> str:
-    """Return why a controller waits or has ended, with what corrects the run's profile."""
+    """Return why a controller waits or has ended, and the fix."""
     if state is None:
         return ""
     return with_profile_fix(state.detail, run) if state.ended else state.detail

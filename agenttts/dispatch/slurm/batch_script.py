@@ -154,7 +154,7 @@ def log_message(folder: Path, job_id: str) -> str:
 
 
 def _fix(message: str, before: str) -> str:
-    """Return what the user can do about a text of a batch file; '' if that is not known."""
+    """Return what the user can do about the message; '' if that is not known."""
     if " could not be started on node " in message:
         return (
             ". If not, install agenttts-hpc on one that they share, and continue with the command "

@@ -223,7 +223,7 @@ class DeclarativeTask(Task):
         return example
 
     def _check_names(self, fields: Collection[str]) -> None:
-        """Raise an error if a field of the data has the name of something else in templates."""
+        """Check that no field has a name with another meaning in templates."""
         stages = [stage.name for stage in self._stages]
         for name in stages:
             if name in fields:
