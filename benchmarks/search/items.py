@@ -89,6 +89,18 @@ def recommendations(
     method, first, most, *stored = searcher.split(":")
     made = create(method, space, seed)
     made.fidelity = Fidelity(int(first), int(most), examples)
+    return recommended_by(made, table, space, spent, stored=bool(stored))
+
+
+def recommended_by(
+    made: Searcher,
+    table: RecordedTable,
+    space: SearchSpace,
+    spent: Sequence[int],
+    *,
+    stored: bool,
+) -> tuple[list[Allocation], float]:
+    """As `recommendations`, of a searcher that is made and has its fidelity."""
     started = time.process_time()
     found: list[Allocation] = []
     used = trials = 0
@@ -97,14 +109,14 @@ def recommendations(
         for proposal in proposals:
             if proposal.allocation not in made.archive.pending:
                 continue  # stored samples of the same batch have given its result
-            used += len(proposal.examples or range(examples))
+            used += len(proposal.examples or range(table.example_count or 0))
             # The recommendation before the trial that passes a number.
             while len(found) < len(spent) and used > spent[len(found)]:
                 found.append(_recommended(made))
             result = table.trial(
                 space, proposal.allocation, proposal.source, examples=proposal.examples
             )
-            made.tell([result, *table.stored(space, result, of_grid=bool(stored))])
+            made.tell([result, *table.stored(space, result, of_grid=stored)])
             trials += 1
         if not proposals:  # the space is exhausted
             found += [_recommended(made)] * (len(spent) - len(found))
