@@ -64,8 +64,9 @@ def status(document: dict[str, Any]) -> None:
 def launched(document: dict[str, Any]) -> None:
     """``launch``: show what was started and how to watch it."""
     verb = "launched" if document["created"] else "exists and goes on"
-    where = f"{escape(document['path'])}{_new(document['new_results'])}"
-    say(f"run [bold]{document['run']}[/] {verb}: {where}")
+    say(f"run [bold]{document['run']}[/] {verb}: {escape(document['path'])}")
+    if document["new_results"]:
+        say("results:    a new directory, made for it (--results names another)")
     data_surprises(document["data"], document["skip_bad"])
     say(f"controller: {escape(document['controller']['described'])}")
     if document["nodes"]:

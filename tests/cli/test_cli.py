@@ -193,6 +193,7 @@ def test_what_launch_prints_can_be_pasted(cli, scripted_spec, tmp_path):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"run small launched: {results / 'small'}"
+    assert lines[1] == "results:    a new directory, made for it (--results names another)"
     [watch] = [line.partition("agenttts-hpc ")[2] for line in lines if "--watch" in line]
     [aggregate] = [line.partition("agenttts-hpc ")[2] for line in lines if "report" in line]
     watched = cli(*watch.split())
