@@ -16,16 +16,17 @@ import typer
 
 from agenttts import __version__
 from agenttts.cli.completion import complete_profiles, complete_runs
+from agenttts.cli.flags import FlagApp
 from agenttts.cli.terminal import any_terminal, json_text
 from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_names
 
-app = typer.Typer(
+app = FlagApp(
     name="agenttts-hpc",
     help="Find the best split of a compute budget over the stages of an LLM pipeline, on a "
     "Slurm cluster.",
     pretty_exceptions_enable=False,
 )
-image_app = typer.Typer(help="Container images of the trials.")
+image_app = FlagApp(help="Container images of the trials.")
 app.add_typer(image_app, name="image")
 
 Results = Annotated[
@@ -203,9 +204,11 @@ def _launch(plan: Any, results: Path, wait: bool, as_json: bool) -> Any:
         if not as_json:
             show.profile_taken(outcome)
 
+    known = results.exists()
     run, created = launch_run(plan, results, profile_differs)
+    place = {"created": created, "new_results": not known}
     with in_use(run):
-        _after_launch(run, created, plan, wait, as_json, profile_outcomes)
+        _after_launch(run, place, plan, wait, as_json, profile_outcomes)
     return run
 
 
@@ -248,7 +251,12 @@ def evaluate(
 
 
 def _after_launch(
-    run: Any, created: bool, plan: Any, wait: bool, as_json: bool, profile_outcomes: Sequence[Any]
+    run: Any,
+    place: dict[str, bool],
+    plan: Any,
+    wait: bool,
+    as_json: bool,
+    profile_outcomes: Sequence[Any],
 ) -> None:
     """Print what was launched, or follow it to its end."""
     from agenttts.cli import show, watch
@@ -256,7 +264,7 @@ def _after_launch(
     from agenttts.status.run_status import check_outcome, run_status
 
     plan_facts: dict[str, Any] = {
-        "created": created,
+        **place,
         "nodes": plan.nodes,
         "skip_bad": plan.experiment.spec.task.skip_bad,
         "data": plan.examples.report.to_json(),
@@ -336,9 +344,12 @@ def report(
     ],
     results: Results = Path("results"),
     form: Annotated[
-        ReportFormat, typer.Option("--format", help="What to write.")
-    ] = ReportFormat.table,
-    out: Annotated[Path | None, typer.Option("--out", help="Write to a file.")] = None,
+        ReportFormat | None,
+        typer.Option("--format", help="What to write (else by the name of --out, else a table)."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write to a file: .html, .csv, .parquet, .json.")
+    ] = None,
     figures: Annotated[
         Path | None,
         typer.Option(
@@ -353,13 +364,14 @@ def report(
     The Pareto fronts are of score against budget, tokens and GPU-seconds.
     """
     from agenttts.loop.reports import report_of
-    from agenttts.report import render
+    from agenttts.report import format_of, render
     from agenttts.run.directory import find_run, in_use
 
+    wanted = format_of(out) if form is None else form.value
     directories = [find_run(run, results) for run in runs]
     with in_use(*directories):
-        built = report_of(directories, page=form is ReportFormat.html or figures is not None)
-    render(built, form.value, out)
+        built = report_of(directories, page=wanted == "html" or figures is not None)
+    render(built, wanted, out)
     if figures is not None:
         from agenttts.report.figures.files import write_figures  # imports Altair
 
@@ -458,6 +470,7 @@ def resume(
     from agenttts.dispatch.schedulers import load_completed_profile
     from agenttts.launch.launch import correct_profile, repair
     from agenttts.launch.launch import resume as resume_run
+    from agenttts.launch.profile_change import edited_profile
     from agenttts.run.directory import find_run, in_use
     from agenttts.status.run_status import check_outcome, run_status
 
@@ -473,6 +486,8 @@ def resume(
         if not as_json:
             show.repaired(rebuilt, retried if again else None)
             show.profile_taken(taken)
+            if cluster is None:
+                show.profile_edited(edited_profile(directory, folders), directory)
         resume_run(directory)
         if wait:
             watch.progress(directory, quiet=as_json)

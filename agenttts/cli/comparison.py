@@ -80,7 +80,11 @@ def _more(score: dict[str, Any]) -> list[str]:
         return []
     if score["more_examples"] is None:
         return ["no difference was measured, so no number of examples is known that would tell one"]
+    lines = []
+    if score["low"] is not None and score["low"] * score["high"] > 0:
+        lines = ["the interval excludes 0, but too few examples differ to rule out chance"]
     return [
+        *lines,
         f"about {score['more_examples']:,} more examples would tell, if the true difference is the "
-        "measured one"
+        "measured one",
     ]

@@ -29,6 +29,7 @@ from agenttts.tables.confidence import Confidence
 if TYPE_CHECKING:
     import polars as pl
 
+    from agenttts.launch.differences import Differences
     from agenttts.launch.profile_change import ProfileOutcome
     from agenttts.launch.rebuild import Rebuilt
     from agenttts.report.summary import RunReport
@@ -64,6 +65,8 @@ def launched(document: dict[str, Any]) -> None:
     """``launch``: show what was started and how to watch it."""
     verb = "launched" if document["created"] else "exists and goes on"
     say(f"run [bold]{document['run']}[/] {verb}: {escape(document['path'])}")
+    if document["new_results"]:
+        say("results:    a new directory, made for it (--results names another)")
     data_surprises(document["data"], document["skip_bad"])
     say(f"controller: {escape(document['controller']['described'])}")
     if document["nodes"]:
@@ -134,6 +137,23 @@ def profile_taken(outcome: ProfileOutcome | None) -> None:
     kept = f"the run keeps its profile, because {outcome.refused}; the given profile differs in:"
     say(escape(kept if outcome.refused else "the run takes the corrected profile:"))
     for line in difference_lines(outcome.changes):
+        say(escape(f"  {line}"))
+
+
+def profile_edited(changes: Differences, run: RunDirectory) -> None:
+    """``resume`` without a profile: show what an edited one would change."""
+    from agenttts.launch.differences import difference_lines
+
+    if not changes:
+        return
+    command = f"agenttts-hpc resume {run.path} --cluster {run.spec().cluster}"
+    say(
+        escape(
+            "note: the profile was edited since the launch, and the run keeps its own; after "
+            f"'agenttts-hpc cancel {run.path}', '{command}' gives it the edited one:"
+        )
+    )
+    for line in difference_lines(changes):
         say(escape(f"  {line}"))
 
 
@@ -243,7 +263,12 @@ def plan(document: dict[str, Any]) -> None:
     for problem in document["problems"]:
         say(f"[red]missing[/] {escape(problem['what'])}")
         say(f"        fix: {escape(problem['fix'])}")
+    say(f"the run would be in {escape(document['path'])}{_new(document['new_results'])}")
     console.print("nothing was created or submitted (--dry-run)")
+
+
+def _new(results: bool) -> str:
+    return ", in a new results directory (--results names another)" if results else ""
 
 
 def _search_plan(document: dict[str, Any]) -> None:
@@ -479,9 +504,10 @@ def _score(score: float | None) -> str:
 
 def _status_view(document: dict[str, Any]) -> Group:
     head = Text(f"{document['run']}  ", style="bold")
-    head.append(
-        document["outcome"] or f"controller {controller_text(document['controller'])}", style="dim"
-    )
+    outcome = document["outcome"]
+    # The next line says why it failed.
+    ended = outcome if outcome in (None, "done", "cancelled") else "failed"
+    head.append(ended or f"controller {controller_text(document['controller'])}", style="dim")
     parts: list[Any] = [head, Text(status_line(document))]
     if document["controller"]["queue"]:
         parts.append(Text(f"the queue cannot be read: {document['controller']['queue']}"))

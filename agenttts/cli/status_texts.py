@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from agenttts.run.profile_fix import RESUMES
+
+_FAILED = ("FAILED", "INFRA_FAILED", "TIMEOUT", "OOM", "PREEMPTED")
+
 
 def status_line(document: dict[str, Any]) -> str:
     """Return iteration, trials by state and the best so far, as one line."""
@@ -51,14 +55,19 @@ def controller_text(controller: dict[str, Any]) -> str:
 
 
 def where_to_look(document: dict[str, Any]) -> list[str]:
-    """Return where to look when a controller is dead or waits."""
+    """Return where to look when a controller is dead or waits, or trials have failed."""
     controller, run = document["controller"], document["path"]
+    if document["outcome"] == "done":
+        failed = sum(n for state, n in document["trials"].items() if state in _FAILED)
+        again = f"'{RESUMES} {run} --retry-failed' tries them again"
+        return [f"{failed} trials have no score; {again}"] if failed else []
     if document["outcome"] is not None or controller["alive"] is None:
         return []
     log = f"its log is {controller['log']}" if controller["log"] else "it has not written a log"
     if not controller["alive"]:
         read = f"; 'agenttts-hpc logs {run}' shows what matters of it" if controller["log"] else ""
-        return [f"{log}{read}", f"'agenttts-hpc resume {run}' continues the run"]
+        known = RESUMES in controller["reason"]  # its fix is more than that
+        return [f"{log}{read}", *([] if known else [f"'{RESUMES} {run}' continues the run"])]
     if controller["state"] != "PENDING":
         return []
     when = f"'{controller['when']}' shows when it may start; " if controller["when"] else ""

@@ -137,7 +137,8 @@ class Loss:
     """A job that ended without a result, as the queue reported it.
 
     There may be no attempt of it, or none that was completed. ``moment`` is when the loss was seen,
-    ISO-8601 UTC. ``node_fault`` says that the node was the cause.
+    ISO-8601 UTC. ``node_fault`` says that the node was the cause. ``why`` is the failure; '' if it
+    is not known.
     """
 
     trial: str
@@ -145,6 +146,7 @@ class Loss:
     node: str
     node_fault: bool
     moment: str
+    why: str = ""
 
 
 def nodes_to_exclude(

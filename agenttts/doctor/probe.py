@@ -258,7 +258,8 @@ class Visit:
         if status.ended and self.open:
             self._ended_at = self._ended_at or time.monotonic()
             settle = self._scheduler.settle_seconds
-            if time.monotonic() - self._ended_at >= settle:
+            # A log that says why the job did not start has arrived, and no report will follow it.
+            if status.never_started or time.monotonic() - self._ended_at >= settle:
                 self._problem = self._how_it_ended(status, settle)
         line = f"{self.place.what} job {self.job_id} {status.state}"
         line += f" ({status.detail})" if status.detail else ""

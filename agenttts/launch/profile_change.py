@@ -12,12 +12,15 @@ If the writer is killed, the next command on the run writes them again.
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import yaml
 
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.schedulers import load_completed_profile
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_text
 from agenttts.launch.create import placement
@@ -43,6 +46,21 @@ class ProfileOutcome:
 
     changes: Differences = field(default_factory=dict)
     refused: str | None = None
+
+
+def edited_profile(run: RunDirectory, folders: Sequence[Path]) -> Differences:
+    """Return what differs between a run's profile and its file.
+
+    Nothing differs if the file is not found or not valid: the run does not need it.
+
+    Args:
+        run: The run.
+        folders: Where profiles are looked for.
+    """
+    with suppress(UserError, OSError):
+        profile = load_completed_profile(run.spec().cluster, folders)
+        return differences(run.profile().model_dump(mode="json"), profile.model_dump(mode="json"))
+    return {}
 
 
 def planned_change(run: Run, cluster: str, profile: Profile) -> ProfileChange:

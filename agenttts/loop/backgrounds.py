@@ -11,6 +11,7 @@ from agenttts.loop.told_results import told_results
 from agenttts.report.background import Background, Provenance
 from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.journal import RunState
+from agenttts.run.task_identity import task_identity
 from agenttts.space import Allocation
 from agenttts.tables.insights import Outlook
 from agenttts.tables.schema import AFTER_SEARCH
@@ -55,7 +56,8 @@ def _provenance(run: Run, state: RunState) -> Provenance:
     files = [shlex.quote(str(path / name)) for name in ("spec.yaml", "profile.yaml")]
     again = shlex.quote(f"{run.name}-again")
     command = f"agenttts-hpc launch {files[0]} --cluster {files[1]} --name {again}"
-    return Provenance(facts, models, dict(record.examples), command)
+    task = task_identity(run.directory, spec.task.name)
+    return Provenance(facts, models, dict(record.examples), command, task)
 
 
 def _outlook(run: Run, state: RunState) -> Outlook | None:

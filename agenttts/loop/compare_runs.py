@@ -11,6 +11,7 @@ from agenttts.loop.compare_document import CompareDocument
 from agenttts.loop.reports import report_of
 from agenttts.loop.sides import KINDS, Of, Side, baseline_of, compare_tokens, side_document
 from agenttts.run.directory import RunDirectory
+from agenttts.run.task_identity import task_identity
 from agenttts.tables.aggregate import main_metric
 from agenttts.tables.difference import Difference, compare
 from agenttts.tables.documents import printed
@@ -96,7 +97,14 @@ def _check(one: Side, two: Side, warnings: list[str]) -> None:
     """Check that the runs measure the same, and warn where what they use differs."""
     tasks = [side.directory.spec().task.name for side in (one, two)]
     names = [side.directory.name for side in (one, two)]
-    if tasks[0] != tasks[1]:
+    identities = [
+        task_identity(side.directory, name) for side, name in zip((one, two), tasks, strict=True)
+    ]
+    if identities[0] != identities[1] and tasks[0] == tasks[1]:
+        warnings.append(
+            f"the source of the task '{tasks[0]}' was changed between the launches of the runs"
+        )
+    elif identities[0] != identities[1]:
         raise UserError(
             f"run '{names[0]}' has the task '{tasks[0]}' and run '{names[1]}' has '{tasks[1]}'; "
             "their scores are not comparable: give two runs of one task"

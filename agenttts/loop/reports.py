@@ -102,9 +102,9 @@ def _report(runs: dict[RunDirectory, RunState], page: bool, *, curves: bool = Tr
         confidences={run.name: state.confidence for run, state in runs.items()},
         costs={run.name: CostReader(run).cost(state, alone=True) for run, state in runs.items()},
         backgrounds={
-            run.name: background_of(run, state, curves=curves)
+            run.name: background_of(run, state, curves=page and curves)
             for run, state in runs.items()
-            if page
+            if page or len(runs) > 1  # with several, it tells whether they can be compared
         },
     )
     compared = (

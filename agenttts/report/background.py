@@ -20,12 +20,14 @@ class Provenance:
         models: Each model's name, engine, path, and fingerprint of its files ("" if it has none).
         examples: SHA-256 of each file of frozen examples, by its name.
         command: The command that repeats the run.
+        task: What the runs of one task have in common (`agenttts.run.task_identity`).
     """
 
     facts: Mapping[str, str] = field(default_factory=dict)
     models: tuple[tuple[str, str, str, str], ...] = ()
     examples: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
+    task: str = ""
 
 
 @dataclass(frozen=True)

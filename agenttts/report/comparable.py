@@ -50,7 +50,7 @@ def _facts(run: RunReport) -> dict[str, str]:
     models = sorted(f"{m[0]}={m[3] or m[2]}" for m in provenance.models)
     score = provenance.facts.get("score", "")
     return {
-        "task": name,
+        "task": provenance.task or name,
         "score": "" if score == "-" else score,
         "examples": provenance.examples.get(_EXAMPLES, ""),
         "models": ", ".join(models),

@@ -20,6 +20,27 @@ from agenttts.tables.schema import TRIAL_SECONDS, metric_names
 ReportFormat = Literal["table", "json", "csv", "html", "parquet"]
 
 
+def format_of(out: Path | None) -> ReportFormat:
+    """Return the format that the name of a file asks for; without a file, a table.
+
+    Raises:
+        UserError: No format is written to files of this name.
+    """
+    suffix = "" if out is None else out.suffix.lower()
+    if suffix in ("", ".txt", ".md", ".log"):
+        return "table"
+    for known in get_args(ReportFormat):
+        if suffix in (f".{known}", f".{known}".removesuffix("l")):
+            return known  # type: ignore[no-any-return]
+    if suffix in (".svg", ".png", ".pdf"):
+        raise UserError(
+            f"--out {out}: figures are written with --figures DIR, as SVG, PNG and PDF; "
+            "--format html writes a page that prints well"
+        )
+    formats = valid_names(suffix[1:], get_args(ReportFormat))
+    raise UserError(f"--out {out}: its name tells no format; give one with --format; {formats}")
+
+
 def render(report: Report, format: ReportFormat, out: Path | None = None) -> None:
     """Print the report, or write it to ``out``.
 

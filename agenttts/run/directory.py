@@ -249,7 +249,15 @@ def find_run(run: str, results: Path) -> RunDirectory:
         ):
             raise UserError(f"{path / 'spec.yaml'}: the file does not exist; {INCOMPLETE}")
     names = sorted(p.parent.name for p in results.glob("*/spec.yaml"))
-    raise UserError(f"run '{run}' does not exist in {results}; {valid_names(run, names)}")
+    where = results.absolute()
+    if not names:
+        there = "has no runs" if results.is_dir() else "does not exist"
+        raise UserError(
+            f"run '{run}' does not exist: the results directory {where} {there}; change to the "
+            "directory that the run was launched from, name its results with --results DIR (or "
+            "AGENTTTS_RESULTS), or give the run's path"
+        )
+    raise UserError(f"run '{run}' does not exist in {where}; {valid_names(run, names)}")
 
 
 @contextmanager

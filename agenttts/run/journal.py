@@ -242,8 +242,8 @@ class RunState:
             return
         typed(kind, event).apply_to(self)
 
-    def note_loss(self, trials: Sequence[str], event: _Lost | _Finished) -> None:
-        """Record the node on which a failure ended the jobs of trials.
+    def note_loss(self, trials: Sequence[str], event: _Lost | _Finished, why: str) -> None:
+        """Record the node on which a failure ended the jobs of trials, and the failure.
 
         An event without a node is not recorded.
         """
@@ -252,7 +252,7 @@ class RunState:
         moment = event.time.isoformat() if event.time else ""
         for trial in trials:
             job = self.trials[trial].job_id or ""
-            self.losses.append(Loss(trial, job, event.node, event.node_fault, moment))
+            self.losses.append(Loss(trial, job, event.node, event.node_fault, moment, why))
 
     def reopen(self) -> None:
         """Mark the trials that `cancel` stopped as unfinished.
@@ -414,13 +414,14 @@ class _Lost:
     reason: str
     node: str | None = None
     node_fault: bool = False
+    why: str | None = None
     time: AwareDatetime | None = None
     earlier: dict[str, int] = field(default_factory=dict)
     """For each trial that must run alone from now on: how many of its attempts do not count."""
 
     def apply_to(self, state: RunState) -> None:
         moment = self.time.isoformat() if self.time else None
-        state.note_loss(self.trials, self)
+        state.note_loss(self.trials, self, self.why or "")
         for trial in self.trials:
             progress = state.trials[trial]
             progress.batch = progress.job_id = None
@@ -463,8 +464,8 @@ class _Finished:
     time: AwareDatetime | None = None
 
     def apply_to(self, state: RunState) -> None:
-        row_from_json(self.row)
-        state.note_loss([self.trial], self)
+        row = row_from_json(self.row)
+        state.note_loss([self.trial], self, row.error or "")
         state.trials[self.trial].row = self.row
 
 

@@ -14,6 +14,8 @@ from agenttts.errors import UserError
 from agenttts.run.directory import RunDirectory
 
 _ASKS = re.compile(r"\bprofile\b")
+RESUMES = "agenttts-hpc resume"
+"""The command in a text that says how a run goes on."""
 
 
 def profile_fix(run: RunDirectory, *, retry: bool = False) -> str:
@@ -26,7 +28,7 @@ def profile_fix(run: RunDirectory, *, retry: bool = False) -> str:
     cluster = run.spec().cluster
     file = cluster if is_profile_file(cluster) else f"slurm/{cluster}.yaml"
     more = " --retry-failed" if retry else ""
-    return f"edit {file}, then 'agenttts-hpc resume {run.path} --cluster {cluster}{more}'"
+    return f"edit {file}, then '{RESUMES} {run.path} --cluster {cluster}{more}'"
 
 
 def with_profile_fix(text: str, run: RunDirectory, *, retry: bool = False) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from agenttts.errors import UserError, nearest_name
+from agenttts.spec.mistaken_file import mistaken_file
 from agenttts.spec.model import JobSpec
 from agenttts.spec.strict import load_with_source
 
@@ -21,7 +22,13 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
         UserError: Something is wrong; the message names file, line, key and value, and what is
             valid.
     """
-    return parse_spec(read_text(path, "job spec"), str(path), path.parent, overrides)
+    text = read_text(path, "job spec")
+    try:
+        return parse_spec(text, str(path), path.parent, overrides)
+    except UserError:
+        if told := mistaken_file(path):
+            raise UserError(told) from None
+        raise
 
 
 def parse_spec(text: str, source: str, base: Path, overrides: Sequence[str] = ()) -> JobSpec:

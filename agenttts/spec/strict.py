@@ -55,7 +55,7 @@ def load_with_source(
         given.add(path)
         # The override replaces everything that was below it in the file.
         places = {at: place for at, place in places.items() if at[: len(path)] != path}
-        places |= dict.fromkeys(new, (f"--set {_shortened(override)}", None))
+        places |= dict.fromkeys(new, (_place(override), None))
     found = Source(source, places)
     with found.located():
         return _validate(model, document), found
@@ -130,6 +130,12 @@ def _override(
                 new.append(tuple(path[: number + 1]))
             place = place.setdefault(part, {})
     return tuple(path), new
+
+
+def _place(override: str) -> str:
+    """Return how an override was given; the command line has options for two keys."""
+    key, _, value = override.partition("=")
+    return f"--{key} {value}" if key in ("cluster", "name") else f"--set {_shortened(override)}"
 
 
 def _nothing_at(part: str | int) -> str:

@@ -252,6 +252,7 @@ class LaunchedDocument(StatusDocument):
 
     Attributes:
         created: Whether the run is new.
+        new_results: Whether its results directory was made for it.
         nodes: When a job last looked at the profile's nodes; None: never.
         skip_bad: How many bad records of a data file were allowed.
         data: What was read of each file or hub split.
@@ -260,6 +261,7 @@ class LaunchedDocument(StatusDocument):
     """
 
     created: bool
+    new_results: bool
     nodes: str | None
     skip_bad: int
     data: list[SourceDocument]

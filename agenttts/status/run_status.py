@@ -28,7 +28,7 @@ from agenttts.loop.controller_job import trial_scheduler
 from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, TrialProgress, read_state
-from agenttts.run.profile_fix import profile_fix, with_profile_fix
+from agenttts.run.profile_fix import RESUMES, profile_fix, with_profile_fix
 from agenttts.run.rows import row_from_json
 from agenttts.search.llm.transcript import summarise
 from agenttts.serving.lifecycle import served_job
@@ -185,7 +185,7 @@ def _controller(
         "described": scheduler.describe(started.service) if started else "",
         "alive": queue.alive,
         "state": state.state if state else None,
-        "reason": state.detail if state else "",
+        "reason": _reason(run, state),
         "stuck": state is not None and state.stuck,
         "cancelled": bool(started and started.handle.cancelled),
         "queue": queue.problem,
@@ -194,6 +194,13 @@ def _controller(
         if started and state is not None and state.pending
         else "",
     }
+
+
+def _reason(run: RunDirectory, state: JobStatus | None) -> str:
+    """Return why a controller waits or has ended, and the fix."""
+    if state is None:
+        return ""
+    return with_profile_fix(state.detail, run) if state.ended else state.detail
 
 
 def _trials_by_state(state: RunState, rows: Sequence[TrialRow], queue: _Queue) -> dict[str, int]:
@@ -310,9 +317,11 @@ def _node_warnings(state: RunState) -> list[str]:
     waiting = (
         f"; pending jobs may still run there: {state.avoid_failed}" if state.avoid_failed else ""
     )
+    causes = [loss.why for loss in state.losses if loss.why and loss.node in state.avoided]
+    last = f"; the last failure: {causes[-1]}" if causes else ""
     return [
         f"trials failed on the nodes {', '.join(state.avoided)}; "
-        f"new jobs avoid these nodes{waiting}"
+        f"new jobs avoid these nodes{waiting}{last}"
     ]
 
 
@@ -389,12 +398,15 @@ def follow(
             if is_locked(run.command_lock_file):  # a command replaces it, as `extend` does
                 time.sleep(pause)
                 continue
-            reason = status["controller"]["reason"]
+            reason, log = status["controller"]["reason"], status["controller"]["log"]
+            steps = [
+                f"ended before the end of the run{': ' if reason else ''}{reason}",
+                f"its log is {log}" if log else "it has not written a log",
+                *([] if RESUMES in reason else [f"'{RESUMES} {run.path}' continues the run"]),
+            ]
             raise RunFailed(
                 f"the controller of {run.path} (job {status['controller']['job_id']}) "
-                f"ended before the end of the run{': ' if reason else ''}{reason}; "
-                f"its log is in {run.scheduler_logs / 'controller'}; "
-                f"'agenttts-hpc resume {run.name}' continues the run"
+                + "; ".join(steps)
             )
         if status["controller"]["stuck"]:
             stuck_since = stuck_since if stuck_since is not None else time.monotonic()

@@ -211,3 +211,17 @@ def test_what_the_operating_system_refuses_is_one_paragraph(cli, scripted_spec, 
     assert (done.returncode, len(done.stderr.splitlines())) == (3, 1), done.stderr
     assert str(journal) in done.stderr
     assert "Is a directory" in done.stderr
+
+
+def test_a_run_that_is_looked_for_in_the_wrong_directory(cli, tmp_path):
+    for there in ("does not exist", "has no runs"):
+        done = cli("status", "mine")
+        assert done.returncode == 2
+        assert f"the results directory {tmp_path / 'results'} {there}; change to the" in done.stderr
+        assert "--results DIR" in done.stderr
+        (tmp_path / "results").mkdir(exist_ok=True)
+
+
+def test_options_of_the_command_line_are_named_as_given(cli, scripted_spec):
+    done = cli("launch", scripted_spec(), "--cluster", "nowhere")
+    assert done.stderr.startswith('agenttts-hpc: --cluster "nowhere": cluster: unknown profile')

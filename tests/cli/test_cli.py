@@ -63,6 +63,7 @@ def test_help_lists_every_command(cli):
         done = cli(command, "--help")
         assert done.returncode == 0
         assert "Usage: agenttts-hpc " + command in done.stdout
+        assert "<bool>" not in done.stdout, "it would look as if a flag took a value"
 
 
 def test_version(cli):
@@ -147,6 +148,14 @@ def test_json_is_one_document(finished, cli, scripted_spec):
     json.loads(cli("report", "small", "--format", "json").stdout)
 
 
+def test_a_dry_run_says_where_the_run_would_be(cli, scripted_spec, tmp_path):
+    there = f"the run would be in {tmp_path / 'results' / 'small'}"
+    done = cli("launch", scripted_spec(), "--dry-run")
+    assert f"{there}, in a new results directory (--results names another)" in done.stdout
+    (tmp_path / "results").mkdir()
+    assert f"{there}\n" in cli("launch", scripted_spec(), "--dry-run").stdout
+
+
 def test_a_dry_run_creates_nothing(cli, scripted_spec, tmp_path):
     spec = scripted_spec()
     before = sorted(tmp_path.rglob("*"))
@@ -184,6 +193,7 @@ def test_what_launch_prints_can_be_pasted(cli, scripted_spec, tmp_path):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"run small launched: {results / 'small'}"
+    assert lines[1] == "results:    a new directory, made for it (--results names another)"
     [watch] = [line.partition("agenttts-hpc ")[2] for line in lines if "--watch" in line]
     [aggregate] = [line.partition("agenttts-hpc ")[2] for line in lines if "report" in line]
     watched = cli(*watch.split())

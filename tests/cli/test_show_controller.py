@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from agenttts.cli import show
+from agenttts.cli.status_texts import where_to_look
 
 DOCUMENT = {
     "run": "r", "path": "results/r", "guideline": None, "started": None, "best_interval": None, "to_come": None, "workers": [], "outcome": None, "iteration": None, "iterations": 2, "finishing": False, "ended_early": False, "trials": {}, "best": None, "recommended": None,
@@ -64,6 +65,10 @@ LOG = "results/r/slurm/controller/7_0_log.err"
         ),
         ({"alive": False, "state": "FAILED"}, ("it has not written a log\n", "'agenttts-hpc resume results/r' continues")),
         (
+            {"alive": False, "state": "FAILED", "reason": "x. To correct the profile: edit slurm/s.yaml, then 'agenttts-hpc resume results/r --cluster s'"},
+            ("it has not written a log\n",),
+        ),
+        (
             {"state": "PENDING", "when": "squeue --start -j 7"},
             ("'squeue --start -j 7' shows when it may start; 'agenttts-hpc cancel results/r' removes it",),
         ),
@@ -72,6 +77,7 @@ LOG = "results/r/slurm/controller/7_0_log.err"
 )  # fmt: skip
 def test_it_says_where_to_look(monkeypatch, controller, texts):
     text = shown(monkeypatch, **controller)
+    assert text.count("agenttts-hpc resume") <= 1, "one fix"
     for expected in texts:
         assert expected in text
     assert texts or "agenttts-hpc" not in text
@@ -80,3 +86,14 @@ def test_it_says_where_to_look(monkeypatch, controller, texts):
 def test_a_run_that_is_over_needs_no_controller(monkeypatch):
     monkeypatch.setitem(DOCUMENT, "outcome", "done")
     assert "agenttts-hpc" not in shown(monkeypatch, alive=False, state="ENDED", log=LOG)
+
+
+@pytest.mark.parametrize(
+    ("trials", "told"), [({"COMPLETED": 3}, False), ({"COMPLETED": 1, "OOM": 1, "FAILED": 2}, True)]
+)
+def test_a_run_that_is_done_says_how_failed_trials_are_tried_again(trials, told):
+    lines = where_to_look({**DOCUMENT, "outcome": "done", "trials": trials, "controller": {}})
+    expected = (
+        "3 trials have no score; 'agenttts-hpc resume results/r --retry-failed' tries them again"
+    )
+    assert lines == ([expected] if told else [])

@@ -89,6 +89,14 @@ def test_a_job_without_a_report_says_why(queue, tmp_path, row, log, part):
     assert list((tmp_path / "results" / ".doctor").iterdir()), "its folder is kept for its log"
 
 
+def test_a_job_whose_log_says_why_it_did_not_start_is_not_waited_for(queue, tmp_path):
+    line = f'f=$(ls -d {tmp_path}/results/.doctor/*/trial); mkdir -p $f/job; echo "agenttts: setup line failed: x on node n1 (exit status 1)" > $f/job/41_0_log.err'
+    queue("41|FAILED|NonZeroExitCode|c", sbatch=f"{line}; echo Submitted batch job 41")
+    seen, _ = asked(tmp_path, timeout=60, settle_seconds=1000.0)
+    assert "without a report: setup line failed: x on node n1" in (seen.problem or "")
+    assert "Fix 'setup' in the profile" in (seen.problem or "")
+
+
 def test_a_request_that_sbatch_refuses_is_what_was_found(queue, tmp_path):
     queue("", sbatch="echo 'sbatch: error: invalid account' >&2; exit 1")
     seen, told = asked(tmp_path, timeout=3600)

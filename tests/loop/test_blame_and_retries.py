@@ -154,6 +154,7 @@ def test_jobs_that_wait_already_are_kept_off_a_node_that_has_failed(new_run, ref
     assert asked[0] == ([], ["n1"]), "one job at a time: none waits"
     warnings = " ".join(json.loads(cli("status", "small", "--json").stdout)["warnings"])
     assert "trials failed on the nodes n1; new jobs avoid these nodes" in warnings
+    assert "; the last failure: " in warnings
     if refusal is None:
         assert len(asked) == len(events) == 1, "once"
     else:

@@ -208,3 +208,24 @@ def test_it_takes_two_runs(cli, runs):
     done = cli("compare", *runs)
     assert done.returncode == 2
     assert f"compare takes two runs, not {len(runs)}" in done.stderr
+
+
+def test_one_task_in_two_places_is_one_and_an_edited_one_is_told(launched, compared, cli):
+    for run, folder, text in (("one", "/a", "x: 1\n"), ("two", "/b", "x:   1  # the same\n")):
+        path = launched(run)
+        spec = yaml.safe_load((path / "spec.yaml").read_text())
+        spec["task"]["name"] = f"{folder}/task.yaml"
+        (path / "spec.yaml").write_text(yaml.safe_dump(spec))
+        (path / "task").mkdir()
+        (path / "task" / "task.yaml").write_text(text)
+    assert not any("task" in warning for warning in compared("one", "two")["warnings"])
+    assert "different tasks" not in cli("report", "one", "two").stdout
+    (path / "task" / "task.yaml").write_text("x: 2\n")
+    assert "their scores are not comparable" in cli("compare", "one", "two").stderr
+    assert (
+        "different tasks, so their scores cannot be compared" in cli("report", "one", "two").stdout
+    )
+    spec["task"]["name"] = "/a/task.yaml"
+    (path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    [warning] = [w for w in compared("one", "two")["warnings"] if "source of the task" in w]
+    assert "was changed between the launches" in warning

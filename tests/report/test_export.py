@@ -14,7 +14,7 @@ import pytest
 from agenttts.errors import UserError
 from agenttts.replay.table import load_table
 from agenttts.report import build_report, render
-from agenttts.report.export import ReportFormat, flat_table
+from agenttts.report.export import ReportFormat, flat_table, format_of
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.tables.schema import TrialRow, trials_frame
 
@@ -123,3 +123,20 @@ def test_parquet_wants_a_file_or_a_pipe(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     with pytest.raises(UserError, match="--out"):
         render(report, "parquet")
+
+
+@pytest.mark.parametrize(
+    ("out", "form"),
+    [(None, "table"), ("x", "table"), ("x.txt", "table"), ("x.csv", "csv"), ("X.HTML", "html"), ("x.htm", "html"), ("x.parquet", "parquet"), ("x.json", "json")],
+)  # fmt: skip
+def test_the_name_of_the_file_tells_the_format(out: str | None, form: str) -> None:
+    assert format_of(Path(out) if out else None) == form
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("x.pdf", "--figures DIR"), ("x.xlsx", "give one with --format; valid: table")],
+)
+def test_a_name_without_a_format_says_how_it_is_given(out: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"--out {out}: .*{words}"):
+        format_of(Path(out))

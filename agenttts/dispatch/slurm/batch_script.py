@@ -23,6 +23,8 @@ _NAMED_NODE = re.compile(r" on node ([\w.-]+)(?: \(exit status |; is it on )", r
 # submitit's tags in names of folders, which it and Slurm would replace by numbers of the job.
 _TAGS = ("%j", "%t", "%A", "%a")
 _LONGEST_MESSAGE = 2000
+_SETUP_TEXTS = ("setup line failed: ", "the setup lines did not come to their end")
+_NOT_FOUND = "command not found"
 
 # ERR is not trapped within functions and subshells. In a file that is read with `source`, the
 # failing line is not the user's setup line. The line is read from the batch file itself, because
@@ -147,7 +149,21 @@ def log_message(folder: Path, job_id: str) -> str:
     # The line before it is the message of the shell or the program.
     before = lines[found[-1] - 1] if found[-1] else ""
     message = lines[found[-1]].removeprefix(MARK)
-    return (f"{message} ({before.strip()})" if before.strip() else message)[:_LONGEST_MESSAGE]
+    said = f"{message} ({before.strip()})" if before.strip() else message
+    return said[:_LONGEST_MESSAGE] + _fix(message, before)
+
+
+def _fix(message: str, before: str) -> str:
+    """Return what the user can do about the message; '' if that is not known."""
+    if " could not be started on node " in message:
+        return (
+            ". If not, install agenttts-hpc on one that they share, and continue with the command "
+            "of that installation"
+        )
+    if message.startswith(_SETUP_TEXTS):
+        login = "; 'login_shell: true' there may define the command" if _NOT_FOUND in before else ""
+        return f". Fix 'setup' in the profile{login}"
+    return ""
 
 
 def named_node(message: str) -> str:

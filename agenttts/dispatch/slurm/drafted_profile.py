@@ -316,7 +316,7 @@ def _container_lines() -> list[str]:
         + (
             "found"
             if image
-            else "build it: agenttts-hpc image build Apptainer.def --output agenttts.sif"
+            else "build it: agenttts-hpc image build Apptainer.def --output ~/agenttts.sif"
         ),
         "  nv: true",
     ]

@@ -365,7 +365,7 @@ _ENDS: dict[str, str] = {
     "JobLaunchFailure": (
         "its node could not launch it, or its shell was killed. "
         "The cause may be that the node cannot open the job's log: the results directory must "
-        "be on a file system that the nodes share"
+        "be on a file system that the nodes share. Launch with --results DIR on such a file system"
     ),
     "InactiveLimit": "it reached the cluster's limit for inactive jobs",
 }

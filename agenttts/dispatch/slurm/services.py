@@ -102,7 +102,7 @@ class SlurmServices:
             return JobStatus("UNKNOWN", ended=True, detail=_NO_ANSWER)
         state = job_states([job])[job]
         said = log_message(self._folder, job) if state.ended else ""
-        return replace(state, detail=said) if said else state
+        return replace(state, detail=said, never_started=True) if said else state
 
     def statuses(self, services: Sequence[Service]) -> list[JobStatus]:
         """How their jobs stand; services without a known job are looked for one by one."""

@@ -8,7 +8,7 @@ Fusing templates also get ``candidates``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,6 +185,7 @@ class DeclarativeTask(Task):
             records_key=options.records_key,
             fields=[(field,) for field in self._fields()],
         )
+        self._check_names({field for record in source.records for field in record.values})
         examples = convert(
             source,
             lambda record, number: [self._example(record, number)],
@@ -221,18 +222,38 @@ class DeclarativeTask(Task):
             raise UserError(f"{record.place()}: {self._source}: {error}") from None
         return example
 
+    def _check_names(self, fields: Collection[str]) -> None:
+        """Check that no field has a name with another meaning in templates."""
+        stages = [stage.name for stage in self._stages]
+        for name in stages:
+            if name in fields:
+                raise UserError(
+                    f"{self._source}: the stage '{name}' and a field of the data have one name, "
+                    "and templates cannot tell which is meant; rename the stage here and in the "
+                    f"job's stages, e.g. to '{_free_name(name, {*stages, *fields})}', or rename "
+                    "the field in the data"
+                )
+        if CANDIDATES in fields:
+            raise UserError(
+                f"{self._source}: a field of the data is called '{CANDIDATES}', as templates of "
+                "fuse call the samples of their stage; rename the field in the data"
+            )
+
     def _check_record(self, record: Record) -> None:
         names = [stage.name for stage in self._stages]
-        for name in (*names, CANDIDATES):
-            if name in record.values:
-                raise record.error(
-                    name, "has a name that templates know as something else; rename it"
-                )
         for position, stage in enumerate(self._stages):
             for field, user in stage.fields(names[:position]).items():
                 if field not in record.values:
                     raise record.error(field, f"is what {user} of {self._source} uses")
             stage.check(record)
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    """Return a name for a stage that nothing else has."""
+    free = f"{name}_stage"
+    while free in taken:
+        free += "_stage"
+    return free
 
 
 def _pairs(shots: Sequence[Shot]) -> tuple[tuple[str, str], ...]:

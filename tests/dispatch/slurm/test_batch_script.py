@@ -129,7 +129,11 @@ def test_a_setup_line_that_fails_ends_the_job_and_is_named(tmp_path, setup, stat
     done = run(tmp_path, *setup)
     assert done.returncode == status
     assert "started" not in done.stdout
-    assert f"{named} on node n7 (exit status {status})" in log_message(tmp_path, "12")
+    message = log_message(tmp_path, "12")
+    assert f"{named} on node n7 (exit status {status})" in message
+    assert message.partition("Fix 'setup' in the profile")[1], (
+        "which names the command that gives it"
+    )
 
 
 def test_a_program_that_the_node_does_not_have_is_named(tmp_path):
@@ -138,6 +142,7 @@ def test_a_program_that_the_node_does_not_have_is_named(tmp_path):
     message = log_message(tmp_path, "12")
     assert message.startswith("/nowhere/bin/python could not be started on node n7; is it on a file system that the nodes share?")  # fmt: skip
     assert "No such file or directory" in message
+    assert "install agenttts-hpc on one that they share" in message
 
 
 def test_a_job_that_is_cancelled_in_its_setup_blames_no_line(tmp_path):

@@ -251,6 +251,7 @@ def test_a_failed_job_s_log_says_why_it_did_not_start(fake, tmp_path):
     states = scheduler(tmp_path).poll(["7_0", "7_1"])
     assert "setup line failed: module load apptainer" in states["7_0"].detail
     assert "module: command not found" in states["7_0"].detail
+    assert states["7_0"].detail.endswith("Fix 'setup' in the profile; 'login_shell: true' there may define the command")  # fmt: skip
     assert states["7_1"].detail == ""
     assert states["7_0"].node == "n1", "as the log says"
     fake("squeue", squeue("7_0 n2|FAILED|NonZeroExitCode|x", "7_1 n3|FAILED|None|x"))

@@ -108,7 +108,18 @@ def test_a_wrong_file_is_named_with_line_and_key(make, old, new, words):
         ({"numbers": "2"}, ["data.jsonl:2", "numbers", "a list of one or more"]),
         ({"total": "seven"}, ["data.jsonl:2", "total", "must be a number"]),
         ({"words": ""}, ["data.jsonl:2", "words", "rouge_l"]),
-        ({"add": 1}, ["data.jsonl:2", "'add'", "rename it"]),
+        (
+            {"add": 1},
+            [
+                "task.yaml: the stage 'add' and a field of the data have one name",
+                "e.g. to 'add_stage'",
+            ],
+        ),
+        ({"add": 1, "add_stage": 2}, ["rename the stage", "e.g. to 'add_stage_stage'"]),
+        (
+            {"candidates": 1},
+            ["task.yaml: a field of the data is called 'candidates'", "rename the field"],
+        ),
         ({"id": "a"}, ["data.jsonl:2", "id 'a'", "data.jsonl:1"]),
     ],
 )
