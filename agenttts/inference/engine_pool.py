@@ -4,6 +4,8 @@ Models that share GPUs take turns: an engine that can sleep gives up the GPU's m
 weights in the memory of the host, from where it is back within a second (vLLM's sleep mode, level
 1). Engines without GPUs stay as they are beside each other. Where memory does not suffice, the
 engine that was used longest ago is closed.
+
+While an engine works, the process of the next one may import its libraries.
 """
 
 from __future__ import annotations
@@ -16,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.files.memory import available_memory
-from agenttts.inference.base import Engine, EngineError, ModelConfig, put_to_sleep, wake
+from agenttts.inference.base import (
+    Engine,
+    EngineError,
+    EngineName,
+    ModelConfig,
+    put_to_sleep,
+    wake,
+)
+from agenttts.inference.engine_child import SpareEngine
 from agenttts.inference.engine_use import EngineObserver
 from agenttts.inference.engines import ENGINES
 
@@ -46,6 +56,7 @@ class EnginePool:
         keep: Whether engines are kept; else there is one at a time.
         available: Returns the bytes of the host's memory that may still be taken.
         observer: Is told of starts, wakes and the engines that are loaded.
+        spare: The process from which ``factory`` may make an engine.
     """
 
     def __init__(
@@ -54,11 +65,14 @@ class EnginePool:
         keep: bool = True,
         available: Callable[[], int] = available_memory,
         observer: EngineObserver | None = None,
+        spare: SpareEngine | None = None,
     ) -> None:
         self._factory = factory
         self._keep = keep
         self._available = available
         self._observer = observer or EngineObserver()
+        self._spare = spare or SpareEngine()
+        self._next: ModelConfig | None = None
         self._expected: list[ModelConfig] | None = None
         self.starts = 0
         self._loaded: list[_Loaded] = []  # the one used last is the last
@@ -80,6 +94,14 @@ class EnginePool:
         """
         self._expected = models
 
+    def start_ahead(self, model: ModelConfig | None) -> None:
+        """Set the model whose engine will be started next, after the engine of the next `get`.
+
+        As soon as that engine is ready, the spare process begins to import the libraries of this
+        model's engine, if memory allows. None: no further start is expected.
+        """
+        self._next = model
+
     def get(self, model: ModelConfig) -> Engine:
         """Return the model's engine, loaded and awake.
 
@@ -97,6 +119,7 @@ class EnginePool:
         self._loaded.remove(found)
         self._loaded.append(found)
         self._tell_kept()
+        self._start_spare()
         return found.engine
 
     @property
@@ -134,7 +157,8 @@ class EnginePool:
             self._close(found)
 
     def close(self) -> None:
-        """Close all engines; may be called twice."""
+        """Close all engines and the spare process; may be called twice."""
+        self._spare.close()
         while self._loaded:
             self._close(self._loaded[-1])
 
@@ -144,7 +168,7 @@ class EnginePool:
         if model.gpus:
             self._free_gpus(None)
         else:
-            self._free_memory(host_bytes(model))
+            self._free_memory(host_bytes(model), model.engine)
         began = time.monotonic()
         try:
             engine = self._factory(self._that_sleeps(model))
@@ -176,10 +200,26 @@ class EnginePool:
         for other in asleep[:-MOST_ASLEEP]:
             self._close(other)
 
-    def _free_memory(self, needed: int) -> None:
-        """Close engines, the least recently used first, until that memory is available."""
+    def _free_memory(self, needed: int, engine: EngineName) -> None:
+        """Make that memory available for an engine of a kind.
+
+        A spare process that is not for it ends first, then engines, the least recently used first.
+        """
+        if self._spare.engine == engine:
+            needed -= self._spare.resident()  # it is a part of what is needed
+        elif self._available() < needed:
+            self._spare.close()
         while self._loaded and self._available() < needed:
             self._close(self._loaded[0])
+
+    def _start_spare(self) -> None:
+        """Start the spare process for the next model, if that fits beside what is loaded."""
+        model, self._next = self._next, None
+        if model is None or self._find(model) is not None:
+            return
+        needed = PROCESS_BYTES if model.gpus else host_bytes(model)
+        if needed <= self._available():
+            self._spare.start(model.engine)
 
     def _is_kept(self, model: ModelConfig) -> bool:
         """Return whether a model may be needed again while another one is loaded."""

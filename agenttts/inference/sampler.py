@@ -29,6 +29,7 @@ from agenttts.inference.base import (
 )
 from agenttts.inference.draw_counts import DrawCounter, DrawWatcher, WantedPrompts
 from agenttts.inference.endpoint_options import most_a_call
+from agenttts.inference.engine_child import LIBRARIES, SpareEngine
 from agenttts.inference.engine_pool import EnginePool, same_engine
 from agenttts.inference.engine_process import create_engine
 from agenttts.inference.engine_use import EngineObserver, ModelDraw
@@ -159,7 +160,8 @@ class Sampler:
     A model's engine starts when the first sample is missing from the store. It ends when the engine
     of another model must start. With ``keep_engines`` it stays while memory allows
     (`agenttts.inference.engine_pool`). One engine works at a time. ``totals`` counts by model name.
-    ``observer`` gets engine starts and engine calls, ``watcher`` the progress of a draw.
+    ``observer`` gets engine starts and engine calls, ``watcher`` the progress of a draw. ``spare``
+    is the process from which ``engine_factory`` may make an engine.
     `close` ends the engines and stores what was drawn.
     """
 
@@ -175,6 +177,7 @@ class Sampler:
         observer: EngineObserver | None = None,
         watcher: DrawWatcher | None = None,
         store_seconds: float = STORE_SECONDS,
+        spare: SpareEngine | None = None,
     ) -> None:
         self.totals: dict[str, ModelTotals] = {name: ModelTotals() for name in models}
         self._store = store
@@ -184,7 +187,9 @@ class Sampler:
         self._store_seconds = store_seconds
         self._observer = observer or EngineObserver()
         self._watcher = watcher
-        self._engines = EnginePool(engine_factory, keep_engines, observer=self._observer)
+        self._engines = EnginePool(
+            engine_factory, keep_engines, observer=self._observer, spare=spare
+        )
 
     def draw_together(self, requests: Sequence[DrawRequest]) -> list[Drawn]:
         """Draw the union of several requests' samples in as few calls as possible.
@@ -284,6 +289,20 @@ class Sampler:
     def expect(self, model_names: Iterable[str]) -> None:
         """Set the models that may be needed from now on; other engines are not kept."""
         self._engines.expect([self._models[name] for name in model_names])
+
+    def start_ahead(self, model_name: str | None) -> None:
+        """Set the model whose engine is started after that of the next draw; None: none is."""
+        self._engines.start_ahead(None if model_name is None else self._models[model_name])
+
+    def lacks_samples(self, request: DrawRequest) -> bool:
+        """Return whether a draw needs samples that are not stored."""
+        _, wanted = self._wanted([request])
+        found = self._store.lookup(wanted.numbers)
+        return any(len(found[key]) < number for key, number in wanted.numbers.items())
+
+    def imports_libraries(self, model_name: str) -> bool:
+        """Return whether an engine start of the model first imports libraries for seconds."""
+        return self._models[model_name].engine in LIBRARIES
 
     def shares_engine(self, a: str, b: str) -> bool:
         """Return whether two models, by name, are served by one engine."""
