@@ -35,9 +35,9 @@ def first_engine(trials: Sequence[DueTrial]) -> str | None:
         if shard_names(Path(document["samples"])):
             return None
         engine = document["models"][document["allocation"][0]["model"]]["engine"]
+        return engine if engine in LIBRARIES else None
     except (OSError, ValueError, LookupError, TypeError):  # the trial itself says what is wrong
         return None
-    return engine if engine in LIBRARIES else None
 
 
 class WaitingTrial(Protocol):

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.inference.base import EngineError, ModelConfig
-from agenttts.inference.engine_pool import MOST_ASLEEP, EnginePool, host_bytes
+from agenttts.inference.engine_child import SpareEngine
+from agenttts.inference.engine_pool import MOST_ASLEEP, PROCESS_BYTES, EnginePool, host_bytes
 from agenttts.inference.engine_use import EngineObserver
 
 GB = 10**9
@@ -306,3 +307,85 @@ def test_an_observer_is_told_of_starts_wakes_and_what_is_loaded(model):
     with pytest.raises(EngineError):
         pool.get(model("broken"))
     assert ("started", "broken") not in told.events
+
+
+class Spare(SpareEngine):
+    """Takes note of starts; the machine's memory is less by what it takes."""
+
+    def __init__(self, machine: Machine, size: int = 0):
+        super().__init__()
+        self.machine, self.size = machine, size
+
+    @property
+    def engine(self):
+        return self._engine or None
+
+    def resident(self):
+        return self.size if self._engine else 0
+
+    def start(self, engine):
+        self.machine.events.append(f"ahead {engine}")
+        self._engine = engine
+
+    def close(self):
+        if self._engine:
+            self.machine.events.append("end spare")
+        self._engine = ""
+
+
+def with_spare(machine, size=0):
+    spare = Spare(machine, size)
+    available = lambda: machine.available() - spare.resident()  # noqa: E731
+    return EnginePool(machine.load, True, available, spare=spare), spare
+
+
+def test_the_next_engine_is_begun_when_the_one_before_it_is_ready(model):
+    machine = Machine()
+    pool, _ = with_spare(machine)
+    a, b, c = model("a"), model("b"), model("c")
+    pool.start_ahead(b)
+    pool.get(a)
+    pool.get(a)
+    assert machine.events == ["load a", "ahead vllm"], "once"
+    pool.get(b)
+    pool.start_ahead(a)
+    pool.get(b)
+    assert machine.events[2:] == ["sleep a", "load b"], "a is loaded"
+    pool.start_ahead(c)
+    pool.start_ahead(None)
+    pool.get(b)
+    assert machine.events[4:] == []
+    pool.close()
+    assert "end spare" in machine.events
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_nothing_is_begun_where_memory_is_short(model, gpus):
+    """On a CPU for the whole engine, which is loaded beside the others; on GPUs for its process."""
+    machine = Machine()
+    pool, _ = with_spare(machine)
+    a, b = model("a", gpus, size=0), model("b", gpus, size=10 * GB)
+    pool.get(a)
+    machine.memory = (PROCESS_BYTES if gpus else host_bytes(a) + host_bytes(b)) - 1
+    for _ in range(2):
+        assert machine.events == ["load a"]
+        pool.start_ahead(b)
+        pool.get(a)
+        machine.memory += 1
+    assert machine.events == ["load a", "ahead vllm"]
+
+
+def test_what_the_spare_holds_is_a_part_of_what_its_engine_needs(model):
+    machine = Machine()
+    pool, spare = with_spare(machine, size=GB)
+    a, b = model("a", 0, size=GB), model("b", 0, size=GB)
+    machine.memory = host_bytes(a) + host_bytes(b)
+    pool.start_ahead(b)
+    pool.get(a)
+    pool.get(b)
+    assert machine.events == ["load a", "ahead vllm", "load b"], "a may stay"
+    spare.start("transformers")
+    c = model("c", 0, size=GB)
+    machine.memory = host_bytes(a) * 3
+    pool.get(c)
+    assert machine.events[-2:] == ["end spare", "load c"], "the other engine's ends first"
