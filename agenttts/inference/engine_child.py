@@ -99,6 +99,7 @@ class SpareEngine:
         self._child: EngineChild | None = None
         self._engine = ""
         self._environment: dict[str, str] = {}
+        self._following = ""
 
     @property
     def engine(self) -> str | None:
@@ -128,18 +129,27 @@ class SpareEngine:
             self._child = EngineChild(engine)
             self._engine, self._environment = engine, dict(os.environ)
 
+    def start_after(self, engine: str) -> None:
+        """Set the engine of the process that starts when `take` is called; empty: none does."""
+        self._following = engine
+
     def take(self, engine: str) -> EngineChild | None:
         """Hand the process over if it is one for this engine that lives; else it stays or ends."""
-        if self._child is None or self._engine != engine:
-            return None
-        child, self._child = self._child, None
-        if child.process.poll() is None and self._environment == dict(os.environ):
-            return child
-        child.discard()
-        return None
+        taken = None
+        if self._child is not None and self._engine == engine:
+            child, self._child = self._child, None
+            if child.process.poll() is None and self._environment == dict(os.environ):
+                taken = child
+            else:
+                child.discard()
+        following, self._following = self._following, ""
+        if following:
+            self.start(following)
+        return taken
 
     def close(self) -> None:
         """End the process, if there is one."""
+        self._following = ""
         child, self._child = self._child, None
         if child is not None:
             child.discard()

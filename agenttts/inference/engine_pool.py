@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.files.memory import available_memory
+from agenttts.files.processes import usable_cpus
 from agenttts.inference.base import (
     Engine,
     EngineError,
@@ -38,7 +39,13 @@ MOST_ASLEEP = 2
 Each keeps 1.0 to 2.4 GB of its GPU (vLLM 0.26 on an H100, 1.5B and 7B models, measured 2026-11),
 which the next engine's share of the memory, 0.9 by default, has to leave free."""
 PROCESS_BYTES = 2 << 30
-"""Memory of an engine's process beside weights and cache: libraries, buffers (torch on a CPU)."""
+"""Memory of an engine's process beside weights and cache: libraries, buffers (torch on a CPU).
+
+A spare process of vLLM holds 0.6 GB of it (vLLM 0.32 on a CPU, measured 2026-11)."""
+CPUS_TO_LOAD_BESIDE = 4
+"""Cores from which libraries are imported ahead while another model is loaded.
+
+Both are mostly work of one core each, and torch has a thread for each core."""
 LOADED_FACTOR = 1.3
 """Memory of loaded weights by their size on disk; more than 1 for buffers while they are loaded."""
 CACHE_BYTES = 512 << 20
@@ -57,6 +64,7 @@ class EnginePool:
         available: Returns the bytes of the host's memory that may still be taken.
         observer: Is told of starts, wakes and the engines that are loaded.
         spare: The process from which ``factory`` may make an engine.
+        cpus: The cores that the engines may use; default: those of this process.
     """
 
     def __init__(
@@ -66,12 +74,14 @@ class EnginePool:
         available: Callable[[], int] = available_memory,
         observer: EngineObserver | None = None,
         spare: SpareEngine | None = None,
+        cpus: int | None = None,
     ) -> None:
         self._factory = factory
         self._keep = keep
         self._available = available
         self._observer = observer or EngineObserver()
         self._spare = spare or SpareEngine()
+        self._cpus = usable_cpus() if cpus is None else cpus
         self._next: ModelConfig | None = None
         self._expected: list[ModelConfig] | None = None
         self.starts = 0
@@ -97,8 +107,9 @@ class EnginePool:
     def start_ahead(self, model: ModelConfig | None) -> None:
         """Set the model whose engine will be started next, after the engine of the next `get`.
 
-        As soon as that engine is ready, the spare process begins to import the libraries of this
-        model's engine, if memory allows. None: no further start is expected.
+        The spare process begins to import the libraries of this model's engine, if memory allows,
+        while that engine works, and with `CPUS_TO_LOAD_BESIDE` cores or more already while it is
+        loaded. None: no further start is expected.
         """
         self._next = model
 
@@ -169,6 +180,8 @@ class EnginePool:
             self._free_gpus(None)
         else:
             self._free_memory(host_bytes(model), model.engine)
+        if self._cpus >= CPUS_TO_LOAD_BESIDE and self._next_fits(beside=model):
+            self._spare.start_after(self._next.engine if self._next else "")
         began = time.monotonic()
         try:
             engine = self._factory(self._that_sleeps(model))
@@ -214,12 +227,22 @@ class EnginePool:
 
     def _start_spare(self) -> None:
         """Start the spare process for the next model, if that fits beside what is loaded."""
-        model, self._next = self._next, None
-        if model is None or self._find(model) is not None:
-            return
-        needed = PROCESS_BYTES if model.gpus else host_bytes(model)
-        if needed <= self._available():
-            self._spare.start(model.engine)
+        self._spare.start_after("")
+        if self._next is not None and self._cpus > 1 and self._next_fits():
+            self._spare.start(self._next.engine)
+        self._next = None
+
+    def _next_fits(self, beside: ModelConfig | None = None) -> bool:
+        """Return whether a start of the next model's engine is expected and has memory.
+
+        Args:
+            beside: A model whose engine is about to be loaded.
+        """
+        if self._next is None or self._find(self._next) is not None:
+            return False
+        models = [self._next] if beside is None else [self._next, beside]
+        needed = sum(PROCESS_BYTES if model.gpus else host_bytes(model) for model in models)
+        return needed <= self._available() + self._spare.resident()
 
     def _is_kept(self, model: ModelConfig) -> bool:
         """Return whether a model may be needed again while another one is loaded."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.files.documents import read_object
+from agenttts.files.processes import usable_cpus
 from agenttts.inference.base import (
     Completion,
     EngineError,
@@ -272,7 +273,7 @@ def _cpu_environment() -> dict[str, str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         # Binding threads to cores fails in containers and under Slurm, which bind already.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(_usable_cpus()),
+        "OMP_NUM_THREADS": str(usable_cpus()),
         # Compiling takes minutes on a CPU, and compiled bfloat16 kernels gave wrong text (vLLM
         # 0.32).
         "TORCH_COMPILE_DISABLE": "1",
@@ -317,16 +318,6 @@ def _architectures(config: ModelConfig) -> list[str]:
     """Return the names of a model's classes; none where its configuration names none."""
     named = read_object(Path(config.path) / "config.json").get("architectures")
     return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
-
-
-def _usable_cpus() -> int:
-    """Return the cores that this process may use.
-
-    It is the process's affinity, or Slurm's count if that is smaller (Slurm may bind no cores).
-    """
-    available = len(os.sched_getaffinity(0))
-    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return min(available, int(given)) if given.isdigit() and int(given) > 0 else available
 
 
 def _context(config: ModelConfig, *, at_most: int) -> int | None:

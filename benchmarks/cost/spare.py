@@ -1,6 +1,6 @@
 """What it saves to import an engine's libraries ahead, and what it costs the engine beside it.
 
-    python benchmarks/cost/spare.py [MODEL] [--engine vllm] [--rounds 3] [--prompts 12]
+    python benchmarks/cost/spare.py [MODEL] [--engine vllm] [--rounds 3] [--prompts 32]
 
 MODEL is a directory; the default is a model of `make models`. Each round has two parts, each with
 processes of its own: an engine is started without and with a spare process that has imported its
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", type=Path, default=MODEL)
     parser.add_argument("--engine", default="vllm", choices=["vllm", "transformers"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--prompts", type=int, default=12)
+    parser.add_argument("--prompts", type=int, default=32)
     given = parser.parse_args()
     model = ModelConfig("m", str(given.model), engine=given.engine, options={"dtype": "float32"})
     rows: dict[str, list[Cost]] = {}
@@ -54,6 +54,7 @@ def main() -> None:
         for ahead in (False, True):
             for name, cost in measure(model, given.engine, given.prompts, ahead).items():
                 rows.setdefault(name, []).append(cost)
+                print(f"{name}: {cost.wall:.1f} s, CPU {cost.cpu:.1f} s", flush=True)
         print(f"round {number + 1} of {given.rounds} done, load {os.getloadavg()[0]:.0f}")
     for name, costs in rows.items():
         wall = [cost.wall for cost in costs]

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from agenttts.inference.base import EngineError, ModelConfig
 from agenttts.inference.engine_child import SpareEngine
-from agenttts.inference.engine_pool import MOST_ASLEEP, PROCESS_BYTES, EnginePool, host_bytes
+from agenttts.inference.engine_pool import (
+    CPUS_TO_LOAD_BESIDE,
+    MOST_ASLEEP,
+    PROCESS_BYTES,
+    EnginePool,
+    host_bytes,
+)
 from agenttts.inference.engine_use import EngineObserver
 
 GB = 10**9
@@ -324,8 +330,17 @@ class Spare(SpareEngine):
         return self.size if self._engine else 0
 
     def start(self, engine):
+        if self._engine == engine:
+            return
         self.machine.events.append(f"ahead {engine}")
         self._engine = engine
+
+    def take(self, engine):
+        if self._engine == engine:
+            self._engine = ""
+        if self._following:
+            self.start(self._following)
+        self._following = ""
 
     def close(self):
         if self._engine:
@@ -333,10 +348,15 @@ class Spare(SpareEngine):
         self._engine = ""
 
 
-def with_spare(machine, size=0):
+def with_spare(machine, size=0, cpus=2):
     spare = Spare(machine, size)
     available = lambda: machine.available() - spare.resident()  # noqa: E731
-    return EnginePool(machine.load, True, available, spare=spare), spare
+
+    def load(config):
+        spare.take(config.engine)
+        return machine.load(config)
+
+    return EnginePool(load, True, available, spare=spare, cpus=cpus), spare
 
 
 def test_the_next_engine_is_begun_when_the_one_before_it_is_ready(model):
@@ -355,8 +375,29 @@ def test_the_next_engine_is_begun_when_the_one_before_it_is_ready(model):
     pool.start_ahead(None)
     pool.get(b)
     assert machine.events[4:] == []
+    pool.start_ahead(c)
+    pool.get(b)
     pool.close()
-    assert "end spare" in machine.events
+    assert machine.events[4:] == ["ahead vllm", "end spare", "close b", "close a"]
+
+
+def test_with_many_cores_it_is_begun_already_while_the_one_before_it_is_loaded(model):
+    machine = Machine()
+    pool, spare = with_spare(machine, cpus=CPUS_TO_LOAD_BESIDE)
+    a, b, c = model("a"), model("b"), model("c")
+    spare.start("vllm")
+    pool.start_ahead(b)
+    pool.get(a)
+    assert machine.events == ["ahead vllm", "ahead vllm", "load a"], "one after the other"
+    pool.start_ahead(c)
+    machine.memory = 3 * PROCESS_BYTES
+    pool.get(b)
+    assert machine.events[3:] == ["sleep a", "load b", "ahead vllm"], "not beside it, but after it"
+    one_core = Machine()
+    pool, _ = with_spare(one_core, cpus=1)
+    pool.start_ahead(b)
+    pool.get(a)
+    assert one_core.events == ["load a"], "it has nothing to gain"
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
