@@ -42,10 +42,14 @@ PROCESS_BYTES = 2 << 30
 """Memory of an engine's process beside weights and cache: libraries, buffers (torch on a CPU).
 
 A spare process of vLLM holds 0.6 GB of it (vLLM 0.32 on a CPU, measured 2026-11)."""
-CPUS_TO_LOAD_BESIDE = 4
-"""Cores from which libraries are imported ahead while another model is loaded.
+CPUS_TO_WORK_BESIDE = 2
+"""Cores from which libraries are imported ahead while an engine on GPUs works.
 
-Both are mostly work of one core each, and torch has a thread for each core."""
+Beside an engine on the CPU they never are: its threads wait for each other, so that on two cores it
+took twice the CPU time, and drawing and the next start together 83 s in place of 57 s (vLLM 0.32,
+measured 2026-11, `benchmarks/cost/spare.py`)."""
+CPUS_TO_LOAD_BESIDE = 4
+"""Cores from which they are imported while a model is loaded, which is work of a core, too."""
 LOADED_FACTOR = 1.3
 """Memory of loaded weights by their size on disk; more than 1 for buffers while they are loaded."""
 CACHE_BYTES = 512 << 20
@@ -107,9 +111,9 @@ class EnginePool:
     def start_ahead(self, model: ModelConfig | None) -> None:
         """Set the model whose engine will be started next, after the engine of the next `get`.
 
-        The spare process begins to import the libraries of this model's engine, if memory allows,
-        while that engine works, and with `CPUS_TO_LOAD_BESIDE` cores or more already while it is
-        loaded. None: no further start is expected.
+        If that engine uses GPUs, the spare process begins to import the libraries of this model's
+        engine while it works, and with `CPUS_TO_LOAD_BESIDE` cores or more already while it is
+        loaded. Memory for both has to be available. None: no further start is expected.
         """
         self._next = model
 
@@ -130,7 +134,7 @@ class EnginePool:
         self._loaded.remove(found)
         self._loaded.append(found)
         self._tell_kept()
-        self._start_spare()
+        self._start_spare(found.model)
         return found.engine
 
     @property
@@ -180,7 +184,7 @@ class EnginePool:
             self._free_gpus(None)
         else:
             self._free_memory(host_bytes(model), model.engine)
-        if self._cpus >= CPUS_TO_LOAD_BESIDE and self._next_fits(beside=model):
+        if self._next_fits(model, PROCESS_BYTES, CPUS_TO_LOAD_BESIDE):
             self._spare.start_after(self._next.engine if self._next else "")
         began = time.monotonic()
         try:
@@ -225,24 +229,27 @@ class EnginePool:
         while self._loaded and self._available() < needed:
             self._close(self._loaded[0])
 
-    def _start_spare(self) -> None:
-        """Start the spare process for the next model, if that fits beside what is loaded."""
+    def _start_spare(self, current: ModelConfig) -> None:
+        """Start the spare process for the next model beside an engine that is about to work."""
         self._spare.start_after("")
-        if self._next is not None and self._cpus > 1 and self._next_fits():
+        if self._next is not None and self._next_fits(current, 0, CPUS_TO_WORK_BESIDE):
             self._spare.start(self._next.engine)
         self._next = None
 
-    def _next_fits(self, beside: ModelConfig | None = None) -> bool:
-        """Return whether a start of the next model's engine is expected and has memory.
+    def _next_fits(self, current: ModelConfig, memory: int, cpus: int) -> bool:
+        """Return whether the next model's engine is to be begun beside the current one.
 
         Args:
-            beside: A model whose engine is about to be loaded.
+            current: The current engine's model.
+            memory: The host's memory that the current engine has yet to take.
+            cpus: The fewest cores.
         """
         if self._next is None or self._find(self._next) is not None:
             return False
-        models = [self._next] if beside is None else [self._next, beside]
-        needed = sum(PROCESS_BYTES if model.gpus else host_bytes(model) for model in models)
-        return needed <= self._available() + self._spare.resident()
+        if not current.gpus or self._cpus < cpus:
+            return False
+        memory += PROCESS_BYTES if self._next.gpus else host_bytes(self._next)
+        return memory <= self._available() + self._spare.resident()
 
     def _is_kept(self, model: ModelConfig) -> bool:
         """Return whether a model may be needed again while another one is loaded."""

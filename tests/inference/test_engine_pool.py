@@ -393,21 +393,16 @@ def test_with_many_cores_it_is_begun_already_while_the_one_before_it_is_loaded(m
     machine.memory = 3 * PROCESS_BYTES
     pool.get(b)
     assert machine.events[3:] == ["sleep a", "load b", "ahead vllm"], "not beside it, but after it"
-    one_core = Machine()
-    pool, _ = with_spare(one_core, cpus=1)
-    pool.start_ahead(b)
-    pool.get(a)
-    assert one_core.events == ["load a"], "it has nothing to gain"
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_nothing_is_begun_where_memory_is_short(model, gpus):
-    """On a CPU for the whole engine, which is loaded beside the others; on GPUs for its process."""
+    """For a model without GPUs its whole engine has to fit, which is loaded beside the others."""
     machine = Machine()
     pool, _ = with_spare(machine)
-    a, b = model("a", gpus, size=0), model("b", gpus, size=10 * GB)
+    a, b = model("a"), model("b", gpus, size=10 * GB)
     pool.get(a)
-    machine.memory = (PROCESS_BYTES if gpus else host_bytes(a) + host_bytes(b)) - 1
+    machine.memory = (PROCESS_BYTES if gpus else host_bytes(b)) - 1
     for _ in range(2):
         assert machine.events == ["load a"]
         pool.start_ahead(b)
@@ -416,13 +411,22 @@ def test_nothing_is_begun_where_memory_is_short(model, gpus):
     assert machine.events == ["load a", "ahead vllm"]
 
 
+@pytest.mark.parametrize("cpus", [1, 2, CPUS_TO_LOAD_BESIDE])
+def test_nothing_is_begun_beside_an_engine_that_needs_the_cores(model, cpus):
+    machine = Machine()
+    pool, _ = with_spare(machine, cpus=cpus)
+    pool.start_ahead(model("b"))
+    pool.get(model("a", gpus=1 if cpus == 1 else 0))
+    assert machine.events == ["load a"]
+
+
 def test_what_the_spare_holds_is_a_part_of_what_its_engine_needs(model):
     machine = Machine()
     pool, spare = with_spare(machine, size=GB)
     a, b = model("a", 0, size=GB), model("b", 0, size=GB)
     machine.memory = host_bytes(a) + host_bytes(b)
-    pool.start_ahead(b)
     pool.get(a)
+    spare.start("vllm")
     pool.get(b)
     assert machine.events == ["load a", "ahead vllm", "load b"], "a may stay"
     spare.start("transformers")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.files.atomic import atomic_write_json
+from agenttts.inference import engine_pool
 from agenttts.inference.engine_child import SpareEngine
 from agenttts.inference.scripted import ScriptedEngine
 from agenttts.trial import __main__ as program
@@ -21,6 +22,16 @@ from agenttts.trial.run import run_trials
 from agenttts.trial.spec import SPEC_FILE
 from tests.support.trial_lists import LISTS, folder, make_list
 from tests.support.trials import trial_writer
+
+
+class SleepingEngine(ScriptedEngine):
+    """A scripted engine that may sleep, as vLLM's on GPUs."""
+
+    def sleep(self):
+        return True
+
+    def wake(self):
+        """Nothing to wake."""
 
 
 class Spare(SpareEngine):
@@ -42,13 +53,19 @@ class Spare(SpareEngine):
     def load(self, config):
         """Make the engine of a model, which is scripted although it is named vllm."""
         self.events.append(config.name)
-        return ScriptedEngine(replace(config, engine="scripted"))
+        self._engine = ""
+        return SleepingEngine(replace(config, engine="scripted", options={}))
 
 
-def with_vllm(specs, engine="vllm"):
-    """Give the trials' models, which are scripted, another engine's name."""
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    monkeypatch.setattr(engine_pool, "usable_cpus", lambda: 2)
+
+
+def with_vllm(specs):
+    """Give the trials' models, which are scripted, vLLM's name and a GPU."""
     for spec in specs:
-        models = {name: replace(model, engine=engine) for name, model in spec.models.items()}
+        models = {n: replace(m, engine="vllm", gpus=1) for n, m in spec.models.items()}
         document = replace(spec, models=models).to_json()
         atomic_write_json(Path(spec.directory) / SPEC_FILE, document)
     return specs
@@ -69,7 +86,7 @@ WEAK_STRONG = [("weak", 2), ("strong", 1)]
 
 def test_the_second_model_is_begun_while_the_first_one_works(tmp_path):
     code, events = run_list(with_vllm(make_list(trial_writer(tmp_path), LISTS)))
-    assert (code, events) == (0, ["weak", "ahead vllm", "strong", "end"])
+    assert (code, events) == (0, ["weak", "ahead vllm", "strong"])
 
 
 def test_nothing_is_begun_where_no_start_follows(tmp_path):
@@ -94,7 +111,7 @@ def test_a_model_whose_samples_are_stored_is_not_begun(tmp_path):
     specs = with_vllm([make("new", *WEAK_ALONE), make("stored", ("strong", 3), ("strong", 1))])
     assert run_list(specs) == (0, ["weak"])
     specs = with_vllm([make("newer", ("weak", 6), ("weak", 1)), make("less", ("strong", 9), ("strong", 1))])  # fmt: skip
-    assert run_list(specs) == (0, ["weak", "ahead vllm", "strong", "end"])
+    assert run_list(specs) == (0, ["weak", "ahead vllm", "strong"])
 
 
 @pytest.mark.parametrize(
