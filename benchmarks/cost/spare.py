@@ -99,7 +99,7 @@ def measure(model: ModelConfig, engine: EngineName, prompts: int, ahead: bool) -
 
 def cpu_seconds(pid: int | None) -> float:
     """Return the CPU time of a process and of its children that have ended."""
-    return sum(psutil.Process(pid).cpu_times()[:4])
+    return float(sum(psutil.Process(pid).cpu_times()[:4]))
 
 
 def _until_quiet(spare: SpareEngine) -> float:
