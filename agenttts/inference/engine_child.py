@@ -130,11 +130,11 @@ class SpareEngine:
             self._engine, self._environment = engine, dict(os.environ)
 
     def start_after(self, engine: str) -> None:
-        """Set the engine of the process that starts when `take` is called; empty: none does."""
+        """Set the engine for which `take` starts a process; empty: it starts none."""
         self._following = engine
 
     def take(self, engine: str) -> EngineChild | None:
-        """Hand the process over if it is one for this engine that lives; else it stays or ends."""
+        """Hand the process over if it is one for this engine, and lives."""
         taken = None
         if self._child is not None and self._engine == engine:
             child, self._child = self._child, None

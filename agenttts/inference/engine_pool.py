@@ -109,7 +109,7 @@ class EnginePool:
         self._expected = models
 
     def start_ahead(self, model: ModelConfig | None) -> None:
-        """Set the model whose engine will be started next, after the engine of the next `get`.
+        """Set the model whose engine will be started after that of the next `get`.
 
         If that engine uses GPUs, the spare process begins to import the libraries of this model's
         engine while it works, and with `CPUS_TO_LOAD_BESIDE` cores or more already while it is
@@ -230,7 +230,7 @@ class EnginePool:
             self._close(self._loaded[0])
 
     def _start_spare(self, current: ModelConfig) -> None:
-        """Start the spare process for the next model beside an engine that is about to work."""
+        """Start the spare process for the next model beside the current engine."""
         self._spare.start_after("")
         if self._next is not None and self._next_fits(current, 0, CPUS_TO_WORK_BESIDE):
             self._spare.start(self._next.engine)

@@ -333,7 +333,10 @@ def _answer(engine: Engine, message: Any, connection: Connection[Any, Any]) -> A
 
 
 def _import_libraries(engine: str) -> None:
-    """Import an engine's libraries; an error is only printed, because loading meets it again."""
+    """Import an engine's libraries.
+
+    An error is only printed, because loading a model meets it again.
+    """
     module, _, name = LIBRARIES.get(engine, "").partition(":")
     if module:
         try:

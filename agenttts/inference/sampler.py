@@ -291,7 +291,10 @@ class Sampler:
         self._engines.expect([self._models[name] for name in model_names])
 
     def start_ahead(self, model_name: str | None) -> None:
-        """Set the model whose engine is started after that of the next draw; None: none is."""
+        """Set the model whose engine is started after that of the next draw.
+
+        None: no further start is expected.
+        """
         self._engines.start_ahead(None if model_name is None else self._models[model_name])
 
     def lacks_samples(self, request: DrawRequest) -> bool:

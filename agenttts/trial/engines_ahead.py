@@ -1,4 +1,4 @@
-"""Which engine's process is started ahead of its use: at a program's start, and while one works.
+"""Which engine's process is started ahead of its use, and when.
 
 A spare process only imports the libraries of an engine (`agenttts.inference.engine_child`). It is
 started only if an engine is certain to be needed, or if the trials' next stages need one. This
@@ -56,10 +56,10 @@ class WaitingTrial(Protocol):
 def next_start(
     trials: Iterable[WaitingTrial], group: Sequence[WaitingTrial], sampler: Sampler
 ) -> str | None:
-    """Return the model whose engine is started next after that of a group; None if none is.
+    """Return the model whose engine is started after that of a group.
 
-    A trial for which nothing is computed in its current stage or before is expected to find the
-    samples of its further stages in the store, too.
+    None: no start is expected. A trial for which nothing is computed in its current stage or before
+    is expected to find the samples of its further stages in the store, too.
 
     Args:
         trials: The trials that wait, those of the group included.
