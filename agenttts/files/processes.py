@@ -146,6 +146,16 @@ def cpu_seconds(pid: int) -> float:
     return total
 
 
+def usable_cpus() -> int:
+    """Return the cores that this process may use.
+
+    It is the process's affinity, or Slurm's count if that is smaller (Slurm may bind no cores).
+    """
+    available = len(os.sched_getaffinity(0))
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(available, int(given)) if given.isdigit() and int(given) > 0 else available
+
+
 def oom_kills(root: Path = Path("/sys/fs/cgroup"), of: Path = Path("/proc/self/cgroup")) -> int:
     """Return the kernel's count of kills in this process's memory control group.
 

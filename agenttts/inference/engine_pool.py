@@ -4,6 +4,8 @@ Models that share GPUs take turns: an engine that can sleep gives up the GPU's m
 weights in the memory of the host, from where it is back within a second (vLLM's sleep mode, level
 1). Engines without GPUs stay as they are beside each other. Where memory does not suffice, the
 engine that was used longest ago is closed.
+
+While an engine works, the process of the next one may import its libraries.
 """
 
 from __future__ import annotations
@@ -16,7 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.files.memory import available_memory
-from agenttts.inference.base import Engine, EngineError, ModelConfig, put_to_sleep, wake
+from agenttts.files.processes import usable_cpus
+from agenttts.inference.base import (
+    Engine,
+    EngineError,
+    EngineName,
+    ModelConfig,
+    put_to_sleep,
+    wake,
+)
+from agenttts.inference.engine_child import SpareEngine
 from agenttts.inference.engine_use import EngineObserver
 from agenttts.inference.engines import ENGINES
 
@@ -28,7 +39,17 @@ MOST_ASLEEP = 2
 Each keeps 1.0 to 2.4 GB of its GPU (vLLM 0.26 on an H100, 1.5B and 7B models, measured 2026-11),
 which the next engine's share of the memory, 0.9 by default, has to leave free."""
 PROCESS_BYTES = 2 << 30
-"""Memory of an engine's process beside weights and cache: libraries, buffers (torch on a CPU)."""
+"""Memory of an engine's process beside weights and cache: libraries, buffers (torch on a CPU).
+
+A spare process of vLLM holds 0.6 GB of it (vLLM 0.32 on a CPU, measured 2026-11)."""
+CPUS_TO_WORK_BESIDE = 2
+"""Cores from which libraries are imported ahead while an engine on GPUs works.
+
+Beside an engine on the CPU they never are: its threads wait for each other, so that on two cores it
+took twice the CPU time, and drawing and the next start together 83 s in place of 57 s (vLLM 0.32,
+measured 2026-11, `benchmarks/cost/spare.py`)."""
+CPUS_TO_LOAD_BESIDE = 4
+"""Cores from which they are imported while a model is loaded, which is work of a core, too."""
 LOADED_FACTOR = 1.3
 """Memory of loaded weights by their size on disk; more than 1 for buffers while they are loaded."""
 CACHE_BYTES = 512 << 20
@@ -46,6 +67,8 @@ class EnginePool:
         keep: Whether engines are kept; else there is one at a time.
         available: Returns the bytes of the host's memory that may still be taken.
         observer: Is told of starts, wakes and the engines that are loaded.
+        spare: The process from which ``factory`` may make an engine.
+        cpus: The cores that the engines may use; default: those of this process.
     """
 
     def __init__(
@@ -54,11 +77,16 @@ class EnginePool:
         keep: bool = True,
         available: Callable[[], int] = available_memory,
         observer: EngineObserver | None = None,
+        spare: SpareEngine | None = None,
+        cpus: int | None = None,
     ) -> None:
         self._factory = factory
         self._keep = keep
         self._available = available
         self._observer = observer or EngineObserver()
+        self._spare = spare or SpareEngine()
+        self._cpus = usable_cpus() if cpus is None else cpus
+        self._next: ModelConfig | None = None
         self._expected: list[ModelConfig] | None = None
         self.starts = 0
         self._loaded: list[_Loaded] = []  # the one used last is the last
@@ -80,6 +108,15 @@ class EnginePool:
         """
         self._expected = models
 
+    def start_ahead(self, model: ModelConfig | None) -> None:
+        """Set the model whose engine will be started after that of the next `get`.
+
+        If that engine uses GPUs, the spare process begins to import the libraries of this model's
+        engine while it works, and with `CPUS_TO_LOAD_BESIDE` cores or more already while it is
+        loaded. Memory for both has to be available. None: no further start is expected.
+        """
+        self._next = model
+
     def get(self, model: ModelConfig) -> Engine:
         """Return the model's engine, loaded and awake.
 
@@ -97,6 +134,7 @@ class EnginePool:
         self._loaded.remove(found)
         self._loaded.append(found)
         self._tell_kept()
+        self._start_spare(found.model)
         return found.engine
 
     @property
@@ -134,7 +172,8 @@ class EnginePool:
             self._close(found)
 
     def close(self) -> None:
-        """Close all engines; may be called twice."""
+        """Close all engines and the spare process; may be called twice."""
+        self._spare.close()
         while self._loaded:
             self._close(self._loaded[-1])
 
@@ -144,7 +183,9 @@ class EnginePool:
         if model.gpus:
             self._free_gpus(None)
         else:
-            self._free_memory(host_bytes(model))
+            self._free_memory(host_bytes(model), model.engine)
+        if self._next_fits(model, PROCESS_BYTES, CPUS_TO_LOAD_BESIDE):
+            self._spare.start_after(self._next.engine if self._next else "")
         began = time.monotonic()
         try:
             engine = self._factory(self._that_sleeps(model))
@@ -176,10 +217,39 @@ class EnginePool:
         for other in asleep[:-MOST_ASLEEP]:
             self._close(other)
 
-    def _free_memory(self, needed: int) -> None:
-        """Close engines, the least recently used first, until that memory is available."""
+    def _free_memory(self, needed: int, engine: EngineName) -> None:
+        """Make that memory available for an engine of a kind.
+
+        A spare process that is not for it ends first, then engines, the least recently used first.
+        """
+        if self._spare.engine == engine:
+            needed -= self._spare.resident()  # it is a part of what is needed
+        elif self._available() < needed:
+            self._spare.close()
         while self._loaded and self._available() < needed:
             self._close(self._loaded[0])
+
+    def _start_spare(self, current: ModelConfig) -> None:
+        """Start the spare process for the next model beside the current engine."""
+        self._spare.start_after("")
+        if self._next is not None and self._next_fits(current, 0, CPUS_TO_WORK_BESIDE):
+            self._spare.start(self._next.engine)
+        self._next = None
+
+    def _next_fits(self, current: ModelConfig, memory: int, cpus: int) -> bool:
+        """Return whether the next model's engine is to be begun beside the current one.
+
+        Args:
+            current: The current engine's model.
+            memory: The host's memory that the current engine has yet to take.
+            cpus: The fewest cores.
+        """
+        if self._next is None or self._find(self._next) is not None:
+            return False
+        if not current.gpus or self._cpus < cpus:
+            return False
+        memory += PROCESS_BYTES if self._next.gpus else host_bytes(self._next)
+        return memory <= self._available() + self._spare.resident()
 
     def _is_kept(self, model: ModelConfig) -> bool:
         """Return whether a model may be needed again while another one is loaded."""

@@ -7,7 +7,9 @@ kernel's out-of-memory killer, must not end the trial.
 The child is a fresh interpreter (``python -m agenttts.inference.engine_process FD``), not a
 `multiprocessing` process. So it never imports the parent's main module, and it may start children,
 as vLLM does. It takes requests from one socket and lives as long as its standard input is open. The
-parent never writes to that, so end-of-file means that the parent has ended, however it ended.
+parent never writes to that, so end-of-file means that the parent has ended, however it ended. A
+child that is started ahead first imports the libraries of its engine
+(`agenttts.inference.engine_child`).
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ import importlib.util
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import traceback
 from collections import deque
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from typing import IO, Any, TextIO
 
@@ -39,6 +41,7 @@ from agenttts.inference.base import (
     wake,
 )
 from agenttts.inference.beats import MARK
+from agenttts.inference.engine_child import LIBRARIES, EngineChild, SpareEngine
 from agenttts.inference.engines import ENGINES
 from agenttts.inference.out_of_memory import is_out_of_memory
 
@@ -64,7 +67,9 @@ _CORE_IS_DEAD = "EngineDeadError"
 _EFFECTS = ("see root cause above", "runtimeerror: cancelled")
 
 
-def create_engine(config: ModelConfig, output: TextIO | None = None) -> Engine:
+def create_engine(
+    config: ModelConfig, output: TextIO | None = None, spare: SpareEngine | None = None
+) -> Engine:
     """Return the engine that ``config.engine`` names, with its model loaded.
 
     The engine runs in a child process, unless its entry in `ENGINES` says otherwise.
@@ -72,6 +77,7 @@ def create_engine(config: ModelConfig, output: TextIO | None = None) -> Engine:
     Args:
         config: The model.
         output: Gets the output of the child process; default: standard error.
+        spare: Its process, if it is one for this engine, becomes the child process.
 
     Raises:
         MissingRequirement: A Python package of the engine is not installed.
@@ -85,46 +91,39 @@ def create_engine(config: ModelConfig, output: TextIO | None = None) -> Engine:
                 f"but the Python package '{package}' is not installed in {sys.prefix}",
                 fix=entry.install,
             )
-    return EngineProcess(config, output) if entry.own_process else entry.load(config)
+    return EngineProcess(config, output, spare) if entry.own_process else entry.load(config)
 
 
 class EngineProcess:
     """An `Engine` whose model runs in a child process.
 
     The output of the child goes to ``output``, by default this process's standard error. The
-    constructor waits until the model is loaded. ``reports_progress`` says whether a call reports
-    its progress in the child's output (`agenttts.inference.beats`).
+    constructor waits until the model is loaded. If ``spare`` has a process that was started ahead
+    for this engine, that is the child; its earlier output goes to ``output`` too.
+    ``reports_progress`` says whether a call reports its progress in the child's output
+    (`agenttts.inference.beats`).
 
     Raises:
         EngineError: The engine raised it, or the child died. Its kind is OOM when the child was
             killed by SIGKILL, which the kernel sends when memory runs out.
     """
 
-    def __init__(self, config: ModelConfig, output: TextIO | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, output: TextIO | None = None, spare: SpareEngine | None = None
+    ) -> None:
         self._config = config
         self._output = output
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        ours, theirs = socket.socketpair()
         try:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
-                # The child has its own process group, so that `close` can end vLLM's workers with
-                # it.
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            )
+            self._engine_child = (spare and spare.take(config.engine)) or EngineChild()
         except OSError as error:
-            ours.close()
             raise EngineError(
                 f"no process could be started for model '{config.name}': {error}"
             ) from error
-        finally:
-            theirs.close()
-        self._connection: Connection[Any, Any] | None = Connection(ours.detach())
+        self._child = self._engine_child.process
+        self._connection: Connection[Any, Any] | None = Connection(
+            self._engine_child.socket.detach()
+        )
         self._pump = threading.Thread(target=self._pass_on, args=(self._child.stdout,), daemon=True)
         self._pump.start()
         self._busy = False
@@ -261,11 +260,7 @@ class EngineProcess:
 
     def _kill(self) -> None:
         """End the child's whole process group and reap the child."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._child.pid, signal.SIGKILL)
-        self._child.wait()
-        if self._child.stdin is not None:
-            self._child.stdin.close()
+        self._engine_child.kill()
         self._pump.join(timeout=5)
 
     def _pass_on(self, stream: IO[bytes]) -> None:
@@ -337,6 +332,19 @@ def _answer(engine: Engine, message: Any, connection: Connection[Any, Any]) -> A
     return engine.generate(message, lambda part: connection.send((_PART, part)))
 
 
+def _import_libraries(engine: str) -> None:
+    """Import an engine's libraries.
+
+    An error is only printed, because loading a model meets it again.
+    """
+    module, _, name = LIBRARIES.get(engine, "").partition(":")
+    if module:
+        try:
+            getattr(import_module(module), name)()
+        except Exception:
+            traceback.print_exc()
+
+
 def _die_with_parent() -> None:
     """Kill this process group when standard input ends.
 
@@ -355,7 +363,7 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _main(descriptor: int) -> None:
+def _main(descriptor: int, engine: str = "") -> None:
     # Slurm signals every process of a step. Only the parent decides what a signal means for its
     # engine.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -365,6 +373,7 @@ def _main(descriptor: int) -> None:
     # vLLM forks the process of its engine core. If that held the socket too, the parent would never
     # see the end of a message that this process was killed in.
     os.register_at_fork(after_in_child=connection.close)
+    _import_libraries(engine)
     _serve(connection)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -374,4 +383,4 @@ def _main(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]))
+    _main(int(sys.argv[1]), *sys.argv[2:])

@@ -1,7 +1,9 @@
 """The engines by name: their classes, requirements and options.
 
 A new engine is a class (`agenttts.inference.base.Engine`), an entry in `ENGINES`, and its name in
-`agenttts.inference.base.EngineName` and in the job spec (`agenttts.spec.model.ModelSection`).
+`agenttts.inference.base.EngineName` and in the job spec (`agenttts.spec.model.ModelSection`). If
+importing its libraries takes seconds, it also has an entry in
+`agenttts.inference.engine_child.LIBRARIES`.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from agenttts.inference.base import (
 )
 from agenttts.inference.draw_counts import DrawCounter, DrawWatcher, WantedPrompts
 from agenttts.inference.endpoint_options import most_a_call
+from agenttts.inference.engine_child import LIBRARIES, SpareEngine
 from agenttts.inference.engine_pool import EnginePool, same_engine
 from agenttts.inference.engine_process import create_engine
 from agenttts.inference.engine_use import EngineObserver, ModelDraw
@@ -170,6 +171,7 @@ class Sampler:
         observer: Is told of engine starts and engine calls.
         watcher: Is told of the progress of a draw.
         store_seconds: Seconds between writes of finished samples.
+        spare: The process from which ``engine_factory`` may make an engine.
     """
 
     def __init__(
@@ -184,6 +186,7 @@ class Sampler:
         observer: EngineObserver | None = None,
         watcher: DrawWatcher | None = None,
         store_seconds: float = STORE_SECONDS,
+        spare: SpareEngine | None = None,
     ) -> None:
         self.totals: dict[str, ModelTotals] = {name: ModelTotals() for name in models}
         self._store = store
@@ -193,7 +196,9 @@ class Sampler:
         self._store_seconds = store_seconds
         self._observer = observer or EngineObserver()
         self._watcher = watcher
-        self._engines = EnginePool(engine_factory, keep_engines, observer=self._observer)
+        self._engines = EnginePool(
+            engine_factory, keep_engines, observer=self._observer, spare=spare
+        )
 
     def draw_together(self, requests: Sequence[DrawRequest]) -> list[Drawn]:
         """Draw the samples of several requests together, in few engine calls.
@@ -294,6 +299,23 @@ class Sampler:
     def expect(self, model_names: Iterable[str]) -> None:
         """Set which models may be needed from now on; engines of others are not kept."""
         self._engines.expect([self._models[name] for name in model_names])
+
+    def start_ahead(self, model_name: str | None) -> None:
+        """Set the model whose engine is started after that of the next draw.
+
+        None: no further start is expected.
+        """
+        self._engines.start_ahead(None if model_name is None else self._models[model_name])
+
+    def lacks_samples(self, request: DrawRequest) -> bool:
+        """Return whether a draw needs samples that are not stored."""
+        _, wanted = self._wanted([request])
+        found = self._store.lookup(wanted.numbers)
+        return any(len(found[key]) < number for key, number in wanted.numbers.items())
+
+    def imports_libraries(self, model_name: str) -> bool:
+        """Return whether an engine start of the model first imports libraries for seconds."""
+        return self._models[model_name].engine in LIBRARIES
 
     def shares_engine(self, a: str, b: str) -> bool:
         """Return whether two models, by name, are served by one engine."""

@@ -197,6 +197,12 @@ class TransformersEngine:
         return Sample(text[: min(cuts)] if cuts else text, length, "stop" if done else "length")
 
 
+def import_libraries() -> None:
+    """Import what every model needs, without initialising a GPU."""
+    import torch  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig  # noqa: F401
+
+
 @dataclass(frozen=True)
 class _Row:
     """One sample to draw: sample ``sample`` of request ``request``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import importlib.metadata
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.files.documents import read_object
+from agenttts.files.processes import usable_cpus
 from agenttts.inference.base import (
     Completion,
     EngineError,
@@ -52,10 +54,8 @@ class VLLMEngine:
         options: dict[str, Any] = dict(config.options)
         if is_cpu_build():
             options.pop("enable_sleep_mode", None)  # it needs a GPU
-            profile = cpu_profile(config)
-            for name, value in profile.environment.items():
-                os.environ.setdefault(name, value)
-            options = {**profile.options, **options}
+            _set_cpu_environment()
+            options = {**cpu_profile(config).options, **options}
         else:
             options = over_gpus(options, config.gpus)
         self._sleeps = bool(options.get("enable_sleep_mode"))
@@ -245,20 +245,7 @@ def cpu_profile(config: ModelConfig) -> CpuProfile:
     """
     wide = str(config.options.get("dtype")).removeprefix("torch.") in ("float32", "float")
     return CpuProfile(
-        environment={
-            # One process: a process of the engine core would copy every prompt and reply, and hide
-            # the cause of a failure.
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            # Binding threads to cores fails in containers and under Slurm, which bind already.
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "OMP_NUM_THREADS": str(_usable_cpus()),
-            # Compiling takes minutes on a CPU, and compiled bfloat16 kernels gave wrong text (vLLM
-            # 0.32).
-            "TORCH_COMPILE_DISABLE": "1",
-            "VLLM_LOGGING_LEVEL": "WARNING",
-            "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
-        },
+        environment=_cpu_environment(),
         options={
             "dtype": "bfloat16",
             "enforce_eager": True,
@@ -276,6 +263,40 @@ def cpu_profile(config: ModelConfig) -> CpuProfile:
             "max_model_len": _context(config, at_most=4096),
         },
     )
+
+
+def _cpu_environment() -> dict[str, str]:
+    """Return the variables of `cpu_profile`, which are the same for every model."""
+    return {
+        # One process: a process of the engine core would copy every prompt and reply, and hide
+        # the cause of a failure.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        # Binding threads to cores fails in containers and under Slurm, which bind already.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(usable_cpus()),
+        # Compiling takes minutes on a CPU, and compiled bfloat16 kernels gave wrong text (vLLM
+        # 0.32).
+        "TORCH_COMPILE_DISABLE": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def _set_cpu_environment() -> None:
+    for name, value in _cpu_environment().items():
+        os.environ.setdefault(name, value)
+
+
+def import_libraries() -> None:
+    """Import what every model needs, without initialising a GPU."""
+    cpu = is_cpu_build()
+    if cpu:
+        _set_cpu_environment()
+    importlib.import_module("vllm").LLM  # noqa: B018, it is imported when it is named
+    if cpu:
+        # vLLM imports its worker by name, with some 700 modules, when it loads a model.
+        importlib.import_module("vllm.v1.worker.cpu_worker")
 
 
 def load_model_classes(config: ModelConfig) -> None:
@@ -297,16 +318,6 @@ def _architectures(config: ModelConfig) -> list[str]:
     """Return the names of a model's classes; none where its configuration names none."""
     named = read_object(Path(config.path) / "config.json").get("architectures")
     return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
-
-
-def _usable_cpus() -> int:
-    """Return the cores that this process may use.
-
-    It is the process's affinity, or Slurm's count if that is smaller (Slurm may bind no cores).
-    """
-    available = len(os.sched_getaffinity(0))
-    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return min(available, int(given)) if given.isdigit() and int(given) > 0 else available
 
 
 def _context(config: ModelConfig, *, at_most: int) -> int | None:

@@ -17,12 +17,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
 from typing import BinaryIO
 
-from agenttts.inference.engine_process import create_engine
+from agenttts.inference.engine_child import SpareEngine
 from agenttts.trial.command import TrialCommand
-from agenttts.trial.run import run_trials
+from agenttts.trial.engines_ahead import first_engine
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -34,16 +35,24 @@ class _Stopped(BaseException):
 def main(arguments: Sequence[str]) -> int:
     """Run the trials of spec files and return the exit code."""
     chosen = TrialCommand.parse(arguments)
+    spare = SpareEngine()
     try:
         signal.signal(signal.SIGTERM, _stop)
+        if engine := first_engine(chosen.trials):
+            spare.start(engine)
+        # Imported only now, while the spare process imports its own libraries.
+        from agenttts.inference.engine_process import create_engine
+        from agenttts.trial.run import run_trials
+
         return run_trials(
             chosen,
-            create_engine,
+            partial(create_engine, spare=spare),
             more=map(TrialCommand.read_line, _further_lists()) if chosen.stays else (),
             out=sys.stdout,
             err=sys.stderr,
             # The trials are over by then. A stop signal must not interrupt the storing.
             before_closing=_ignore_stops,
+            spare=spare,
         )
     except _Stopped:
         return STOPPED

@@ -18,11 +18,13 @@ from typing import TextIO
 
 from agenttts.errors import AgentTTSError
 from agenttts.inference.base import Engine, EngineError, ModelConfig
+from agenttts.inference.engine_child import SpareEngine
 from agenttts.inference.sampler import Drawn, Sampler
 from agenttts.inference.shard_names import trial_writer
 from agenttts.inference.store import SampleStore
 from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
 from agenttts.trial.draws import StageDraw
+from agenttts.trial.engines_ahead import next_start
 from agenttts.trial.evaluate import Evaluated, Evaluation, evaluate
 from agenttts.trial.part import NOTHING_DRAWN, Part, read_part, write_part
 from agenttts.trial.phase import PhaseNotes, noted
@@ -46,6 +48,8 @@ class TrialRunner:
         err: Gets the errors.
         ended: Called with a trial's directory when its result, its part or its fault is stored.
         stays: Whether there may be more than one list.
+        spare: The process from which ``engine_factory`` may make an engine. The runner starts it
+            for later engines and ends it.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class TrialRunner:
         err: TextIO,
         ended: Callable[[Path], None] = lambda directory: None,
         stays: bool = False,
+        spare: SpareEngine | None = None,
     ) -> None:
         self._phases = PhaseNotes(notes)
         self._phases.note("other")
@@ -67,6 +72,7 @@ class TrialRunner:
         self._err = err
         self._ended = ended
         self._stays = stays
+        self._spare = spare or SpareEngine()
         self._sampler: Sampler | None = None
 
     def run(self, due: Sequence[DueTrial]) -> int:
@@ -96,6 +102,7 @@ class TrialRunner:
         if specs:
             sampler = self._sampler_for(specs)
             _advance(trials, sampler, self._progress, all_known=not self._stays)
+        self._spare.close()  # no start is expected as long as the program waits for a list
         self._usage.work_ended()
         return 1 if any(trial.failed for trial in trials) else 0
 
@@ -114,6 +121,7 @@ class TrialRunner:
         self._usage.work_begins()
         if self._sampler is not None:
             self._sampler.close()
+        self._spare.close()
         self._usage.work_begins()
 
     def _sampler_for(self, specs: Sequence[TrialSpec]) -> Sampler:
@@ -129,6 +137,7 @@ class TrialRunner:
                 keep_engines=self._stays or len(specs) > 1,
                 observer=self._usage,
                 watcher=self._progress,
+                spare=self._spare,
             )
         self._sampler.add_models(models)
         return self._sampler
@@ -143,6 +152,7 @@ def run_trials(
     more: Iterable[Sequence[DueTrial] | AskedQuestion] = (),
     before_closing: Callable[[], None] = lambda: None,
     ended: Callable[[Path], None] = lambda directory: None,
+    spare: SpareEngine | None = None,
 ) -> int:
     """Evaluate the trials of a command, then further lists, with a `TrialRunner`.
 
@@ -155,6 +165,7 @@ def run_trials(
         before_closing: Called once the trials are over, before their samples are stored and their
             engines are closed.
         ended: As in `TrialRunner`.
+        spare: As in `TrialRunner`.
 
     Returns:
         0 if every result or part is stored, 1 if a trial failed.
@@ -166,6 +177,7 @@ def run_trials(
         err=err,
         ended=ended,
         stays=trials.stays,
+        spare=spare,
     )
     try:
         codes = [runner.run(trials.trials)]
@@ -214,6 +226,7 @@ def _advance(
         if all_known:
             sampler.expect({name for trial in waiting for name in trial.models_from_here()})
         group = _next_group(waiting, sampler)
+        sampler.start_ahead(next_start(waiting, [trial for trial, _ in group], sampler))
         progress.begin(group[0][1].request.model, (trial.stage_of(draw) for trial, draw in group))
         for (trial, _), found in zip(group, _draw(group, sampler), strict=True):
             if isinstance(found, Fault):
@@ -288,6 +301,11 @@ class _RunningTrial:
     _evaluation: Evaluation | None = None
     _starts: int = 0
     _seconds: dict[str, float] = field(default_factory=lambda: {"load": 0.0, "generate": 0.0})
+
+    @property
+    def has_drawn(self) -> bool:
+        """Whether samples were computed for an earlier stage."""
+        return any(any(tokens) for tokens in self._computed)
 
     @property
     def models(self) -> dict[str, ModelConfig]:

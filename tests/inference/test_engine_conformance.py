@@ -26,6 +26,7 @@ from agenttts.inference.base import (
     SamplingParams,
     WrappedEngine,
 )
+from agenttts.inference.engine_child import SpareEngine
 from agenttts.inference.engine_process import EngineProcess, create_engine
 from agenttts.inference.engines import ENGINES as ENTRIES
 from agenttts.inference.vllm import is_cpu_build
@@ -93,7 +94,13 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[Callable[[str, bool], Eng
         else:
             model = "script" if name in SCRIPTED else "tiny_thinking" if chat else "tiny_base"
             path = request.getfixturevalue(model)
-            engines[name, chat] = create_engine(config(name, path, max_model_len=CONTEXT))
+            spare = SpareEngine()
+            if chat and ENTRIES[name].own_process:  # one of each is from a process started ahead
+                spare.start(name)
+            settings = config(name, path, max_model_len=CONTEXT)
+            pid = spare.pid
+            engines[name, chat] = create_engine(settings, spare=spare)
+            assert pid is None or engines[name, chat].pid == pid
         return engines[name, chat]
 
     yield get

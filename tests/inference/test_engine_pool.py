@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.inference.base import EngineError, ModelConfig
-from agenttts.inference.engine_pool import MOST_ASLEEP, EnginePool, host_bytes
+from agenttts.inference.engine_child import SpareEngine
+from agenttts.inference.engine_pool import (
+    CPUS_TO_LOAD_BESIDE,
+    MOST_ASLEEP,
+    PROCESS_BYTES,
+    EnginePool,
+    host_bytes,
+)
 from agenttts.inference.engine_use import EngineObserver
 
 GB = 10**9
@@ -306,3 +313,124 @@ def test_an_observer_is_told_of_starts_wakes_and_what_is_loaded(model):
     with pytest.raises(EngineError):
         pool.get(model("broken"))
     assert ("started", "broken") not in told.events
+
+
+class Spare(SpareEngine):
+    """Takes note of starts; the machine's memory is less by what it takes."""
+
+    def __init__(self, machine: Machine, size: int = 0):
+        super().__init__()
+        self.machine, self.size = machine, size
+
+    @property
+    def engine(self):
+        return self._engine or None
+
+    def resident(self):
+        return self.size if self._engine else 0
+
+    def start(self, engine):
+        if self._engine == engine:
+            return
+        self.machine.events.append(f"ahead {engine}")
+        self._engine = engine
+
+    def take(self, engine):
+        if self._engine == engine:
+            self._engine = ""
+        if self._following:
+            self.start(self._following)
+        self._following = ""
+
+    def close(self):
+        if self._engine:
+            self.machine.events.append("end spare")
+        self._engine = ""
+
+
+def with_spare(machine, size=0, cpus=2):
+    spare = Spare(machine, size)
+    available = lambda: machine.available() - spare.resident()  # noqa: E731
+
+    def load(config):
+        spare.take(config.engine)
+        return machine.load(config)
+
+    return EnginePool(load, True, available, spare=spare, cpus=cpus), spare
+
+
+def test_the_next_engine_is_begun_when_the_one_before_it_is_ready(model):
+    machine = Machine()
+    pool, _ = with_spare(machine)
+    a, b, c = model("a"), model("b"), model("c")
+    pool.start_ahead(b)
+    pool.get(a)
+    pool.get(a)
+    assert machine.events == ["load a", "ahead vllm"], "once"
+    pool.get(b)
+    pool.start_ahead(a)
+    pool.get(b)
+    assert machine.events[2:] == ["sleep a", "load b"], "a is loaded"
+    pool.start_ahead(c)
+    pool.start_ahead(None)
+    pool.get(b)
+    assert machine.events[4:] == []
+    pool.start_ahead(c)
+    pool.get(b)
+    pool.close()
+    assert machine.events[4:] == ["ahead vllm", "end spare", "close b", "close a"]
+
+
+def test_with_many_cores_it_is_begun_already_while_the_one_before_it_is_loaded(model):
+    machine = Machine()
+    pool, spare = with_spare(machine, cpus=CPUS_TO_LOAD_BESIDE)
+    a, b, c = model("a"), model("b"), model("c")
+    spare.start("vllm")
+    pool.start_ahead(b)
+    pool.get(a)
+    assert machine.events == ["ahead vllm", "ahead vllm", "load a"], "one after the other"
+    pool.start_ahead(c)
+    machine.memory = 3 * PROCESS_BYTES
+    pool.get(b)
+    assert machine.events[3:] == ["sleep a", "load b", "ahead vllm"], "not beside it, but after it"
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_nothing_is_begun_where_memory_is_short(model, gpus):
+    """For a model without GPUs its whole engine has to fit, which is loaded beside the others."""
+    machine = Machine()
+    pool, _ = with_spare(machine)
+    a, b = model("a"), model("b", gpus, size=10 * GB)
+    pool.get(a)
+    machine.memory = (PROCESS_BYTES if gpus else host_bytes(b)) - 1
+    for _ in range(2):
+        assert machine.events == ["load a"]
+        pool.start_ahead(b)
+        pool.get(a)
+        machine.memory += 1
+    assert machine.events == ["load a", "ahead vllm"]
+
+
+@pytest.mark.parametrize("cpus", [1, 2, CPUS_TO_LOAD_BESIDE])
+def test_nothing_is_begun_beside_an_engine_that_needs_the_cores(model, cpus):
+    machine = Machine()
+    pool, _ = with_spare(machine, cpus=cpus)
+    pool.start_ahead(model("b"))
+    pool.get(model("a", gpus=1 if cpus == 1 else 0))
+    assert machine.events == ["load a"]
+
+
+def test_what_the_spare_holds_is_a_part_of_what_its_engine_needs(model):
+    machine = Machine()
+    pool, spare = with_spare(machine, size=GB)
+    a, b = model("a", 0, size=GB), model("b", 0, size=GB)
+    machine.memory = host_bytes(a) + host_bytes(b)
+    pool.get(a)
+    spare.start("vllm")
+    pool.get(b)
+    assert machine.events == ["load a", "ahead vllm", "load b"], "a may stay"
+    spare.start("transformers")
+    c = model("c", 0, size=GB)
+    machine.memory = host_bytes(a) * 3
+    pool.get(c)
+    assert machine.events[-2:] == ["end spare", "load c"], "the other engine's ends first"
