@@ -52,7 +52,7 @@ Cluster = Annotated[
 
 
 class Compared(StrEnum):
-    """The allocations that ``compare`` compares."""
+    """The allocation of each run that ``compare`` takes."""
 
     recommended = "recommended"
     best = "best"
@@ -69,8 +69,8 @@ class ReportFormat(StrEnum):
     html = "html"
 
 
-# Click's base class of errors (ClickException). Typer may bundle a copy of Click, so the class is
-# taken from the bases of one that Typer exports.
+# Click's base class of errors (ClickException). Typer may bundle its own copy of Click, so the
+# class is found through a class that Typer exports.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if debug:
             raise
         _fail(str(error), error.exit_code)
-    except OSError as error:  # a full disk, a folder without permission: a problem of the machine
+    except OSError as error:  # a problem of the machine, e.g. a full disk
         if debug:
             raise
         _fail(_machine_problem(error), MissingRequirement.exit_code)
@@ -113,13 +113,13 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _machine_problem(error: OSError) -> str:
-    """Return what the operating system refused, and for which file."""
+    """Return the message about an error of the operating system."""
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error} (--debug shows where this comes from)"
 
 
 def _command_line_problem(error: Any) -> str:
-    """Return what is wrong with the arguments, what is valid and where to read on."""
+    """Return what is wrong with the arguments, what is valid, and the help command."""
     message = error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
     if context is None:
@@ -155,18 +155,19 @@ def common(
 def launch(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A job spec, e.g. jobs/demo.yaml.")],
     cluster: Cluster = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run (else the spec's).")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; default: the spec's.")] = None,
     results: Results = Path("results"),
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan and what is missing here; do nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show the plan and what this machine lacks; do nothing."),
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check SPEC, submit the controller, and return (or --wait).
+    """Check SPEC and start its run.
 
-    An existing run of the same spec goes on.
+    If a run of the same spec exists, it is continued.
     """
     from agenttts.cli import show
     from agenttts.launch.description import describe_plan
@@ -182,7 +183,7 @@ def launch(
 
 
 def _settings(overrides: list[str] | None, cluster: str | None, name: str | None) -> list[str]:
-    """Return --set values, with --cluster and --name as further ones."""
+    """Return the values of --set, and those of --cluster and --name in the same form."""
     settings = [*(overrides or [])]
     settings += [f"cluster={json.dumps(cluster)}"] if cluster else []
     settings += [f"name={json.dumps(name)}"] if name else []
@@ -220,7 +221,8 @@ def evaluate(
         ),
     ],
     examples: Annotated[
-        int | None, typer.Option("--examples", min=1, help="Number of examples (else the spec's).")
+        int | None,
+        typer.Option("--examples", min=1, help="Number of examples; default: the spec's."),
     ] = None,
     cluster: Cluster = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
@@ -346,9 +348,9 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Aggregate runs: best allocation, best-so-far and Pareto fronts.
+    """Show the best allocation, best-so-far and Pareto fronts of runs.
 
-    Pareto fronts are against budget, tokens and GPU-seconds.
+    The Pareto fronts are of score against budget, tokens and GPU-seconds.
     """
     from agenttts.loop.reports import report_of
     from agenttts.report import render
@@ -383,7 +385,8 @@ def export(
         Path | None, typer.Option(metavar="DIR", help="An offline run of Weights & Biases.")
     ] = None,
     mlflow: Annotated[
-        Path | None, typer.Option(metavar="FILE.db", help="MLflow's SQLite, a run for each trial.")
+        Path | None,
+        typer.Option(metavar="FILE.db", help="MLflow's SQLite file: a run for each trial."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -410,8 +413,8 @@ def compare(
 ) -> None:
     """Compare an allocation of one run with that of another run.
 
-    The verdict is better, worse or not to be told apart (no clear difference). Scores are compared
-    example by example.
+    Scores are compared example by example. The verdict is "better", "worse" or "not to be told
+    apart". The last one means that there is no clear difference.
     """
     if len(runs) != 2:
         raise UserError(
@@ -497,9 +500,9 @@ def extend(
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Widen the search of a run and go on with it: more iterations, a higher budget.
+    """Continue the search of a run with wider limits, e.g. more iterations.
 
-    Trials and samples stay. Finalists and the final test run again at the new end.
+    Trials and samples are kept. The finalists and the final test run again at the new end.
     """
     from agenttts.cli import show, watch
     from agenttts.launch.description import describe_extension
@@ -534,9 +537,9 @@ def finish(
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
     as_json: Json = False,
 ) -> None:
-    """End a search early: no more trials, then its finalists and its final test.
+    """End a search early: propose no more trials, then run finalists and final test.
 
-    Trials that were proposed before still run. The controller of a stopped run is started.
+    Proposed trials still run to their end. The controller of a stopped run is started again.
     """
     from agenttts.cli import show, watch
     from agenttts.launch.finish import finish as finish_run
@@ -557,7 +560,7 @@ def finish(
 
 @app.command()
 def cancel(run: Run, results: Results = Path("results"), as_json: Json = False) -> None:
-    """Stop a run's controller and jobs; what has finished is kept."""
+    """Stop a run's controller and jobs; finished trials are kept."""
     from agenttts.cli import show
     from agenttts.launch.launch import cancel as cancel_run
     from agenttts.run.directory import find_run, in_use
@@ -616,7 +619,7 @@ def replay(
         int, typer.Option(min=0, help="Seed of the method; the command prints what depends on it.")
     ] = 0,
     evaluations: Annotated[
-        int | None, typer.Option(min=1, help="End after so many example evaluations.")
+        int | None, typer.Option(min=1, help="End after this many evaluations of examples.")
     ] = None,
     examples_first: Annotated[
         int | None,
@@ -636,10 +639,11 @@ def replay(
 ) -> None:
     """Run a search method on a recorded table of results, without GPUs or a cluster.
 
-    A method that asks a language model asks the one in the agent section of the spec (--space). Its
-    replies are written to OUT.agent.jsonl, where OUT is the trace (--out). --evaluations,
-    --examples-first, --examples-most and --stored need a table with scores by example (column
-    'examples').
+    If the method asks a language model, it is the one in the agent section of the spec (--space).
+    The replies are written to OUT.agent.jsonl, where OUT is the trace (--out).
+
+    --evaluations, --examples-first, --examples-most and --stored need a table with scores by
+    example (column 'examples').
     """
     from agenttts import search
     from agenttts.cli import show
@@ -654,7 +658,8 @@ def replay(
     if searcher not in search.SEARCHERS:
         known = valid_names(searcher, search.SEARCHERS)
         raise UserError(f"--searcher: unknown method '{searcher}'; {known}")
-    search.create_for(spec, method=searcher, seed=seed)  # raises on wrong options, before the table
+    # Wrong options are an error before the table is read.
+    search.create_for(spec, method=searcher, seed=seed)
     if out is not None:
         check_out(out)
     session = session_for_replay(spec, searcher, out)
@@ -686,7 +691,9 @@ def replay(
 def doctor(
     spec: Annotated[
         Path | None,
-        typer.Argument(help="A job spec: its models on servers (engine: endpoint) are asked too."),
+        typer.Argument(
+            help="A job spec: the servers of its models (engine: endpoint) are checked too."
+        ),
     ] = None,
     cluster: Cluster = None,
     results: Results = Path("results"),
@@ -726,7 +733,7 @@ def init(
         Path | None,
         typer.Argument(metavar="DATA", help="Records: .jsonl, .json, .csv, .tsv or .parquet."),
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the run and its files (else DATA's).")] = "",
+    name: Annotated[str, typer.Option(help="Name of the run and its files; default: DATA's.")] = "",
     stages: Annotated[
         str, typer.Option(metavar="NAME,NAME", help="Names of the stages; the last one answers.")
     ] = "",
@@ -754,14 +761,15 @@ def init(
         ),
     ] = "",
     out: Annotated[
-        Path | None, typer.Option(help="Where the files go (else jobs/ if it is here, else here).")
+        Path | None,
+        typer.Option(help="Folder of the files; default: jobs/ if it exists, else '.'."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a first spec, its task and a profile of this machine, with comments.
 
-    Without DATA and --cluster it asks, on a terminal.
+    Without DATA and --cluster the command asks questions on the terminal.
     """
     from agenttts.cli import show
     from agenttts.cli.questions import ask_for

@@ -1,8 +1,8 @@
-"""Format the output of commands for people; this module only formats.
+"""Format the output of commands for people.
 
-The terminal wraps sentences (``soft_wrap``), so that paths and commands can be copied and piped.
-Text from outside this project goes through `escape`, because Rich would take its brackets for
-mark-up.
+Lines are wrapped by the terminal and not here (``soft_wrap``), so that paths and commands can be
+copied. Text from outside this project goes through `escape`, because Rich would take its brackets
+for mark-up.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 def new_console() -> Console:
     """Return a console as wide as the terminal.
 
-    It has 120 columns if standard output is not a terminal and COLUMNS is not set. Rich's default
-    of 80 is too narrow for an allocation of long model names.
+    If standard output is not a terminal and COLUMNS is not set, the console has 120 columns. Rich's
+    default of 80 is too narrow for long model names.
     """
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
@@ -51,7 +51,7 @@ _WIDE = 110
 
 
 def say(line: str = "") -> None:
-    """Print a line with Rich mark-up; the terminal wraps it, so that it can be copied."""
+    """Print a line with Rich mark-up."""
     console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -73,7 +73,12 @@ def launched(document: dict[str, Any]) -> None:
 
 
 def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
-    """``resume``: show what was done to the journal first."""
+    """``resume``: show how the journal was rebuilt, and which trials are tried again.
+
+    Args:
+        rebuilt: What ``--from-tables`` did; None without this option.
+        retried: The trials of ``--retry-failed``; None without this option.
+    """
     lines = []
     if rebuilt is not None:
         lines = [
@@ -99,7 +104,7 @@ def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
 
 
 def evaluated(run: RunReport) -> None:
-    """``evaluate --wait``: show the score of the allocation, and what an example took."""
+    """``evaluate --wait``: show the score of the allocation, and its cost per example."""
     from agenttts.report.contents import allocation_text, number, score_text
 
     row = run.best
@@ -118,7 +123,7 @@ def evaluated(run: RunReport) -> None:
 
 
 def profile_taken(outcome: ProfileOutcome | None) -> None:
-    """Show what a profile changes in a run, one line a key."""
+    """Show what a given profile changes in a run, a line for each key."""
     from agenttts.launch.differences import difference_lines
 
     if outcome is None:
@@ -133,11 +138,11 @@ def profile_taken(outcome: ProfileOutcome | None) -> None:
 
 
 def extended(changes: Mapping[str, list[Any]]) -> None:
-    """``extend``: show what changes in a run, one line a key."""
+    """``extend``: show what changes in a run, a line for each key."""
     from agenttts.launch.differences import difference_lines
 
     if not changes:
-        say("the run has these values already, and nothing changes")
+        say("the run has these values already; nothing changes")
         return
     say("the search is wider now; its trials and samples stay:")
     for line in difference_lines(dict(changes)):
@@ -145,7 +150,7 @@ def extended(changes: Mapping[str, list[Any]]) -> None:
 
 
 def extension_plan(document: dict[str, Any]) -> None:
-    """``extend --dry-run``: show what would change, and the plan of the whole run."""
+    """``extend --dry-run``: show what would change, and the plan of the whole search."""
     from agenttts.launch.differences import difference_lines
 
     lines = difference_lines(document["changes"])
@@ -157,7 +162,7 @@ def extension_plan(document: dict[str, Any]) -> None:
 
 
 def cleaned(document: dict[str, Any]) -> None:
-    """``clean``: show files, their size, and what is not possible without them."""
+    """``clean``: show files, their sizes, and what is impossible without them."""
     removed = document["removed"]
     for run in document["runs"]:
         if not run["parts"]:
@@ -198,7 +203,7 @@ def finish(run: RunDirectory, ends: bool) -> None:
 
 
 def _names(trials: list[str]) -> str:
-    """Return the number of trials and their names; if many, five and the last."""
+    """Return the number of trials and their names; of many, only some names."""
     if not trials:
         return "no trial"
     more = f", … {trials[-1]}" if len(trials) > 6 else ""
@@ -207,19 +212,13 @@ def _names(trials: list[str]) -> str:
 
 
 def data_surprises(data: list[dict[str, Any]], skip_bad: int) -> None:
-    """Show facts about the data that may surprise a user.
-
-    These are skipped bad records, a chosen key and aliases.
-    """
+    """Show what was read of sources with skipped records, a chosen key or notes."""
     surprising = [s for s in data if s["skipped"] or s["key"] or s["notes"]]
     data_read(surprising, skip_bad)
 
 
 def data_read(sources: list[dict[str, Any]], skip_bad: int) -> None:
-    """Show what was read of the task's data.
-
-    There is one line for each file or hub split, followed by the reasons of skipped records.
-    """
+    """Show what was read of the task's data, by file or hub split."""
     for source in sources:
         under = f" under '{source['key']}'" if source["key"] else ""
         left = f", {source['skipped']} of them bad and skipped (task.skip_bad: {skip_bad})"
@@ -388,16 +387,16 @@ def line(text: str) -> None:
 
 
 def log_line(text: str) -> None:
-    """Print a line of a log without the characters that a terminal would obey."""
+    """Print a line of a log without control characters."""
     print("".join(c for c in text if c.isprintable() or c == "\t"))
 
 
 def silence(text: str) -> None:
-    """Print nothing, in place of `line` where only a JSON document may be printed."""
+    """Print nothing. It replaces `line` if only a JSON document may be printed."""
 
 
 def runs(document: dict[str, Any]) -> None:
-    """``list``: show a line for each run, and what some of them need."""
+    """``list``: show a line for each run, then details of some runs."""
     if not document["runs"]:
         say(
             f"no runs in {escape(document['results'])}; 'agenttts-hpc launch SPEC' starts one, and "
@@ -430,7 +429,7 @@ def runs(document: dict[str, Any]) -> None:
 def doctor(document: dict[str, Any]) -> None:
     """``doctor``: show one line for each check.
 
-    If several places were checked, each has a heading, except this machine, which comes first.
+    The checks of this machine come first. The checks of each other place have a heading.
     """
     places = {check["where"] for check in document["checks"]}
     last = "here"
@@ -530,7 +529,7 @@ def _status_view(document: dict[str, Any]) -> Group:
 
 
 def _cost_lines(cost: dict[str, Any]) -> str:
-    """Return what a run used so far and on what, as two lines."""
+    """Return two lines: what a run used so far, and for what."""
     from agenttts.report.contents import duration, share
 
     on_gpus = cost["gpu_seconds"] > 0

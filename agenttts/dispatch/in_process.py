@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from typing_extensions import override
+
 from agenttts.dispatch.attempts import count_state
 from agenttts.dispatch.base import JobRequest, JobStatus
 from agenttts.dispatch.blame import AttemptEnd, blame
@@ -112,13 +114,16 @@ class InProcessScheduler(HostScheduler):
         alive = self._is_child(job_id)
         return self._status_of(alive, "" if alive else "the process that was running it has ended")
 
+    @override
     def _start_own(self, request: ServiceRequest) -> Service:
         """Return the service that is to be this process; its owner calls the function."""
         return started(request, str(os.getpid()))
 
+    @override
     def _own_services(self, service: Service) -> list[str]:
         return [service.job_id] if service.holds_lock and service.job_id else []
 
+    @override
     def _service_runs(self, service: Service) -> bool:
         if service.is_locked is not None:
             return service.holds_lock
@@ -185,12 +190,15 @@ class _ThreadJob(TrialJob):
             for trial in self.all_trials
         )
 
+    @override
     def _say(self, text: str) -> None:
         log.info("%s", text)
 
+    @override
     def _job_id(self) -> str:
         return self._id
 
+    @override
     def _execute(self, command: list[str]) -> int:
         trials = self._trials_to_run_here(command)
         if trials is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cloudpickle  # type: ignore[import-untyped]  # it has no types
 import submitit
+from typing_extensions import override
 
 from agenttts.dispatch.base import OUTLIVED, JobRequest, JobStatus
 from agenttts.dispatch.host import HostScheduler, started
@@ -142,6 +143,7 @@ class LocalScheduler(HostScheduler):
         # `max_running`.
         return (free + sorted(busy))[:count]
 
+    @override
     def _start_own(self, request: ServiceRequest) -> Service:
         problem = self._run_starter(request)
         if problem is None:
@@ -195,6 +197,7 @@ class LocalScheduler(HostScheduler):
         except OSError as error:  # a limit on processes, a full disk
             return problem or f"{error.filename or sys.executable}: {error.strerror}"
 
+    @override
     def _own_services(self, service: Service) -> list[str]:
         """Return the processes that started the service.
 

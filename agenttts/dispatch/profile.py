@@ -1,4 +1,4 @@
-"""Cluster profiles: ``slurm/NAME.yaml``, written by an operator once per cluster."""
+"""Cluster profiles: ``slurm/NAME.yaml``, written once for each cluster."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class JobResources(Section):
-    """The resources that one kind of job asks of Slurm.
+    """What one kind of job requests from Slurm.
 
-    Fields that are not set are left to the cluster's defaults.
+    A field without a value is left to the cluster.
     """
 
     partition: str | None = None
@@ -49,7 +49,7 @@ class JobResources(Section):
     mem: str | None = None
     """Memory of a job, independent of its GPUs, e.g. ``32G``."""
     mem_per_gpu: str | None = None
-    """Memory for each GPU of a job, e.g. ``64G``; a job without GPUs asks for ``mem``."""
+    """Memory for each GPU of a job, e.g. ``64G``; a job without GPUs requests ``mem``."""
     cpus: Annotated[int, Field(ge=1)] = 1
     """CPUs of the job. For trials: CPUs per GPU if the trial takes more than one GPU."""
     constraint: str | None = None
@@ -59,10 +59,10 @@ class JobResources(Section):
     exclude: str | None = None
     """Nodes that jobs must not run on.
 
-    A value with a slash is a file that lists them; it is read at launch.
+    A value with a slash is a file with the nodes; it is read at launch.
     """
     nodelist: str | None = None
-    """Nodes that jobs must run on, or a file that lists them."""
+    """Nodes that jobs must run on, or a file with them."""
     wckey: str | None = None
     """The workload key, for clusters that require one."""
     gpu_request: Literal["gpus-per-node", "gres", "gpus"] = "gpus-per-node"
@@ -71,14 +71,11 @@ class JobResources(Section):
     The forms are ``--gpus-per-node=N``, ``--gres=gpu:N`` and ``--gpus=N``.
     """
     gpu_type: str | None = None
-    """The type of a GPU, e.g. ``a100``.
-
-    It appears in each form of request: ``--gpus-per-node=a100:N``, ``--gres=gpu:a100:N``.
-    """
+    """The type of a GPU, e.g. ``a100`` for ``--gpus-per-node=a100:N``."""
     requeue: bool = True
-    """Whether Slurm may start a job again that lost its node or was preempted.
+    """Whether Slurm may requeue a job, e.g. after a preemption or a loss of its node.
 
-    If not, the controller starts it again.
+    If not, the controller submits another job.
     """
     sbatch: dict[str, str] = {}
     """Other sbatch options, by their long names without dashes.
@@ -87,19 +84,18 @@ class JobResources(Section):
     """
 
     def memory_text(self, gpus: int) -> str | None:
-        """Return the memory of a job with so many GPUs, in Slurm's format.
+        """Return the memory of a job with ``gpus`` GPUs, in Slurm's format.
 
-        On one node ``--mem`` means the same as ``--mem-per-gpu``, in whatever form the GPUs are
-        requested. A job without GPUs asks for ``mem``.
+        It is ``mem_per_gpu`` times the GPUs, else ``mem``. None: the profile does not say.
         """
         if gpus and self.mem_per_gpu:
             return slurm_syntax.memory_times(self.mem_per_gpu, gpus)
         return self.mem
 
     def memory_for(self, gpus: int) -> tuple[str, int] | None:
-        """Return the memory of a job with so many GPUs, as text and in bytes.
+        """Return the memory of a job with ``gpus`` GPUs, as text and in bytes.
 
-        None: the profile does not say, or the job asks for all of a node.
+        None: the profile does not say, or the job requests all memory of a node.
         """
         text = self.memory_text(gpus)
         size = slurm_syntax.memory_bytes(text) if text else None
@@ -138,10 +134,7 @@ class JobResources(Section):
     @field_validator("sbatch", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
-        """Turn numbers and truth values into text.
-
-        Only profiles made in Python have them here; values read from a file are text already.
-        """
+        """Turn numbers and truth values of a profile made in Python into text."""
         if not isinstance(value, dict):
             return value
         return {k: str(v).lower() if isinstance(v, int) else v for k, v in value.items()}
@@ -161,22 +154,21 @@ class JobResources(Section):
 
 
 class ControllerResources(JobResources):
-    """Where the controller runs, and what its job asks of Slurm if it is a job."""
+    """Where the controller runs, and what its job requests from Slurm."""
 
     where: Literal["job", "here"] = "job"
-    """Where the controller runs.
+    """Where the controller runs: in a job, or as a process of the host that launches.
 
-    ``here`` is a process of the host that launches, detached from its terminal. It is meant for
-    clusters that take no jobs from compute nodes, or that have no queue for a light job of several
-    days. The section's requests to Slurm are then not used.
+    ``here`` is for clusters whose compute nodes cannot submit jobs, or that have no queue for a
+    light job of several days. Then the other keys of this section are not used.
     """
 
 
 class ContainerDefaults(Section):
-    """The container runtime of the cluster and what every trial's container gets."""
+    """The container runtime of the cluster, and what every trial's container gets."""
 
     runtime: Literal["apptainer", "singularity", "none"] = "apptainer"
-    """``none``: trials run on the Python that launched them, which all nodes must see."""
+    """``none``: trials run on the Python that launches, which all nodes must see."""
     image: str | None = None
     """The image of the trials."""
     binds: list[str] = []
@@ -205,56 +197,54 @@ class Profile(Section):
     trial: JobResources = Field(default_factory=JobResources)
     """The jobs of trials."""
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
-    """Memory of one GPU in GB (1e9 bytes), for sizing models without ``gpus``."""
+    """Memory of one GPU in GB (1e9 bytes), from which the GPUs of a model are computed."""
     gpus_per_node: Annotated[int, Field(ge=0)] = 8
-    """Maximum GPUs of one trial; without Slurm, the GPUs of this machine."""
+    """The most GPUs of one trial; without Slurm, the GPUs of this machine."""
     max_running: Annotated[int, Field(ge=1)] = 8
-    """Jobs of trials that run at a time; a job may evaluate several trials.
+    """The most jobs of trials that run at a time; a job may evaluate several trials.
 
-    If jobs end with their trials (``linger_seconds: 0``), the limit holds for each array alone,
-    that is for the jobs that need the same number of GPUs.
+    With ``linger_seconds: 0`` the limit holds for each array of jobs. Each number of GPUs has an
+    array of its own.
     """
     trials_per_job: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """The most trials that one job evaluates side by side.
 
-    A job starts each model once for all its trials and draws their common samples once. ``auto``:
-    the controller decides by the estimated costs of engine starts and samples
-    (`agenttts.loop.assignment`).
+    A job loads each model once for all its trials, and draws their common samples once. ``auto``:
+    the controller decides by the expected costs (`agenttts.loop.assignment`).
     """
     linger_seconds: Annotated[float, Field(ge=0)] | None = None
-    """Seconds that a job without trials waits after the last keep-alive sign of the controller.
+    """Seconds without a keep-alive sign after which a job without trials ends.
 
-    It keeps its GPUs and its engines for the trials of the next iteration. The controller ends it
-    earlier when its GPUs cost more than starting its engines again. 0: a job ends with its trials.
-    None: 600 with ``trials_per_job: auto``, else 0.
+    Until then the job waits for further trials, with its engines loaded. The controller may end it
+    earlier, to save GPU time. 0: a job ends with its trials. None: 600 with ``trials_per_job:
+    auto``, else 0.
     """
     throttle: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude=True)
     """The old name of ``max_running``; still read, with a warning."""
     max_pending: Annotated[int, Field(ge=1)] = 1000
-    """Maximum number of jobs of trials in the queue, waiting and running.
+    """The most jobs of trials in the queue, waiting and running.
 
-    The cluster's MaxArraySize and its limits on submitted jobs apply as well.
+    The cluster's MaxArraySize and its limits on submitted jobs hold as well.
     """
     max_attempts: Annotated[int, Field(ge=1)] = 3
-    """Starts of a trial before a fault of the machine (INFRA_FAILED) is final.
+    """The most starts of a trial that fails by faults of the machine (INFRA_FAILED).
 
-    Faults of the trial itself are final at once. Preemptions and time limits have limits of their
-    own.
+    A fault of the trial itself is final at once. Preemptions and time limits are counted by
+    ``max_preemptions`` and ``max_timeouts``.
     """
     max_timeouts: Annotated[int, Field(ge=0)] = 1
     """How often a trial that reached its time limit is continued from its stored samples."""
     grace_seconds: Annotated[int, Field(ge=5)] = 60
-    """Seconds before the time limit at which a trial is told to store its samples."""
+    """Seconds before the time limit at which a job stops its trials, to store samples."""
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Seconds between two looks of the controller at the queue and the files of trials.
 
-    Two waits are shorter: at most 2 s for the served model, at most 1 s for a worker's answer.
-    ``status --watch`` looks every 1 to 10 s.
+    For a served model the wait is at most 2 s, for a worker's answer at most 1 s.
     """
     setup: list[str] = []
     """Shell lines that run on the node before the job, e.g. ``module load apptainer``.
 
-    A line that fails ends the job, and the error names the line.
+    If a line fails, the job ends, and the error names the line.
     """
     login_shell: bool = False
     """Whether batch files run in a login shell (``#!/bin/bash -l``).
@@ -262,43 +252,41 @@ class Profile(Section):
     Some clusters define ``module`` only there.
     """
     never_patience_minutes: Annotated[float, Field(ge=0)] = 30.0
-    """Minutes that a job may wait for something that will not come by itself.
+    """Minutes after which a job is cancelled if it cannot start without help.
 
-    Examples are a hold, a limit that the job exceeds, or a node that does not clean up after it.
-    Then the job is cancelled and counts as an attempt.
+    Examples are a held job, or a job that exceeds a limit. It counts as an attempt.
     """
     env: dict[str, str] = {}
     """Environment of the trials (inside the container)."""
     cache: str | None = None
-    """Directory for what engines compile when they start; all nodes must see it.
+    """Directory for what engines compile at their start; all nodes must see it.
 
-    None: ``cache`` beside the samples.
+    None: a folder ``cache`` beside the samples.
     """
     container: ContainerDefaults | None = None
-    """None: trials run on the host's Python (the usual choice for ``kind: local``)."""
+    """The containers of trials. None: trials run on the host's Python."""
     start_minutes: Annotated[float, Field(gt=0)] = 30.0
-    """Minutes that the start of one engine may take before the attempt ends.
+    """Minutes that the start of one engine may take before the attempt is ended.
 
-    A trial's first attempt that ends by this limit or by ``stall_minutes`` counts as INFRA_FAILED,
-    so it is tried again. The next one counts as TIMEOUT.
+    The first time that this limit or ``stall_minutes`` ends an attempt of a trial, the trial is
+    tried again (INFRA_FAILED). The second time it fails (TIMEOUT).
     """
     stall_minutes: Annotated[float, Field(gt=0)] = 30.0
-    """Minutes without progress before the attempt ends; it counts as for ``start_minutes``.
+    """Minutes without progress before the attempt is ended, as for ``start_minutes``.
 
-    `agenttts.dispatch.node.limits` says what counts as progress. An engine call with many tokens
-    may take longer.
+    `agenttts.dispatch.node.limits` says what counts as progress.
     """
     max_preemptions: Annotated[int, Field(ge=0)] = MAX_PREEMPTIONS
-    """Times a trial may lose its place to other jobs before it ends as PREEMPTED."""
+    """How often a trial is started again after a preemption."""
     retry_pauses: list[Annotated[float, Field(ge=0)]] = [0.0, 30.0, 120.0, 600.0]
-    """Seconds before a trial is started again after its first failure, its second, ...
+    """Seconds to wait after a trial's first failure, its second, ...
 
-    The last one also applies to all later failures.
+    The last value also holds for all later failures.
     """
     settle_seconds: Annotated[float, Field(ge=0)] | None = None
-    """Seconds that a result may take to appear after its job has ended.
+    """The most seconds until a result is visible after its job has ended.
 
-    None: 120 on Slurm (shared file systems), else 0.
+    None: 120 on Slurm, else 0.
     """
 
     @property
@@ -366,8 +354,7 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _grace_within_limit(self) -> Profile:
-        # A signal that comes as soon as the job starts kills it, because its handler is not
-        # installed yet.
+        # A signal at the very start of a job would kill it, because no handler is installed yet.
         for what in ("controller", "trial"):
             limit = minutes(getattr(self, what).time) * 60
             if self.grace_seconds >= limit:
@@ -379,7 +366,7 @@ class Profile(Section):
 
 
 def _looks_secret(name: str) -> bool:
-    """Return whether a variable's name suggests that its value must not be in a file."""
+    """Return whether a variable has the name of a secret, which no file may contain."""
     return bool(re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name.strip().upper()))
 
 
@@ -425,15 +412,12 @@ def is_profile_file(cluster: str) -> bool:
 
 
 def frozen_profile(path: Path) -> Profile:
-    """Return the profile in a run.
-
-    Unlike `load_profile`, it keeps the paths as they were found at launch.
-    """
+    """Return the profile of a run; its paths are absolute already."""
     return load_strict(Profile, read_text(path, "cluster profile"), str(path))
 
 
 def _read(path: Path) -> Profile:
-    """Return the profile in a file, with absolute paths and with its node files read."""
+    """Return the profile in a file, with absolute paths and without node files."""
     profile, source = load_with_source(Profile, read_text(path, "cluster profile"), str(path))
     folder = path.absolute().parent
     check_characters(str(folder), "cluster: the profile's folder")
@@ -458,14 +442,14 @@ def _read(path: Path) -> Profile:
 
 
 def _anchored(value: str, folder: Path, key: KeyPath) -> str:
-    """Return a path of a profile, expanded and absolute.
+    """Return a path of a profile as an absolute path, with variables replaced.
 
-    A relative path is looked for in the profile's folder, then in the directory of the launch. If
-    it exists in neither, it is in the profile's folder.
+    A relative path is looked for in the profile's folder, then in the current directory. If it is
+    in neither, it counts as a path in the profile's folder.
     """
     text = (
         value if Path(value).exists() else expanded(value, key)
-    )  # a file's name may hold a dollar sign
+    )  # a file's name may contain a dollar sign
     if text.startswith("/"):
         return text
     places = [Path(os.path.normpath(base / text)) for base in (folder, Path.cwd())]
@@ -481,7 +465,7 @@ def _anchored_bind(bind: str, folder: Path, key: KeyPath) -> str:
 
 
 def _with_nodes(resources: JobResources, folder: Path, what: str) -> JobResources:
-    """Return a section of the profile with node files replaced by the nodes in them."""
+    """Return a section of the profile with the nodes in place of node files."""
     changes = {}
     for name in ("exclude", "nodelist"):
         value = getattr(resources, name)

@@ -1,8 +1,8 @@
 """The endpoint engine: samples of a model on an OpenAI-compatible server.
 
-A run does not start the server. A model's ``path`` is the server's id of the model; ``options`` are
-`agenttts.spec.endpoint.EndpointOptions`. A chat is sent to ``chat/completions``, where the server
-applies its own template. A few-shot completion is sent to ``completions``.
+The user starts the server. A model's ``path`` is the server's id of the model, and its ``options``
+are `agenttts.spec.endpoint.EndpointOptions`. A chat is sent to ``chat/completions``, where the
+server applies its chat template. A few-shot completion is sent to ``completions``.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ from agenttts.inference.endpoint_replies import FILTERED, ServerReply, read_repl
 from agenttts.inference.tokenization import without_system
 
 _LARGEST_ANSWER = 64 << 20
-"""Bytes of an answer; it may hold many long samples."""
+"""The most bytes of an answer."""
 _NO_TEMPLATE = re.compile(r"chat.?template", re.I)
 _SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
-# Azure and others refuse a prompt that their filter objects to with status 400.
+# With status 400, Azure and others refuse a prompt that does not pass their filter.
 _PROMPT_FILTERED = re.compile(r"content_filter|content_policy|content management policy", re.I)
 _NO_MONEY = re.compile(r"insufficient_quota|billing", re.I)
 
@@ -58,18 +58,17 @@ _NO_MONEY = re.compile(r"insufficient_quota|billing", re.I)
 class EndpointEngine:
     """Draws samples from a server.
 
-    Every sample is a request of its own with its own seed, unless ``samples_per_request`` is above
-    one. If the server refuses a parameter that requests can do without (seed, a ``top_p`` of 1),
-    later requests do not have it, and a line in the trial's log says so.
+    Every sample is a request with a seed of its own, unless ``samples_per_request`` is above 1. If
+    the server refuses a parameter that is not necessary (the seed, or a ``top_p`` of 1), later
+    requests are sent without it. A line in the trial's log says so.
 
     A fault of the server, the network or the key is an `EngineError` of kind INFRA_FAILED, because
-    it says nothing about the allocation. It is of kind FAILED if the server does not have the model
-    or refuses a request.
+    the allocation is not to blame. If the server lacks the model or refuses a request, the kind is
+    FAILED.
 
     Args:
         config: The model.
-        say: Called with lines about failures and about what the server refuses. By default they
-            are printed, which is the trial's log.
+        say: Called with lines about failures and refused parameters; by default they are printed.
 
     Raises:
         EngineError: The options are wrong, or the server does not answer or lacks the model.
@@ -126,10 +125,10 @@ class EndpointEngine:
             )
 
     def listed_models(self) -> dict[str, int | None]:
-        """Return the contexts of the models that the server lists, by id.
+        """Return the context length of each model that the server lists, by id.
 
-        A context is None if the server does not say it. The result is empty if the server has no
-        list.
+        A length is None if the server does not give it. If the server has no list of models, the
+        result is empty.
 
         Raises:
             EngineError: The server does not answer, or refuses the key.
@@ -183,7 +182,14 @@ class EndpointEngine:
         stop: threading.Event,
         tell: Callable[[Finished], None],
     ) -> None:
-        """Draw a request's samples at some places of its seeds; report each reply."""
+        """Draw some samples of a request, and report each reply.
+
+        Args:
+            drawing: The request.
+            places: The places of the samples among the request's seeds.
+            stop: Set when the call is over.
+            tell: Called with the samples of each reply.
+        """
         missing = places
         try:
             while missing:
@@ -202,10 +208,7 @@ class EndpointEngine:
     def _reply(
         self, drawing: _Drawing, places: tuple[int, ...], stop: threading.Event
     ) -> ServerReply:
-        """Return the reply to a prompt.
-
-        A prompt that is too long for the server is shortened.
-        """
+        """Return the reply to a prompt, which is shortened if it is too long."""
         sent = drawing.content
         try:
             return self._ask(drawing, sent, places, stop)
@@ -228,10 +231,7 @@ class EndpointEngine:
     def _ask(
         self, drawing: _Drawing, content: Content, places: tuple[int, ...], stop: threading.Event
     ) -> ServerReply:
-        """Return the reply to a prompt.
-
-        The request is repeated without what the server refuses.
-        """
+        """Return the reply to a prompt, sent without the parameters that are refused."""
         request = drawing.request
         path = "completions" if isinstance(content, str) else "chat/completions"
         while True:
@@ -245,7 +245,7 @@ class EndpointEngine:
     ) -> Callable[[Answer], ServerReply | None]:
         """Return a function that reads an answer.
 
-        That function returns None if the request is to be changed and sent again.
+        The function returns None if the request must be sent again without a refused parameter.
         """
 
         def read(answer: Answer) -> ServerReply | None:
@@ -273,7 +273,7 @@ class EndpointEngine:
     def _check_room(self, prompt_tokens: int | None, max_tokens: int) -> None:
         """Check that the context has room for a prompt and a whole reply.
 
-        vLLM does not refuse a chat without this room. It lowers ``max_tokens`` instead.
+        This is needed because vLLM does not refuse such a chat, but lowers ``max_tokens``.
 
         Raises:
             ServerError: There is too little room.
@@ -319,12 +319,12 @@ class EndpointEngine:
         }
 
     def _adapt(self, complaint: str, body: Mapping[str, Any]) -> bool:
-        """Change later requests so that the server may accept them.
+        """Change later requests by what the server complains about.
 
-        Only changes that keep the meaning of a request are made.
+        Only parameters that do not change the meaning of a request are changed.
 
         Returns:
-            Whether this request may succeed if it is changed and sent again.
+            Whether the refused request is worth sending again with these changes.
         """
         text = complaint.lower()
         if "max_completion_tokens" in text and "max_tokens" in body:
@@ -345,7 +345,7 @@ class EndpointEngine:
             return True
         first = (body.get("messages") or [{}])[0]
         if first.get("role") == "system" and _SYSTEM_REFUSED.search(text):
-            # The system message is put into the first user message, as with other engines.
+            # The system message becomes a part of the first user message, as with other engines.
             self._merges_system = True
             return True
         return False
@@ -356,7 +356,7 @@ class EndpointEngine:
             self._say(f"the server refuses {name}, so it is not sent: {consequence}")
 
     def _fail(self, error: ServerError | GivenUp) -> NoReturn:
-        """Raise the engine's error about a request without a reply."""
+        """Raise the `EngineError` for a request that got no reply."""
         text = str(error)
         status = error.status if isinstance(error, ServerError) else None
         name = self._config.name
@@ -392,9 +392,9 @@ class EndpointEngine:
 
 @dataclass
 class _Drawing:
-    """The samples of one request as they arrive, by their place among its seeds.
+    """A request, and its samples so far by their places among the request's seeds.
 
-    ``position`` is the request's place in the call.
+    ``position`` is the place of the request among the requests of the call.
     """
 
     request: Request
@@ -409,7 +409,7 @@ class _Drawing:
         self.content = self.request.content
 
     def completion(self, places: Iterable[int]) -> Completion:
-        """Return the completion of the samples at some places, once they are there."""
+        """Return the completion of the samples at ``places``, which must have arrived."""
         tokens = self.prompt_tokens
         if tokens is None:
             tokens = max(1, estimated_tokens(characters(self.content)))
@@ -424,10 +424,16 @@ def _on_threads(
     beat: Callable[[], None],
     on_finished: OnFinished,
 ) -> None:
-    """Draw all pieces on several threads, and raise the first error that occurs.
+    """Draw all pieces on several threads, and raise the first error.
 
-    After an error it does not wait for the threads, because a request may take minutes.
-    ``on_finished`` is called in this thread.
+    After an error the threads are not waited for, because a request may take minutes.
+
+    Args:
+        pieces: Requests, each with the places of some of its samples.
+        draw: Draws one piece.
+        threads: Number of threads.
+        beat: Called in the calling thread after an answer.
+        on_finished: Called in the calling thread with finished samples.
     """
     stop, changed = threading.Event(), threading.Condition()
     errors: list[BaseException] = []
@@ -469,7 +475,7 @@ def _on_threads(
                     changed.wait(1.0)
                 due, ready[:] = ready[:], []
                 over = not left or bool(errors)
-            if due:  # only an answer shows that the server works
+            if due:  # an answer shows that the server works
                 beat()
             for finished in due:
                 on_finished(finished)

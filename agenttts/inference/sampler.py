@@ -1,7 +1,7 @@
 """Draw samples: read stored samples, and generate the missing ones with an engine.
 
-The sampler looks into the store before every engine call, because other trials may have drawn the
-same samples meanwhile.
+The sampler looks into the store before every engine call, because another trial may have stored the
+same samples.
 """
 
 from __future__ import annotations
@@ -37,26 +37,23 @@ from agenttts.inference.store import SampleStore, StoredSample
 from agenttts.replies import COMMON_THINKING, Thinking, opened_thinking, remove_thinking
 
 SAMPLES_A_CALL = 2048
-"""Samples of one engine call; they fill vLLM's batch.
-
-Before the next call, the sampler looks for samples that others have stored.
-"""
+"""The most samples of one engine call: enough to fill vLLM's batch."""
 TOKENS_A_CALL = 4 << 20
-"""The most tokens of one engine call; keeps calls short for models that write long replies."""
+"""The most tokens of one engine call, so that calls with long replies do not take too long."""
 FEWEST_A_CALL = 512
-"""A call may have this many samples even if they are long.
+"""Samples that a call may have in spite of `TOKENS_A_CALL`.
 
 It is twice the number that vLLM runs at a time by default.
 """
 STORE_SECONDS = 10.0
-"""Seconds after which finished samples are stored while their engine call goes on.
+"""Seconds between writes of finished samples during an engine call.
 
-A killed job loses at most the samples of these seconds, and those that were not finished. Each
-write makes one file, so a shorter interval would make more files and slower look-ups.
+A killed job loses the samples that were finished since the last write. Each write makes a file, and
+many files make look-ups slow.
 """
 
 VISIBLE_WITHIN_S = 90.0
-"""Seconds after which a file that was written on another node counts as missing."""
+"""How long `Sampler.await_stored` waits for a file that was written on another node."""
 _LOOK_S = 1.0
 
 
@@ -65,12 +62,12 @@ class DrawResult:
     """The k samples of one prompt.
 
     Attributes:
-        texts: The samples without the model's thinking. The store keeps the whole text.
+        texts: The samples without the model's thinking.
         prompt_tokens: Tokens of the prompt, counted once.
-        decode_tokens: Tokens of all k samples. At temperature 0 one sample is drawn and counted.
-        reused_tokens: Tokens of prompt and samples that were not computed for this result. The
-            samples are from the store or from an equal prompt of the same draw. The prompt's
-            tokens are included if no sample was drawn.
+        decode_tokens: Tokens of the k samples. At temperature 0 they are those of one sample.
+        reused_tokens: Tokens of the samples that were not drawn for this result, but found in the
+            store or drawn for an equal prompt. If no sample was drawn, the prompt's tokens are
+            included.
         truncated: Whether the prompt was shortened for the model's context.
         cut: Number of samples that ended at ``max_tokens``.
     """
@@ -90,11 +87,10 @@ class DrawResult:
 
 @dataclass(frozen=True)
 class DrawRequest:
-    """Samples 0..k-1 of each prompt, of one model.
+    """A request for samples 0..k-1 of each prompt, from one model.
 
-    ``partition`` is the share of the missing samples that this process draws first if others draw
-    from the same prompts. ``trial`` is the name of the trial that needs the samples; it is used
-    only in reports of progress.
+    If other processes need the same samples, ``partition`` is the share that this process draws
+    first. ``trial`` is the name of the trial; it is used only in reports of progress.
     """
 
     model: str
@@ -109,9 +105,9 @@ class DrawRequest:
 class Drawn:
     """The result of a `DrawRequest`: one `DrawResult` per prompt, in order.
 
-    ``load_seconds`` and ``generate_seconds`` are the request's share of the wall seconds that the
-    call took. The shares of the requests of one call add up to the whole. ``engine_starts`` counts
-    the engines that were started. A start is counted for the first request that needed the engine.
+    The wall seconds of a call of `Sampler.draw_together` are divided among its requests by the
+    tokens computed for each. ``load_seconds`` and ``generate_seconds`` are this request's share.
+    Engine starts count for the first request for which tokens were computed.
     """
 
     results: list[DrawResult]
@@ -122,17 +118,20 @@ class Drawn:
 
 @dataclass
 class _Wanted:
-    """The samples that the requests of one call need, by key."""
+    """The samples that the requests of one call need.
+
+    Each mapping is by sample key.
+    """
 
     numbers: dict[str, int] = field(default_factory=dict)
-    """The number of samples: the maximum over the requests."""
+    """How many samples are needed: the most that any request needs."""
     requests: dict[str, Request] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
-    """The name of the model under which a sample is stored."""
+    """The name of the model that is stored with the samples."""
     own: list[str] = field(default_factory=list)
-    """The keys of this process's shares, in the order to draw them."""
+    """The sample keys of this process's share, in the order to draw them."""
     others: list[list[str]] = field(default_factory=list)
-    """The shares of other processes."""
+    """The sample keys of each other process's share."""
 
     @property
     def shares(self) -> list[list[str]]:
@@ -141,9 +140,10 @@ class _Wanted:
 
 @dataclass
 class ModelTotals:
-    """What was computed on a model: tokens and wall seconds.
+    """Tokens and wall seconds of a model.
 
-    ``prompt_tokens`` and ``decode_tokens`` do not include reused tokens, unlike in `DrawResult`.
+    ``prompt_tokens`` and ``decode_tokens`` do not include reused tokens. (Those of `DrawResult`
+    do.)
     """
 
     prompt_tokens: int = 0
@@ -154,13 +154,22 @@ class ModelTotals:
 
 
 class Sampler:
-    """Draws samples of any of ``models``.
+    """Draws samples of several models.
 
-    A model's engine starts when the first sample is missing from the store. It ends when the engine
-    of another model must start. With ``keep_engines`` it stays while memory allows
-    (`agenttts.inference.engine_pool`). One engine works at a time. ``totals`` counts by model name.
-    ``observer`` gets engine starts and engine calls, ``watcher`` the progress of a draw.
-    `close` ends the engines and stores what was drawn.
+    A model's engine starts when a sample is missing from the store. It ends when the engine of
+    another model starts. With ``keep_engines`` it stays as long as memory allows
+    (`agenttts.inference.engine_pool`). ``totals`` has each model's tokens and seconds, by name.
+
+    Args:
+        store: The sample store.
+        models: The models, by name.
+        run_seed: The run's seed, which is part of sample keys.
+        engine_factory: Starts an engine.
+        samples_a_call: The most samples of one engine call.
+        keep_engines: Whether engines stay loaded.
+        observer: Is told of engine starts and engine calls.
+        watcher: Is told of the progress of a draw.
+        store_seconds: Seconds between writes of finished samples.
     """
 
     def __init__(
@@ -187,12 +196,11 @@ class Sampler:
         self._engines = EnginePool(engine_factory, keep_engines, observer=self._observer)
 
     def draw_together(self, requests: Sequence[DrawRequest]) -> list[Drawn]:
-        """Draw the union of several requests' samples in as few calls as possible.
+        """Draw the samples of several requests together, in few engine calls.
 
-        The requests are for models of one engine (`shares_engine`). Equal prompts are drawn once,
-        within a request and between requests. A sample counts as drawn for the first request that
-        needs it, and as reused for the others. At temperature 0 all samples are equal, so one is
-        drawn and repeated.
+        The requests are for models of one engine (`shares_engine`). A sample that several prompts
+        need is drawn once. It counts as drawn for the first of them, and as reused for the others.
+        At temperature 0 all samples are equal, so one is drawn and repeated.
 
         Raises:
             EngineError: The model cannot be loaded or run.
@@ -234,15 +242,17 @@ class Sampler:
     def draw_each(self, requests: Sequence[DrawRequest]) -> list[Drawn | EngineError]:
         """Draw several requests together; if that fails, draw them one by one.
 
-        So a request that the engine cannot serve does not make the others fail. A model whose
-        engine could not be loaded is not loaded again. If kept engines were loaded before the call,
-        a single request that fails is tried once more after all engines have ended.
+        So only the requests that the engine cannot serve fail. If kept engines were loaded before
+        the call, a request that fails alone is tried once more without them.
+
+        Returns:
+            For each request, the result or the error.
         """
         kept = self._engines.keeps and self._engines.any_loaded
         try:
             return list(self.draw_together(requests))
         except EngineError as error:
-            # What the call has stored is found again. The engine ends because its state is unknown.
+            # The next call finds what this one has stored. The engine's state is unknown.
             self._store.flush()
             self._engines.drop(self._models[requests[0].model])
             if len(requests) == 1 and not kept:
@@ -254,11 +264,11 @@ class Sampler:
     def await_stored(self, requests: Sequence[DrawRequest]) -> None:
         """Wait until samples that another process has drawn are visible.
 
-        NFS may show a new file of a directory up to a minute later. Samples that are not visible
-        within 90 s count as missing, and are drawn again.
+        On NFS a new file may be visible only after a minute. Samples that are not visible after
+        `VISIBLE_WITHIN_S` are drawn again by the next call.
 
         Args:
-            requests: The draws that need the samples. Their models share one engine.
+            requests: The requests that need the samples. Their models share one engine.
         """
         if not requests:
             return
@@ -282,7 +292,7 @@ class Sampler:
             self.totals.setdefault(name, ModelTotals())
 
     def expect(self, model_names: Iterable[str]) -> None:
-        """Set the models that may be needed from now on; other engines are not kept."""
+        """Set which models may be needed from now on; engines of others are not kept."""
         self._engines.expect([self._models[name] for name in model_names])
 
     def shares_engine(self, a: str, b: str) -> bool:
@@ -298,7 +308,7 @@ class Sampler:
         return self._engines.is_loaded(self._models[model_name])
 
     def load(self, model: ModelConfig) -> None:
-        """Have a model's engine loaded and awake.
+        """Load and wake a model's engine, if it is not loaded and awake.
 
         Raises:
             EngineError: The model cannot be loaded.
@@ -308,8 +318,8 @@ class Sampler:
     def generate(self, model: ModelConfig, requests: Sequence[Request]) -> list[Completion]:
         """Generate samples that are not stored.
 
-        ``model`` need not be one of this sampler's models. The observer gets the seconds of the
-        call and no draws, because no trial asked for them.
+        ``model`` may be a model that this sampler does not know. The observer is told the seconds
+        of the call, but not the tokens, because these are for no trial.
 
         Raises:
             EngineError: The model cannot be loaded or run.
@@ -325,12 +335,12 @@ class Sampler:
             self._observer.called((), time.monotonic() - started)
 
     def close(self) -> None:
-        """Store what was drawn and end the engine; may be called twice."""
+        """Store what was drawn and end the engines; may be called twice."""
         self._store.flush()
         self._engines.close()
 
     def _wanted(self, requests: Sequence[DrawRequest]) -> tuple[list[list[str]], _Wanted]:
-        """Return the keys of each request's prompts, and all that the requests need."""
+        """Return the sample keys of each request's prompts, and all that is needed."""
         wanted = _Wanted()
         keys = []
         for request in requests:
@@ -370,10 +380,10 @@ class Sampler:
         samples: dict[str, dict[int, StoredSample]],
         counter: DrawCounter,
     ) -> dict[str, set[int]]:
-        """Add the missing ones to ``samples``, and store them while the engine works.
+        """Draw the missing samples, store them, and add them to ``samples``.
 
         Returns:
-            The indices that were drawn here, by key.
+            For each sample key, the indices of the samples that were drawn here.
         """
         drawn: dict[str, set[int]] = {}
         missing = sum(number - len(samples[key]) for key, number in wanted.numbers.items())
@@ -411,10 +421,10 @@ class Sampler:
 
         Args:
             wanted: What the requests need.
-            call: The keys and indices that the call draws.
-            samples: Gets the samples.
-            counter: Counts them.
-            finished: The samples.
+            call: For each request of the engine call, the sample key and the indices.
+            samples: The samples so far; new ones are added.
+            counter: Counts the new samples.
+            finished: The finished samples of one request.
         """
         key, indices = call[finished.request]
         name = wanted.models[key]
@@ -434,14 +444,14 @@ class Sampler:
         wanted: _Wanted,
         take: Callable[[Finished], None],
     ) -> list[Completion]:
-        """Have the engine draw samples.
+        """Make one engine call.
 
         Args:
             engine: The engine.
             model_name: The model.
-            calls: The indices to draw, by key.
+            calls: For each sample key, the indices to draw.
             wanted: What the requests need.
-            take: Called with each part of the call.
+            take: Called with finished samples during the call.
         """
         requests = [
             dataclasses.replace(
@@ -452,7 +462,7 @@ class Sampler:
         started = time.monotonic()
         try:
             completions = engine.generate(requests, take)
-        except BaseException:  # also when the job is stopped: the GPU time was used
+        except BaseException:  # also when the job is stopped, because GPU time was used
             self._observer.called((), time.monotonic() - started)
             raise
         seconds = time.monotonic() - started
@@ -470,14 +480,15 @@ class Sampler:
     ) -> list[DrawResult]:
         """Return the results of one request.
 
-        Its samples that are in ``drawn`` count as drawn for it, and are removed there.
+        Its samples in ``drawn`` count as drawn for this request. They are removed from ``drawn``,
+        so that they count as reused for later requests.
         """
         distinct = _distinct(request)
         thinking = self._models[request.model].thinking
         results = []
         for key in keys:
             here = {index for index in drawn.get(key, ()) if index < distinct}
-            if here:  # the next equal prompt reuses all of it
+            if here:
                 drawn[key] -= here
             found = [samples[key][index] for index in range(distinct)]
             result = _result(found, here, thinking, repeats=request.k // distinct)
@@ -486,7 +497,7 @@ class Sampler:
         return results
 
     def _seconds_of(self, requests: Sequence[DrawRequest]) -> tuple[float, float]:
-        """Return the seconds of loading and of generating so far of the requests' models."""
+        """Return the seconds of loading and of generating so far, for these models."""
         totals = [self.totals[name] for name in dict.fromkeys(r.model for r in requests)]
         return sum(t.load_seconds for t in totals), sum(t.generate_seconds for t in totals)
 
@@ -501,7 +512,7 @@ class Sampler:
             samples[key] = found | samples[key]
 
     def _engine_for_trials(self, model_name: str) -> Engine:
-        """Return a model's loaded engine; ``totals`` counts the seconds of loading it."""
+        """Return a model's loaded engine, and count the seconds of loading in ``totals``."""
         started = time.monotonic()
         try:
             return self._engines.get(self._models[model_name])
@@ -511,7 +522,7 @@ class Sampler:
             self._observer.loaded(seconds)
 
     def _engine_uncounted(self, model: ModelConfig) -> Engine:
-        """Return the loaded engine of a model, which need not be one of this sampler's."""
+        """Return a model's loaded engine, without counting in ``totals``."""
         started = time.monotonic()
         try:
             return self._engines.get(model)
@@ -527,19 +538,19 @@ class Sampler:
 
 
 def most_samples(samples: int, max_tokens: int) -> int:
-    """Return the samples of one engine call: ``samples``, fewer if each may be long."""
+    """Return the most samples of an engine call, fewer if replies may be long."""
     return min(samples, max(FEWEST_A_CALL, TOKENS_A_CALL // max(1, max_tokens)))
 
 
 def model_draws(
     names: Sequence[str], completions: Sequence[Completion], seconds: float
 ) -> list[ModelDraw]:
-    """Return what an engine call computed, by model.
+    """Return what an engine call computed for each model.
 
     Args:
-        names: The name of the model of each completion.
+        names: For each completion, the name of its model.
         completions: What the engine returned.
-        seconds: The wall seconds of the call, which are divided by tokens.
+        seconds: The wall seconds of the call. They are divided among the models by tokens.
     """
     prompt, decode, sequences = Counter[str](), Counter[str](), Counter[str]()
     for name, completion in zip(names, completions, strict=True):
@@ -560,16 +571,20 @@ def model_draws(
 
 
 def _distinct(request: DrawRequest) -> int:
-    """Return how many samples of a prompt differ: at temperature 0 all are equal."""
+    """Return how many samples of a prompt are drawn: one at temperature 0, else k."""
     return request.k if request.params.temperature > 0 else 1
 
 
 def _result(
     samples: Sequence[StoredSample], drawn: Set[int], thinking: Thinking | None, *, repeats: int
 ) -> DrawResult:
-    """Return the draw of one prompt.
+    """Return the result of one prompt.
 
-    The samples numbered ``drawn`` were drawn here. The others were in the store.
+    Args:
+        samples: Its samples.
+        drawn: The indices of the samples that were drawn for this result.
+        thinking: The markers of the model's thinking.
+        repeats: How often the samples are repeated in the result.
     """
     prompt_tokens = samples[0].prompt_tokens
     reused = sum(sample.decode_tokens for sample in samples if sample.index not in drawn)
@@ -590,9 +605,9 @@ def _as_stored(
     model_name: str,
     thinking: Thinking | None,
 ) -> list[StoredSample]:
-    # If the prompt ends with the opening marker of thinking, the stored reply begins with it. A
-    # reply that is cut short would otherwise have no marker. The common markers are looked for
-    # under every setting, because the sample may be read under another setting.
+    # If the prompt ends with the opening marker of thinking, the marker is put before the stored
+    # sample. Otherwise a sample that was cut within its thinking would have no marker. The common
+    # markers are also looked for, because a run with another setting may read the sample.
     end = completion.prompt_end
     opening = opened_thinking(end, thinking) or opened_thinking(end, COMMON_THINKING)
     return [
@@ -616,10 +631,10 @@ def _next_call(
     wanted: Mapping[str, int],
     size: int,
 ) -> dict[str, list[int]]:
-    """Return the indices of the next ``size`` missing samples, by key.
+    """Return the indices of the next samples to draw, by sample key.
 
-    There may be fewer: a call never mixes this process's own share with the shares of others, and
-    at the end little is left.
+    These are missing samples, at most ``size``. If samples of the own share are missing, only these
+    are returned.
     """
     calls: dict[str, list[int]] = {}
     room = size
@@ -630,5 +645,5 @@ def _next_call(
                 calls[key] = missing[:room]
                 room -= len(calls[key])
         if calls and number == 0:
-            break  # the other processes may draw from their shares during this call
+            break  # other processes may draw their shares during this call
     return calls

@@ -1,8 +1,8 @@
 """Evaluate planned trials: submit their jobs and turn the results into rows.
 
-The evaluation goes on after failures of jobs, of the queue and of the controller. Each event is in
-the journal before anything follows from it. A job that was submitted is adopted, never submitted
-twice.
+The evaluation continues after failures of jobs, of the queue and of the controller. Each event is
+in the journal before anything follows from it. So a new controller adopts jobs and does not submit
+them again.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
 
-# If a submission got no answer, its jobs are looked for this long. Jobs that appear later end by
-# themselves.
+# After a submission without an answer, its jobs may appear for this long. A job that appears later
+# ends by itself.
 _APPEARS_WITHIN = timedelta(minutes=30)
-# How long workers that are not needed any more may take to close their engines.
+# How long workers may take to end before they are cancelled.
 _RETIRES_WITHIN_S = 60.0
-# Assumed seconds between the last result of an iteration and the next trials: a first value, which
-# the median of the measured pauses includes.
+# Assumed seconds between two iterations. The expected pause is the median of this value and of all
+# measured pauses.
 _PAUSE_S = 5.0
 
 
@@ -62,9 +62,8 @@ class EvaluationSettings:
     Attributes:
         limits: How often a trial may be tried.
         poll_seconds: Time between two looks at the queue.
-        queue_patience_seconds: How long the queue (e.g. while slurmctld is restarted) or the file
-            system may be unavailable before the controller gives up.
-        retry_pauses: Seconds before a trial's start after its first failure, its second, ...
+        queue_patience_seconds: How long the queue or the file system may be unavailable.
+        retry_pauses: Seconds to wait after a trial's first failure, its second, ...
         max_running: The most jobs that run at a time.
     """
 
@@ -76,13 +75,10 @@ class EvaluationSettings:
 
 
 class ServerLifecycle(Protocol):
-    """A service that the search needs, e.g. a served model.
-
-    The service costs resources even while it is idle.
-    """
+    """Starts and releases the served model, which costs GPU time even while idle."""
 
     def trials_run(self, remaining: int, total: int, more: bool) -> None:
-        """Report that trials run, so that the search does not need the service for now.
+        """Report that trials run, so that the search does not need the model for now.
 
         Args:
             remaining: Number of trials that have not ended.
@@ -91,21 +87,21 @@ class ServerLifecycle(Protocol):
         """
 
     def release(self) -> None:
-        """Report that the service is not needed any more."""
+        """Report that the model is not needed any more."""
 
 
 class Evaluation:
-    """The trials of one run.
+    """Evaluates the trials of one run.
 
     Args:
         run: The run.
         journal: The run's journal.
         scheduler: Where jobs are submitted.
-        builder: Makes the jobs' commands of planned trials (`agenttts.loop.job_builder`).
+        builder: Makes the requests for jobs.
         workers: The run's workers.
         planner: Plans which trials the workers get, and which jobs are started.
         settings: The profile's limits.
-        server: The service that the search needs, if any.
+        server: The lifecycle of the served model, if there is one.
         check: Called at each look at the queue; raises if the controller has to stop.
     """
 
@@ -136,7 +132,7 @@ class Evaluation:
         # Seconds between iterations, and when the last one ended (monotonic clock).
         self._pauses: list[float] = []
         self._paused_at: float | None = None
-        # Cache of `_beside`: the lists of the last call, and its result by iteration.
+        # Cache of `_beside`: its last argument ``lists``, and the results for it by iteration.
         self._together: (
             tuple[Sequence[Sequence[TrialProgress]], dict[int, list[list[PlannedTrial]]]] | None
         ) = None
@@ -159,12 +155,11 @@ class Evaluation:
         """Run the given trials to their end.
 
         Args:
-            trials: The trials, of one iteration or of several.
+            trials: The trials.
             iteration_follows: Whether another iteration follows.
-            trials_follow: Whether other trials may follow, of another iteration or after the
-                search.
-            until_one_ends: Return as soon as a trial has ended that had not ended before. The
-                others go on, and are collected by another call.
+            trials_follow: Whether any trials follow, of an iteration or after the search.
+            until_one_ends: Return when one more trial has ended. The others keep running; the
+                caller passes them to another call.
 
         Raises:
             RunFailed: The examples that the trials are scored on are damaged.
@@ -211,18 +206,16 @@ class Evaluation:
             except SubmitLimitReached as error:
                 log.info("%s", error)
                 if any(t.job_id and t.row is None for t in trials):
-                    trouble = None  # the queue answers; when these trials' jobs end, it has room
+                    trouble = None  # the queue has room when a job of these trials ends
                 else:
                     trouble = self._still(trouble, error)
             except QueueUnavailable as error:
                 self._workers.give_signs()
-                # Jobs run on meanwhile. Jobs that were submitted without an answer are found by
-                # their batch.
+                # Jobs keep running. `_adopt` finds those of a submission without an answer.
                 log.warning("%s; asking again", error)
                 trouble = self._still(trouble, error)
             except (AgentTTSError, OSError) as error:
-                # The failed step is not in the journal. So the next pass repeats it, as a new
-                # controller would.
+                # The failed step is not in the journal, so the next pass repeats it.
                 files.failed(error)
             time.sleep(self._settings.poll_seconds)
 
@@ -230,10 +223,10 @@ class Evaluation:
         """Return whether the run's directory is there.
 
         Args:
-            patience: Seconds for which it may be absent.
+            patience: How many seconds it may be absent.
 
         Raises:
-            RunGone: It has been absent for longer.
+            RunGone: It has been absent for at least that long.
         """
         problem = self._run.problem(self._token)
         if problem is None:
@@ -254,7 +247,7 @@ class Evaluation:
         )
 
     def _still(self, since: float | None, error: QueueUnavailable) -> float:
-        """Return when the trouble with the queue began.
+        """Return when the trouble with the queue began: ``since``, or now if that is None.
 
         Raises:
             QueueUnavailable: ``error``, if the trouble has lasted too long.
@@ -265,11 +258,13 @@ class Evaluation:
         return since
 
     def _adopt(self, trials: Iterable[TrialProgress], *, cancel: bool = False) -> None:
-        """Find the jobs of submissions that were begun and not recorded as done.
+        """Find the jobs of batches whose submission is not recorded as done.
+
+        The jobs that are found are recorded as submitted, the others as lost.
 
         Args:
-            trials: The trials whose jobs are looked for.
-            cancel: Cancel the jobs that are found.
+            trials: The trials whose batches are looked at.
+            cancel: Whether to cancel the jobs that are found.
         """
         for batch in {t.batch for t in trials if t.batch and not t.job_id}:
             lists = [self._progress(names) for names in self._journal.state.batches[batch]]
@@ -299,41 +294,41 @@ class Evaluation:
         return [self._journal.state.trials[trial] for trial in trials]
 
     def _may_appear_late(self, now: datetime) -> bool:
-        """Return whether jobs may still appear of a submission that was recorded as lost."""
+        """Return whether jobs that were recorded as never submitted may still appear."""
         since = self._journal.state.unanswered_at
         return since is not None and now - datetime.fromisoformat(since) < _APPEARS_WITHIN
 
     def end_strays(self) -> None:
-        """End the run's jobs that no trial knows of.
-
-        Their results are not used, or another job computes the same trial.
-        """
+        """Cancel the run's jobs that belong to no trial and are no workers."""
         known = [*_jobs(self._journal.state.unfinished()), *self._workers.by_job()]
         end_strays(self._journal, self._scheduler, self._builder.tokens, known)
 
     def _may_start(self, progress: TrialProgress, now: datetime) -> bool:
-        """Return whether a trial's pause after a failure is over.
+        """Return whether the pause after a trial's last failure is over.
 
-        Without the pause, a short fault of the cluster could use up all attempts of the trial.
+        Without a pause, a short fault of the cluster could use up all attempts of the trial.
         """
         if progress.lost_at is None:
             return True
         attempts = self._ends.counted_attempts(progress)
         pause = retry_pause(attempts, progress.submissions, self._settings.retry_pauses)
         passed = now - datetime.fromisoformat(progress.lost_at)
-        # A time in the future was written on a host whose clock was ahead.
+        # If the time is in the future, the clock of the host that wrote it was ahead.
         return passed < timedelta() or passed >= timedelta(seconds=pause)
 
     def _dispatch(
         self, due: Sequence[TrialProgress], waiting: Iterable[TrialProgress], trials_follow: bool
     ) -> None:
-        """Give trials to workers; submit jobs for others, an array per resource class."""
+        """Give trials to workers, and submit jobs for the others.
+
+        Jobs with the same number of GPUs are submitted together.
+        """
         live = self._live(waiting)
         free = self._scheduler.capacity(live)
         if self._builder.stays or self._planner.one_at_a_time:
             free = min(free, self._settings.max_running - live)
         if pending := self._workers.without_trials():
-            self._scheduler.cancel(pending)  # they hold places and have nothing to do
+            self._scheduler.cancel(pending)  # they are still in the queue, without trials
         plan = self._planner.plan(due, self._moment(free, trials_follow))
         for listed in plan.lists:
             if listed.worker is not None:
@@ -359,7 +354,7 @@ class Evaluation:
     def _submit(
         self, gpus: int, lists: Sequence[PlannedList], plan: ListPlan, nodes: tuple[str, ...]
     ) -> None:
-        """Submit the jobs of lists of one resource class."""
+        """Submit the jobs of lists that need the same number of GPUs."""
         batch = f"{self._builder.tokens[0]}-{len(self._journal.state.batches)}"
         members = [listed.trials for listed in lists]
         workers = [worker_name(batch, position) for position in range(len(lists))]
@@ -397,7 +392,7 @@ class Evaluation:
         )
 
     def _retire_idle(self, trials_follow: bool) -> None:
-        """End the workers that cost more than starting their engines again."""
+        """End the workers whose idling costs more than starting their engines again."""
         self._workers.retire(self._planner.not_needed(self._moment(0, trials_follow)))
 
     def _live(self, waiting: Iterable[TrialProgress]) -> int:
@@ -406,16 +401,16 @@ class Evaluation:
         return len(jobs.union(self._workers.running()))
 
     def _earlier_jobs(self, trial: TrialProgress) -> set[str]:
-        """Return the jobs of the trial's earlier attempts that did not succeed."""
+        """Return the jobs of the trial's attempts, without those that handed it over."""
         if not trial.submissions and not trial.preemptions and not trial.earlier_attempts:
-            return set()  # no attempt has ended so
+            return set()  # it has no such attempt
         attempts = read_attempts(self._run.trial(trial.planned.trial))
         return {a.job_id for a in attempts if a.state != HANDED_OVER}
 
     def retire_workers(self) -> None:
-        """End the workers, and cancel those that do not end.
+        """End the workers, and cancel those that do not end in time.
 
-        If the queue gives no answer, they end by themselves: all trials have ended.
+        If the queue does not answer, nothing is cancelled. The workers then end by themselves.
         """
         self._workers.retire_all()
         deadline = time.monotonic() + _RETIRES_WITHIN_S
@@ -428,16 +423,19 @@ class Evaluation:
             log.warning("whether the run's workers have ended is not known: %s", error)
 
     def signs_meanwhile(self) -> AbstractContextManager[None]:
-        """Let workers know that the controller works while it does something else."""
+        """Return a context in which workers keep getting keep-alive signs."""
         return self._workers.signs_meanwhile()
 
     def _note_workers(self) -> bool:
-        """Record which workers have ended; return whether some have not."""
+        """Record which workers have ended; return whether any still runs."""
         self._workers.observe(self._scheduler.poll(self._workers.by_job()))
         return bool(self._workers.running())
 
     def _start_jobs(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
-        """Submit jobs; if the cluster has no other nodes, submit without exclusions."""
+        """Submit jobs.
+
+        If jobs that exclude nodes are refused, they are submitted without the exclusions.
+        """
         try:
             return self._scheduler.submit(batch, requests)
         except QueueUnavailable:
@@ -456,7 +454,7 @@ class Evaluation:
             )
 
     def _collect(self, trials: Sequence[TrialProgress]) -> None:
-        """Record what follows for trials whose job has ended or has drawn its stages."""
+        """Record what follows for trials that have ended or were handed over."""
         jobs = _jobs([t for t in trials if t.row is None])
         statuses = self._scheduler.poll(list(dict.fromkeys([*jobs, *self._workers.by_job()])))
         unfinished = [t for t in trials if t.row is None]
@@ -494,12 +492,10 @@ class Evaluation:
                 self._finish(progress, row, **fields)
 
     def _check_examples(self, trials: Sequence[TrialProgress]) -> None:
-        """Check the files of examples.
-
-        Every trial that is scored on a damaged file would fail, one after the other.
+        """Check the files of examples that unfinished trials are scored on.
 
         Raises:
-            RunFailed: A file is damaged.
+            RunFailed: A file is damaged, so every trial would fail.
         """
         sources = dict.fromkeys(t.planned.source for t in trials if t.row is None)
         for path in dict.fromkeys(self._run.examples_of(source) for source in sources):
@@ -525,15 +521,15 @@ class Evaluation:
         log.info("%s %s: %s", progress.planned.trial, row.state, outcome)
 
     def cancel(self, reason: str) -> None:
-        """Cancel the jobs that run and give every unfinished trial its row.
+        """Cancel the run's jobs, and record every unfinished trial as ended.
 
-        A trial that is already done keeps its result.
+        A trial that has a result keeps it.
         """
         state = self._journal.state
         self.release()
-        with suppress(OSError):  # a full disk: they are cancelled all the same
+        with suppress(OSError):  # e.g. a full disk; the workers are cancelled below
             self._workers.retire_all()
-        # Jobs come first, so that they end even if nothing can be written (e.g. on a full disk).
+        # Jobs are cancelled before anything is written, because the disk may be full.
         self._scheduler.cancel([*_jobs(state.unfinished()), *self._workers.by_job()])
         self._adopt(state.unfinished(), cancel=True)
         self.end_strays()
@@ -544,7 +540,7 @@ class Evaluation:
     def abandon(self, reason: str) -> None:
         """Cancel the jobs of a run whose directory is gone.
 
-        Nothing is written except to the journal, which is open.
+        Only the journal is written, because its file is still open.
         """
         try:
             self.release()
@@ -560,7 +556,7 @@ class Evaluation:
             self._finish(progress, row)
 
     def release(self) -> None:
-        """Release the served model, because nothing more is evaluated."""
+        """Release the served model."""
         if self._server is not None:
             self._server.release()
 
@@ -572,7 +568,15 @@ class Evaluation:
         gpus: int = 0,
         upto: Mapping[str, int] | None = None,
     ) -> JobRequest:
-        """Return the job of a list of trials, one of the ``lists`` of a batch."""
+        """Return the request for the job of a list of trials.
+
+        Args:
+            members: The trials of the job.
+            lists: The lists of all jobs that are started together.
+            worker: The worker's name.
+            gpus: GPUs of the job; 0: as many as the trials need.
+            upto: How many leading stages to draw, for trials that are not evaluated whole.
+        """
         return self._builder.request(
             [t.planned for t in members],
             self._beside(members, lists),
@@ -585,11 +589,10 @@ class Evaluation:
     def _beside(
         self, members: Sequence[TrialProgress], lists: Sequence[Sequence[TrialProgress]]
     ) -> list[list[PlannedTrial]]:
-        """Return which trials of the iteration run in which job, as lists.
+        """Return the trials of each job, for the iteration of ``members``.
 
-        By these lists the jobs divide the samples that they have in common. The lists are in the
-        order of their first trials. A trial that is in none of the lists counts as a job of its
-        own. For lists that are started together the same object is returned.
+        The jobs use this to share out their common samples. A trial that is not in ``lists`` counts
+        as a job of its own. The jobs are in the order of their first trials.
         """
         iteration = members[0].planned.iteration
         if self._together is not None and self._together[0] is lists:
@@ -615,12 +618,12 @@ class Evaluation:
 
 
 def _name(members: Sequence[TrialProgress]) -> str:
-    """Return the name of a list of trials: that of its first trial."""
+    """Return the name of a list of trials, which is its first trial."""
     return members[0].planned.trial
 
 
 def _jobs(trials: Iterable[TrialProgress]) -> list[str]:
-    """Return the jobs of trials, each once."""
+    """Return the jobs of trials, without repetitions."""
     return list(dict.fromkeys(t.job_id for t in trials if t.job_id))
 
 
@@ -628,7 +631,7 @@ def _by_trial(jobs: Mapping[str, str], lists: Iterable[Sequence[TrialProgress]])
     """Return the job of each trial.
 
     Args:
-        jobs: For each list that has a job, its job by the list's first trial.
+        jobs: The job of each list, by the list's first trial. Lists without a job are left out.
         lists: The lists.
     """
     return {

@@ -1,8 +1,10 @@
 """The loop of a search: propose, evaluate and tell, until the search is over.
 
-Every decision is in the journal before it takes effect. The controller can therefore be killed at
-any line and started again: finished trials are read back, jobs that still run are adopted, and only
-what is missing is submitted.
+Every decision is in the journal before it takes effect. So a new controller can continue after a
+kill: it reads the finished trials, adopts the jobs that still run, and submits what is missing.
+
+Closing trials are those after the last iteration: the recommended allocation, finalists and final
+test. If a search is extended, the closing trials that it has are called earlier closing trials.
 """
 
 from __future__ import annotations
@@ -40,10 +42,7 @@ from agenttts.tables.schema import (
 log = logging.getLogger(__name__)
 
 WITHIN = 0.02
-"""The default of `search.stop.within`, where the spec has no `stop`.
-
-A recommended allocation counts as good if it is at most this share below the best.
-"""
+"""`Stop.within` with which the confidence is computed if there is no `Stop`."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,9 @@ class Stop:
     """When a search may end before its last iteration.
 
     Attributes:
-        within: A share of the best expected score.
-        confidence: The least probability that the recommended allocation is at most this share
-            below the best.
+        within: How far the recommended allocation may be below the best one, as a share of the
+            best expected score.
+        confidence: The least probability that it is not farther below.
     """
 
     within: float
@@ -66,12 +65,12 @@ class LoopSettings:
 
     Attributes:
         iterations: Number of iterations after the initial batch.
-        batch_size: Trials per iteration; with ``asynchronous``, trials that are under way.
+        batch_size: Trials of an iteration; with ``asynchronous``, trials that run at a time.
         finalists: How many allocations are scored again after the search, on more examples.
-        tested: How many allocations are scored again after the search, on held-out examples.
+        tested: How many allocations are scored after the search on held-out examples.
         asynchronous: Whether a trial is proposed as soon as another one has ended.
         main_metric: The metric that is the score, ``STAGE.METRIC``; empty if it is not known.
-        stop: When the search may end early; None: not.
+        stop: When the search may end early; None if it may not.
     """
 
     iterations: int
@@ -112,21 +111,19 @@ class Controller:
         self._settings = settings
 
     def run(self) -> None:
-        """Go on with the run until it is over.
+        """Continue the run until it is over.
 
-        A run that is cancelled meanwhile ends as cancelled. Any other error that ends the run (e.g.
-        a partition that refuses its jobs) is recorded and raised again. Jobs that still run are
-        then cancelled, because no controller would collect their results. `resume` starts their
-        trials again.
+        A cancelled run ends as cancelled, without an error. An error that ends the run is recorded
+        and raised again, e.g. if a partition refuses the jobs. The run's jobs are then cancelled,
+        because no controller would collect their results.
 
-        Trouble of the file system that may pass does not end the run. The error is raised, jobs run
-        on, and another controller goes on from the journal
+        Trouble that may pass does not end the run, nor does a newer start of a controller. The
+        error is raised, and the jobs keep running. Another controller continues from the journal
         (`agenttts.loop.controller_job.patiently`).
 
         Raises:
-            RunFailed: Every trial of an iteration failed, or the last ``batch_size`` trials of an
-                asynchronous search. It is not raised if another trial of the run is completed, and
-                all of these failed by their own fault.
+            RunFailed: All trials of an iteration failed, or the last ``batch_size`` trials of an
+                asynchronous search (see `_stop_if_all_failed`).
         """
         try:
             self._journal.append("started")
@@ -147,14 +144,15 @@ class Controller:
             self._journal.close()
 
     def _end_by(self, error: AgentTTSError | OSError) -> NoReturn:
-        """End the run by an error, unless another controller may go on; raise the error.
+        """End the run by an error and raise it.
 
-        If the run's directory is gone, `RunGone` is raised in its place. An error of the operating
-        system gets its file and a fix.
+        The run does not end if another controller may continue it. If the run's directory is gone,
+        `RunGone` is raised instead. An error of the operating system is raised as a
+        `MissingRequirement` with its file and a fix.
         """
         unavailable = (QueueUnavailable, FilesUnavailable, StartSuperseded)
         if passing_trouble(error) or isinstance(error, unavailable):
-            raise error  # jobs may run on, and the next controller finds them
+            raise error  # jobs may keep running, and the next controller adopts them
         try:
             self._evaluation.check_run(patience=0)
         except RunGone as gone:
@@ -166,7 +164,7 @@ class Controller:
             ending: AgentTTSError = MissingRequirement(_what(error), fix=fix)
         else:
             ending = error
-        # Trials that failed are tried again only if that is asked for.
+        # After `RunFailed`, the command that continues the run needs --retry-failed.
         outcome = with_profile_fix(str(ending), self._run, retry=isinstance(ending, RunFailed))
         self._end(outcome, self._cancel_jobs(f"the run ended: {ending}"))
         if ending is error:
@@ -174,14 +172,14 @@ class Controller:
         raise ending from error
 
     def _let_go(self) -> None:
-        """Release the service of the search.
+        """Release the served model.
 
-        A controller on another host cannot find a served model that is a process here.
+        The next controller may be on another host, where it would not find a process of this one.
         """
         try:
             self._evaluation.release()
         except (AgentTTSError, OSError) as error:
-            log.warning("the service of the search could not be released: %s", error)
+            log.warning("the served model could not be released: %s", error)
 
     def _run_search(self) -> None:
         state = self._journal.state
@@ -208,15 +206,15 @@ class Controller:
         self._evaluation.retire_workers()
 
     def _to_try_again(self) -> list[TrialProgress]:
-        """Return the trials that the user wants tried again.
+        """Return the trials that the user wants tried again (``resume --retry-failed``).
 
-        The searcher was told that they failed. An asynchronous search runs them beside the others.
+        These are the unfinished trials of which the searcher has been told.
         """
         told = {trial for trials in self._journal.state.tells for trial in trials}
         return [p for p in self._searched() if p.row is None and p.planned.trial in told]
 
     def _complete_earlier_closing(self) -> None:
-        """Evaluate what was left of the finalists and the final test before an extension."""
+        """Evaluate the finalists and final tests that were unfinished at an extension."""
         state = self._journal.state
         left = [state.trials[name] for name in sorted(state.earlier_closing)]
         for source in AFTER_SEARCH:
@@ -225,14 +223,13 @@ class Controller:
                 self._evaluation.evaluate(trials, iteration_follows=True)
 
     def _iterations_to_come(self, first: int) -> list[int]:
-        """Return the numbers of the iterations that are not over, or not proposed yet.
+        """Return the numbers of the iterations that are not over.
 
-        All numbers differ. Iterations of earlier closing trials are left out, with one exception:
-        if the searcher was not told of the trial of an earlier recommendation, its iteration is
-        included.
+        These are iterations of which the searcher has not been told, then iterations to propose.
+        Iterations of finalists, of final tests and of present closing trials are left out.
 
         Args:
-            first: The first iteration after the initial batch.
+            first: The number of the first iteration after the initial batch.
         """
         state = self._journal.state
         told = {trial for trials in state.tells for trial in trials}
@@ -248,15 +245,15 @@ class Controller:
         return [*sorted(untold), *range(new, new + left)]
 
     def _next_number(self) -> int:
-        """Return the number of an iteration after all trials that were proposed."""
+        """Return the lowest number that no iteration and no closing trial has used."""
         trials = self._journal.state.trials.values()
         return 1 + max((p.planned.iteration for p in trials), default=-1)
 
     def _search_by_iterations(self, first: int) -> None:
-        """Propose a batch when all trials of the last one have ended.
+        """Propose an iteration when all trials of the last one have ended.
 
         Args:
-            first: The first iteration after the initial batch.
+            first: The number of the first iteration after the initial batch.
         """
         to_come = self._iterations_to_come(first)
         for iteration in to_come:
@@ -279,7 +276,10 @@ class Controller:
     def _search_asynchronously(self, first: int) -> None:
         """Propose a trial as soon as another one has ended.
 
-        Trials are numbered by iterations as if they were proposed in batches.
+        A trial still has the number of an iteration: every ``batch_size`` trials get a new one.
+
+        Args:
+            first: The number of the first iteration after the initial batch.
         """
         size, initial = self._settings.batch_size, self._searcher.initial_batch
         total = initial + self._settings.iterations * size
@@ -309,9 +309,9 @@ class Controller:
         return self._journal.state.finishing or self._run.finish_file.exists()
 
     def _finishing(self) -> bool:
-        """Return whether the user ended the search early, and record that when it is new.
+        """Return whether the user ended the search early; record it the first time.
 
-        The searcher then recommends only allocations that were tried.
+        From then on, only allocations that were tried are recommended.
         """
         if self._asked_to_finish and not self._journal.state.finishing:
             recommended = self._concluded()
@@ -325,7 +325,7 @@ class Controller:
         return self._journal.state.finishing
 
     def _propose_some(self, room: int, first: int) -> list[TrialProgress]:
-        """Propose up to ``room`` trials; return them."""
+        """Propose up to ``room`` trials and return them."""
         planned: list[TrialProgress] = []
         while len(planned) < room:
             position = len(self._proposed())
@@ -342,23 +342,24 @@ class Controller:
     def _sure_enough(self) -> bool:
         """Return whether no more trials are needed.
 
-        The search has ended already, or its recommendation is good enough.
+        This is so if the recommendation is good enough, or if there are closing trials already.
         """
         stop, found = self._settings.stop, self._journal.state.confidence
         if self._journal.state.closing:
-            return True  # it has ended already
+            return True
         if stop is None or found is None or found.within > stop.within:
             return False
         if found.probability < stop.confidence:
             return False
-        log.info("the search ends, sure enough: the recommended allocation is %s", found)
+        log.info(
+            "the search ends early, as the spec allows: the recommended allocation is %s", found
+        )
         return True
 
     def _next_iteration(self, first: int) -> tuple[int, int]:
-        """Return the iteration of the next trial, and how many trials it still gets.
+        """Return the iteration of the next trial, and how many more trials fit in it.
 
-        If the search ended during an iteration and was extended later, that iteration gets no more
-        trials.
+        An iteration before an extension gets no more trials, even if it is not full.
         """
         size, initial = self._settings.batch_size, self._searcher.initial_batch
         searched = [p.planned.iteration for p in self._proposed()]
@@ -376,14 +377,14 @@ class Controller:
     def _known(self) -> set[str]:
         """Return the trials whose results the searcher has been told.
 
-        One that is tried again is not among them until it has ended again.
+        A trial that is tried again is left out until it has ended again.
         """
         state = self._journal.state
         told = {trial for trials in state.tells for trial in trials}
         return {trial for trial in told if state.trials[trial].row is not None}
 
     def cancel(self, reason: str) -> None:
-        """End the run: cancel its jobs and finish its records.
+        """Cancel the run's jobs, and record the end of the run.
 
         No other controller of the run may be running.
         """
@@ -402,8 +403,8 @@ class Controller:
             self._journal.close()
 
     def _end(self, outcome: str, left: str = "") -> None:
-        """Record that the run ended and how; ``left`` says what may still run."""
-        # The report comes first: a reader that waits for the run's end finds it there.
+        """Record how the run ended; ``left`` says what may still run."""
+        # The report is written first. So whoever waits for the run's end finds it.
         write_report(self._run, self._journal.state, outcome + left)
         self._journal.append("ended", outcome=outcome + left)
 
@@ -411,7 +412,7 @@ class Controller:
         """Cancel the jobs of a run that ends by an error.
 
         Returns:
-            What to tell the user about the jobs if that fails too, else an empty text.
+            An empty text, or a text for the user if the jobs could not be cancelled.
         """
         try:
             self._evaluation.cancel(reason)
@@ -424,9 +425,9 @@ class Controller:
         return ""
 
     def _end_strays(self) -> None:
-        """End jobs that no trial knows of.
+        """Cancel jobs of the run that belong to no trial.
 
-        If that is not possible for now, it is logged, because the run's results are complete.
+        A failure is only logged, because the run's results are complete.
         """
         try:
             self._evaluation.end_strays()
@@ -441,8 +442,8 @@ class Controller:
     def _restore(self) -> None:
         """Bring a new searcher to the state that the journal records.
 
-        It is told the same results in the same order as the old one. If a trial was tried again,
-        it is told only the last result.
+        The searcher is told the same results in the same order as its predecessor. Of a trial that
+        was tried again, it is told only the last result.
         """
         state = self._journal.state
         known = self._known()
@@ -453,28 +454,28 @@ class Controller:
                 self._add_pending(trials)
                 self._searcher.tell(self._results(trials))
         self._add_pending([p for p in self._searched() if p.planned.trial not in known])
-        # The old controller may have died after it wrote a trial to the journal and before it wrote
-        # the row in the table.
+        # The last controller may have been killed between writing a row to the journal and to the
+        # table.
         self._evaluation.write_table()
         self._searcher.archive.write_guidelines(self._journal.state.guidelines)
 
     def _add_pending(self, trials: Sequence[TrialProgress]) -> None:
-        """Register trials that the searcher has proposed, or its predecessor."""
+        """Register trials that this searcher or its predecessor has proposed."""
         for progress in trials:
             self._searcher.add_pending([progress.planned.allocation], progress.planned.examples)
 
     def _try_recommended(self, iteration: int) -> None:
-        """Try the recommended allocation if it was not tried.
+        """Run the trials that the final recommendation needs (`last_proposals`).
 
-        So every allocation that a finished run recommends has been tried. If trials are scored on
-        some of the examples, it and its rivals are scored on common examples.
+        If the recommended allocation was not tried, it is tried. If trials are scored on some of
+        the examples, the recommended allocation and its rivals are scored on common examples.
 
         Args:
-            iteration: The lowest number that the iteration of these trials may have.
+            iteration: The lowest number for the iteration of these trials.
         """
         if not self._trials_from(RECOMMENDED_SOURCE):
             if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
-                return  # an earlier controller found nothing left to try
+                return  # an earlier controller found that none is needed
             finishing = self._finishing()
             if finishing and self._searcher.fidelity is None:
                 return
@@ -498,15 +499,15 @@ class Controller:
         return [p for p in self._searched() if p.planned.iteration == iteration]
 
     def _searched(self) -> list[TrialProgress]:
-        """Return the trials of the search itself."""
+        """Return all trials but finalists and final tests."""
         trials = self._journal.state.trials.values()
         return [p for p in trials if p.planned.source not in AFTER_SEARCH]
 
     def _compare_finalists(self) -> list[Allocation]:
-        """Return the best allocations, best first.
+        """Run the finalists, and return the scored allocations, best first.
 
-        They are ranked by their scores on more examples, if there are any, else as the search ranks
-        them. The searcher is not told of these trials.
+        Finalists come first, by their scores on more examples. The others follow in the order of
+        the search. The searcher is not told the finalists' results.
         """
         ranked = self._ranked()
         trials = self._after_search(FINALIST_SOURCE, ranked[: self._settings.finalists])
@@ -522,9 +523,9 @@ class Controller:
         return sorted(ranked, key=place)
 
     def _after_search(self, source: str, allocations: Sequence[Allocation]) -> list[TrialProgress]:
-        """Run allocations once more as trials of ``source``.
+        """Evaluate allocations as closing trials of ``source``, and return these trials.
 
-        They are planned first if they are not planned yet.
+        If a controller has planned such trials already, those are evaluated.
         """
         if not self._trials_from(source) and allocations:
             ranked = enumerate(allocations, 1)
@@ -540,15 +541,15 @@ class Controller:
         return trials
 
     def _proposed(self) -> list[TrialProgress]:
-        """Return the trials of the search's iterations, without the recommended one."""
+        """Return the trials of iterations, without closing trials."""
         return [p for p in self._searched() if p.planned.source != RECOMMENDED_SOURCE]
 
     def _trials_from(self, source: str) -> list[TrialProgress]:
-        """Return the closing trials of a source, without those before an extension."""
+        """Return the closing trials of a source, without earlier closing trials."""
         return [p for p in self._journal.state.closing if p.planned.source == source]
 
     def _ranked(self) -> list[Allocation]:
-        """Return the searcher's recommendation, then the other scored ones, best first."""
+        """Return the recommended allocation, then the other scored ones, best first."""
         return ranked(self._searcher, self._concluded())
 
     def _concluded(self) -> Allocation | None:
@@ -564,11 +565,11 @@ class Controller:
         return self._trials_of(iteration)
 
     def _plan(self, iteration: int, proposals: Sequence[Proposal], what: str = "") -> None:
-        """Record the trials of an iteration.
+        """Record the trials of proposals.
 
         Args:
-            iteration: Number of the iteration.
-            proposals: What the trials are made of.
+            iteration: Number of the trials' iteration.
+            proposals: The proposals.
             what: Name of the trials in the log; default: the iteration.
         """
         number = 1 + max((int(t.lstrip("t")) for t in self._journal.state.trials), default=-1)
@@ -589,10 +590,10 @@ class Controller:
             log.info("%s: %d trials", what or f"iteration {iteration}", len(planned))
 
     def _examples_of(self, proposal: Proposal) -> tuple[int, ...] | None:
-        """Return the examples that a trial is scored on, those of earlier trials included.
+        """Return the examples that a trial is scored on; None: all.
 
-        Their samples are stored, so that only the new ones are drawn. At the end of the search, all
-        trials are on the common examples.
+        A trial of an iteration also gets the examples of earlier trials of its allocation. Their
+        samples are stored already.
         """
         if proposal.examples is None or proposal.source == RECOMMENDED_SOURCE:
             return proposal.examples
@@ -602,16 +603,16 @@ class Controller:
     def _tell(
         self, iteration: int, trials: Sequence[TrialProgress], *, final: bool = False
     ) -> None:
-        """Tell the searcher results.
+        """Tell the searcher the results of trials.
 
-        With ``final``, only tried allocations are recommended from now on.
+        With ``final``, the recommended allocation is one that was tried.
         """
         with self._evaluation.signs_meanwhile():
             self._searcher.tell(self._results(trials))
         self._write_told(iteration, final=final or self._journal.state.finishing)
 
     def _results(self, trials: Sequence[TrialProgress]) -> list[TrialResult]:
-        """Return what the searcher is told of trials, in their order."""
+        """Return the results of trials in their order, with their stored results."""
         return [
             result
             for progress in trials
@@ -624,15 +625,16 @@ class Controller:
         ]
 
     def _write_told_results(self, trials: Sequence[TrialProgress], first: int) -> None:
-        """Record that the searcher knows the results of some trials, and its conclusions.
+        """Record that the searcher was told the results of trials, and what it concludes.
 
         Args:
             trials: The trials.
-            first: The first iteration after the initial batch.
+            first: The number of the first iteration after the initial batch.
         """
         told = before = self._journal.state.told
         known = self._known() | {p.planned.trial for p in trials}
-        # An iteration is over only if all earlier ones are. The newest one may get more trials.
+        # An iteration is over if all its trials are known and all earlier iterations are over. The
+        # iteration of the next trial is not over.
         upcoming, _ = self._next_iteration(first)
         for iteration, members in groupby(self._proposed(), lambda p: p.planned.iteration):
             if iteration == upcoming or any(p.planned.trial not in known for p in members):
@@ -640,7 +642,8 @@ class Controller:
             told = max(told, iteration + 1)
         finishing = self._journal.state.finishing
         recommended = self._concluded() if finishing else self._searcher.best()
-        # The confidence takes CPU time. Within an iteration only a search that may stop needs it.
+        # The confidence takes CPU time. So it is not computed within an iteration, unless the
+        # search may stop by it.
         all_known = all(p.planned.trial in known for p in self._proposed())
         asked = finishing or told > before or self._settings.stop or all_known
         self._journal.append(
@@ -664,9 +667,10 @@ class Controller:
         return None if found is None else asdict(found)
 
     def _stop_if_the_last_failed(self) -> None:
-        """Raise `RunFailed` if the last ``batch_size`` trials all failed.
+        """Raise `RunFailed` if the last ``batch_size`` trials failed.
 
-        These are the ones that were proposed last, of those that have ended.
+        These are the last in the order of proposal, among the trials that have ended. See
+        `_stop_if_all_failed`.
         """
         known, size = self._known(), self._settings.batch_size
         ended = [p for p in self._proposed() if p.planned.trial in known]
@@ -675,7 +679,7 @@ class Controller:
             self._stop_if_all_failed(last, ended[-size:])
 
     def _write_told(self, iteration: int, *, final: bool) -> None:
-        """Record that the searcher knows an iteration's results, and its conclusions."""
+        """Record that an iteration's results were told, and the conclusions."""
         recommended = self._concluded() if final else self._searcher.best()
         self._journal.append(
             "told",
@@ -688,10 +692,11 @@ class Controller:
     def _stop_if_all_failed(self, which: str, trials: Sequence[TrialProgress]) -> None:
         """Raise `RunFailed` if none of the trials has a score.
 
-        It is not raised if other trials have scores and these failed by their own fault.
+        The search goes on if the allocations of these trials are to blame and another trial has a
+        score.
 
         Args:
-            which: The trials, for the message.
+            which: Describes the trials in the message.
             trials: The trials.
         """
         rows = [row_from_json(t.row) for t in trials if t.row]
@@ -701,7 +706,7 @@ class Controller:
         if any(row.state is TrialState.COMPLETED for row in everything) and all(
             row.state in OWN_FAULTS for row in rows
         ):
-            return  # other allocations work, so the search goes on with what it has learnt
+            return
         raise RunFailed(f"{which} failed; the first: {rows[0].error}")
 
 
@@ -710,7 +715,7 @@ def _every(iteration: int) -> str:
 
 
 def _what(error: AgentTTSError | OSError) -> str:
-    """Return what went wrong; for an error of the operating system also its file."""
+    """Return what an error says; for an error of the operating system, with its file."""
     if isinstance(error, MissingRequirement):
         return error.what
     if not isinstance(error, OSError):

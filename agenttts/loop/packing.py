@@ -1,8 +1,13 @@
 """Search for the best assignment of trials to workers at one moment (`Packing`).
 
-`agenttts.loop.assignment` says what the best one is. Words used here: a slot is a worker that runs
-or may be started. An item is a trial, or several that are placed together. The signature of a trial
-is the model of each of its stages. A bundle contains all items with one signature.
+`agenttts.loop.assignment` says which assignment is the best. Words used here:
+
+- slot: a worker that runs, or a worker that may be started
+- signature of a trial: the model of each of its stages
+- item: one trial, or several trials with one signature that are placed together
+- bundle: all items with one signature
+- group: samples that several trials may have in common
+- makespan: the time until all lists of trials have ended
 """
 
 from __future__ import annotations
@@ -25,22 +30,32 @@ from agenttts.loop.list_cost import (
 )
 from agenttts.loop.worker_lists import Assignment, Policy, ResourceClass, TrialList, Worker
 
-# Steps of the bisection that finds the shortest makespan.
+# Most steps of the bisection that finds the shortest makespan.
 _BISECTIONS = 7
-# Number of longer makespans that are tried, up to the longest that is allowed.
+# Number of longer makespans that are tried, up to the longest one allowed.
 _LONGER = 3
-# With more trials than this, those of one signature are joined into items, in an order in which
-# trials that share samples are side by side. An item is placed as a whole.
+# With more trials than this, trials of one signature are joined into items.
 _MOST_ITEMS = 200
-# Items are joined up to the smaller of two lengths: _ITEM_OF_LIMIT times the shortest time limit,
-# and _ITEM_OF_WORK times all work divided by the number of open slots.
+# The longest item, as a share of the shortest time limit of a slot.
 _ITEM_OF_LIMIT = 0.05
+# The longest item, as a share of the mean work of a slot. The smaller of the two lengths holds.
 _ITEM_OF_WORK = 0.1
 
 
 @dataclass(frozen=True)
 class _Item:
-    """Trials that are placed together: one trial, or several with one signature."""
+    """Trials that are placed together.
+
+    Attributes:
+        trials: The trials.
+        signature: Their signature.
+        gpus: The GPUs that a worker needs for them.
+        models: Their models.
+        groups: For each group of common samples, the seconds that it takes.
+        own: Seconds of the samples that are in no group.
+        seconds: Seconds of all their samples, without engine starts.
+        alone_starts: Seconds of engine starts if one of the trials ran by itself.
+    """
 
     trials: tuple[TrialWork, ...]
     signature: Signature
@@ -54,7 +69,7 @@ class _Item:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """The engines that a worker has loaded, and its memory for engines that sleep."""
+    """The engines that a worker has loaded, and its memory (GB) for sleeping engines."""
 
     awake: str | None = None
     asleep: frozenset[str] = frozenset()
@@ -63,23 +78,42 @@ class _Loaded:
 
 @dataclass
 class _Slot:
-    """A worker that runs or may be started, and the trials that it is given."""
+    """A worker that runs or may be started, and the items that it is given.
+
+    Attributes:
+        name: The name of the worker, or of the class of a new worker.
+        gpus: Its GPUs.
+        begins: Seconds from now until its list can begin.
+        limit: The most seconds of a list that the time limit allows.
+        models: The models that it serves; None: all.
+        reserved_for: The only trials that it takes; None: all.
+        loaded: Its engines now.
+        startup: Seconds from the start of a new worker to its first engine start.
+        new: Whether the worker does not run yet.
+        closed: Whether it takes no more items.
+        items: Its items.
+        signatures: The signatures of its items.
+        engines: Its engine starts for these items.
+        work: Seconds of its samples.
+        alone_starts: Seconds of engine starts if each of its trials ran by itself.
+        groups: For each group of common samples, the seconds that it takes here.
+    """
 
     name: str
     gpus: int
     begins: float
-    limit: float  # the most seconds of a list that the time limit allows
+    limit: float
     models: frozenset[str] | None
     reserved_for: frozenset[str] | None
     loaded: _Loaded
-    startup: float = 0.0  # of a new worker: seconds before its first engine start
+    startup: float = 0.0
     new: bool = False
-    closed: bool = False  # takes no further trial
+    closed: bool = False
     items: list[_Item] = field(default_factory=list)
     signatures: frozenset[Signature] = frozenset()
     engines: EnginePlan = NO_ENGINES
     work: float = 0.0
-    alone_starts: float = 0.0  # seconds of engine starts if each trial ran by itself
+    alone_starts: float = 0.0
     groups: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -111,7 +145,7 @@ class _Slot:
 
 @dataclass(frozen=True)
 class _Fit:
-    """What an item adds to a slot."""
+    """A slot with one more item: its engines and work, and the added GPU-seconds."""
 
     engines: EnginePlan
     work: float
@@ -123,7 +157,7 @@ def _ends(slots: Iterable[_Slot]) -> float:
 
 
 class Packing:
-    """The search of one call of `agenttts.loop.assignment.assign`."""
+    """Searches for the result of one call of `agenttts.loop.assignment.assign`."""
 
     def __init__(
         self,
@@ -143,7 +177,11 @@ class Packing:
         self._sleep_gb = max((place.loaded.sleep_gb for place in self._places), default=0.0)
 
     def parts_now(self, trials: Sequence[TrialWork]) -> dict[str, int]:
-        """Return the trials that run only their leading stages now, and how many of these."""
+        """Return the trials that are evaluated in parts, with the stages to draw now.
+
+        Returns:
+            For each of these trials, how many leading stages to draw.
+        """
         places = [
             Place(w.gpus, w.asleep | ({w.awake} if w.awake else set()))
             for w in self._workers
@@ -165,7 +203,7 @@ class Packing:
     # Which trials a worker can take
 
     def why_unfit(self, trial: TrialWork) -> str | None:
-        """Return why no worker can ever take a trial; None if one can."""
+        """Return why no slot can ever take a trial; None if one can."""
         item = self._item([trial])
         longest: tuple[float, float] | None = None
         for slot in self._places:
@@ -235,7 +273,11 @@ class Packing:
         return found
 
     def _fit(self, slot: _Slot, item: _Item, latest: float) -> _Fit | None:
-        """Return what the item adds to the slot; None if it does not fit there."""
+        """Return the slot with the item added; None if the item does not fit.
+
+        The slot must end by ``latest`` and within its time limit. ``latest`` is in seconds from
+        now.
+        """
         added = item.own
         for group, seconds in item.groups:
             more = seconds - slot.groups.get(group, 0.0)
@@ -272,12 +314,12 @@ class Packing:
     # Trials that run alone
 
     def place_alone(self, trials: Sequence[TrialWork]) -> tuple[list[_Slot], dict[str, str]]:
-        """Give each trial that must run alone a worker of its own.
+        """Give each trial that must run alone a slot of its own.
 
-        A worker is not used for this if another trial could then run nowhere.
+        A slot is not used for this if some other trial could then run nowhere.
 
         Returns:
-            All slots, and why trials wait, by trial.
+            All slots, and for each waiting trial the reason.
         """
         slots = [self._slot(worker) for worker in self._workers]
         most = self._most_new()
@@ -318,14 +360,17 @@ class Packing:
         most = sum(new.most for new in self._classes)
         return most if self._policy.most_new is None else min(most, self._policy.most_new)
 
-    # Trials that share workers
+    # Trials that do not run alone
 
     def place_shared(self, trials: Sequence[TrialWork], slots: list[_Slot]) -> dict[str, str]:
-        """Give the trials to slots; return why others wait, by trial.
+        """Give the trials to slots.
 
         Args:
             trials: The trials.
-            slots: The slots, which are changed.
+            slots: The slots. The list is changed in place.
+
+        Returns:
+            For each waiting trial, the reason.
         """
         bundles = self._bundles(trials, slots)
         if not bundles:
@@ -341,7 +386,7 @@ class Packing:
             return self._one_by_one(misfits, slots, most_new)
         packs = [without_limit]
         shortest = without_limit
-        # Ending before the lists that already run has no advantage.
+        # The makespan cannot be shorter than the lists that run already.
         low = max(self._least_makespan(bundles, free), self._end_of_earlier)
         for _ in range(_BISECTIONS):
             high = _ends(shortest)
@@ -354,8 +399,8 @@ class Packing:
             else:
                 shortest = pack
                 packs.append(pack)
-        # The slack applies to the longest list, not to the wait before it (e.g. in the queue).
-        # ``begins`` is the makespan minus the length of the longest list.
+        # The slack multiplies the length of the longest list. It does not multiply ``begins``, the
+        # time before that list (e.g. in the queue).
         begins = _ends(shortest) - max(slot.seconds for slot in shortest if slot.items)
         length = max(_ends(shortest), self._end_of_earlier) - begins
         for step in range(1, _LONGER + 1):
@@ -372,8 +417,8 @@ class Packing:
     def _rank(self, pack: Sequence[_Slot], begins: float) -> tuple[float, float]:
         """Return the sort key of packings; the least is the best.
 
-        It is weight x log(GPU-seconds) + log(makespan), then the makespan, counted from ``begins``.
-        The GPU-seconds include those of workers that idle until the next lists.
+        The first value is weight x log(GPU-seconds) + log(makespan), the second is the makespan.
+        The makespan is counted from ``begins``. Idle workers count in the GPU-seconds.
         """
         ends = max(_ends(pack), self._end_of_earlier)
         gpu_seconds = 0.0
@@ -390,9 +435,13 @@ class Packing:
         return round(value, 9), makespan
 
     def _idling(self, slot: _Slot, seconds: float) -> float:
-        """Return the seconds for which a worker, with or without trials, idles at the end.
+        """Return how long a worker idles until all lists have ended.
 
-        They are 0 for a worker that would be ended because it would idle for too long.
+        It is 0 if the worker would be ended instead (`idle_limit`).
+
+        Args:
+            slot: The worker.
+            seconds: Seconds from the end of its list to the end of all lists.
         """
         if not self._policy.more:
             return 0.0
@@ -411,10 +460,10 @@ class Packing:
     def _one_by_one(
         self, misfits: Sequence[_Item], slots: list[_Slot], most_new: int
     ) -> dict[str, str]:
-        """Place the trials of items that fit nowhere as a whole, one by one.
+        """Place the trials of ``misfits`` one by one; as items they fit nowhere.
 
         Returns:
-            Why trials wait, by trial.
+            For each waiting trial, the reason.
         """
         waiting: dict[str, str] = {}
         for item in misfits:
@@ -440,13 +489,13 @@ class Packing:
     ) -> tuple[list[_Slot], list[_Item]]:
         """Fill slots so that all end by ``latest``, with few GPU-seconds.
 
-        An item goes to the first slot that already has items of its bundle and has time for it. If
-        there is none, it goes to the slot where it adds the fewest GPU-seconds. At most
-        ``most_new`` workers are started.
+        An item goes to the first slot that has items of its bundle and enough time. If there is
+        none, the item goes to the slot where it adds the fewest GPU-seconds. At most ``most_new``
+        new slots are used.
 
         Returns:
-            The filled slots, and the items that did not fit. With a finite ``latest`` it stops at
-            the first such item.
+            The filled slots, and the items that did not fit. If ``latest`` is finite, packing stops
+            at the first item that does not fit.
         """
         filled = [slot.emptied() for slot in slots]
         misfits: list[_Item] = []
@@ -497,7 +546,7 @@ class Packing:
         return None if best is None else (best[1], best[2])
 
     def _least_makespan(self, bundles: Sequence[Sequence[_Item]], slots: Sequence[_Slot]) -> float:
-        """Return a lower bound of the moment at which all items are done."""
+        """Return a lower bound of the time until all items are done."""
         least = 0.0
         for bundle in bundles:
             signature = frozenset((bundle[0].signature,))
@@ -541,7 +590,7 @@ class Packing:
         return item
 
     def _bundles(self, trials: Sequence[TrialWork], slots: Sequence[_Slot]) -> list[list[_Item]]:
-        """Return the bundles; items of a bundle that share samples are neighbours."""
+        """Return the bundles; in a bundle, items that share samples are side by side."""
         by_signature: dict[Signature, list[TrialWork]] = {}
         for trial in trials:
             by_signature.setdefault(trial.signature, []).append(trial)
@@ -572,7 +621,10 @@ class Packing:
     def _chunks(
         self, singles: Sequence[_Item], size: int, longest: float, reserved: Collection[str]
     ) -> list[_Item]:
-        """Join neighbouring items, up to ``size`` trials and about ``longest`` seconds."""
+        """Join neighbouring items, up to ``size`` trials and about ``longest`` seconds.
+
+        Trials of ``reserved`` are not joined.
+        """
         items: list[_Item] = []
         chunk: list[TrialWork] = []
         seconds = 0.0
@@ -594,7 +646,7 @@ class Packing:
         return items
 
     def _by_sharing(self, items: Sequence[_Item]) -> list[_Item]:
-        """Order items so that those with common samples are side by side."""
+        """Return the items in an order in which common samples are side by side."""
         work: dict[str, float] = {}
         for item in items:
             first = item.groups[0][0] if item.groups else ""
@@ -618,9 +670,13 @@ class Packing:
         unfit: Mapping[str, str],
         upto: Mapping[str, int],
     ) -> Assignment:
-        """Return the assignment.
+        """Return the assignment, which also names the workers that should end.
 
-        It also names the workers that get no list and should end.
+        Args:
+            slots: The filled slots.
+            waiting: For each waiting trial, the reason.
+            unfit: For each trial that no slot can ever take, the reason.
+            upto: How many leading stages to draw, for trials that are evaluated in parts.
         """
         used = [slot for slot in slots if slot.items]
         lists = [(slot.new, self._list(slot, upto)) for slot in used]

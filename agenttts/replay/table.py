@@ -34,20 +34,18 @@ from agenttts.tables.stored_results import STORED_FILE, StoredResult, read_store
 
 log = logging.getLogger(__name__)
 
-# Columns of a table of `report`: the standard error of each metric.
+# Prefix of the columns in which `report` writes the standard error of each metric.
 _METRIC_ERROR = "metrics_stderr."
 
-# A table with all of these columns was written by `report`. Its columns that are columns of
-# trials.parquet are not metrics.
+# A table with all of these columns was written by `report --format csv` or `parquet`.
 _OF_EXPORT = ("run", "trial", "iteration", "source", "state")
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a table says of one grid point, in the fields of `TrialResult`.
+    """What a table says of one point, in the fields of `TrialResult`.
 
-    Without a score it is a recorded failure; ``blamed`` says whether the failure was the
-    allocation's own.
+    If ``score`` is None, it is a failure. ``blamed`` says whether the allocation was the cause.
     """
 
     score: float | None
@@ -59,7 +57,7 @@ class Recorded:
 
 
 _Point = tuple[tuple[str, ...], tuple[int, ...]]
-"""The models and the sample counts of an allocation, by stage."""
+"""The models and the sample counts of an allocation, in the order of the stages."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +73,16 @@ class _Row:
 
 
 class RecordedTable:
-    """Recorded results by model combination and sample counts.
+    """Recorded results, by the models and sample counts of their allocations.
+
+    A *point* is the models and the sample counts of an allocation. The points with equal models are
+    a *grid*. An *outside failure* is a failure that the allocation did not cause, e.g. of a node.
 
     Args:
-        points: The results.
-        of_run: Whether they are the trials of a run, not a grid.
-        stored: By models and counts of a trial, the results that its run computed from the trial's
-            own samples for smaller sample counts.
+        points: The results: for each combination of models, a mapping by sample counts.
+        of_run: Whether the table is a run's ``trials.parquet``.
+        stored: For each point, the scores with fewer samples that the run computed from the samples
+            of its trial.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class RecordedTable:
 
     @cached_property
     def example_count(self) -> int | None:
-        """How many examples every point has scores on; None if not all of them have any."""
+        """The fewest scores by example of any scored point; None if one has none."""
         counts = {
             len(recorded.examples) if recorded.examples else 0
             for grid in self._points.values()
@@ -118,11 +119,13 @@ class RecordedTable:
         return min(counts, default=0) or None
 
     def within(self, space: SearchSpace) -> SearchSpace:
-        """Return a space of recorded sample counts, if a grid has scores by example.
+        """Return the space without the sample counts that were not recorded.
 
-        For another count the table could only repeat the result of the nearest recorded one, and a
-        searcher would take this for new information. The space stays as it is if no recorded count
-        is left, or if none fits the budget.
+        For those the table could only repeat the result of the nearest recorded count, and a
+        searcher would take this for new information.
+
+        The space is returned unchanged in these cases: the table is a run's, a scored point has no
+        scores by example, a stage would have no count, or the budget would fit no allocation.
         """
         if self.example_count is None or self._of_run:
             return space
@@ -147,13 +150,13 @@ class RecordedTable:
     def stored(
         self, space: SearchSpace, result: TrialResult, *, of_grid: bool
     ) -> list[TrialResult]:
-        """Return the results for fewer samples, from the trial's own samples.
+        """Return the results of a trial's allocation with fewer samples in the last stage.
 
         Args:
             space: The search space.
             result: The result of the trial.
-            of_grid: Whether recorded points with fewer samples in the last stage, and all else
-                equal, are returned too. Results that a run recorded are always returned.
+            of_grid: Also return recorded points of the grid. Without it, only the stored results of
+                a run are returned.
         """
         if result.failed:
             return []
@@ -185,25 +188,21 @@ class RecordedTable:
         again: bool = False,
         examples: Sequence[int] | None = None,
     ) -> TrialResult:
-        """Return the result of an allocation.
+        """Return the recorded result that is nearest to an allocation.
 
-        It is the result of the nearest recorded counts of the allocation's model combination. Each
-        stage's count becomes the nearest one recorded for the combination (ties: the lower). If
-        the grid has a hole there, the recorded point with the least total distance in samples is
-        used. A combination without rows is a failed trial.
-
-        If the recorded trial of exactly this allocation failed for an outside reason (a node
-        failed), a call with ``again=False`` returns this failure. A searcher may propose the
-        allocation again.
+        It is a point with the same models. In each stage, the allocation's sample count is replaced
+        by the nearest one in the grid (of two equally near, by the lower). If the grid lacks that
+        point, the point with the least sum of distances is used. If no row has these models, the
+        result is a failure.
 
         Args:
             space: The search space.
             allocation: The allocation.
             source: The source of the proposal.
-            again: Whether the allocation was proposed before. The nearest other point is then used
-                in place of an outside failure.
-            examples: The examples to score it on; None means all. On a part of them the metrics
-                are not known, and are left out.
+            again: Whether the allocation was proposed before. If not, and its point is an outside
+                failure, this failure is returned.
+            examples: The examples to score it on; None: all. If they are fewer than all, the result
+                has no metrics.
         """
         models = tuple(choice.model for choice in allocation.choices)
         wanted = tuple(choice.samples for choice in allocation.choices)
@@ -237,25 +236,28 @@ class RecordedTable:
 
 
 def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
-    """Read a replay table: Parquet, or CSV by any other ending.
+    """Read a replay table: Parquet, or CSV if the file has another ending.
 
-    The columns are ``STAGE.model`` and ``STAGE.samples`` for every stage, ``score``, optionally its
-    standard error ``stderr`` (or ``score_stderr``), and any number of metric columns (columns of
-    numbers are kept). Rows of the same point are averaged. An empty score is a recorded failure.
-    A column ``examples`` holds lists: the scores by example, in one order for all rows (in CSV as
-    JSON). Then ``score`` may be left out; it is their mean. Rows of models that the space does not
-    have are left out, and counted in a warning.
+    The columns of a replay table are:
 
-    A run's ``trials.parquet`` is read as it is, with the scores by example and the stored results
-    in the directories of its trials. A searcher then gets the same information as in the run, if
-    every example of every trial has a score and at least one metric equals the score in every
-    trial. A table written by ``report --format csv`` (or ``parquet``) has neither scores by example
-    nor stored results. Trials after the search are left out, because they are on other examples. A
-    trial that was lost to the machine is a failure that was not the allocation's own.
+    - ``STAGE.model`` and ``STAGE.samples``, for every stage
+    - ``score``; an empty score is a failure
+    - ``stderr`` or ``score_stderr``, optional: the standard error of the score
+    - ``examples``, optional: the list of scores by example, in CSV as JSON. The order of the
+      examples is the same in all rows. ``score`` may then be left out; it is their mean.
+    - metrics: all other columns with numbers
+
+    Rows of the same point are averaged. Rows with models that the space does not have are left out,
+    with a warning.
+
+    A run's ``trials.parquet`` is another valid table. Scores by example and stored results are then
+    read from the directories of the trials, as far as they are there. A table that `report` wrote
+    has neither of them. Of both, finalists and final tests are left out, because they are scored on
+    other examples.
 
     Raises:
-        UserError: The table is not valid. The message names file, column, row (the first data row
-            is 1) and the valid values.
+        UserError: The table is not valid. The message has the file, the column, the row (from 1)
+            and the valid values.
     """
     path = Path(path)
     frame = _read(path)
@@ -295,11 +297,7 @@ def _read(path: Path) -> pl.DataFrame:
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a repeated column.
-
-    Polars would rename it. One of the two would be read without a warning, and the other would
-    count as a metric.
-    """
+    """Refuse a repeated column, which Polars would rename without a warning."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         names = next(csv.reader(file), [])
     repeated = [name for name, count in Counter(names).items() if count > 1]
@@ -345,17 +343,17 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
         if metric is not None and recorded.score is not None and examples.is_file():
             ids = example_ids(examples)
             scores = example_scores(examples, metric) or {}
-            if len(scores) == trial["examples"]:  # every example has one
+            if len(scores) == trial["examples"]:  # every example has a score
                 recorded = replace(recorded, examples=tuple(scores.values()))
         stored = read_stored(directory / STORED_FILE) if recorded.score is not None else ()
         yield _Row(number, models, counts, recorded, stored, ids)
 
 
 def _comparable(path: Path, rows: list[_Row]) -> list[_Row]:
-    """Return trials that a searcher may compare.
+    """Return the rows that a searcher may compare.
 
-    If a run's trials are on different examples, the scores by example are dropped, and each
-    allocation keeps only its trial on the most examples.
+    If the trials are not all on the same examples, only the trial on the most examples is kept of
+    each allocation. Its scores by example and stored results are dropped.
     """
     if len({row.examples for row in rows if row.examples}) < 2:
         return rows
@@ -376,7 +374,7 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
     """Yield the rows of a replay table, or of a table that `report` wrote."""
     keys = [f"{stage.name}.{part}" for stage in space.stages for part in ("model", "samples")]
     exported = set(_OF_EXPORT) <= set(frame.columns)
-    # In a table that `report` wrote, the column has the number of examples.
+    # In a table that `report` wrote, the column ``examples`` is the number of examples.
     by_example = "examples" in frame.columns and not (
         exported and frame["examples"].dtype.is_integer()
     )
@@ -456,7 +454,7 @@ def _point(
 def _recorded(
     state: str, score: float | None, stderr: float | None, metrics: Mapping[str, float]
 ) -> Recorded:
-    """Return the result in a row; a trial that did not complete has no score."""
+    """Return the result in a row; if the trial did not complete, it is a failure."""
     if state != TrialState.COMPLETED:
         return Recorded(None, {}, blamed=state in OWN_FAULTS)
     if score is None:
@@ -550,7 +548,7 @@ def _number(value: object) -> float | None:
 
 
 def _merge(same: Sequence[Recorded]) -> Recorded:
-    """Merge several rows of one point: the means of those with a score."""
+    """Merge the rows of one point: return the means over the rows with a score."""
     scored = [recorded for recorded in same if recorded.score is not None]
     if not scored:
         return Recorded(None, {}, blamed=any(recorded.blamed for recorded in same))
@@ -568,7 +566,7 @@ def _merge(same: Sequence[Recorded]) -> Recorded:
     return Recorded(
         fmean(recorded.score for recorded in scored if recorded.score is not None),
         {name: fmean(found) for name, found in values.items()},
-        # The standard error of the mean of independent scores.
+        # The standard error of a mean of independent scores.
         math.hypot(*errors) / len(errors) if len(errors) == len(scored) else None,
         examples=tuple(map(fmean, zip(*lists, strict=True))) if len(lists) == len(scored) else None,
         metrics_stderr={

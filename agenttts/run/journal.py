@@ -1,12 +1,11 @@
 """The journal: every decision and result of the controller, in order.
 
-The file has one JSON object per line.
+Each line of the file is a JSON object, an event. Only the process with the run's lock writes it:
+the controller, or a command while no controller runs. An event is on disk before anything follows
+from it. So a controller that was killed can be replaced by one that reads the journal.
 
-Only the holder of the run's lock writes it: the controller, or a command while no controller runs.
-An event is on disk before anything follows from it, so a controller that is killed at any line goes
-on by reading the journal again. Words: a job is *lost* if it is over without a result and its
-trials are tried again; *closing* trials come after the last iteration (recommendation, finalists,
-test).
+Two words: A job is *lost* if it ended without a result and its trials are tried again. *Closing*
+trials are those after the last iteration: the recommended allocation, finalists and final test.
 """
 
 from __future__ import annotations
@@ -39,20 +38,20 @@ PREEMPTED = "PREEMPTED"
 TIMEOUT = "TIMEOUT"
 PROFILE_EVENTS = ("profile_changed", "profile_written")
 EXTENSION_EVENTS = ("extended", "extension_written")
-# A job lost for one of these reasons does not count as an attempt of its trials.
+# Reasons for which a lost job does not count against the attempts of its trials.
 _NOT_COUNTED = (NEVER_SUBMITTED, NOT_TAKEN, PREEMPTED, TIMEOUT, IN_SHARED_JOB, IN_SMALLER_JOB)
 
 
 class DamagedJournal(UserError):
-    """The journal is missing although the run has trials, or a line is not valid."""
+    """A line is not valid, or the journal is missing although the run has trials."""
 
 
 @dataclass(frozen=True)
 class PlannedTrial:
     """A trial as it was proposed.
 
-    ``cost`` is in budget units. ``examples`` are the numbers of the frozen examples that it is
-    scored on, ascending; None means all.
+    ``cost`` is in budget units. ``examples`` are the numbers of the examples that the trial is
+    scored on, ascending. None means all.
     """
 
     trial: str
@@ -70,22 +69,22 @@ class TrialProgress:
 
     Attributes:
         planned: The trial as it was proposed.
-        submissions: Number of its jobs, without those that ended by a reason of `_NOT_COUNTED` or
-            handed the trial over.
-        batch: Token of its last submission.
+        submissions: Number of its jobs that count as attempts. A job does not count if it was lost
+            for a reason in `_NOT_COUNTED`, or if it handed the trial over.
+        batch: Token of the batch in which its job was submitted. None while it has no job.
         position: The position of its job in that batch.
-        job_id: Its job; None while there is none.
-        together: Number of trials of its job.
-        assigned: Set if it was given to a running worker: the number of its attempts before that.
-            None if a job was submitted for it.
-        alone: Whether it must run in a job of its own. This is set after a failure in a job of
-            several trials or in a job with too few GPUs, if that may have been the cause.
+        job_id: The id of its job; None while that is not known.
+        together: Number of trials in its job.
+        assigned: None if its job was submitted for it. If it was given to a running worker: the
+            number of its attempts at that moment.
+        alone: Whether it must run in a job of its own. This is set after a failure that may have
+            been caused by other trials of the job, or by too few GPUs.
         row: Its row of the table, once it has ended.
         preemptions: How many of its jobs were preempted.
-        lost_at: When its last job was lost to a failure (ISO 8601); None after another submission.
-        earlier_attempts: Number of attempts that do not count against any limit. These are the
-            attempts before the user asked to try the trial again, and those before ``alone``.
-        upto: How many leading stages its job draws; None: the job evaluates the trial.
+        lost_at: When a failure last ended its job (ISO 8601); None after another submission.
+        earlier_attempts: Number of its first attempts that count against no limit. These are the
+            attempts before ``resume --retry-failed``, or before ``alone`` was set.
+        upto: How many leading stages its job draws; None if the job evaluates the whole trial.
         drawn: Number of its leading stages that earlier jobs have drawn.
     """
 
@@ -105,7 +104,7 @@ class TrialProgress:
     drawn: int = 0
 
     def anew(self, earlier_attempts: int) -> TrialProgress:
-        """Return the progress of the trial when it is started again; what was drawn stays."""
+        """Return the progress of a trial that is started again; ``drawn`` is kept."""
         return TrialProgress(self.planned, earlier_attempts=earlier_attempts, drawn=self.drawn)
 
 
@@ -119,13 +118,13 @@ class WorkerProgress:
     """A job that stays for further lists of trials.
 
     Attributes:
-        name: Its name.
-        batch: Token of its submission.
-        gpus: Its GPUs.
-        job_id: Its job; None while it is not known.
-        lists: Number of the lists that it was given after its first.
+        name: The name of the worker.
+        batch: Token of the batch in which it was submitted.
+        gpus: Number of its GPUs.
+        job_id: The id of its job; None while that is not known.
+        lists: Number of the lists that it was given after its first list.
         trials: The trials of its last list.
-        seconds: How long that list is expected to take; 0 if that is not known.
+        seconds: How long its last list is expected to take; 0 if that is not known.
         since: When it was submitted (ISO 8601); None if an older version submitted it.
     """
 
@@ -146,13 +145,13 @@ class WorkerProgress:
 
 @dataclass(frozen=True)
 class ProfileChange:
-    """A corrected profile that a run takes, with all that its files get.
+    """A corrected profile for a run, with the new content of the run's files.
 
     Attributes:
         cluster: The name or file of the profile.
         image: The container's image, as the run's spec names it.
         profile: The profile.
-        record: The changed fields of the run's record, as JSON.
+        record: The changed fields of ``run.json``.
         changes: For each changed key, its old and its new value.
     """
 
@@ -165,13 +164,13 @@ class ProfileChange:
 
 @dataclass(frozen=True)
 class Extension:
-    """A wider search that a run takes, with all that its files get.
+    """A wider search for a run, with the new content of the run's files.
 
     Attributes:
         sections: The changed sections of the run's spec.
-        record: The changed fields of the run's record, as JSON.
+        record: The changed fields of ``run.json``.
         changes: For each changed key, its old and its new value.
-        trials: The number of the next trial, above the numbers of all trials so far.
+        trials: The number of the next trial.
     """
 
     sections: dict[str, Any]
@@ -188,44 +187,41 @@ class RunState:
     batches: dict[str, list[list[str]]] = field(default_factory=dict)
     """The trials of each job of a batch, by the batch's token."""
     workers: dict[str, WorkerProgress] = field(default_factory=dict)
-    """The jobs that stay for further lists and are not known to have ended, by name."""
+    """The workers that, as far as is known, have not ended, by name."""
     told: int = 0
-    """Number of iterations that are over: the searcher was told their results."""
+    """Number of iterations whose results the searcher has been told."""
     tells: list[tuple[str, ...]] = field(default_factory=list)
     """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)
-    """Findings that the search has written down as sentences, the latest."""
+    """The latest findings that the search has written as sentences."""
     recommended: list[dict[str, Any]] | None = None
     """The allocation that the searcher recommends so far, as records.
 
-    None before any trial scored, and in old journals.
+    None before any trial has a score, and in old journals.
     """
     confidence: Confidence | None = None
-    """How sure the searcher is of this allocation; None if the searcher does not say."""
+    """How sure the searcher is of this recommendation; None if that is not known."""
     finished: str | None = None
     """How the run ended ('done' or why it failed); None while it is not over."""
     finishing: bool = False
     """Whether the user ended the search early: no more trials are proposed."""
     started_at: str | None = None
     strays: dict[str, str] = field(default_factory=dict)
-    """Ended jobs that belonged to no trial: what each was, by its id."""
+    """Jobs that belong to no trial and are cancelled: a description of each, by its id."""
     avoided: list[str] = field(default_factory=list)
-    """Nodes that failed trials.
-
-    New jobs avoid them. So do waiting jobs, unless ``avoid_failed`` has a reason.
-    """
+    """Nodes that new jobs avoid, because trials failed there."""
     avoid_failed: str | None = None
-    """Why waiting jobs could not be told to avoid these nodes; None if they could."""
+    """Why jobs that wait in the queue could not be kept off these nodes; None if they could."""
     losses: list[Loss] = field(default_factory=list)
     """Jobs that a failure ended on a known node."""
     profile_change: ProfileChange | None = None
-    """A change of the profile that is perhaps not in all of the run's files yet."""
+    """A change of the profile that may not yet be in all files of the run."""
     extension: Extension | None = None
-    """An extension that is perhaps not in all of the run's files yet."""
+    """An extension that may not yet be in all files of the run."""
     earlier_closing: set[str] = field(default_factory=set)
-    """The closing trials of the search before it was extended."""
+    """The closing trials that the run had when it was extended."""
     unanswered_at: str | None = None
-    """When a submission without an answer was last recorded as lost (ISO 8601)."""
+    """When jobs were last recorded as never submitted (ISO 8601)."""
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Apply one event.
@@ -237,7 +233,8 @@ class RunState:
         """
         kind = _EVENTS.get(event["event"])
         if kind is None:
-            # A newer version may write other events. Known events mean the same without them.
+            # A newer version may write events that this one does not know. They do not change the
+            # meaning of the others.
             log.warning(
                 "this version does not know an event of the journal, and ignores it: '%s'",
                 event["event"],
@@ -248,8 +245,7 @@ class RunState:
     def note_loss(self, trials: Sequence[str], event: _Lost | _Finished) -> None:
         """Record the node on which a failure ended the jobs of trials.
 
-        Nothing is recorded if the event names no node. Then the node is not known, or the failure
-        was not the cluster's.
+        An event without a node is not recorded.
         """
         if not event.node:
             return
@@ -261,7 +257,7 @@ class RunState:
     def reopen(self) -> None:
         """Mark the trials that `cancel` stopped as unfinished.
 
-        Trials of iterations that the searcher has been told of stay as they are.
+        A trial stays as it is if its iteration is over, or if the searcher was told its result.
         """
         known = {trial for trials in self.tells for trial in trials}
         for trial, progress in self.trials.items():
@@ -277,7 +273,7 @@ class RunState:
     ) -> None:
         """Record what the searcher concludes from the results that it has been told.
 
-        Without a ``confidence`` the earlier one holds as long as the recommendation is the same.
+        If ``confidence`` is None and the recommendation is the same, the earlier confidence stays.
         """
         self.guidelines = guidelines
         if confidence is not None or recommended != self.recommended:
@@ -288,7 +284,7 @@ class RunState:
 
     @property
     def closing(self) -> list[TrialProgress]:
-        """The closing trials, without those before an extension."""
+        """The closing trials, without ``earlier_closing``."""
         return [
             progress
             for name, progress in self.trials.items()
@@ -327,13 +323,13 @@ class _Submitting:
     batch: str
     trials: list[str]
     lists: list[list[str]] | None = None
-    """The trials of each job; None: a job for each trial."""
+    """The trials of each job; None if there is a job for each trial."""
     stays: bool = False
-    """Whether the jobs stay for further lists."""
+    """Whether the jobs are workers."""
     gpus: int = 0
     time: AwareDatetime | None = None
     upto: dict[str, int] = field(default_factory=dict)
-    """How many leading stages to draw of the trials that are not evaluated whole."""
+    """For each trial of which only leading stages are drawn: how many."""
 
     def apply_to(self, state: RunState) -> None:
         lists = [[trial] for trial in self.trials] if self.lists is None else self.lists
@@ -370,7 +366,7 @@ class _Submitted:
 class _Assigned:
     worker: str
     attempts: dict[str, int]
-    """The trials of the list in order, and how many attempts each has had."""
+    """How many attempts each trial of the list has had; the trials are in the list's order."""
     seconds: float = 0.0
     """How long the list is expected to take; 0 if that is not known."""
     upto: dict[str, int] = field(default_factory=dict)
@@ -392,12 +388,12 @@ class _Assigned:
 @dataclass(frozen=True)
 class _HandedOver:
     trials: dict[str, int]
-    """Trials that another job continues, each with the number of leading stages drawn."""
+    """For each trial that another job continues: the number of leading stages that are drawn."""
 
     def apply_to(self, state: RunState) -> None:
         for trial, drawn in self.trials.items():
             progress = state.trials[trial]
-            # Its job does not count against its attempts.
+            # A job that hands a trial over does not count as an attempt.
             progress.submissions -= progress.batch is not None
             progress.batch = progress.job_id = progress.upto = None
             progress.drawn = drawn
@@ -420,7 +416,7 @@ class _Lost:
     node_fault: bool = False
     time: AwareDatetime | None = None
     earlier: dict[str, int] = field(default_factory=dict)
-    """Trials that have to run alone, and how many of their attempts no longer count."""
+    """For each trial that must run alone from now on: how many of its attempts do not count."""
 
     def apply_to(self, state: RunState) -> None:
         moment = self.time.isoformat() if self.time else None
@@ -495,7 +491,7 @@ class _Told:
 class _ToldResults:
     trials: list[str]
     told: int
-    """Number of iterations whose results are all told."""
+    """As in `RunState`."""
     guidelines: list[str]
     recommended: list[dict[str, Any]] | None = None
     confidence: Confidence | None = None
@@ -520,7 +516,7 @@ class _Finishing:
 @dataclass(frozen=True)
 class _Retried:
     earlier: dict[str, int]
-    """For each trial to be tried again, how many of its attempts no longer count."""
+    """For each trial that is tried again: how many of its attempts do not count."""
 
     def apply_to(self, state: RunState) -> None:
         for trial, attempts in self.earlier.items():
@@ -531,13 +527,13 @@ class _Retried:
 @dataclass(frozen=True)
 class _Rebuilt:
     def apply_to(self, state: RunState) -> None:
-        """Do nothing; the event tells readers that the journal was made anew."""
+        """Do nothing; the event shows readers that the journal was rebuilt."""
 
 
 @dataclass(frozen=True)
 class _ProfileChanged(ProfileChange):
     def apply_to(self, state: RunState) -> None:
-        """Remember this change; it has to be written to the run's files."""
+        """Remember the change until it is written to the run's files."""
         state.profile_change = self
 
 
@@ -550,11 +546,11 @@ class _ProfileWritten:
 @dataclass(frozen=True)
 class _Extended(Extension):
     def apply_to(self, state: RunState) -> None:
-        """Reopen the run: its closing trials are earlier ones from now on."""
+        """Reopen the run; its closing trials become earlier closing trials."""
         state.extension = self
         state.finished = None
         state.finishing = False
-        state.confidence = None  # it is about the narrower search
+        state.confidence = None  # it does not hold for the wider search
         state.earlier_closing |= {p.planned.trial for p in state.closing}
 
 
@@ -623,17 +619,17 @@ class Journal:
         """Write an event to the disk, then apply it.
 
         Raises:
-            MissingRequirement: The whole event cannot be written. It then has no effect and may be
-                appended again.
+            MissingRequirement: The event cannot be written. It has no effect, and may be appended
+                again.
         """
         record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
         self._file.append(record)
         self.state.apply(record)
 
     def propose(self, trials: Sequence[PlannedTrial], guidelines: Sequence[str] = ()) -> None:
-        """Record a batch of proposals, and the guidelines that led to them.
+        """Record the proposals of an iteration, and the guidelines that led to them.
 
-        The guidelines are recorded, so that a restarted searcher does not write them anew.
+        So a restarted searcher need not write the guidelines again.
         """
         records = [planned_record(trial) for trial in trials]
         self.append("proposed", trials=records, guidelines=list(guidelines))
@@ -644,11 +640,11 @@ class Journal:
 
 
 def read_state(path: Path) -> RunState:
-    """Return the run's state according to its journal, which is not changed.
+    """Return the run's state according to its journal; the file is only read.
 
     Raises:
-        DamagedJournal: A line is not JSON, or not an event that this version can apply (the message
-            has file and line), or the journal is missing or empty although the run has trials.
+        DamagedJournal: A line is not JSON, or not an event that this version can apply. Or the
+            journal is missing or empty although the run has trials.
     """
 
     def refuse(number: int, problem: str) -> None:
@@ -677,13 +673,13 @@ def read_state(path: Path) -> RunState:
 
 
 def readable_events(path: Path) -> list[dict[str, Any]]:
-    """Return the events of a journal; lines that are not JSON are left out.
+    """Return the events of a journal, without damaged lines.
 
-    Without a journal the list is empty.
+    The list is empty if there is no journal.
     """
 
     def leave_out(number: int, problem: str) -> None:
-        """Ignore a damaged line: its content is taken from elsewhere, or lost."""
+        """Ignore a damaged line."""
 
     try:
         found = [event for _, event in read_json_lines(path, leave_out, unfinished=True)]
@@ -713,7 +709,7 @@ def planned_record(planned: PlannedTrial) -> dict[str, Any]:
 
 
 def planned_trial(record: Mapping[str, Any]) -> PlannedTrial:
-    """Inverse of `planned_record`.
+    """Return the planned trial of a record; the inverse of `planned_record`.
 
     Raises:
         ValueError: The record is not a planned trial.

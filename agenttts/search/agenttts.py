@@ -27,6 +27,7 @@ from functools import cached_property
 from typing import Annotated, Protocol
 
 from pydantic import Field
+from typing_extensions import override
 
 from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal, Searcher
@@ -124,6 +125,7 @@ class AgentTTSSearcher(Searcher):
     def fidelity(self, fidelity: Fidelity | None) -> None:
         self.rules.fidelity = fidelity
 
+    @override
     def _initial_allocations(self) -> Iterable[Allocation]:
         return (trial.allocation for trial in self.initial)
 
@@ -172,6 +174,7 @@ class AgentTTSSearcher(Searcher):
         known = [] if model is None else list(model.tried)
         return [allocation for allocation in known if allocation != best][:n]
 
+    @override
     def _propose(self, n: int) -> list[Proposal]:
         pending = self.archive.pending  # before the batch's own initial trials are among them
         chosen = self._started(n, self._next_initial(n))

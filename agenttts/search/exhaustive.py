@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field
+from typing_extensions import override
 
 from agenttts.errors import UserError
 from agenttts.search.base import Proposal, Searcher
@@ -60,6 +61,7 @@ class GridSearcher(Searcher):
         random.Random(f"grid/{self.seed}").shuffle(order)
         return order
 
+    @override
     def _propose(self, n: int) -> list[Proposal]:
         new = [allocation for allocation in self._order if allocation not in self.archive][:n]
         return [Proposal(allocation, "grid", "next of the whole grid") for allocation in new]

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field
+from typing_extensions import override
 
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
@@ -44,6 +45,7 @@ class GeneticSearcher(Searcher):
     def _feasible(self) -> FeasibleSet:
         return FeasibleSet(self.space)
 
+    @override
     def _propose(self, n: int) -> list[Proposal]:
         chosen: list[Proposal] = []
         fittest = sorted(self.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation))

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
@@ -86,6 +87,7 @@ class GaussianProcessSearcher(Searcher):
         tied = [trial for trial, mean in expected if mean >= most - 1e-9]
         return min(tied, key=lambda t: (-t.score, t.cost, t.allocation)).allocation
 
+    @override
     def _propose(self, n: int) -> list[Proposal]:
         pending = self._evidence.read().pending  # before the batch's own draws
         tried = len(self.archive.tried)

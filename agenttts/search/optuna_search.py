@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import Field
+from typing_extensions import override
 
 from agenttts.errors import MissingRequirement
 from agenttts.search.base import Proposal, Searcher
@@ -57,6 +58,7 @@ class _OptunaSearcher(Searcher):
     def _sampler(self, seed: int) -> Any:
         raise NotImplementedError
 
+    @override
     def _propose(self, n: int) -> list[Proposal]:
         chosen: list[Proposal] = []
         while len(chosen) < n:
@@ -204,6 +206,7 @@ class OptunaTPESearcher(_OptunaSearcher):
 
     name = "optuna_tpe"
 
+    @override
     def _sampler(self, seed: int) -> Any:
         return self._optuna.samplers.TPESampler(
             seed=seed, multivariate=True, constant_liar=True, n_startup_trials=0
@@ -218,6 +221,7 @@ class OptunaGPSearcher(_OptunaSearcher):
 
     name = "optuna_gp"
 
+    @override
     def _sampler(self, seed: int) -> Any:
         try:
             import scipy  # type: ignore[import-untyped]  # noqa: F401
@@ -230,6 +234,7 @@ class OptunaGPSearcher(_OptunaSearcher):
             ) from error
         return self._optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
 
+    @override
     def _next(self) -> Proposal | None:
         with _one_thread():
             return super()._next()

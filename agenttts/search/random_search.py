@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from functools import cached_property
 
+from typing_extensions import override
+
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.feasible import FeasibleSet
 
@@ -22,6 +24,7 @@ class RandomSearcher(Searcher):
     def _feasible(self) -> FeasibleSet:
         return FeasibleSet(self.space)
 
+    @override
     def _propose(self, n: int) -> list[Proposal]:
         known = self.archive.known_count
         drawn = self._feasible.draw_many(

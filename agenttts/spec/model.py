@@ -48,9 +48,9 @@ class TaskSection(Section):
     skip_bad: Annotated[int, Field(ge=0)] = 0
     """The most bad records of a file or hub split that are skipped; more are an error."""
     options: dict[str, Any] = {}
-    """Options of the task, checked by name."""
+    """Options of the task."""
     run_code_on_host: bool = False
-    """Let a task run a model's programs without a container, in the sandbox alone."""
+    """Let a task run a model's programs in the sandbox without a container."""
 
 
 class SampleValues(Section):
@@ -60,22 +60,21 @@ class SampleValues(Section):
     """The sample counts."""
 
 
-# The search space has one choice per allowed count, so the number of counts is limited. The paper's
-# largest count is 100.
 MOST_SAMPLES = 100_000
+"""The largest sample count; it limits the size of the search space."""
 
 
 class StageSection(Section):
-    """One stage: its models, its nominal token counts and the sample counts allowed."""
+    """One stage: its models, nominal token counts and allowed sample counts."""
 
     models: Annotated[list[str], Field(min_length=1)]
-    """Names of models, of which an allocation has one."""
+    """Names of the models that the stage may use."""
     prompt_tokens: Annotated[int, Field(ge=1)]
     """Nominal tokens of a prompt; the budget counts them."""
     decode_tokens: Annotated[int, Field(ge=1)]
-    """Nominal tokens of a sample; the budget counts them, and samples are cut there."""
+    """Nominal tokens of a sample; the budget counts them. Longer samples are cut."""
     samples: list[int] | SampleValues = [1, 100]
-    """The sample counts: ``[low, high]``, or ``{values: [1, 2, 4]}``."""
+    """The allowed sample counts: ``[low, high]``, or ``{values: [1, 2, 4]}``."""
 
     @field_validator("samples")
     @classmethod
@@ -109,7 +108,7 @@ class ModelSection(Section):
     path: str
     """A directory or a hub id; for ``engine: endpoint``, the server's id of the model."""
     revision: str | None = None
-    """Revision of a hub id; of a model on a server, any text."""
+    """Revision of a hub id; for ``engine: endpoint``, any text."""
     params: Annotated[float, Field(gt=0)]
     """Nominal parameters, e.g. 7.0e9; the budget counts them."""
     gpus: Annotated[int, Field(ge=0)] | None = None
@@ -120,9 +119,9 @@ class ModelSection(Section):
     engine: Literal["vllm", "transformers", "endpoint", "scripted"] = "vllm"
     """What draws the samples."""
     prompt_style: Literal["chat", "few_shot_chat", "few_shot_completion"] = "chat"
-    """Chat, or worked examples as turns of a chat or as plain text (base models)."""
+    """A chat; a chat with worked examples; or plain text with them (for base models)."""
     options: dict[str, Any] = {}
-    """Options passed to the engine by name.
+    """Options of the engine.
 
     For vLLM: dtype, quantization, max_model_len, tensor_parallel_size, ...
     """
@@ -136,7 +135,7 @@ class ModelSection(Section):
 
     @property
     def files(self) -> Path | None:
-        """Where the model's files are; None for a hub id, or a model on a server."""
+        """The directory of the model; None for a hub id or a model on a server."""
         path = Path(self.path)
         return path if self.engine != "endpoint" and path.is_absolute() else None
 
@@ -153,58 +152,55 @@ class ModelSection(Section):
     @field_validator("params", mode="before")
     @classmethod
     def _as_float(cls, value: Any) -> Any:
-        """Convert a whole number, or a text such as ``7e9`` (e.g. quoted in YAML)."""
+        """Convert a whole number, or a text such as ``7e9``, to a float."""
         if isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d+", value):
             return float(value)
         return float(value) if type(value) is int else value
 
 
 class TestSplitSection(Section):
-    """The final test: the best allocations scored on examples new to the search."""
+    """The final test: the best allocations, scored on examples new to the search."""
 
     split: str = "test"
     """The split of the final test."""
     examples: Annotated[int, Field(ge=1)] | None = None
-    """Examples of the split that no trial of the search was scored on.
-
-    None: all of them.
-    """
+    """Number of examples; None: all of the split that the search does not use."""
     top: Annotated[int, Field(ge=1)] = 1
-    """Number of allocations: the first is the recommended one, the others follow by score."""
+    """Number of allocations: the recommended one, then the best others."""
 
 
 class FinalistsSection(Section):
-    """The finalists: the best allocations scored again on more examples.
+    """The finalists: the best allocations, scored again on more examples.
 
-    The report names the best of them as the result.
+    The report names the best finalist as the result.
     """
 
     examples: Annotated[int, Field(ge=2)]
-    """Examples of the search split; more than a trial of the search has."""
+    """Number of examples of the search split; more than a trial of the search has."""
     top: Annotated[int, Field(ge=2)] = 3
-    """Number of allocations: the first is the recommended one, the others follow by score."""
+    """Number of allocations: the recommended one, then the best others."""
 
 
 class StopSection(Section):
     """When the search may end before its last iteration."""
 
     within: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """The largest distance below the best expected score, as a share of it."""
+    """How far the recommended allocation may be below the best, as a share of its score."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
     """The least probability that the recommended allocation is within this distance."""
 
 
 class ExamplesSection(Section):
-    """On how many of the task's examples trials are scored.
+    """How many of the task's examples trials are scored on.
 
-    A new trial is scored on as many examples as ``first`` says; which ones differs from trial to
-    trial. Good allocations are scored again on further ones, up to ``most``.
+    Different trials may be scored on different examples. Good allocations are scored again, on
+    further examples.
     """
 
     first: Annotated[int, Field(ge=1)]
-    """Examples of a new trial, and of each time that an allocation is scored again."""
+    """Number of examples of a new trial. Each further trial adds as many."""
     most: Annotated[int, Field(ge=1)] | None = None
-    """The most examples of an allocation; None: all of the task's."""
+    """The most examples of an allocation; None: all examples of the task."""
 
     @model_validator(mode="after")
     def _check(self) -> ExamplesSection:
@@ -214,7 +210,7 @@ class ExamplesSection(Section):
 
 
 _BASELINE_KEY = "baseline"
-"""The key that marks one of the user's own allocations."""
+"""The key that marks one of the user's own allocations as the baseline."""
 
 
 class SearchSection(Section):
@@ -227,50 +223,50 @@ class SearchSection(Section):
     method: str = "agenttts"
     """The searcher."""
     budget: Annotated[float, Field(gt=0)]
-    """The most that answering one example may cost."""
+    """The most that one example may cost."""
     iterations: Annotated[int, Field(ge=0)] = 5
-    """Batches proposed after the initial trials."""
+    """Number of iterations after the initial trials."""
     batch_size: Annotated[int, Field(ge=1)] = 10
     """Trials of one iteration."""
     asynchronous: bool = False
-    """Whether a new trial is proposed as soon as one ends, instead of a batch when all have ended.
+    """Whether a new trial is proposed as soon as another one ends.
 
-    ``batch_size`` trials are then under way at any time. The allocations depend on the order in
-    which trials end, so that two runs with one seed may differ.
+    ``batch_size`` trials then run at a time. Two runs with one seed may differ, because the
+    proposals depend on the order in which trials end.
     """
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the examples, the samples and the method."""
     options: dict[str, Any] = {}
-    """Options of the method, checked by name."""
+    """Options of the method."""
     first: list[dict[str, ChoiceSection]] = []
-    """The user's own allocations, tried before the method's (`agenttts.spec.allocations`).
+    """The user's own allocations, tried before those of the method.
 
-    ``baseline: true`` beside the choices of one of them makes it the baseline, with which the
-    report compares the recommended allocation.
+    ``baseline: true`` in one of them makes it the baseline. The report compares the recommended
+    allocation with it. (See `agenttts.spec.allocations`.)
     """
     baseline: Annotated[int, Field(ge=0)] | None = None
-    """The position of the baseline in ``first``; set by its mark there."""
+    """The position in ``first`` of the allocation with ``baseline: true``."""
     examples: ExamplesSection | None = None
     """None: every trial is scored on all examples of the task.
 
     ``examples: 40`` means ``{first: 40, most: 40}``.
     """
     stored: bool = True
-    """Whether the method also gets the scores of smaller sample counts.
+    """Whether the method also gets scores of a trial's allocation with fewer samples.
 
-    They are computed from a trial's own samples, so they need no further samples or trials.
+    They are computed from the samples of the trial.
     """
     stop: StopSection | None = None
     """None: the search ends after its last iteration."""
     finalists: FinalistsSection | None = None
-    """None: nothing is scored again, and the result is the searcher's recommendation."""
+    """None: there are no finalists, and the result is the recommended allocation."""
     test_split: TestSplitSection | None = None
     """None: no final test. A text is the name of the split."""
 
     @model_validator(mode="before")
     @classmethod
     def _take_baseline_mark(cls, values: Any) -> Any:
-        """Read the mark of the baseline."""
+        """Set ``baseline`` by the mark in ``first``, and remove the mark."""
         first = values.get("first") if isinstance(values, dict) else None
         if not isinstance(first, list):
             return values
@@ -323,10 +319,10 @@ class SearchSection(Section):
 
 
 class ContainerSection(Section):
-    """The image that trials run in; unset values come from the profile."""
+    """The container of trials, in addition to the profile's section."""
 
     image: str | None = None
-    """The image; None: that of the profile."""
+    """The image; None: the profile's."""
     binds: list[str] = []
     """Further ``HOST[:CONTAINER[:ro]]`` binds; data, models and run are always bound."""
 
@@ -347,11 +343,11 @@ class JobSpec(Section):
     agent: AgentSection = "none"
     """The language model that the search asks, if any (see `agenttts.spec.agent`)."""
     cluster: str = "local"
-    """The profile: ``local``, ``in_process``, ``slurm/NAME.yaml`` or a file."""
+    """The profile: ``local``, ``in_process``, NAME of ``slurm/NAME.yaml``, or a file."""
     container: ContainerSection = Field(default_factory=ContainerSection)
-    """The container of the trials, in place of the profile's."""
+    """The container of the trials; it completes the profile's section."""
     samples: str | None = None
-    """Directory of a sample store shared between runs; None: the run's ``samples/``."""
+    """Directory of a sample store that runs share; None: the run's ``samples/``."""
     _source: Source = PrivateAttr(default=Source("", {}))
 
     @field_validator("name")
@@ -391,7 +387,7 @@ class JobSpec(Section):
         return self
 
     def with_source(self, source: Source) -> JobSpec:
-        """Return the same spec with the places of its keys in its file."""
+        """Return the same spec with the lines of its keys in its file."""
         spec = self.model_copy()
         spec._source = source
         return spec
@@ -420,17 +416,12 @@ class JobSpec(Section):
             return SearchSpace(stages, self.search.budget)
 
     def with_absolute_paths(self, base: Path) -> JobSpec:
-        """Return the same spec with variables and ``~`` replaced and all paths absolute.
+        """Return the same spec with absolute paths, and ``~`` and variables replaced.
 
-        A value is a path if it exists or looks like one: it starts with '.', '/' or '~', or has a
-        file extension of this project. Any other value (a hub id, ``builtin:NAME``) stays as it is.
-
-        An option of the task or of an engine is a path if a file of that name exists, or if it
-        begins with './', '../', '/', '~/' or '$NAME/'. The name of a task is a path if it has the
-        form ``FILE.yaml`` or ``FILE.py:Class``.
+        The functions of `agenttts.spec.paths` decide which values are paths.
 
         Args:
-            base: Directory of the spec file; relative paths are relative to it.
+            base: Directory of the spec file, which relative paths are relative to.
 
         Raises:
             UserError: A variable is not set.
@@ -451,7 +442,7 @@ class JobSpec(Section):
 
 
 _NAMES_IN_DATA = ("records_key", "hub_split")
-"""Options of tasks that name a part of the data; they are never paths."""
+"""Options of tasks that are never paths, because they name a part of the data."""
 
 
 def _anchored_task(task: TaskSection, base: Path) -> TaskSection:
@@ -509,7 +500,7 @@ def _anchored_agent(agent: AgentSection, base: Path) -> AgentSection:
 
 
 def _anchored_search(search: SearchSection, base: Path) -> SearchSection:
-    """Make paths of finished runs' tables absolute (mlcopilot's ``knowledge``)."""
+    """Return the section with absolute paths in mlcopilot's option ``knowledge``."""
     knowledge = search.options.get("knowledge")
     if not isinstance(knowledge, list) or not all(isinstance(k, str) for k in knowledge):
         return search

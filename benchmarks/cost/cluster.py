@@ -200,13 +200,13 @@ def one_trial_an_element(scale: Scale, cluster: Cluster, seed: int) -> Bill:
         works = [search.work(f"t{number}-{i}", a) for i, a in enumerate(allocations)]
         peers: dict[str, int] = {}
         for work in works:
-            for stage in work.stages:
-                peers[stage.group] = peers.get(stage.group, 0) + (stage.decode_tokens > 0)
+            for part in work.stages:
+                peers[part.group] = peers.get(part.group, 0) + (part.decode_tokens > 0)
         ends: list[float] = []  # of each of the slots for jobs
         for work in works:
             gpus = max(work.gpus(truth.estimated.model_costs()), 1)
             begin = ends.pop(ends.index(min(ends))) if len(ends) >= cluster.most_jobs else 0.0
-            if all(stage.empty for stage in work.stages):
+            if all(part.empty for part in work.stages):
                 ends.append(begin)  # scored at once from stored samples
                 continue
             while True:

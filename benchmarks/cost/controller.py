@@ -21,8 +21,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from agenttts.launch.create import create_run
 from agenttts.launch.plan import make_plan
 from agenttts.loop.controller_job import make_controller

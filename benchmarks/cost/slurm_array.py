@@ -34,10 +34,6 @@ from typing import Any
 
 import polars as pl
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from controller import SPEC
-
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.job_starts import read_job_starts
 from agenttts.dispatch.slurm.scheduler import SlurmScheduler
@@ -48,6 +44,7 @@ from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import readable_events
 from agenttts.run.starts import RunCancelled
 from agenttts.spec import load_spec
+from benchmarks.cost.controller import SPEC
 
 ROOT = Path(__file__).parents[2]
 COUNTED = ("squeue", "sacct", "sbatch", "scontrol", "scancel")

@@ -25,8 +25,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from agenttts.inference.compaction import compact
 from agenttts.inference.store import SampleStore, StoredSample
 

@@ -8,11 +8,11 @@ makes). A trial of the built-in two-hop questions is evaluated by the code of th
 engine's calls are recorded. Another process gives the same prompts, as tokens, and the same
 sampling parameters to `LLM.generate`, call by call.
 
-Both engines are loaded with the same options and stay loaded. Each way runs once before it is
-measured. Then both run in every round, in alternating order. Loading is not part of the times. The
-samples are removed before each trial, so that each draws all of them. It writes a table to standard
-output. The CPU time, of a trial that of both its processes, says more than the wall time on a
-machine that others use too.
+Both engines are loaded with the same options, those that a launch would choose, and stay loaded.
+Each way runs once before it is measured. Then both run in every round, in alternating order.
+Loading is not part of the times. The samples are removed before each trial, so that each draws all
+of them. It writes a table to standard output. The CPU time, of a trial that of both its processes,
+says more than the wall time on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ from typing import Any
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from agenttts import tasks
+from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
 from agenttts.files.atomic import atomic_write_json
 from agenttts.inference.base import (
     Completion,
@@ -75,11 +74,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     options: dict[str, object] = {"max_model_len": CONTEXT}
-    if not is_cpu_build():
+    path = str(arguments.model.resolve())
+    if is_cpu_build():
+        options["dtype"] = cpu_dtype(path, "vllm", {}, gpus=0, gpus_per_node=0) or "auto"
+    else:
         options["gpu_memory_utilization"] = GPU_SHARE
     model = ModelConfig(
         "model",
-        str(arguments.model.resolve()),
+        path,
         prompt_style="few_shot_completion",
         gpus=0 if is_cpu_build() else 1,
         options=options,

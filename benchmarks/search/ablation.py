@@ -35,17 +35,17 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 import numpy as np  # noqa: E402
-from items import EXAMPLES, recorded, table_of  # noqa: E402
-from logs import finished  # noqa: E402
-from mechanisms import BY_EXAMPLE, DELETED, FAILING, MECHANISMS, METRICS  # noqa: E402
-from problems import FAMILIES, Problem, surface_problem, table_problem  # noqa: E402
-from problems.items import draw_pipeline  # noqa: E402
-from tables_by_example import halves  # noqa: E402
 
 from agenttts.replay.table import RecordedTable  # noqa: E402
 from agenttts.search import Proposal, TrialResult, create  # noqa: E402
 from agenttts.search.fidelity import Fidelity  # noqa: E402
 from agenttts.space import Allocation, SearchSpace  # noqa: E402
+from benchmarks.search.items import EXAMPLES, recorded, table_of  # noqa: E402
+from benchmarks.search.logs import finished  # noqa: E402
+from benchmarks.search.mechanisms import BY_EXAMPLE, DELETED, FAILING, MECHANISMS, METRICS  # noqa: E402
+from benchmarks.search.problems import FAMILIES, Problem, surface_problem, table_problem  # noqa: E402
+from benchmarks.search.problems.items import draw_pipeline  # noqa: E402
+from benchmarks.search.tables_by_example import halves  # noqa: E402
 
 LOG = Path(__file__).parent / "results" / "ablation.jsonl"
 SPENT = (1000, 2650)

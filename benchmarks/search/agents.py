@@ -29,9 +29,6 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 import polars as pl  # noqa: E402
-from items import EXAMPLES, recorded  # noqa: E402
-from problems import FAMILIES, surface_problem  # noqa: E402
-from problems.items import draw_pipeline  # noqa: E402
 
 from agenttts.replay.replay import replay  # noqa: E402
 from agenttts.search import Searcher, create  # noqa: E402
@@ -48,6 +45,9 @@ from agenttts.search.llm import (  # noqa: E402
 )
 from agenttts.search.llm.sketch import asked_counts  # noqa: E402
 from agenttts.space import Allocation, SearchSpace  # noqa: E402
+from benchmarks.search.items import EXAMPLES, recorded  # noqa: E402
+from benchmarks.search.problems import FAMILIES, surface_problem  # noqa: E402
+from benchmarks.search.problems.items import draw_pipeline  # noqa: E402
 
 MODELS = ("none", "random", "boaster", "echo", "informed", "paper")
 SPENT, TRIALS = (500, 1000), (20, 50)
@@ -87,7 +87,7 @@ class Program:
     def complete(self, chat: Chat) -> Reply:
         asked = "".join(message["content"] for message in chat.messages)
         if chat.purpose == "sketch":
-            answer = {"analysis": "-", "utility": self._sketch()}
+            answer: dict[str, object] = {"analysis": "-", "utility": self._sketch()}
         elif chat.purpose == "guidelines":
             answer = {"guidelines": ["-"]}
         else:
@@ -218,10 +218,10 @@ def main() -> None:
                 at = (FAMILIES[offset % len(FAMILIES)], 9100 + offset)
                 runs.append(("surfaces", on_surface(kinds, *at, seed)))
             for group, made in runs:
-                for kind, (regrets, transcript, own) in zip(kinds, made, strict=True):
+                for kind, (reached, transcript, own) in zip(kinds, made, strict=True):
                     events = transcript.events
                     tokens = sum(e["prompt_tokens"] for e in events if e["event"] == "reply")
-                    record = Record(tuple(regrets), own, transcript.calls, tokens)
+                    record = Record(tuple(reached), own, transcript.calls, tokens)
                     found.setdefault((group, kind), []).append(record)
                     # Each run as it ends: it may be stopped.
                     print(json.dumps([group, offset, seed, kind, asdict(record)]), flush=True)
@@ -229,11 +229,11 @@ def main() -> None:
     for (group, kind), records in found.items():
         cells = [group, kind]
         for position in range(2):
-            own = [record.regrets[position] for record in records]
+            regrets = [record.regrets[position] for record in records]
             base = [record.regrets[position] for record in found[group, "none"]]
-            change = [value - other for value, other in zip(own, base, strict=True)]
+            change = [value - other for value, other in zip(regrets, base, strict=True)]
             error = statistics.stdev(change) / len(change) ** 0.5 if len(change) > 1 else 0.0
-            cells.append(f"{statistics.fmean(own):.2f}")
+            cells.append(f"{statistics.fmean(regrets):.2f}")
             cells.append(f"{statistics.fmean(change):+.2f} ± {error:.2f}")
         for name in ("own", "questions", "tokens"):
             cells.append(f"{statistics.fmean(getattr(record, name) for record in records):.1f}")

@@ -14,11 +14,10 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import chain, pairwise
 from statistics import fmean
 
-from items import EXAMPLES, recorded
-from problems.items import draw_pipeline
-
 from agenttts.search import create
 from agenttts.search.fidelity import Fidelity
+from benchmarks.search.items import EXAMPLES, recorded
+from benchmarks.search.problems.items import draw_pipeline
 
 SPENT = (400, 1000, 2650)
 WITHIN = 0.02

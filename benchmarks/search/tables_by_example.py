@@ -24,12 +24,11 @@ from functools import lru_cache
 from pathlib import Path
 from statistics import fmean, stdev
 
-from items import recommendations, table_of
-from logs import finished
-
 from agenttts.replay.table import load_table
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec import load_spec
+from benchmarks.search.items import recommendations, table_of
+from benchmarks.search.logs import finished
 
 HERE = Path(__file__).parent
 LOG = HERE / "results" / "tables_by_example.jsonl"

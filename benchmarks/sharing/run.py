@@ -22,6 +22,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -62,7 +63,7 @@ def main() -> None:
         print(f"| {name} | {a:.0f} | {b:.0f} | {b / a:.2f} |")
 
 
-def measure(arguments: argparse.Namespace, sharing: bool) -> dict[str, object]:
+def measure(arguments: argparse.Namespace, sharing: bool) -> dict[str, Any]:
     """Run the trials at once and add up what they did."""
     with tempfile.TemporaryDirectory() as folder:
         specs = written(Path(folder), arguments, sharing)

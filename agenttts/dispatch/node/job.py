@@ -1,9 +1,9 @@
-"""The job: it checks its node, runs the trials' command, records the outcome.
+"""The job of trials: it checks its node, runs a command, and records the outcome.
 
-The job runs on the host's Python under submitit, because it must be able to call ``scontrol``. Its
-child process is usually ``apptainer exec ... python -m agenttts.trial``. Each start of the job adds
-a record, an attempt, to each trial that it runs (`agenttts.dispatch.attempts`).
-`agenttts.dispatch.blame` decides what the end of an attempt means.
+The job runs on the host's Python, because it must be able to call ``scontrol``. The command is
+usually ``apptainer exec ... python -m agenttts.trial``. Each start of the job records an attempt of
+each trial that it runs (`agenttts.dispatch.attempts`). `agenttts.dispatch.blame` decides what the
+end of an attempt means.
 """
 
 from __future__ import annotations
@@ -59,37 +59,51 @@ from agenttts.trial.spec import SPEC_FILE
 if TYPE_CHECKING:
     from agenttts.dispatch.profile import Profile
 
-# submitit counts a preemption of a short job as a time-out. Its limit is therefore switched off,
-# and the jobs count time-outs themselves.
+# submitit counts a preemption of a short job as a time-out. So submitit's limit is switched off,
+# and `TrialJob` counts time-outs itself.
 UNLIMITED_REQUEUES = 10**6
 _PR_SET_PDEATHSIG = 1
 # Seconds between looks at whether the trials make progress.
 _LOOK_S = 5.0
 # Seconds between looks at which of several trials have ended.
 _LOOK_AT_TRIALS_S = 1.0
-# Loaded at import. Between fork and exec, loading could wait forever for a lock that another thread
-# held at the fork.
+# Loaded at import, because a child between fork and exec must not load libraries: another thread
+# may have held the loader's lock at the fork.
 _LIBC = ctypes.CDLL(None)
 
 
 class TrialJob:
-    """The function that submitit runs: it runs the command of its trials to its end.
+    """The function that submitit runs: it runs the command of trials to its end.
 
-    ``limit_seconds`` is the job's time limit. A job that reaches it is requeued up to
-    ``max_timeouts`` times; the next attempt continues from the stored samples. Without ``requeue``
-    the controller submits the next attempt. ``needs`` are the files that the trials read. An empty
-    ``trials`` means one trial, whose directory is the job's; ``earlier_attempts`` is then the
-    number of its attempts that do not count.
+    A job that reaches ``limit_seconds`` is requeued, and its trials continue from their stored
+    samples. A trial is continued at most ``max_timeouts`` times. If ``requeue`` is False, the
+    controller submits another job instead.
 
-    A job with ``linger_seconds`` is a worker. When its trials have ended, it waits for further
-    lists in its mailbox (`agenttts.dispatch.node.mailbox`), with its engines loaded. It ends when
-    the controller retires it, or when it has seen no new keep-alive sign of the controller for that
-    many seconds. Its command reads the spec files of each list from a line of its standard input.
-    While it waits, it also answers questions of the search (`agenttts.trial.questions`), which it
-    gets in the same way.
+    A job with ``linger_seconds`` is a worker. When its trials have ended, it keeps its engines
+    loaded and waits for lists in its mailbox (`agenttts.dispatch.node.mailbox`). It ends when the
+    controller retires it. It also ends when no keep-alive sign has come for ``linger_seconds``. The
+    command reads each list as one line of its standard input. In the same way it gets questions of
+    the search (`agenttts.trial.questions`), while there is no list.
+
+    Args:
+        directory: The directory of the job, which for a single trial is the trial's.
+        command: The command.
+        env: Environment variables of the command.
+        gpus: GPUs of the job.
+        limit_seconds: The job's time limit.
+        grace_seconds: Seconds before the time limit at which the job is warned.
+        max_timeouts: How often a trial is continued after its time limit.
+        cache: Where compiled code is kept, if anywhere.
+        needs: Files that the trials read.
+        limits: Limits of a start, of a stall and of preemptions.
+        earlier_attempts: If ``trials`` is empty: the number of the trial's attempts that do not
+            count.
+        requeue: Whether the job may be requeued.
+        trials: The trials. Empty: the job has one trial, in ``directory``.
+        linger_seconds: As above; 0 if the job is not a worker.
     """
 
-    # Defaults for jobs that an older version pickled into the queue.
+    # Defaults for jobs in the queue that an older version pickled.
     needs: tuple[Path, ...] = ()
     limits = Limits()
     earlier_attempts = 0
@@ -159,7 +173,7 @@ class TrialJob:
 
     @property
     def _attempts(self) -> JobAttempts:
-        """The attempts of this start."""
+        """The attempts of this start, created at the first use."""
         if self._records is None:
             self._records = JobAttempts(
                 self._job_id(), node_name(), self.gpus, self.directory, self._say, self.submitted
@@ -170,12 +184,12 @@ class TrialJob:
         return {**self.__dict__, "_child": None, "_records": None, "_locks": {}}
 
     def __call__(self) -> str:
-        """Run the trials that are not complete; return the state in which they ended.
+        """Run the trials that are due; return the state in which they ended.
 
-        A worker that is started again goes through its lists in their order.
+        A requeued worker goes through the lists of its mailbox in order.
         """
         self._records = None
-        # Times of this node's monotonic clock; a requeued job starts on another clock.
+        # Times of this node's monotonic clock. After a requeue the node may be another one.
         self._ends_at = time.monotonic() + self.limit_seconds - self.grace_seconds
         self._next_list, self._closing = 0.0, False
         self._idle_since, self._last_sign = None, ""
@@ -185,7 +199,7 @@ class TrialJob:
             self._earlier_lists += 1
         self._questions = OpenQuestions(self.directory)
         self._locks = {}
-        attempts = self._attempts  # creates the record of this start
+        attempts = self._attempts
         try:
             due = self._lock_due(self.all_trials)
             while not due and self.linger_seconds:
@@ -201,15 +215,15 @@ class TrialJob:
                 self._release(trial)
 
     def _lock_due(self, trials: Iterable[JobTrial]) -> list[JobTrial]:
-        """Take the locks of the trials that have to be run, and return these trials.
+        """Take the locks of the trials that are due, and return these trials.
 
-        A trial that is not run now gets a record if its lock is held, if its due stages are drawn
-        already, or if it reached the time limit too often.
+        The outcome of another trial is recorded if its lock is held, if its stages are drawn, or if
+        it reached the time limit too often.
         """
         me = LockHolder(self._job_id(), node_name(), now(), queue_job() is not None)
         due: list[JobTrial] = []
         for trial in trials:
-            if trial in self._locks:  # it was taken before an error of the file system
+            if trial in self._locks:  # an earlier call took it, and then failed at a file
                 due.append(trial)
                 continue
             if self._was_given_away(trial):
@@ -237,9 +251,9 @@ class TrialJob:
         return due
 
     def _state_of(self, trial: JobTrial) -> _State:
-        """Return what a start of this job has to do with a trial.
+        """Return the state of a trial at a start of this job.
 
-        A job of several trials may be requeued after some of them have ended in it.
+        If the job was requeued, some of its trials may have ended in it before.
         """
         if read_result(trial.directory) is not None:
             return _State.COMPLETE
@@ -254,11 +268,7 @@ class TrialJob:
         return _State.DUE if attempts[-1].state in again else _State.FAILED
 
     def _has_handed_over(self, trial: JobTrial) -> bool:
-        """Return whether this job has recorded that the due stages of a trial are drawn.
-
-        It has not if another job drew the stages, or if an earlier start of this job was killed
-        before it recorded that they are drawn.
-        """
+        """Return whether this job has recorded that a trial is handed over."""
         return any(
             attempt.job_id == self._job_id() and attempt.state == HANDED_OVER
             for attempt in read_attempts(trial.directory)
@@ -269,10 +279,9 @@ class TrialJob:
         self._locks.pop(trial, ExitStack()).close()
 
     def _was_given_away(self, trial: JobTrial) -> bool:
-        """Return whether a trial of this job was given to another job since.
+        """Return whether another job has run a trial after this job.
 
-        Only lists from an earlier start of this job are checked. A trial of a new list cannot
-        belong to another job.
+        This is possible only if an earlier start of this job had the list.
         """
         if not self._outlives_trials or self._list_number >= self._earlier_lists:
             return False
@@ -280,25 +289,25 @@ class TrialJob:
         return self._job_id() in jobs and jobs[-1] != self._job_id()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
-        """Stop the command; return the job to requeue, or None if it must not go on.
+        """Stop the command; return the job to requeue, or None if it is not requeued.
 
-        submitit calls this on SIGUSR2: at a preemption, or near the time limit.
+        submitit calls this method on SIGUSR2: at a preemption, or near the time limit.
         """
         deadline = time.monotonic() + self.grace_seconds * 0.7
-        self._tell_child(signal.SIGTERM)  # first: a preemption may leave only seconds
+        self._tell_child(signal.SIGTERM)  # at once, because a preemption may leave only seconds
         cause = self._stop_cause()
         self._wait_for_child(deadline - time.monotonic())
         self._finish_ended()
         unfinished = self._attempts.open
         if not self._attempts.states and not unfinished:
-            unfinished = list(self.all_trials)  # stopped before it began
+            unfinished = list(self.all_trials)  # the signal came before the first attempt began
         self._attempts.finish_all(blame(AttemptEnd(stopped=cause, began=self._began())), cause)
         self._attempts.close()
         over = all(self._is_over(trial, cause) for trial in unfinished)
         return None if over or not self.requeue else submitit.helpers.DelayedSubmission(self)
 
     def _is_over(self, trial: JobTrial, cause: Stop) -> bool:
-        """Return whether a requeue must not start a trial again."""
+        """Return whether a trial has reached the limit on requeues for ``cause``."""
         attempts = self._counted_attempts(trial)
         if cause == "time limit":
             return count_state(attempts, TrialState.TIMEOUT) > self.max_timeouts
@@ -327,7 +336,7 @@ class TrialJob:
         return self._attempts.outcome()
 
     def _command_of(self, trials: Iterable[JobTrial]) -> list[str]:
-        """Return the command with these trials in place of the job's."""
+        """Return the command for these trials."""
         if not self._outlives_trials:
             return list(self.command)
         own = set(map(str, due_trials(self.all_trials)))
@@ -336,7 +345,7 @@ class TrialJob:
         return [*(p for p in self.command if p not in own), *map(str, due_trials(trials))]
 
     def _begin(self, trials: list[JobTrial]) -> None:
-        """Record that trials begin."""
+        """Record the start of an attempt of each trial."""
         for trial in trials:
             (trial.directory / FAULT_FILE).unlink(missing_ok=True)
         self._log_start = log_size(self.directory / LOG_FILE)
@@ -345,10 +354,7 @@ class TrialJob:
         self._idle_since = None
 
     def _next_trials(self) -> list[JobTrial] | None:
-        """Take the next list of the mailbox, if the trials of the last one have ended.
-
-        A list that is not expected to end before the time limit is not taken; the controller gives
-        it to another job.
+        """Take the next list of the mailbox, if the trials of the last list have ended.
 
         Returns:
             The trials that begin now, perhaps none; None if the job has to end.
@@ -360,13 +366,17 @@ class TrialJob:
         except OSError as error:
             if not passing_trouble(error):
                 raise
-            return []  # it is tried again
+            return []  # the next call tries again
         if due:
             self._begin(due)
         return due
 
     def _take_list(self) -> list[JobTrial] | None:
-        """Return the due trials of the next list; None if the job has to end."""
+        """Return the due trials of the next list; None if the job has to end.
+
+        The job also ends if the list is expected to last longer than its time limit. The controller
+        then gives the list to another job.
+        """
         moment = time.monotonic()
         sign = self._mailbox.sign
         if self._idle_since is None or sign != self._last_sign:
@@ -382,7 +392,7 @@ class TrialJob:
         return due
 
     def _next_question(self) -> AskedQuestion | None:
-        """Take the next question, if no trial runs and the time limit is not near."""
+        """Take the next question; None if a trial runs or the time limit is near."""
         moment = time.monotonic()
         if self._attempts.open or moment > self._ends_at:
             return None
@@ -398,7 +408,7 @@ class TrialJob:
             scratch,
             self.needs,
             gpus=self.gpus,
-            # Engines on the host keep their caches in the home directory.
+            # Engines on the host do not use the scratch directory.
             scratch_bytes=SCRATCH_BYTES if in_container else 0,
         )
 
@@ -406,7 +416,7 @@ class TrialJob:
         try:
             code = self._execute(command)
         except OSError as error:
-            # The error is about the program, or about a file that is read while it runs.
+            # The error is of the command's program, or of a file that is read while it runs.
             where = error.filename or command[0]
             end = AttemptEnd(problem=f"{where}: {error.strerror}", node=node_name())
             self._stop_child(self.grace_seconds * 0.7)
@@ -415,7 +425,7 @@ class TrialJob:
         except _LimitPassed as limit:
             self._finish_all(None, limit.overrun)
         except UncompletedJobError:
-            raise  # the checkpoint has recorded how it ended
+            raise  # `checkpoint` has recorded the outcome
         except BaseException:
             self._stop_child(0.7)
             self._finish_ended()
@@ -427,8 +437,8 @@ class TrialJob:
     def _execute(self, command: list[str]) -> int:
         """Run the command to its end; return its exit code."""
         child = self._start_child(command)
-        # poll() instead of wait(), because submitit's signal handler runs on this thread and polls
-        # the same child.
+        # poll() and not wait(), because submitit's signal handler runs on this thread and polls the
+        # same child.
         while child.poll() is None:
             time.sleep(0.1)
             self._check_progress()
@@ -437,16 +447,16 @@ class TrialJob:
         return child.returncode
 
     def _feed_child(self, child: subprocess.Popen[bytes]) -> None:
-        """Pass the next question or list to the command, or close its input.
+        """Pass the next question or list to the command.
 
-        The command ends when its input is closed.
+        If the job has to end, the command's input is closed. Then the command ends.
         """
         if child.stdin is None or child.stdin.closed or time.monotonic() < self._next_list:
             return
         self._next_list = time.monotonic() + _LOOK_AT_TRIALS_S
         question = self._next_question()
         trials = self._next_trials() if question is None else []
-        with suppress(BrokenPipeError):  # the command has ended, which `_execute` sees
+        with suppress(BrokenPipeError):  # the command has ended; `_execute` notices it
             if question is not None:
                 child.stdin.write(TrialCommand.question_line(question))
                 child.stdin.flush()
@@ -482,7 +492,7 @@ class TrialJob:
         """Record which trials have ended, and check that the others make progress.
 
         Raises:
-            _LimitPassed: An engine does not start, or nothing makes progress.
+            _LimitPassed: An engine has not started in time, or there is no progress.
         """
         moment = time.monotonic()
         if moment >= self._next_ended:
@@ -496,8 +506,8 @@ class TrialJob:
             return
         shortest = min(self.limits.start_seconds, self.limits.stall_seconds)
         self._next_look = moment + min(_LOOK_S, shortest / 10)
-        # A worker that waits for a list need not make progress, but it has to end when told to, and
-        # to answer what it was asked.
+        # A worker that waits for a list makes no progress. So it is watched only while it closes or
+        # answers a question.
         if not self._attempts.open and not self._closing and not self._questions.any_in_work():
             self._watch = Watch(self.limits, moment)
             return
@@ -508,23 +518,26 @@ class TrialJob:
             raise _LimitPassed(overrun)
 
     def _finish_ended(self) -> None:
-        """Record the end of trials that are done or have a fault; the job continues."""
+        """Record the outcome of trials that have ended while the command runs."""
         if not self._outlives_trials:
-            return  # the end of the command is the end of the trial
+            return  # the trial ends with the command
         for trial in self._attempts.open:
             if _is_done(trial) or (trial.directory / FAULT_FILE).exists():
                 self._finish(trial, None, None)
                 self._release(trial)
 
     def _finish_all(self, code: int | None, overrun: Overrun | None) -> None:
-        """Record what the end of the command means for the trials that had not ended."""
+        """Record the outcome of the trials that had not ended before the command."""
         for trial in self._attempts.open:
             self._finish(trial, code, overrun)
 
     def _finish(self, trial: JobTrial, code: int | None, overrun: Overrun | None) -> None:
         """Record how a trial's attempt ended.
 
-        ``code`` and ``overrun`` are None if it ended while the command still runs.
+        Args:
+            trial: The trial.
+            code: The exit code of the command; None if it still runs or was stopped.
+            overrun: The limit that was passed, if any.
         """
         if read_result(trial.directory) is not None:
             self._attempts.finish(trial, Verdict(TrialState.COMPLETED, False, False, ""))
@@ -535,7 +548,7 @@ class TrialJob:
             self._attempts.finish(trial, self._verdict(trial, code, overrun), stop)
 
     def _verdict(self, trial: JobTrial, code: int | None, overrun: Overrun | None) -> Verdict:
-        """Return what the end of the command means for a trial that is not done."""
+        """Return the verdict on an attempt that left no result."""
         earlier = self._counted_attempts(trial)[:-1]
         log = read_end(self.directory / LOG_FILE, self._log_start)
         fault = read_fault(trial.directory)
@@ -574,7 +587,7 @@ class TrialJob:
     def _say(self, text: str) -> None:
         """Print to submitit's log of the job.
 
-        It is the only trace if the record does not reach the controller.
+        If the job's record does not reach the controller, this log is the only trace.
         """
         print(text, file=sys.stderr)
 
@@ -587,9 +600,9 @@ class TrialJob:
             self._child.send_signal(number)
 
     def _stop_child(self, patience: float) -> None:
-        """Send SIGTERM, so that the trial stores its samples.
+        """Send SIGTERM to the command, so that it stores the samples.
 
-        If it does not end within ``patience`` seconds, SIGKILL follows.
+        If the command does not end within ``patience`` seconds, SIGKILL follows.
         """
         self._tell_child(signal.SIGTERM)
         self._wait_for_child(patience)
@@ -606,22 +619,22 @@ class TrialJob:
 
 
 class _State(Enum):
-    """The state of a trial in a job: the job runs it only if it is due."""
+    """The state of a trial at a start of a job."""
 
     COMPLETE = auto()
-    """It has its result."""
+    """It has a result."""
     DRAWN = auto()
-    """Its due stages are drawn; another job may evaluate the rest."""
+    """The leading stages that this job had to draw are drawn."""
     DUE = auto()
-    """It has to be run."""
+    """The job has to run it."""
     TOO_LONG = auto()
-    """It reached the time limit, and may not be continued once more."""
+    """It reached the time limit too often."""
     FAILED = auto()
-    """It ended in this job in another way, and the controller decides what follows."""
+    """It failed in this job; the controller decides what follows."""
 
 
 def _is_done(trial: JobTrial) -> bool:
-    """Return whether a trial has its result, or its due stages are drawn."""
+    """Return whether a trial has a result, or the stages that this job draws."""
     return read_result(trial.directory) is not None or _is_drawn(trial)
 
 
@@ -630,7 +643,7 @@ def _is_drawn(trial: JobTrial) -> bool:
 
 
 def due_trials(trials: Iterable[JobTrial]) -> tuple[DueTrial, ...]:
-    """Return trials as the command takes them."""
+    """Return trials in the form of `TrialCommand`."""
     return tuple(DueTrial(trial.directory / SPEC_FILE, trial.upto) for trial in trials)
 
 

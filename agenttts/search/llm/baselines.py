@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Annotated, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 
 from agenttts.errors import located
 from agenttts.search.base import Proposal, Searcher
@@ -51,6 +52,7 @@ class LLMSearcher(Searcher):
         self._prompts = Prompts(space, llm.task_description if llm else TaskDescription())
         self._proposer = AllocationProposer(llm, self._prompts, self.name) if llm else None
 
+    @override
     def _propose(self, n: int) -> list[Proposal]:
         asks = (
             self._proposer is not None and not self._proposer.given_up(self.archive) and self._open
@@ -105,6 +107,7 @@ class ZeroShotSearcher(LLMSearcher):
 
     name = "llm_zs"
 
+    @override
     def _chat(self, n: int, limit: int | None) -> Chat:
         tried = [allocation_text(a) for a in sorted(self.archive.known)]
         return self._ask("zero_shot", n, tried=tried if limit is None else tried[-limit:])
@@ -118,6 +121,7 @@ class AgentHPOSearcher(LLMSearcher):
 
     name = "agenthpo"
 
+    @override
     def _chat(self, n: int, limit: int | None) -> Chat:
         return self._ask(
             "agent_hpo", n, history=history(self.archive, limit), waiting=self._waiting()
@@ -155,6 +159,7 @@ class MLCopilotSearcher(LLMSearcher):
             experience = load_experience(self.options.knowledge)
         self._experience: list[Experience] = most_similar(experience, space)
 
+    @override
     def _chat(self, n: int, limit: int | None) -> Chat:
         lines = None if limit is None else max(2, limit // 4)
         return self._ask(

@@ -10,6 +10,8 @@ import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
+from typing_extensions import override
+
 from agenttts.errors import nearest_name
 from agenttts.search.base import Proposal
 from agenttts.search.llm.base import LLMError
@@ -110,6 +112,7 @@ class SketchSearcher(LLMSearcher):
 
     name = "llm_sketch"
 
+    @override
     def _written(self, n: int) -> list[Proposal]:
         assert self._session is not None
         caller, known = self._session.caller, self.archive

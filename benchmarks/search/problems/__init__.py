@@ -28,8 +28,11 @@ TABLE_EXAMPLES = {"small_llms": 40}
 class Problem(Protocol):
     """A space whose best noise-free score is known."""
 
-    space: SearchSpace
-    best: float
+    @property
+    def space(self) -> SearchSpace: ...
+
+    @property
+    def best(self) -> float: ...
 
     def score(self, allocation: Allocation) -> float: ...
 

@@ -33,7 +33,7 @@ class Curve:
     fall: float
 
     def __call__(self, samples: int) -> float:
-        rise = self.floor + (self.top - self.floor) * (1.0 - samples**-self.pace)
+        rise: float = self.floor + (self.top - self.floor) * (1.0 - float(samples) ** -self.pace)
         return max(0.0, rise - self.fall * max(0.0, math.log2(samples / self.turn)))
 
 
