@@ -8,8 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from agenttts import __version__
 from agenttts.dispatch.profile import Profile
 from agenttts.errors import MissingRequirement, UserError
@@ -28,6 +26,7 @@ from agenttts.serving.served_model import (
     task_description_of,
 )
 from agenttts.spec import JobSpec, dump_spec
+from agenttts.spec.yaml_document import dump_document
 from agenttts.tasks.user_tasks import freeze_source
 
 _SAMPLES = Path("samples")
@@ -60,7 +59,7 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
             if listed is not None
         }
         profile = experiment.profile.model_dump(mode="json")
-        staged.profile_file.write_text(yaml.safe_dump(profile, sort_keys=False), encoding="utf-8")
+        staged.profile_file.write_text(dump_document(profile), encoding="utf-8")
         write_record(staged.record_file, record.model_copy(update={"examples": digests}))
         staged.spec_file.write_text(dump_spec(spec), encoding="utf-8")
         if spec.samples:

@@ -17,8 +17,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import yaml
-
 from agenttts import search
 from agenttts.errors import KeyPath, UserError
 from agenttts.files.atomic import atomic_write_text
@@ -31,6 +29,7 @@ from agenttts.run.record import update_record
 from agenttts.run.starts import ControllerHandle, read_handle, write_handle
 from agenttts.search import fidelity_for
 from agenttts.spec import JobSpec, load_spec
+from agenttts.spec.yaml_document import dump_document
 from agenttts.tables.schema import AFTER_SEARCH
 
 
@@ -215,8 +214,7 @@ def finish_extension(run: RunDirectory, journal: Journal, extension: Extension) 
     """
     update_record(run.record_file, extension.record)
     document = run.spec().model_dump(mode="json") | extension.sections
-    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-    atomic_write_text(run.spec_file, text)
+    atomic_write_text(run.spec_file, dump_document(document))
     run.finish_file.unlink(missing_ok=True)
     journal.append("extension_written", trials=extension.trials)
 

@@ -17,8 +17,6 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import yaml
-
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import load_completed_profile
 from agenttts.errors import UserError
@@ -30,6 +28,7 @@ from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.journal import Journal, ProfileChange, RunState
 from agenttts.run.record import update_record
 from agenttts.spec import dump_spec
+from agenttts.spec.yaml_document import dump_document
 
 # Fields of the record that users are told of; the others follow from these and from the profile.
 _TOLD = ("gpus", "image_sha256")
@@ -142,5 +141,5 @@ def finish_change(run: RunDirectory, journal: Journal, change: ProfileChange) ->
     container = spec.container.model_copy(update={"image": change.image})
     spec = spec.model_copy(update={"cluster": change.cluster, "container": container})
     atomic_write_text(run.spec_file, dump_spec(spec))
-    atomic_write_text(run.profile_file, yaml.safe_dump(change.profile, sort_keys=False))
+    atomic_write_text(run.profile_file, dump_document(change.profile))
     journal.append("profile_written")

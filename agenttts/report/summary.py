@@ -20,6 +20,7 @@ from agenttts.errors import UserError
 from agenttts.files.documents import parse_json
 from agenttts.report.background import Background
 from agenttts.report.document import ReportDocument
+from agenttts.spec.yaml_document import load_plain
 from agenttts.tables.aggregate import (
     COSTS,
     Interval,
@@ -400,7 +401,7 @@ def _settings(spec: Path) -> dict[str, Any]:
     if not spec.exists():
         return {}
     try:
-        settings = yaml.safe_load(spec.read_text(encoding="utf-8"))
+        settings = load_plain(spec.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(
             f"{spec}: cannot be read as YAML ({' '.join(str(error).split())})"

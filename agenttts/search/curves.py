@@ -9,6 +9,8 @@ scores change slowly past saturation.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,11 +27,20 @@ def curve_prior(counts: Floats) -> tuple[Floats, Floats]:
     Curves are 0 at the least count: the score there is the model's offset, a separate effect of the
     surrogate.
     """
+    return _prior_at(tuple(counts.tolist()))
+
+
+# Every fit of a surrogate asks for the same few counts, and computing them takes 10 ms (2026-11).
+@lru_cache(maxsize=64)
+def _prior_at(at: tuple[float, ...]) -> tuple[Floats, Floats]:
+    counts = np.array(at)
     curves = population(counts)
     level = float(np.sqrt(np.square(curves).mean())) or 1.0
     curves = curves / level
     moments: Floats = curves.T @ curves / len(curves)
-    return curves.mean(axis=0), moments
+    mean: Floats = curves.mean(axis=0)
+    mean.flags.writeable = moments.flags.writeable = False  # all callers get the same arrays
+    return mean, moments
 
 
 def population(counts: Floats) -> Floats:

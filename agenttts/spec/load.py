@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from agenttts.errors import UserError, nearest_name
 from agenttts.spec.mistaken_file import mistaken_file
 from agenttts.spec.model import JobSpec
 from agenttts.spec.strict import load_with_source
+from agenttts.spec.yaml_document import dump_document
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
@@ -40,7 +39,7 @@ def parse_spec(text: str, source: str, base: Path, overrides: Sequence[str] = ()
 
 def dump_spec(spec: JobSpec) -> str:
     """Return YAML that loads to the same spec; a run keeps it as its ``spec.yaml``."""
-    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dump_document(spec.model_dump(mode="json"))
 
 
 def read_text(path: Path, what: str) -> str:

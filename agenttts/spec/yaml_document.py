@@ -12,7 +12,7 @@ Two rules differ from PyYAML's ``safe_load``, which follows YAML 1.1:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -36,8 +36,13 @@ _FLOAT = re.compile(
 
 
 # libyaml's parser, if PyYAML was built with it, reads a spec ten times as fast (2 ms instead of
-# 20 ms, 2026-11).
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+# 20 ms, 2026-11). Its emitter writes every text so that it is read again unchanged; PyYAML's own
+# does not if the text has characters such as NEL and a byte order mark.
+_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeDumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]
     """PyYAML's safe loader with the number forms described above."""
 
 
@@ -68,6 +73,21 @@ def read_document(
             f"a mapping of keys is expected at the top, not {_kind(document)}", file=source
         )
     return document, reader.lines
+
+
+def load_plain(text: str) -> Any:
+    """Return the value of a YAML text as ``yaml.safe_load`` does.
+
+    Raises:
+        yaml.YAMLError: The text is not valid YAML.
+    """
+    return yaml.load(text, Loader=_SafeLoader)
+
+
+def dump_document(document: Mapping[str, Any]) -> str:
+    """Return a document of plain values as YAML, its keys in their order."""
+    text: str = yaml.dump(document, Dumper=_SafeDumper, sort_keys=False, allow_unicode=True)
+    return text
 
 
 def read_value(model: type[BaseModel], path: Sequence[str | int], text: str) -> Any:
