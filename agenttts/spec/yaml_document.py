@@ -85,7 +85,10 @@ def load_plain(text: str) -> Any:
 
 
 def dump_document(document: Mapping[str, Any]) -> str:
-    """Return a document of plain values as YAML, its keys in their order."""
+    """Return a document of plain values as YAML, its keys in their order.
+
+    Characters above U+FFFF, such as emoji, are written as escapes, which read as the same text.
+    """
     text: str = yaml.dump(document, Dumper=_SafeDumper, sort_keys=False, allow_unicode=True)
     return text
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agenttts.dispatch.profile import Profile
 from agenttts.errors import UserError
 from agenttts.spec import dump_spec, load_strict, parse_spec
+from agenttts.spec.yaml_document import dump_document, load_plain
 
 SPEC = """\
 name: {name}
@@ -151,6 +152,13 @@ def test_what_a_run_freezes_it_reads_back(text):
     document = yaml.safe_dump({"kind": "slurm", "env": {"X": text}, "setup": [text]})
     profile = profile_of(document)
     assert (profile.env, profile.setup) == ({"X": text}, [text])
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cs"])))
+@example("😀 \N{NEXT LINE}\t\ufeff\u2028")
+def test_a_written_document_is_read_back_unchanged(text):
+    document = {"name": text, text: [text, {"lines": f"{text}\n{text}\n"}]}
+    assert load_plain(dump_document(document)) == document
 
 
 def test_set_reaches_into_lists():
