@@ -18,6 +18,7 @@ from agenttts.dispatch.slurm import syntax as slurm_syntax
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import KeyPath, UserError, valid_names
 from agenttts.spec.load import read_text
+from agenttts.spec.model import JobSpec
 from agenttts.spec.paths import check_characters, expanded
 from agenttts.spec.section import Section
 from agenttts.spec.strict import load_strict, load_with_source
@@ -379,6 +380,17 @@ BUILT_IN = {
     "local": "{kind: local, max_running: 1, gpus_per_node: 0, poll_seconds: 0.3}",
     "in_process": "{kind: in_process, max_running: 1, gpus_per_node: 0, poll_seconds: 0.02}",
 }
+
+
+def runs_in_container(spec: JobSpec, profile: Profile) -> bool:
+    """Return whether trials of a spec run in a container under a profile.
+
+    The image need not exist. A spec's section asks for a container unless the profile has
+    ``runtime: none``.
+    """
+    if profile.container is not None:
+        return profile.in_containers
+    return spec.container.image is not None or bool(spec.container.binds)
 
 
 def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
