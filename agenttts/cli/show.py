@@ -232,7 +232,7 @@ def _names(trials: list[str]) -> str:
 
 
 def data_surprises(data: list[dict[str, Any]], skip_bad: int) -> None:
-    """Show what was read of sources with skipped records, a chosen key or notes."""
+    """Show the sources with skipped records, with records under a key, or with notes."""
     surprising = [s for s in data if s["skipped"] or s["key"] or s["notes"]]
     data_read(surprising, skip_bad)
 

@@ -241,7 +241,8 @@ class Profile(Section):
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Seconds between two looks of the controller at the queue and the files of trials.
 
-    While a served model is awaited it is at most 2 s; while a worker's answer is, at most 1 s.
+    While it waits for a served model to start, it looks at least every 2 s. While it waits for a
+    worker's answer, it looks for the answer at least every second, and at the queue as before.
     """
     setup: list[str] = []
     """Shell lines that run on the node before the job, e.g. ``module load apptainer``.

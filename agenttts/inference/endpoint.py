@@ -68,7 +68,8 @@ class EndpointEngine:
 
     Args:
         config: The model.
-        say: Called with lines about failures and refused parameters; by default they are printed.
+        say: Called with lines about progress, failures and refused parameters; by default they
+            are printed.
 
     Raises:
         EngineError: The options are wrong, or the server does not answer or lacks the model.

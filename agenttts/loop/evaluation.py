@@ -45,8 +45,8 @@ from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
 
-# After a submission without an answer, its jobs may appear for this long. A job that appears later
-# ends by itself.
+# After a submission without an answer, its jobs may still turn up in the queue within this time. A
+# job that turns up later ends by itself.
 _APPEARS_WITHIN = timedelta(minutes=30)
 # How long workers may take to end before they are cancelled.
 _RETIRES_WITHIN_S = 60.0
@@ -299,7 +299,7 @@ class Evaluation:
         return since is not None and now - datetime.fromisoformat(since) < _APPEARS_WITHIN
 
     def end_strays(self) -> None:
-        """Cancel the run's jobs that belong to no trial and are no workers."""
+        """Cancel the run's jobs that belong to no unfinished trial and are no workers."""
         known = [*_jobs(self._journal.state.unfinished()), *self._workers.by_job()]
         end_strays(self._journal, self._scheduler, self._builder.tokens, known)
 
@@ -529,7 +529,7 @@ class Evaluation:
         self.release()
         with suppress(OSError):  # e.g. a full disk; the workers are cancelled below
             self._workers.retire_all()
-        # Jobs are cancelled before anything is written, because the disk may be full.
+        # Jobs are cancelled before the journal is written, because the disk may be full.
         self._scheduler.cancel([*_jobs(state.unfinished()), *self._workers.by_job()])
         self._adopt(state.unfinished(), cancel=True)
         self.end_strays()

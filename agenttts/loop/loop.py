@@ -42,7 +42,7 @@ from agenttts.tables.schema import (
 log = logging.getLogger(__name__)
 
 WITHIN = 0.02
-"""`Stop.within` with which the confidence is computed if there is no `Stop`."""
+"""Used in place of `Stop.within` to compute the confidence, if the spec sets no `Stop`."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +228,8 @@ class Controller:
         """Return the numbers of the iterations that are not over.
 
         These are iterations of which the searcher has not been told, then iterations to propose.
-        Iterations of closing trials are left out. Only a recommended allocation that was tried
-        before an extension is not, if the searcher has not been told its result.
+        Iterations of closing trials are left out, with one exception: the trial of a recommended
+        allocation from before an extension, if the searcher has not been told its result.
 
         Args:
             first: The number of the first iteration after the initial batch.
@@ -362,7 +362,8 @@ class Controller:
     def _next_iteration(self, first: int) -> tuple[int, int]:
         """Return the iteration of the next trial, and how many more trials fit in it.
 
-        An iteration before an extension gets no more trials, even if it is not full.
+        If closing trials had run before an extension, the iterations up to them get no more trials,
+        even if they are not full.
         """
         size, initial = self._settings.batch_size, self._searcher.initial_batch
         searched = [p.planned.iteration for p in self._proposed()]
@@ -428,7 +429,7 @@ class Controller:
         return ""
 
     def _end_strays(self) -> None:
-        """Cancel jobs of the run that belong to no trial.
+        """Cancel jobs of the run that belong to no unfinished trial.
 
         A failure is only logged, because the run's results are complete.
         """

@@ -189,7 +189,8 @@ class RunState:
     workers: dict[str, WorkerProgress] = field(default_factory=dict)
     """The workers that, as far as is known, have not ended, by name."""
     told: int = 0
-    """The number after that of the last iteration whose results the searcher has been told."""
+    """One more than the number of the last iteration of which the searcher has been told; at first
+    0."""
     tells: list[tuple[str, ...]] = field(default_factory=list)
     """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)
@@ -378,7 +379,8 @@ class _Assigned:
         worker.trials, worker.seconds = list(self.attempts), self.seconds
         for trial, attempts in self.attempts.items():
             progress = state.trials[trial]
-            progress.batch, progress.job_id = worker.batch, worker.job_id
+            progress.batch, progress.position = worker.batch, worker.position
+            progress.job_id = worker.job_id
             progress.together, progress.assigned = len(self.attempts), attempts
             progress.upto = self.upto.get(trial)
             progress.submissions += 1

@@ -109,7 +109,8 @@ class ModelSection(Section):
     """A model: where its files are, its nominal size and how to run it."""
 
     path: str
-    """A directory or a hub id; for ``engine: endpoint``, the server's id of the model."""
+    """A directory or a hub id. For ``engine: endpoint``, the server's id of the model; for
+    ``engine: scripted``, the file of the replies."""
     revision: str | None = None
     """Revision of a hub id; for ``engine: endpoint``, any text. Samples of another revision are
     not used."""
