@@ -345,7 +345,9 @@ def report(
     results: Results = Path("results"),
     form: Annotated[
         ReportFormat | None,
-        typer.Option("--format", help="What to write (else by the name of --out, else a table)."),
+        typer.Option(
+            "--format", help="The format. Default: by the ending of --out; without --out, a table."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write to a file: .html, .csv, .parquet, .json.")
@@ -463,7 +465,7 @@ def resume(
         bool,
         typer.Option(
             "--from-tables",
-            help="Make a new journal from the trials' files, the table and the old one.",
+            help="Make a new journal from the old one, the trials' files and the table of trials.",
         ),
     ] = False,
     as_json: Json = False,

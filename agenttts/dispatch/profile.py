@@ -204,8 +204,8 @@ class Profile(Section):
     max_running: Annotated[int, Field(ge=1)] = 8
     """The most jobs of trials that run at a time; a job may evaluate several trials.
 
-    With ``linger_seconds: 0``, each number of GPUs has an array of its own, and the limit holds for
-    each array. So arrays that are submitted together may run more jobs.
+    With ``linger_seconds: 0``, jobs are submitted as one array for each number of GPUs, and the
+    limit holds for each array. So arrays that are submitted together may run more jobs.
     """
     trials_per_job: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """The most trials that one job evaluates side by side.
@@ -434,7 +434,10 @@ def frozen_profile(path: Path) -> Profile:
 
 
 def _read(path: Path) -> Profile:
-    """Return the profile in a file, with absolute paths and without node files."""
+    """Return the profile in a file.
+
+    Paths are absolute, and a file of nodes is replaced by the nodes in it.
+    """
     profile, source = load_with_source(Profile, read_text(path, "cluster profile"), str(path))
     folder = path.absolute().parent
     check_characters(str(folder), "cluster: the profile's folder")

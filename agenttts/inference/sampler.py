@@ -314,7 +314,7 @@ class Sampler:
         return any(len(found[key]) < number for key, number in wanted.numbers.items())
 
     def imports_libraries(self, model_name: str) -> bool:
-        """Return whether an engine start of the model first imports libraries for seconds."""
+        """Return whether a start of the model's engine imports libraries, which takes seconds."""
         return self._models[model_name].engine in LIBRARIES
 
     def shares_engine(self, a: str, b: str) -> bool:

@@ -109,7 +109,10 @@ class RecordedTable:
 
     @cached_property
     def example_count(self) -> int | None:
-        """The smallest number of scores by example; None if a scored point has none."""
+        """The number of examples of the scored point that has the fewest.
+
+        None if a scored point has no scores by example.
+        """
         counts = {
             len(recorded.examples) if recorded.examples else 0
             for grid in self._points.values()

@@ -203,7 +203,7 @@ class RunState:
     confidence: Confidence | None = None
     """How sure the searcher is of this recommendation; None if that is not known."""
     finished: str | None = None
-    """How the run ended ('done' or why it failed); None while it is not over."""
+    """How the run ended: 'done', 'cancelled' or why it failed; None while it is not over."""
     finishing: bool = False
     """Whether the user ended the search early: no more trials are proposed."""
     started_at: str | None = None
@@ -256,7 +256,7 @@ class RunState:
             self.losses.append(Loss(trial, job, event.node, event.node_fault, moment, why))
 
     def reopen(self) -> None:
-        """Mark the trials that `cancel` stopped as unfinished.
+        """Make the trials that `cancel` stopped unfinished again.
 
         A trial stays as it is if its iteration is over, or if the searcher was told its result.
         """
