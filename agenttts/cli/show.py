@@ -230,7 +230,10 @@ def _names(trials: list[str]) -> str:
 
 
 def data_surprises(data: list[dict[str, Any]], skip_bad: int) -> None:
-    """Show the sources with skipped records, records under a key of a document, or notes."""
+    """Show the sources of data that a user may want to check.
+
+    These have skipped records, records that were found under a key, or notes.
+    """
     surprising = [s for s in data if s["skipped"] or s["key"] or s["notes"]]
     data_read(surprising, skip_bad)
 

@@ -232,7 +232,7 @@ class EndpointEngine:
     def _ask(
         self, drawing: _Drawing, content: Content, places: tuple[int, ...], stop: threading.Event
     ) -> ServerReply:
-        """Return the reply to a prompt, which is sent again while `_adapt` changes the request."""
+        """Return the reply to a prompt, sent again while `_adapt` changes it."""
         request = drawing.request
         path = "completions" if isinstance(content, str) else "chat/completions"
         while True:

@@ -314,7 +314,7 @@ class Sampler:
         return any(len(found[key]) < number for key, number in wanted.numbers.items())
 
     def imports_libraries(self, model_name: str) -> bool:
-        """Return whether a start of the model's engine imports libraries, which takes seconds."""
+        """Return whether an engine start of the model imports slow libraries."""
         return self._models[model_name].engine in LIBRARIES
 
     def shares_engine(self, a: str, b: str) -> bool:

@@ -55,7 +55,10 @@ def test_every_command_and_option_is_in_its_page():
     text = MADE["reference/commands.md"]
     for command in ("launch", "compare", "image build"):
         assert f"\n## {command}\n\n```\nagenttts-hpc {command} " in text
-    assert "| `--format table\\|json\\|csv\\|parquet\\|html` | `table` | What to write. |" in text
+    assert (
+        "| `--format table\\|json\\|csv\\|parquet\\|html` |  | The format. Default: by the ending of --out;"
+        in text
+    )
     assert "| `RUN` | required |" in text
     assert "| 3 | The machine lacks" in text
 

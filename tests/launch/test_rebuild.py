@@ -91,7 +91,7 @@ def test_what_is_kept_and_what_is_lost_is_said(finished, cli):
     said = " ".join(done.stdout.split())
     assert f"1 trial ({by_row}) from their rows in the table of trials" in said
     assert f"run again: 1 trial ({again})" in said
-    assert f"the allocation is not known, and moved aside: 1 trial ({lost})" in said
+    assert f"they cannot be restored without their allocation: 1 trial ({lost})" in said
     after = table(finished)
     assert set(after["state"]) == {"COMPLETED"}
     assert after.height >= len(trials) - 1
