@@ -155,6 +155,26 @@ def test_another_program_s_file_is_left_where_it_is(tmp_path, caplog):
     assert "is not a shard of this version's sample store" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "change", [lambda f: f.drop("text"), lambda f: f.with_columns(pl.col("index").cast(pl.String))]
+)
+def test_a_shard_with_other_columns_is_left_where_it_is(tmp_path, change, caplog):
+    filled(tmp_path, sample("a", 0))
+    [shard] = tmp_path.iterdir()
+    other = change(pl.read_parquet(shard))
+    other.write_parquet(tmp_path / "other.parquet")
+    assert texts(SampleStore(tmp_path, "r").lookup({"a": 1})) == {"a": ["a0"]}
+    assert (tmp_path / "other.parquet").exists()
+    assert "other.parquet is not a shard of this version's sample store" in caplog.text
+
+
+def test_a_directory_may_have_any_name(tmp_path):
+    """Polars takes ``NAME=VALUE`` in a path for a column, and ``*`` for a pattern."""
+    folder = tmp_path / "index=3 [a]*"
+    filled(folder, sample("a", 0))
+    assert texts(SampleStore(folder, "r").lookup({"a": 1})) == {"a": ["a0"]}
+
+
 def test_a_shard_of_a_later_version_is_read(tmp_path):
     filled(tmp_path, sample("a", 0))
     [shard] = tmp_path.iterdir()
