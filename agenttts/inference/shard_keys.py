@@ -118,21 +118,17 @@ def runs_in(texts: bytes) -> NDArray[np.void]:
 
 def _in_seven_bits(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Return numbers below 2**28 with seven bits in each byte, so that the bytes are ASCII."""
-    return (
-        numbers & 0x7F
-        | (numbers & 0x3F80) << 1
-        | (numbers & 0x1FC000) << 2
-        | (numbers & 0xFE00000) << 3
+    found: NDArray[np.uint32] = np.bitwise_or.reduce(
+        [(numbers >> 7 * place & 0x7F) << 8 * place for place in range(4)]
     )
+    return found
 
 
 def _from_seven_bits(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    return (
-        numbers & 0x7F
-        | (numbers & 0x7F00) >> 1
-        | (numbers & 0x7F0000) >> 2
-        | (numbers & 0x7F000000) >> 3
+    found: NDArray[np.uint32] = np.bitwise_or.reduce(
+        [(numbers >> 8 * place & 0x7F) << 7 * place for place in range(4)]
     )
+    return found
 
 
 def _metadata(footer: bytes, key: str) -> bytes | None:
