@@ -201,7 +201,7 @@ def _rows(runs: NDArray[np.void], counts: Sequence[int]) -> list[int]:
 
 
 def _segment(runs: NDArray[np.void], counts: Sequence[int], first: int) -> _Segment:
-    """Return the runs of shards with so many each, which are numbered from ``first`` on."""
+    """Return the runs of shards with so many each, numbered from ``first`` on."""
     shards = np.arange(first, first + len(counts), dtype=np.uint32)
     starts = runs["start"].astype(np.uint32)
     return _sorted(

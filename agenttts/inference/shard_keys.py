@@ -109,7 +109,7 @@ def runs_text(footer: bytes) -> bytes | None:
 
 
 def runs_in(texts: bytes) -> NDArray[np.void]:
-    """Return the runs in the texts of footers, one after the other, as records of `RUN`."""
+    """Return the runs in the joined texts of footers, as records of `RUN`."""
     runs = np.frombuffer(texts, RUN).copy()
     for field in ("start", "length"):
         runs[field] = _from_seven_bits(runs[field])
@@ -117,7 +117,7 @@ def runs_in(texts: bytes) -> NDArray[np.void]:
 
 
 def _in_seven_bits(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Return numbers below 2**28 with seven bits in each byte, so that the bytes are ASCII."""
+    """Return numbers below 2**28 with seven bits in each byte: ASCII."""
     found: NDArray[np.uint32] = np.bitwise_or.reduce(
         [(numbers >> 7 * place & 0x7F) << 8 * place for place in range(4)]
     )
