@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from agenttts.inference.shard_keys import RUN, footer_of, key_hashes, runs_in, runs_of
+from agenttts.inference.shard_keys import RUN, footer_of, key_hashes, runs_in, runs_of, runs_text
 
 _MOST_SEGMENTS = 32
 """Sorted arrays of the index, all of which are searched; more are merged."""
@@ -77,17 +77,24 @@ class ShardIndex:
             pl.exceptions.PolarsError: A shard is damaged or another file.
             OSError: The disk fails.
         """
-        paths = [self._directory / shard for shard in shards]
-        known = dict(zip(shards, _footers(paths), strict=True))
-        found = {shard: runs for shard, runs in known.items() if runs is not None}
-        without = [path for path in paths if path.name not in found]
-        for portion in _portions(without):
-            found |= _by_keys(portion)
-        self._rows |= {shard: _rows(runs) for shard, runs in found.items()}
-        self._numbers |= {shard: self._next + place for place, shard in enumerate(found)}
-        if found:
-            self._segments.append(_segment([*found.values()], self._next))
-        self._next += len(found)
+        if not shards:
+            return
+        # Paths of `pathlib` would take longer to make than the footers to read.
+        footers = _runs_texts([f"{self._directory}/{shard}" for shard in shards])
+        found = {s: text for s, text in zip(shards, footers, strict=True) if text is not None}
+        counts = [len(text) // RUN.itemsize for text in found.values()]
+        runs = [runs_in(b"".join(found.values()))]
+        names = [*found]
+        for portion in _portions([self._directory / s for s in shards if s not in found]):
+            for name, part in _by_keys(portion).items():
+                names.append(name)
+                counts.append(len(part))
+                runs.append(part)
+        every = np.frombuffer(b"".join(part.tobytes() for part in runs), RUN)
+        self._rows |= zip(names, _rows(every, counts), strict=True)
+        self._numbers |= {name: self._next + place for place, name in enumerate(names)}
+        self._segments.append(_segment(every, counts, self._next))
+        self._next += len(names)
         if len(self._segments) > _MOST_SEGMENTS:
             self._segments = [_merged(self._segments)]
 
@@ -129,24 +136,26 @@ class ShardIndex:
                 yield from ((shard, rows) for rows in ranges)
 
 
-def _footers(shards: Sequence[Path]) -> list[NDArray[np.void] | None]:
-    """Return the runs in the footer of each shard; None for one without."""
-    found: list[NDArray[np.void] | None] = []
+def _runs_texts(shards: Sequence[str]) -> list[bytes | None]:
+    """Return the text of the runs in each shard's footer; None for one without."""
+    found: list[bytes | None] = []
     slow = 0
     for shard in shards:
         began = time.perf_counter()
         footer = footer_of(shard)
         slow += time.perf_counter() - began > _SLOW_SECONDS
-        found.append(runs_in(footer))
+        found.append(runs_text(footer))
         if slow > _READERS:
             break
     left = shards[len(found) :]
     if left:  # a file system on the network answers several at once
         with ThreadPoolExecutor(_READERS) as pool:
             parts = [left[first::_READERS] for first in range(_READERS)]
-            read = pool.map(lambda part: [(shard, footer_of(shard)) for shard in part], parts)
-            footers = dict(pair for pairs in read for pair in pairs)
-        found += [runs_in(footers[shard]) for shard in left]
+            read = pool.map(
+                lambda part: [(shard, runs_text(footer_of(shard))) for shard in part], parts
+            )
+            texts = dict(pair for pairs in read for pair in pairs)
+        found += [texts[shard] for shard in left]
     return found
 
 
@@ -184,22 +193,23 @@ def _by_keys(shards: list[Path]) -> dict[str, NDArray[np.void]]:
     return found
 
 
-def _rows(runs: NDArray[np.void]) -> int:
-    """Return the number of rows of a shard with these runs."""
-    return int(runs["start"][-1]) + int(runs["length"][-1]) if len(runs) else 0
+def _rows(runs: NDArray[np.void], counts: Sequence[int]) -> list[int]:
+    """Return the number of rows of shards with so many runs each."""
+    ends = np.append(runs["start"] + runs["length"], 0)[np.cumsum(counts) - 1]
+    rows: list[int] = np.where(counts, ends, 0).tolist()
+    return rows
 
 
-def _segment(runs: Sequence[NDArray[np.void]], first: int) -> _Segment:
-    """Return the runs of shards, at least one, that are numbered from ``first`` on."""
-    shards = np.arange(first, first + len(runs), dtype=np.uint32)
-    every = np.frombuffer(b"".join(part.tobytes() for part in runs), RUN)
-    starts = every["start"].astype(np.uint32)
+def _segment(runs: NDArray[np.void], counts: Sequence[int], first: int) -> _Segment:
+    """Return the runs of shards with so many each, numbered from ``first`` on."""
+    shards = np.arange(first, first + len(counts), dtype=np.uint32)
+    starts = runs["start"].astype(np.uint32)
     return _sorted(
         _Segment(
-            every["hash"].astype(np.uint64),
+            runs["hash"].astype(np.uint64),
             starts,
-            starts + every["length"].astype(np.uint32),
-            np.repeat(shards, [len(part) for part in runs]),
+            starts + runs["length"].astype(np.uint32),
+            np.repeat(shards, counts),
         )
     )
 

@@ -1,13 +1,14 @@
 """Where the samples of each key are in a shard, by the footer of its file.
 
 A reader of many shards reads their footers, not their keys: for 2,048 samples of 128 prompts the
-part of the footer is 2 KB. Shards that earlier versions wrote do not have it, and earlier versions
-ignore it. The pages of a shard are small, because a reader of some rows decodes whole pages.
+part of the footer is 2 KB. Metadata of a Parquet file are text. So every byte of a record has seven
+bits, and the texts of all shards are decoded at once (`runs_in`). Shards that earlier versions
+wrote do not have this part, and earlier versions ignore it. The pages of a shard are small, because
+a reader of some rows decodes whole pages.
 """
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
@@ -18,7 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-_RUNS = "agenttts.runs.1"
+_RUNS = "agenttts.runs.2"
 """The key of the runs in a file's metadata; another form of them gets another number."""
 RUN = np.dtype([("hash", "<u8"), ("start", "<u4"), ("length", "<u4")])
 """A run of consecutive rows with one key: `key_hashes` of the key, the first row, and how many."""
@@ -30,16 +31,24 @@ PAGE_BYTES = 64 << 10
 With 64 KiB, 50 prompts from anywhere in a shard of 100,000 samples take 19 ms, with Polars' default
 of 1 MiB 67 ms; the file is 16 % larger (CPU time, Polars 2.1, 2026-11).
 """
-_TAIL_BYTES = 16 << 10
-"""Bytes at the end of a file that are read first; few footers are longer."""
+_SEVEN_BITS = 0x7F7F7F7F_7F7F7F7F
+"""A mask for the seven lower bits of each byte."""
+_TAIL_BYTES = 8 << 10
+"""Bytes at the end of a file that are read first; few footers are longer.
+
+That of 2,048 samples of 128 prompts has 4 KB. Reading 16 KiB takes 1.4 times as long (2026-11).
+"""
 _MAGIC_BYTES = 8
 """Bytes after a Parquet file's footer: its length (4 bytes, little-endian) and ``PAR1``."""
 
 
 def key_hashes(keys: Iterable[str]) -> NDArray[np.uint64]:
-    """Return a hash of each key that is the same in all processes and versions."""
+    """Return a hash of each key that is the same in all processes and versions.
+
+    Each of its eight bytes has seven bits.
+    """
     digests = b"".join(blake2b(key.encode(), digest_size=8).digest() for key in keys)
-    return np.frombuffer(digests, "<u8").astype(np.uint64)
+    return np.frombuffer(digests, "<u8").astype(np.uint64) & np.uint64(_SEVEN_BITS)
 
 
 def runs_of(keys: pl.Series) -> NDArray[np.void]:
@@ -61,7 +70,10 @@ def shard_options(
         samples: The samples of the shard.
         metadata: Other texts for the footer.
     """
-    text = base64.b64encode(runs_of(samples["key"]).tobytes()).decode("ascii")
+    runs = runs_of(samples["key"])
+    for field in ("start", "length"):
+        runs[field] = _in_seven_bits(runs[field])
+    text = runs.tobytes().decode("ascii")
     return {
         "row_group_size": ROW_GROUP,
         "data_page_size": PAGE_BYTES,
@@ -69,7 +81,7 @@ def shard_options(
     }
 
 
-def footer_of(shard: Path) -> bytes:
+def footer_of(shard: str | Path) -> bytes:
     """Return the end of a file, with the whole footer if it is a Parquet file.
 
     Raises:
@@ -87,18 +99,36 @@ def footer_of(shard: Path) -> bytes:
     return tail
 
 
-def runs_in(footer: bytes) -> NDArray[np.void] | None:
-    """Return the runs that a file's footer has, as records of `RUN`.
+def runs_text(footer: bytes) -> bytes | None:
+    """Return the runs in a file's footer, as text for `runs_in`.
 
     None if it has none that can be read.
     """
     text = _metadata(footer, _RUNS)
-    if text is None:
-        return None
-    try:
-        return np.frombuffer(base64.b64decode(text, validate=True), RUN)
-    except ValueError:
-        return None
+    return text if text is not None and text.isascii() and not len(text) % RUN.itemsize else None
+
+
+def runs_in(texts: bytes) -> NDArray[np.void]:
+    """Return the runs in the joined texts of footers, as records of `RUN`."""
+    runs = np.frombuffer(texts, RUN).copy()
+    for field in ("start", "length"):
+        runs[field] = _from_seven_bits(runs[field])
+    return runs
+
+
+def _in_seven_bits(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return numbers below 2**28 with seven bits in each byte: ASCII."""
+    found: NDArray[np.uint32] = np.bitwise_or.reduce(
+        [(numbers >> 7 * place & 0x7F) << 8 * place for place in range(4)]
+    )
+    return found
+
+
+def _from_seven_bits(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    found: NDArray[np.uint32] = np.bitwise_or.reduce(
+        [(numbers >> 8 * place & 0x7F) << 7 * place for place in range(4)]
+    )
+    return found
 
 
 def _metadata(footer: bytes, key: str) -> bytes | None:

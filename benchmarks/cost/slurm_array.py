@@ -1,11 +1,13 @@
 """An array of a thousand jobs on the test cluster: nothing is lost, one squeue call a poll.
 
-    python benchmarks/cost/slurm_array.py [--trials 1000] [--running 4] [--minutes 25] [--json]
+    python benchmarks/cost/slurm_array.py [--trials 1000] [--running 4] [--minutes 25] [--cold]
 
 Starts a cluster of real Slurm on this machine (`slurm/test-cluster.sh`), and on it a search with
 one trial a job (`trials_per_job: 1`), all of whose trials are one iteration: one array, up to the
 cluster's MaxArraySize (1,001, Slurm's default). The models are scripted, so a trial computes
-nothing; what it takes is the start of two Python processes, of the job and of its trial. The
+nothing; what it takes is the start of two Python processes, of the job and of its trial. They are
+copies of a process that has imported the project (`benchmarks.cost.warm_python`), since a thousand
+jobs would import it for longer than they work; ``--cold`` starts Python itself. The
 controller runs in this process. Programs on PATH in place of squeue, sacct, sbatch and scontrol
 count the calls of the controller, and then call the real ones. In the end it is checked that every
 trial has one row, and that every completed one had one attempt, in a job of its own. If the trials
@@ -27,7 +29,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,7 @@ from agenttts.run.journal import readable_events
 from agenttts.run.starts import RunCancelled
 from agenttts.spec import load_spec
 from benchmarks.cost.controller import SPEC
+from benchmarks.cost.warm_python import warm_python
 
 ROOT = Path(__file__).parents[2]
 COUNTED = ("squeue", "sacct", "sbatch", "scontrol", "scancel")
@@ -59,7 +62,7 @@ poll_seconds: {poll}
 settle_seconds: 5
 """
 COUNTING = """#!/bin/sh
-echo {name} >> '{log}'
+[ "$PPID" = {caller} ] && echo {name} >> '{log}'
 exec '{real}' "$@"
 """
 
@@ -72,13 +75,20 @@ def main() -> None:
     parser.add_argument("--running", type=int, default=4, help="max_running of the profile")
     parser.add_argument("--poll", type=float, default=5.0, help="poll_seconds of the profile")
     parser.add_argument("--minutes", type=float, default=60, help="the run is cancelled after them")
+    parser.add_argument("--cold", action="store_true", help="start Python itself for each job")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
-        with cluster(folder / "cluster"), counted_commands(folder) as calls:
+        with (
+            cluster(folder / "cluster"),
+            counted_commands(folder) as calls,
+            nullcontext(Path(sys.executable)) if arguments.cold else warm_python(folder) as python,
+        ):
+            # The jobs and their trials are started with it.
+            sys.executable = str(python)
             found = measure(folder, arguments, calls)
     if arguments.json:
         print(json.dumps(found, indent=1))
@@ -121,14 +131,19 @@ def cluster(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def counted_commands(folder: Path) -> Iterator[Path]:
-    """Put programs on PATH that note each call of a Slurm command in a file, and yield the file."""
+    """Put programs on PATH that note each call of a Slurm command in a file, and yield the file.
+
+    Those of jobs, which inherit PATH, are not noted.
+    """
     programs, log = folder / "bin", folder / "calls"
     programs.mkdir()
     log.touch()
     for name in COUNTED:
         real = shutil.which(name)
         if real is not None:
-            (programs / name).write_text(COUNTING.format(name=name, log=log, real=real))
+            (programs / name).write_text(
+                COUNTING.format(name=name, log=log, real=real, caller=os.getpid())
+            )
             (programs / name).chmod(0o755)
     before = os.environ["PATH"]
     os.environ["PATH"] = f"{programs}{os.pathsep}{before}"
@@ -162,7 +177,11 @@ def measure(folder: Path, arguments: argparse.Namespace, calls: Path) -> dict[st
     make_controller(run.read(), cancelled_after(60 * arguments.minutes)).run()
     wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF)
     events = readable_events(run.journal_file)
-    table = pl.read_parquet(run.trials_file)
+    # Without the closing trial of the recommended allocation, which follows by itself.
+    names = [t["trial"] for e in events if e["event"] == "proposed" for t in e["trials"]]
+    table = pl.read_parquet(run.trials_file).filter(
+        pl.col("trial").is_in(names[: arguments.trials])
+    )
     done = table.filter(pl.col("state") == "COMPLETED")
     attempts = {trial: read_attempts(run.trial(trial)) for trial in done["trial"]}
     counts = Counter(calls.read_text().split())

@@ -57,8 +57,12 @@ def test_squeue_tells_run_iteration_trial_and_models(slurm_cli, cluster, scripte
 def test_a_killed_controller_adopts_its_jobs_and_slurm_gives_what_this_machine_gives(
     slurm_cli, cli, cluster, scripted_spec, tmp_path
 ):
+    # The first stage takes long enough, as estimated, for a worker with one GPU to draw it before
+    # one with four starts.
+    long = {"models": ["weak"], "prompt_tokens": 256, "decode_tokens": 32768, "samples": {"values": [8, 16]}}  # fmt: skip
     spec = scripted_spec(
-        "adopt", models__strong__gpus=1, models__weak__gpus=1, search__iterations=1, search__batch_size=2
+        "adopt", models__strong__gpus=4, models__weak__gpus=1, stages__retrieval=long,
+        search__budget=100_000, search__iterations=1, search__batch_size=2,
     )  # fmt: skip
     assert slurm_cli("launch", spec, "--cluster", TESTCLUSTER).returncode == 0
     run = tmp_path / "results/adopt"
@@ -74,6 +78,8 @@ def test_a_killed_controller_adopts_its_jobs_and_slurm_gives_what_this_machine_g
     ends = [event["trial"] for event in journal_events(run, "finished")]
     assert len(ends) == len(set(ends)) == frame.height
     assert frame["attempts"].max() == 1, "no trial ran twice"
+    assert journal_events(run, "handed_over"), "a worker with one GPU drew the first stage"
+    assert {record["gpus"] for record in attempts(run)} >= {1, 4}
     # The same allocations and scores as on this machine.
     assert cli("launch", spec, "--name", "here", *NO_GPUS, "--wait").returncode == 0
     assert outcome(run) == outcome(tmp_path / "results/here")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from threading import get_ident
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -11,7 +12,14 @@ from hypothesis import strategies as st
 
 from agenttts.inference import shard_index, shard_keys
 from agenttts.inference.shard_index import ShardIndex
-from agenttts.inference.shard_keys import footer_of, key_hashes, runs_in, runs_of, shard_options
+from agenttts.inference.shard_keys import (
+    footer_of,
+    key_hashes,
+    runs_in,
+    runs_of,
+    runs_text,
+    shard_options,
+)
 
 KEYS = st.lists(st.sampled_from("abcd"), max_size=12)
 
@@ -110,7 +118,7 @@ def test_a_slow_file_system_is_asked_for_several_footers_at_once(tmp_path, monke
 @given(KEYS)
 def test_the_footer_of_a_shard_says_where_its_keys_are(tmp_path_factory, keys):
     [path] = write(tmp_path_factory.mktemp("shards"), [keys], {0})
-    found = runs_in(footer_of(path)).tolist()
+    found = runs_in(runs_text(footer_of(path))).tolist()
     assert found == runs_of(pl.Series("key", keys, pl.String())).tolist()
     hashes = key_hashes(keys).tolist()
     assert [hash_ for hash_, _, length in found for _ in range(length)] == hashes
@@ -121,13 +129,26 @@ def test_a_long_footer_is_read_whole(tmp_path):
     keys = [f"k{number}" for number in range(5000)]
     [path] = write(tmp_path, [keys], {0})
     assert len(footer_of(path)) > shard_keys._TAIL_BYTES
-    assert runs_in(footer_of(path))["start"].tolist() == list(range(5000))
+    assert runs_in(runs_text(footer_of(path)))["start"].tolist() == list(range(5000))
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"PAR1", b"\xff\xff\xff\x7fPAR1", b"\x18\x0fagenttts.runs.1\x18", b"\x18\x0fagenttts.runs.1\x18\x04 !!!PAR1", b"\x18\x0fagenttts.runs.1\x18\x04AAAAPAR1"]
+    "content", [b"", b"PAR1", b"\xff\xff\xff\x7fPAR1", b"\x18\x0fagenttts.runs.2\x18", b"\x18\x0fagenttts.runs.2\x18\x04\xff!!!PAR1", b"\x18\x0fagenttts.runs.2\x18\x04AAAAPAR1"]
 )  # fmt: skip
 def test_a_footer_without_sound_runs_has_none(tmp_path, content):
     path = tmp_path / "a.parquet"
     path.write_bytes(content)
-    assert runs_in(footer_of(path)) is None
+    assert runs_text(footer_of(path)) is None
+
+
+@given(st.lists(st.integers(1, 1 << 26), min_size=1, max_size=4))
+def test_runs_of_many_rows_are_read_as_they_were_written(lengths):
+    """As text, a number has seven bits in each byte."""
+    runs = np.zeros(len(lengths), shard_keys.RUN)
+    runs["length"] = lengths
+    runs["start"] = np.cumsum(lengths) - lengths
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shard_keys, "runs_of", lambda keys: runs.copy())
+        options = shard_options(pl.DataFrame({"key": ["a"]}))
+    text = options["metadata"][shard_keys._RUNS].encode("utf-8")
+    assert runs_in(text).tolist() == runs.tolist()

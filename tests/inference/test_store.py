@@ -155,7 +155,33 @@ def test_another_program_s_file_is_left_where_it_is(tmp_path, caplog):
     assert "is not a shard of this version's sample store" in caplog.text
 
 
-def test_a_shard_of_a_later_version_is_read(tmp_path):
+@pytest.mark.parametrize(
+    "change", [lambda f: f.drop("text"), lambda f: f.with_columns(pl.col("index").cast(pl.String))]
+)
+@pytest.mark.parametrize("few", [0, 9])
+def test_a_shard_with_other_columns_is_left_where_it_is(tmp_path, change, few, monkeypatch, caplog):
+    monkeypatch.setattr(store_module, "_FEW_READS", few)
+    filled(tmp_path, sample("a", 0))
+    [shard] = tmp_path.iterdir()
+    other = change(pl.read_parquet(shard))
+    other.write_parquet(tmp_path / "other.parquet")
+    assert texts(SampleStore(tmp_path, "r").lookup({"a": 1})) == {"a": ["a0"]}
+    assert (tmp_path / "other.parquet").exists()
+    assert "other.parquet is not a shard of this version's sample store" in caplog.text
+
+
+@pytest.mark.parametrize("few", [0, 9])
+def test_a_directory_may_have_any_name(tmp_path, few, monkeypatch):
+    """Polars takes ``NAME=VALUE`` in a path for a column, and ``*`` for a pattern."""
+    monkeypatch.setattr(store_module, "_FEW_READS", few)
+    folder = tmp_path / "index=3 [a]*"
+    filled(folder, sample("a", 0))
+    assert texts(SampleStore(folder, "r").lookup({"a": 1})) == {"a": ["a0"]}
+
+
+@pytest.mark.parametrize("few", [0, 9])
+def test_a_shard_of_a_later_version_is_read(tmp_path, few, monkeypatch):
+    monkeypatch.setattr(store_module, "_FEW_READS", few)
     filled(tmp_path, sample("a", 0))
     [shard] = tmp_path.iterdir()
     pl.read_parquet(shard).with_columns(later=pl.lit(1)).write_parquet(shard)
