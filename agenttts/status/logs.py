@@ -26,7 +26,7 @@ _MOST_BYTES = 4 * 1024 * 1024
 
 
 def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
-    """Yield the end of the controller's log, and the trials without a result.
+    """Yield how a run ended, trials without a result, the controller's last lines.
 
     Args:
         run: The run.
@@ -35,24 +35,27 @@ def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
     state, problem = _state(run)
     if problem is not None:
         yield f"the journal cannot be read: {problem}"
-    logs = controller_logs(run)
-    if not logs:
-        yield f"no controller of {run.path} has written a log"
-    else:
-        *older, latest = logs
-        yield f"controller: {latest}"
-        if older:
-            yield f"  ({len(older)} of earlier starts beside it)"
-        yield from _end(latest, 0, lines)
+    if state.finished is not None:
+        yield f"the run is over: {' '.join(state.finished.split())}"
     failed = [t for t in state.trials.values() if _failed(t)]
     if failed:
-        yield ""
         yield f"trials without a result ('agenttts-hpc logs {run.name} TRIAL' shows one):"
     for trial in failed:
         assert trial.row is not None
         row = row_from_json(trial.row)
         said = " ".join((row.error or "no reason is recorded").split())
         yield f"{row.trial}  {row.state}  {trial.planned.allocation}: {said}"
+    if failed or state.finished is not None:
+        yield ""
+    logs = controller_logs(run)
+    if not logs:
+        yield f"no controller of {run.path} has written a log"
+        return
+    *older, latest = logs
+    yield f"controller: {latest}"
+    if older:
+        yield f"  ({len(older)} of earlier starts beside it)"
+    yield from _end(latest, 0, lines)
 
 
 def trial_log(run: RunDirectory, given: str, lines: int | None) -> Iterator[str]:

@@ -69,6 +69,10 @@ LOG = "results/r/slurm/controller/7_0_log.err"
             ("it has not written a log\n",),
         ),
         (
+            {"alive": False, "state": "FAILED", "reason": "launch again with 'agenttts-hpc launch SPEC --results DIR'"},
+            ("it has not written a log\n",),
+        ),
+        (
             {"state": "PENDING", "when": "squeue --start -j 7"},
             ("'squeue --start -j 7' shows when it may start; 'agenttts-hpc cancel results/r' removes it",),
         ),
@@ -77,7 +81,7 @@ LOG = "results/r/slurm/controller/7_0_log.err"
 )  # fmt: skip
 def test_it_says_where_to_look(monkeypatch, controller, texts):
     text = shown(monkeypatch, **controller)
-    assert text.count("agenttts-hpc resume") <= 1, "one fix"
+    assert text.count("agenttts-hpc resume") + text.count("agenttts-hpc launch") <= 1, "one fix"
     for expected in texts:
         assert expected in text
     assert texts or "agenttts-hpc" not in text
