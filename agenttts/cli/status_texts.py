@@ -74,6 +74,11 @@ def where_to_look(document: dict[str, Any]) -> list[str]:
     return [f"{when}'agenttts-hpc cancel {run}' removes it"]
 
 
+def how_they_count(run: str) -> str:
+    """Return the commands after which a stopped run's recommendation counts all trials."""
+    return f"'{RESUMES} {run}' continues the search, 'agenttts-hpc finish {run}' ends it with them"
+
+
 def used_text(cost: dict[str, Any] | None) -> str:
     """Return what the run has used; '' if that is not known."""
     from agenttts.report.contents import duration

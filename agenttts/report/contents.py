@@ -9,6 +9,7 @@ from typing import Any
 
 from agenttts.report.summary import Report, RunReport
 from agenttts.tables.aggregate import Interval
+from agenttts.tables.confidence import since_text
 from agenttts.tables.cost import ALONE_ASSUMPTIONS, PARTS, RunCost
 from agenttts.tables.cuts import cut_by_stage
 from agenttts.tables.difference import verdict_text
@@ -321,6 +322,7 @@ def _recommended_lines(run: RunReport) -> list[str]:
     return [
         f"recommended: {allocation_text(run.recommended)}{trial}: the allocation with the highest "
         "expected score; the best trial is the one with the highest measured score",
+        *([since_text(run.scored_since)] if run.scored_since else []),
         *([f"the recommended allocation is {run.confidence}"] if run.confidence else []),
         *([f"against the baseline: {text}"] if (text := baseline_text(run)) else []),
     ]

@@ -68,6 +68,7 @@ class RunReport:
             without a language model.
         recommended: The allocation, as records, that the searcher expects to score best; None if it
             names none.
+        scored_since: Number of trials that have scored since, which it does not take into account.
         confidence: How sure it is of that; None if it does not say.
         baseline: The allocation against the user's baseline (`BaselineDocument`); None without one.
         cost: What the run used; None for runs of versions that did not record it.
@@ -84,6 +85,7 @@ class RunReport:
     after_intervals: Mapping[str, Interval] = field(default_factory=dict)
     agent: Mapping[str, Any] | None = None
     recommended: Sequence[Mapping[str, Any]] | None = None
+    scored_since: int = 0
     confidence: Confidence | None = None
     baseline: Mapping[str, Any] | None = None
     cost: RunCost | None = None

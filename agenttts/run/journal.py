@@ -26,7 +26,7 @@ from agenttts.files.json_lines import JsonLinesFile, read_json_lines
 from agenttts.run.rows import row_from_json
 from agenttts.space import Allocation
 from agenttts.tables.confidence import Confidence
-from agenttts.tables.schema import CLOSING_SOURCES
+from agenttts.tables.schema import AFTER_SEARCH, CLOSING_SOURCES
 
 log = logging.getLogger(__name__)
 
@@ -281,6 +281,16 @@ class RunState:
         if recommended is not None:
             Allocation.from_records(recommended)
         self.recommended = recommended
+
+    def scored_since(self) -> int:
+        """Return how many trials have scored of which the searcher has not been told.
+
+        They have no part in ``recommended`` and ``guidelines``.
+        """
+        known = {trial for trials in self.tells for trial in trials}
+        rows = [t.row for name, t in self.trials.items() if t.row and name not in known]
+        new = [r for r in rows if r.get("score") is not None and r["source"] not in AFTER_SEARCH]
+        return len(new) if known else 0
 
     @property
     def closing(self) -> list[TrialProgress]:

@@ -90,7 +90,7 @@ def trial_log(run: RunDirectory, given: str, lines: int | None) -> Iterator[str]
     yield f"log: {log.resolve()}"
     if last.together > 1 and last.log:
         yield f"  (of its job, with {last.together - 1} other trials)"
-    yield from _shown(text, lines)
+    yield from _shown(text, lines, warnings=last.state == TrialState.COMPLETED)
 
 
 def _state(run: RunDirectory) -> tuple[RunState, str | None]:
@@ -158,14 +158,15 @@ def _end(log: Path, start: int, lines: int | None) -> Iterator[str]:
     yield from _shown(_read(log, start), lines)
 
 
-def _shown(text: str, lines: int | None) -> Iterator[str]:
+def _shown(text: str, lines: int | None, *, warnings: bool = False) -> Iterator[str]:
+    """Yield the last lines; ``warnings``: an engine's warnings are folded too."""
     every = log_lines(text)
     while every and not every[-1]:
         every.pop()
     if lines is None:
         yield from every
         return
-    shown = list(folded(every))
+    shown = list(folded(every, warnings=warnings))
     if len(shown) > lines:
         yield f"[... {len(shown) - lines} earlier lines; --lines N shows more]"
     yield from shown[-lines:]

@@ -286,6 +286,7 @@ def _results(
     return {
         "best": best,
         "recommended": state.recommended,
+        "scored_since": state.scored_since(),
         "confidence": state.confidence and asdict(state.confidence),
         "recommended_tried": any(
             row.allocation.to_records() == state.recommended for row in scored
