@@ -112,6 +112,7 @@ def _report(runs: dict[RunDirectory, RunState], page: bool, *, curves: bool = Tr
             report,
             baseline=_against_baseline(run, report),
             scored_since=state.scored_since(),
+            guidelines_from=state.guidelines_from,
         )
         for (run, state), report in zip(runs.items(), built.runs, strict=True)
     )

@@ -69,7 +69,7 @@ def run_contents(run: RunReport, title: str) -> RunContents:
         fronts=tuple(_front(run, cost) for cost in COST_TITLES if run.pareto[cost].height),
         costs=tuple(_cost_grids(run)),
         failures=_failures(run),
-        guidelines=run.guidelines,
+        guidelines=_guidelines(run),
     )
 
 
@@ -309,6 +309,17 @@ def _after_row(run: RunReport, row: Mapping[str, Any]) -> tuple[str, ...]:
         row["state"] if row["score"] is None else score_text(row["score"], interval),
         number(row["budget"]),
         allocation_text(row["allocation"]),
+    )
+
+
+def _guidelines(run: RunReport) -> tuple[str, ...]:
+    """Return the guidelines, the latest first: later ones may contradict earlier ones."""
+    known = run.guidelines_from
+    numbers = {text: known.get(text, -1) for text in run.guidelines}
+    latest_first = sorted(run.guidelines, key=lambda text: -numbers[text])
+    return tuple(
+        f"after iteration {numbers[text]}: {text}" if text in known else text
+        for text in latest_first
     )
 
 

@@ -62,6 +62,8 @@ class RunReport:
         interval: Confidence interval of the best trial's score over its examples, if these are
             recorded.
         guidelines: The searcher's guidelines.
+        guidelines_from: The iteration after which each of them was written; empty if that is not
+            known.
         settings: The run's resolved spec.
         after_intervals: Confidence intervals of the trials after the search, by trial.
         agent: What the language model did (see `agenttts.search.llm.transcript.summarise`); None
@@ -81,6 +83,7 @@ class RunReport:
     trials: pl.DataFrame
     interval: Interval | None = None
     guidelines: tuple[str, ...] = ()
+    guidelines_from: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     after_intervals: Mapping[str, Interval] = field(default_factory=dict)
     agent: Mapping[str, Any] | None = None

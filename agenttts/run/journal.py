@@ -193,7 +193,9 @@ class RunState:
     tells: list[tuple[str, ...]] = field(default_factory=list)
     """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)
-    """The latest findings that the search has written as sentences."""
+    """The findings that the search has written as sentences, oldest first."""
+    guidelines_from: dict[str, int] = field(default_factory=dict)
+    """The iteration after which each of them was written."""
     recommended: list[dict[str, Any]] | None = None
     """The allocation that the searcher recommends so far, as records.
 
@@ -276,6 +278,8 @@ class RunState:
         If ``confidence`` is None and the recommendation is the same, the earlier confidence stays.
         """
         self.guidelines = guidelines
+        for guideline in guidelines:
+            self.guidelines_from.setdefault(guideline, max(0, self.told - 1))
         if confidence is not None or recommended != self.recommended:
             self.confidence = confidence
         if recommended is not None:
