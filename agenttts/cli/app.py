@@ -345,7 +345,9 @@ def report(
     results: Results = Path("results"),
     form: Annotated[
         ReportFormat | None,
-        typer.Option("--format", help="What to write (else by the name of --out, else a table)."),
+        typer.Option(
+            "--format", help="The format. Default: by the ending of --out; without --out, a table."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write to a file: .html, .csv, .parquet, .json.")
@@ -461,7 +463,10 @@ def resume(
     ] = False,
     from_tables: Annotated[
         bool,
-        typer.Option("--from-tables", help="Make a new journal from the trials' own files."),
+        typer.Option(
+            "--from-tables",
+            help="Make a new journal from the old one, the trials' files and the table of trials.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -657,8 +662,8 @@ def replay(
     If the method asks a language model, it is the one in the agent section of the spec (--space).
     The replies are written to OUT.agent.jsonl, where OUT is the trace (--out).
 
-    --evaluations, --examples-first, --examples-most and --stored need a table with scores by
-    example (column 'examples').
+    --evaluations, --examples-first, --examples-most and --stored need scores by example: a
+    column 'examples' of lists, or a run's trials.parquet beside the directories of its trials.
     """
     from agenttts import search
     from agenttts.cli import show

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.markup import escape
-
 from agenttts.cli.show import say
 from agenttts.report.contents import allocation_text, number, share
 from agenttts.tables.difference import verdict_text
@@ -20,7 +18,7 @@ _KINDS = {
 def comparison(document: dict[str, Any]) -> None:
     """``compare``: show the verdict first, then its numbers and what limits it."""
     for line in comparison_lines(document):
-        say(escape(line))
+        say(line)
 
 
 def comparison_lines(document: dict[str, Any]) -> list[str]:

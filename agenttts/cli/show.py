@@ -1,8 +1,8 @@
 """Format the output of commands for people.
 
 Lines are wrapped by the terminal and not here (``soft_wrap``), so that paths and commands can be
-copied. Text from outside this project goes through `escape`, because Rich would take its brackets
-for mark-up.
+copied. Only tables are fitted to the terminal's width. The console does not interpret mark-up,
+because names of models and messages may contain brackets and colons. Styles are given by `Text`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.markup import escape
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -43,37 +42,40 @@ def new_console() -> Console:
     If standard output is not a terminal and COLUMNS is not set, the console has 120 columns. Rich's
     default of 80 is too narrow for long model names.
     """
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 console = new_console()
 
+_MARKS = {True: ("ok", "green"), False: ("missing", "red"), None: ("note", "yellow")}
 _WIDE = 110
 """``list`` shows allocations if the terminal has at least this many columns."""
 
 
-def say(line: str = "") -> None:
-    """Print a line with Rich mark-up."""
-    console.print(line, highlight=False, soft_wrap=True)
+def say(line: str | Text = "") -> None:
+    """Print a line, which the terminal wraps."""
+    console.print(line, soft_wrap=True)
 
 
 def status(document: dict[str, Any]) -> None:
     """``status``: show the state of a run."""
-    console.print(_status_view(document))
+    for part in _status_view(document):
+        console.print(part, soft_wrap=isinstance(part, Text))
 
 
 def launched(document: dict[str, Any]) -> None:
     """``launch``: show what was started and how to watch it."""
     verb = "launched" if document["created"] else "exists and goes on"
-    say(f"run [bold]{document['run']}[/] {verb}: {escape(document['path'])}")
+    say(Text.assemble("run ", (document["run"], "bold"), f" {verb}: {document['path']}"))
     if document["new_results"]:
         say("results:    a new directory, made for it (--results names another)")
     data_surprises(document["data"], document["skip_bad"])
-    say(f"controller: {escape(document['controller']['described'])}")
+    say(f"controller: {document['controller']['described']}")
     if document["nodes"]:
-        say(f"nodes:      {escape(document['nodes'])}")
-    say(f"watch it:   agenttts-hpc status {escape(document['path'])} --watch")
-    say(f"aggregate:  agenttts-hpc report {escape(document['path'])}")
+        say(f"nodes:      {document['nodes']}")
+    say(f"watch it:   agenttts-hpc status {document['path']} --watch")
+    say(f"aggregate:  agenttts-hpc report {document['path']}")
 
 
 def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
@@ -93,7 +95,7 @@ def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
         lines += [f"run again: {_names(rebuilt.again)}"] if rebuilt.again else []
         if rebuilt.lost:
             lines.append(
-                "cannot be restored, because the allocation is not known, and moved aside: "
+                "moved aside, because they cannot be restored without their allocation: "
                 f"{_names(rebuilt.lost)}"
             )
         lines += [f"note: {note}" for note in rebuilt.notes]
@@ -104,7 +106,7 @@ def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
             else "no trial has failed, so no trial is tried again"
         )
     for line in lines:
-        say(escape(line))
+        say(line)
 
 
 def evaluated(run: RunReport) -> None:
@@ -113,16 +115,14 @@ def evaluated(run: RunReport) -> None:
 
     row = run.best
     if row is None:
-        say(f"no score; 'agenttts-hpc logs {escape(run.run)} 0' shows why")
+        say(f"no score; 'agenttts-hpc logs {run.run} 0' shows why")
         return
     task = run.settings["task"]["name"]
     tokens = (row["prompt_tokens"] + row["decode_tokens"]) / row["examples"]
     say(
-        escape(
-            f"{allocation_text(row['allocation'])}: score {score_text(row['score'], run.interval)} "
-            f"(95% interval over {row['examples']} examples of {task}), budget "
-            f"{number(row['budget'])}, {number(round(tokens, 1))} tokens an example"
-        )
+        f"{allocation_text(row['allocation'])}: score {score_text(row['score'], run.interval)} "
+        f"(95% interval over {row['examples']} examples of {task}), budget "
+        f"{number(row['budget'])}, {number(round(tokens, 1))} tokens an example"
     )
 
 
@@ -136,9 +136,9 @@ def profile_taken(outcome: ProfileOutcome | None) -> None:
         say("the run already has this profile; nothing changes")
         return
     kept = f"the run keeps its profile, because {outcome.refused}; the given profile differs in:"
-    say(escape(kept if outcome.refused else "the run takes the corrected profile:"))
+    say(kept if outcome.refused else "the run takes the corrected profile:")
     for line in difference_lines(outcome.changes):
-        say(escape(f"  {line}"))
+        say(f"  {line}")
 
 
 def profile_edited(changes: Differences, run: RunDirectory) -> None:
@@ -149,13 +149,11 @@ def profile_edited(changes: Differences, run: RunDirectory) -> None:
         return
     command = f"agenttts-hpc resume {run.path} --cluster {run.spec().cluster}"
     say(
-        escape(
-            "note: the profile was edited since the launch, and the run keeps its own; after "
-            f"'agenttts-hpc cancel {run.path}', '{command}' gives it the edited one:"
-        )
+        "note: the profile was edited since the launch, and the run keeps its own; after "
+        f"'agenttts-hpc cancel {run.path}', '{command}' gives it the edited one:"
     )
     for line in difference_lines(changes):
-        say(escape(f"  {line}"))
+        say(f"  {line}")
 
 
 def extended(changes: Mapping[str, list[Any]]) -> None:
@@ -167,7 +165,7 @@ def extended(changes: Mapping[str, list[Any]]) -> None:
         return
     say("the search is wider now; its trials and samples stay:")
     for line in difference_lines(dict(changes)):
-        say(escape(f"  {line}"))
+        say(f"  {line}")
 
 
 def extension_plan(document: dict[str, Any]) -> None:
@@ -177,7 +175,7 @@ def extension_plan(document: dict[str, Any]) -> None:
     lines = difference_lines(document["changes"])
     say("would change:" if lines else "the run has these values already")
     for line in lines:
-        say(escape(f"  {line}"))
+        say(f"  {line}")
     say(f"trials of the search so far: {document['trials']}; the plan of the whole search:")
     plan(document)
 
@@ -187,16 +185,16 @@ def cleaned(document: dict[str, Any]) -> None:
     removed = document["removed"]
     for run in document["runs"]:
         if not run["parts"]:
-            say(escape(f"{run['path']}: nothing to remove"))
+            say(f"{run['path']}: nothing to remove")
         else:
             verb = "removed" if removed else "can be removed"
-            say(escape(f"{run['path']}: {_bytes(run['bytes'])} {verb}"))
+            say(f"{run['path']}: {_bytes(run['bytes'])} {verb}")
         for part in run["parts"]:
             files = f"{part['files']} file{'s' if part['files'] != 1 else ''}"
-            say(escape(f"  {part['what']}: {_bytes(part['bytes'])} in {files}"))
-            say(escape(f"    without them {part['without']}"))
+            say(f"  {part['what']}: {_bytes(part['bytes'])} in {files}")
+            say(f"    without them {part['without']}")
         for line in run["kept"]:
-            say(escape(f"  {line}"))
+            say(f"  {line}")
     if not removed and any(run["parts"] for run in document["runs"]):
         say("nothing was removed; --yes removes the files")
 
@@ -212,7 +210,7 @@ def _bytes(size: int) -> str:
 def finish(run: RunDirectory, ends: bool) -> None:
     """``finish``: show what happens now."""
     if not ends:
-        say(escape(f"{run.path}: the run is over, so there is no search to end"))
+        say(f"{run.path}: the run is over, so there is no search to end")
         return
     search = run.spec().search
     asked = {"the finalists": search.finalists, "the final test": search.test_split}
@@ -233,7 +231,7 @@ def _names(trials: list[str]) -> str:
 
 
 def data_surprises(data: list[dict[str, Any]], skip_bad: int) -> None:
-    """Show what was read of sources with skipped records, a chosen key or notes."""
+    """Show the sources with skipped records, records under a key of a document, or notes."""
     surprising = [s for s in data if s["skipped"] or s["key"] or s["notes"]]
     data_read(surprising, skip_bad)
 
@@ -252,7 +250,7 @@ def data_read(sources: list[dict[str, Any]], skip_bad: int) -> None:
         more = source["skipped"] - len(source["reasons"])
         lines += [f"  and {more} more"] if more else []
         for line in lines:
-            say(escape(line))
+            say(line)
 
 
 def plan(document: dict[str, Any]) -> None:
@@ -262,10 +260,10 @@ def plan(document: dict[str, Any]) -> None:
     _models_plan(document)
     _jobs_plan(document)
     for problem in document["problems"]:
-        say(f"[red]missing[/] {escape(problem['what'])}")
-        say(f"        fix: {escape(problem['fix'])}")
-    say(f"the run would be in {escape(document['path'])}{_new(document['new_results'])}")
-    console.print("nothing was created or submitted (--dry-run)")
+        say(Text.assemble(("missing", "red"), f" {problem['what']}"))
+        say(f"        fix: {problem['fix']}")
+    say(f"the run would be in {document['path']}{_new(document['new_results'])}")
+    say("nothing was created or submitted (--dry-run)")
 
 
 def _new(results: bool) -> str:
@@ -275,11 +273,10 @@ def _new(results: bool) -> str:
 def _search_plan(document: dict[str, Any]) -> None:
     search = document["search"]
     examples = document["task"]["examples"] or "all"
-    say(
-        f"[bold]{document['run']}[/] on {document['cluster']['name']} "
-        f"({document['cluster']['kind']}): "
-        f"{document['task']['name']}, {examples} examples, score {document['task']['main_metric']}"
-    )
+    cluster, task = document["cluster"], document["task"]
+    where = f" on {cluster['name']} ({cluster['kind']}): "
+    what = f"{task['name']}, {examples} examples, score {task['main_metric']}"
+    say(Text.assemble((document["run"], "bold"), where, what))
     say(
         f"{search['method']}: budget {search['budget']:g} units an example (the "
         f"cheapest allocation costs {_units(search['least_budget'])}), "
@@ -287,7 +284,7 @@ def _search_plan(document: dict[str, Any]) -> None:
         f"{search['batch_size']} "
         f"= {search['trials_at_most']} at most"
         + (
-            ", plus one of the recommended allocation if it has not been tried"
+            ", plus a trial of the recommended allocation if it has not been tried"
             if search["recommended"]
             else ""
         )
@@ -303,11 +300,9 @@ def _search_plan(document: dict[str, Any]) -> None:
         )
     if search["first"]:
         say(f"tried first, as given: {'; '.join(search['first'])}")
-    console.print(
+    say(
         f"seed {search['seed']}: draws the examples and samples; in the search it decides "
-        f"{search['seed_role']}",
-        highlight=False,
-        soft_wrap=True,
+        f"{search['seed_role']}"
     )
 
 
@@ -344,7 +339,7 @@ def _models_plan(document: dict[str, Any]) -> None:
             say(f"{name}: thinking is not removed from its replies")
         elif thinking["known"]:
             pairs = zip(thinking["starts"], thinking["ends"], strict=False)
-            markers = escape(", ".join(f"{start} … {end}" for start, end in pairs))
+            markers = ", ".join(f"{start} … {end}" for start, end in pairs)
             say(f"{name}: thinking is removed from its replies: {markers}")
     agent = document["agent"]
     if agent:
@@ -354,14 +349,14 @@ def _models_plan(document: dict[str, Any]) -> None:
 
 def _jobs_plan(document: dict[str, Any]) -> None:
     for kind in ("controller", "trial"):
-        asked = escape(", ".join(f"{k}={v}" for k, v in document["resources"][kind].items()))
+        asked = ", ".join(f"{k}={v}" for k, v in document["resources"][kind].items())
         say(f"{kind} job: {asked}")
     if document["forecast"]:
         forecast(document["forecast"])
     image = document["container"]
-    say(f"container: {image['runtime']} {escape(image['image'])}" if image else "container: none")
+    say(f"container: {image['runtime']} {image['image']}" if image else "container: none")
     if document["cluster"]["nodes"]:
-        say(f"nodes: {escape(document['cluster']['nodes'])}")
+        say(f"nodes: {document['cluster']['nodes']}")
 
 
 def forecast(document: dict[str, Any]) -> None:
@@ -374,13 +369,11 @@ def forecast(document: dict[str, Any]) -> None:
         f"{_span(document['engine_starts'])} engine starts",
         f"{_span(document['jobs'])} jobs",
     ]
-    say(escape(f"expected: {', '.join(part for part in parts if part)}"))
+    say(f"expected: {', '.join(part for part in parts if part)}")
     if gpus:
         alone = _span(document["one_trial_a_job"], hours)
-        say(escape(f"  with one trial a job: {alone} GPU-hours"))
-    console.print(
-        escape(f"  assumed: {'; '.join(document['assumptions'])}"), highlight=False, soft_wrap=True
-    )
+        say(f"  with one trial a job: {alone} GPU-hours")
+    say(f"  assumed: {'; '.join(document['assumptions'])}")
 
 
 def _span(span: Mapping[str, float], factor: float = 1.0) -> str:
@@ -391,25 +384,25 @@ def _span(span: Mapping[str, float], factor: float = 1.0) -> str:
 def exported(document: dict[str, Any]) -> None:
     """``export``: show what was written where."""
     for item in document["written"]:
-        say(escape(f"{item['path']}: {item['count']} {item['unit']} ({item['form']})"))
+        say(f"{item['path']}: {item['count']} {item['unit']} ({item['form']})")
 
 
 def drafted(document: dict[str, Any]) -> None:
     """``init``: show what was written, what was found, and what to do next."""
     for path in document["written"]:
-        say(escape(f"wrote {path}"))
+        say(f"wrote {path}")
     for path in document["kept"]:
-        say(escape(f"{path} exists and is used"))
+        say(f"{path} exists and is used")
     for note in document["notes"]:
-        say(escape(f"- {note}"))
+        say(f"- {note}")
     say("next:")
     for command in document["next"]:
-        say(escape(f"  {command}"))
+        say(f"  {command}")
 
 
 def line(text: str) -> None:
     """Print a line while a command waits."""
-    say(escape(text))
+    say(text)
 
 
 def log_line(text: str) -> None:
@@ -425,7 +418,7 @@ def runs(document: dict[str, Any]) -> None:
     """``list``: show a line for each run, then details of some runs."""
     if not document["runs"]:
         say(
-            f"no runs in {escape(document['results'])}; 'agenttts-hpc launch SPEC' starts one, and "
+            f"no runs in {document['results']}; 'agenttts-hpc launch SPEC' starts one, and "
             "--results names another directory"
         )
         return
@@ -437,7 +430,7 @@ def runs(document: dict[str, Any]) -> None:
         iteration = "-" if run["iteration"] is None else str(run["iteration"])
         best = run["best"]
         table.add_row(
-            escape(run["run"]),
+            run["run"],
             run["state"],
             f"{iteration} of {run['iterations']}" if run["iterations"] is not None else iteration,
             f"{run['scored']} of {run['trials']}" if run["trials"] else "-",
@@ -449,7 +442,7 @@ def runs(document: dict[str, Any]) -> None:
     console.print(table)
     for run in document["runs"]:
         if run["detail"]:
-            say(f"{escape(run['run'])}: {escape(run['detail'])}")
+            say(f"{run['run']}: {run['detail']}")
 
 
 def doctor(document: dict[str, Any]) -> None:
@@ -462,17 +455,17 @@ def doctor(document: dict[str, Any]) -> None:
     for check in document["checks"]:
         if len(places) > 1 and check["where"] != last:
             last = check["where"]
-            say(f"{escape(last)}:")
-        mark = {True: "[green]ok[/]     ", False: "[red]missing[/]", None: "[yellow]note[/]   "}
-        say(f"{mark[check['ok']]} {escape(check['what'])}: {escape(check['detail'])}")
+            say(f"{last}:")
+        mark, style = _MARKS[check["ok"]]
+        say(Text.assemble((f"{mark:7}", style), f" {check['what']}: {check['detail']}"))
         if check["fix"]:
-            say(f"        fix: {escape(check['fix'])}")
+            say(f"        fix: {check['fix']}")
 
 
 def record(document: dict[str, Any]) -> None:
     """Show a flat document, one line for each key."""
     for key, value in document.items():
-        say(f"{key}: {escape(str(value))}")
+        say(f"{key}: {value!s}")
 
 
 def trace(frame: pl.DataFrame) -> None:
@@ -503,13 +496,13 @@ def _score(score: float | None) -> str:
     return "-" if score is None else f"{score:.4f}"
 
 
-def _status_view(document: dict[str, Any]) -> Group:
+def _status_view(document: dict[str, Any]) -> list[Text | Table]:
     head = Text(f"{document['run']}  ", style="bold")
     outcome = document["outcome"]
     # The next line says why it failed.
     ended = outcome if outcome in (None, "done", "cancelled") else "failed"
     head.append(ended or f"controller {controller_text(document['controller'])}", style="dim")
-    parts: list[Any] = [head, Text(status_line(document))]
+    parts: list[Text | Table] = [head, Text(status_line(document))]
     if document["controller"]["queue"]:
         parts.append(Text(f"the queue cannot be read: {document['controller']['queue']}"))
     parts += [Text(line) for line in where_to_look(document)]
@@ -554,7 +547,7 @@ def _status_view(document: dict[str, Any]) -> Group:
             state = f"{job['state']} {job['reason']}".strip()
             table.add_row(job["trial"], job["job_id"], state, job["allocation"])
         parts.append(table)
-    return Group(*parts)
+    return parts
 
 
 def _cost_lines(cost: dict[str, Any]) -> str:

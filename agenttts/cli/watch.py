@@ -18,7 +18,6 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
 from agenttts.cli import show
@@ -118,7 +117,7 @@ class _Lines:
                 self._say(f"waiting: {reason}")
 
     def _say(self, text: str) -> None:
-        show.say(f"{time.monotonic() - self._started:6.0f} s  {escape(text)}")
+        show.say(f"{time.monotonic() - self._started:6.0f} s  {text}")
 
 
 def fitted(lines: list[Text], height: int) -> list[Text]:

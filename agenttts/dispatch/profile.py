@@ -18,6 +18,7 @@ from agenttts.dispatch.slurm import syntax as slurm_syntax
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import KeyPath, UserError, valid_names
 from agenttts.spec.load import read_text
+from agenttts.spec.model import JobSpec
 from agenttts.spec.paths import check_characters, expanded
 from agenttts.spec.section import Section
 from agenttts.spec.strict import load_strict, load_with_source
@@ -203,8 +204,8 @@ class Profile(Section):
     max_running: Annotated[int, Field(ge=1)] = 8
     """The most jobs of trials that run at a time; a job may evaluate several trials.
 
-    With ``linger_seconds: 0``, each number of GPUs has an array of its own, and the limit holds for
-    each array. So arrays that are submitted together may run more jobs.
+    With ``linger_seconds: 0``, jobs are submitted as one array for each number of GPUs, and the
+    limit holds for each array. So arrays that are submitted together may run more jobs.
     """
     trials_per_job: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """The most trials that one job evaluates side by side.
@@ -240,7 +241,8 @@ class Profile(Section):
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Seconds between two looks of the controller at the queue and the files of trials.
 
-    While a served model is awaited it is at most 2 s; while a worker's answer is, at most 1 s.
+    While it waits for a served model to start, it looks at least every 2 s. While it waits for a
+    worker's answer, it looks for the answer at least every second, and at the queue as before.
     """
     setup: list[str] = []
     """Shell lines that run on the node before the job, e.g. ``module load apptainer``.
@@ -381,6 +383,17 @@ BUILT_IN = {
 }
 
 
+def runs_in_container(spec: JobSpec, profile: Profile) -> bool:
+    """Return whether trials of a spec run in a container under a profile.
+
+    The image need not exist. A spec's section asks for a container unless the profile has
+    ``runtime: none``.
+    """
+    if profile.container is not None:
+        return profile.in_containers
+    return spec.container.image is not None or bool(spec.container.binds)
+
+
 def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
     """Return the profile called ``cluster``, or the one in the file of that path.
 
@@ -421,7 +434,10 @@ def frozen_profile(path: Path) -> Profile:
 
 
 def _read(path: Path) -> Profile:
-    """Return the profile in a file, with absolute paths and without node files."""
+    """Return the profile in a file.
+
+    Paths are absolute, and a file of nodes is replaced by the nodes in it.
+    """
     profile, source = load_with_source(Profile, read_text(path, "cluster profile"), str(path))
     folder = path.absolute().parent
     check_characters(str(folder), "cluster: the profile's folder")

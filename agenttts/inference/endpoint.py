@@ -68,7 +68,8 @@ class EndpointEngine:
 
     Args:
         config: The model.
-        say: Called with lines about failures and refused parameters; by default they are printed.
+        say: Called with lines about progress, failures and refused parameters; by default they
+            are printed.
 
     Raises:
         EngineError: The options are wrong, or the server does not answer or lacks the model.
@@ -231,7 +232,7 @@ class EndpointEngine:
     def _ask(
         self, drawing: _Drawing, content: Content, places: tuple[int, ...], stop: threading.Event
     ) -> ServerReply:
-        """Return the reply to a prompt, sent without the parameters that are refused."""
+        """Return the reply to a prompt, which is sent again while `_adapt` changes the request."""
         request = drawing.request
         path = "completions" if isinstance(content, str) else "chat/completions"
         while True:
@@ -245,7 +246,7 @@ class EndpointEngine:
     ) -> Callable[[Answer], ServerReply | None]:
         """Return a function that reads an answer.
 
-        The function returns None if the request must be sent again without a refused parameter.
+        The function returns None if the request must be sent again, changed by `_adapt`.
         """
 
         def read(answer: Answer) -> ServerReply | None:
@@ -319,7 +320,7 @@ class EndpointEngine:
         }
 
     def _adapt(self, complaint: str, body: Mapping[str, Any]) -> bool:
-        """Change later requests by what the server complains about.
+        """Change later requests so that the server no longer refuses them.
 
         Only parameters that do not change the meaning of a request are changed.
 
@@ -367,7 +368,7 @@ class EndpointEngine:
             fix = (
                 f"check the key in {shown_variable(variable)}"
                 if variable
-                else "give the name of the variable with the key in options.api_key_env"
+                else "set options.api_key_env to the name of the variable that holds the key"
             )
             raise self._infra(f"the server refuses the key: {text}; {fix}") from None
         if status == 402 or (status is not None and not 400 <= status < 500):

@@ -301,9 +301,9 @@ class Sampler:
         self._engines.expect([self._models[name] for name in model_names])
 
     def start_ahead(self, model_name: str | None) -> None:
-        """Set the model whose engine is started after that of the next draw.
+        """Set the model that will probably need an engine after the next draw.
 
-        None: no further start is expected.
+        Its start can then be prepared. None: no further start is expected.
         """
         self._engines.start_ahead(None if model_name is None else self._models[model_name])
 
@@ -314,7 +314,7 @@ class Sampler:
         return any(len(found[key]) < number for key, number in wanted.numbers.items())
 
     def imports_libraries(self, model_name: str) -> bool:
-        """Return whether an engine start of the model first imports libraries for seconds."""
+        """Return whether a start of the model's engine imports libraries, which takes seconds."""
         return self._models[model_name].engine in LIBRARIES
 
     def shares_engine(self, a: str, b: str) -> bool:
@@ -338,7 +338,7 @@ class Sampler:
         self._engine_uncounted(model)
 
     def generate(self, model: ModelConfig, requests: Sequence[Request]) -> list[Completion]:
-        """Generate samples that are not stored.
+        """Generate samples without looking into the store or adding to it.
 
         ``model`` may be a model that this sampler does not know. The observer is told the seconds
         of the call, but not the tokens, because these are for no trial.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agenttts.dispatch.apptainer import Container
 from agenttts.dispatch.base import Scheduler
-from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.profile import Profile, runs_in_container
 from agenttts.errors import KeyPath, Unavailable, UserError, valid_names
 from agenttts.inference.hub_snapshots import (
     download_command,
@@ -58,8 +58,8 @@ class Experiment:
 
     @property
     def in_container(self) -> bool:
-        """Whether profile or spec asks for a container, found or not."""
-        return self.profile.container is not None or self.spec.container.image is not None
+        """Whether the trials run in a container, its image found or not."""
+        return runs_in_container(self.spec, self.profile)
 
 
 def ordered(spec: JobSpec, task: Task) -> JobSpec:
@@ -226,14 +226,12 @@ def _place(image: str) -> Path:
 def container_of(spec: JobSpec, profile: Profile) -> Container | None:
     """Return the container of the trials; None if they run on the host's Python."""
     defaults = profile.container
-    if defaults is not None and defaults.runtime == "none":
+    if not runs_in_container(spec, profile):
         return None
     image = spec.container.image or (defaults.image if defaults else None)
     if image is None:
-        if defaults is None and not spec.container.binds:
-            return None
         raise Unavailable(
-            "the profile runs trials in a container, but neither it nor the spec names the image",
+            "trials run in a container, but neither the profile nor the spec names the image",
             fix="set this key in the spec or the profile (build an image with 'agenttts-hpc "
             "image build')",
             at=("container", "image"),

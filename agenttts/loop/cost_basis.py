@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psutil
 
 from agenttts.dispatch.base import Scheduler
-from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.profile import Profile, runs_in_container
 from agenttts.dispatch.sizing.model_size import ModelSize
 from agenttts.loop.estimates import (
     CPU,
@@ -71,7 +71,8 @@ class CostBasis:
             name: (float(stage.prompt_tokens), float(stage.decode_tokens))
             for name, stage in spec.stages.items()
         }
-        boot = 0.0 if scheduler.runs_in_this_process else _BOOT_SECONDS[profile.in_containers]
+        boxed = runs_in_container(spec, profile)
+        boot = 0.0 if scheduler.runs_in_this_process else _BOOT_SECONDS[boxed]
         return cls(profile, sizes, tokens, compiled, scheduler.has_nodes, boot)
 
     def estimates(

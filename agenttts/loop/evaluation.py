@@ -45,8 +45,8 @@ from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
 
-# After a submission without an answer, its jobs may appear for this long. A job that appears later
-# ends by itself.
+# After a submission without an answer, its jobs may still turn up in the queue within this time. A
+# job that turns up later ends by itself.
 _APPEARS_WITHIN = timedelta(minutes=30)
 # How long workers may take to end before they are cancelled.
 _RETIRES_WITHIN_S = 60.0
@@ -78,7 +78,7 @@ class ServerLifecycle(Protocol):
     """Starts and releases the served model, which costs GPU time even while idle."""
 
     def trials_run(self, remaining: int, total: int, more: bool) -> None:
-        """Report that trials run, so that the search does not need the model for now.
+        """Report that trials run. The search does not need the model meanwhile.
 
         Args:
             remaining: Number of trials that have not ended.
@@ -299,7 +299,7 @@ class Evaluation:
         return since is not None and now - datetime.fromisoformat(since) < _APPEARS_WITHIN
 
     def end_strays(self) -> None:
-        """Cancel the run's jobs that belong to no trial and are no workers."""
+        """Cancel the run's jobs that belong to no unfinished trial and are no workers."""
         known = [*_jobs(self._journal.state.unfinished()), *self._workers.by_job()]
         end_strays(self._journal, self._scheduler, self._builder.tokens, known)
 
@@ -403,7 +403,7 @@ class Evaluation:
     def _earlier_jobs(self, trial: TrialProgress) -> set[str]:
         """Return the jobs of the trial's attempts, without those that handed it over."""
         if not trial.submissions and not trial.preemptions and not trial.earlier_attempts:
-            return set()  # it has no such attempt
+            return set()  # it has no such attempt, or its job has ended at the time limit
         attempts = read_attempts(self._run.trial(trial.planned.trial))
         return {a.job_id for a in attempts if a.state != HANDED_OVER}
 
@@ -520,17 +520,25 @@ class Evaluation:
         outcome = row.error if row.score is None else row.score
         log.info("%s %s: %s", progress.planned.trial, row.state, outcome)
 
-    def cancel(self, reason: str) -> None:
-        """Cancel the run's jobs, and record every unfinished trial as ended.
+    def cancel_jobs(self) -> None:
+        """Release the served model, and cancel the jobs of trials and the workers.
 
-        A trial that has a result keeps it.
+        They are also cancelled if the release fails, e.g. because the disk is full.
+        """
+        try:
+            self.release()
+        finally:
+            with suppress(OSError):  # the workers are cancelled below
+                self._workers.retire_all()
+            unfinished = self._journal.state.unfinished()
+            self._scheduler.cancel([*_jobs(unfinished), *self._workers.by_job()])
+
+    def record_cancelled(self, reason: str) -> None:
+        """Record every unfinished trial as ended, after `cancel_jobs`.
+
+        A trial that has a result keeps it. Other jobs of the run are cancelled, too.
         """
         state = self._journal.state
-        self.release()
-        with suppress(OSError):  # e.g. a full disk; the workers are cancelled below
-            self._workers.retire_all()
-        # Jobs are cancelled before anything is written, because the disk may be full.
-        self._scheduler.cancel([*_jobs(state.unfinished()), *self._workers.by_job()])
         self._adopt(state.unfinished(), cancel=True)
         self.end_strays()
         for progress in state.unfinished():

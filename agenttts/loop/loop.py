@@ -42,7 +42,7 @@ from agenttts.tables.schema import (
 log = logging.getLogger(__name__)
 
 WITHIN = 0.02
-"""`Stop.within` with which the confidence is computed if there is no `Stop`."""
+"""Used in place of `Stop.within` to compute the confidence, if the spec sets no `Stop`."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +228,9 @@ class Controller:
         """Return the numbers of the iterations that are not over.
 
         These are iterations of which the searcher has not been told, then iterations to propose.
-        Iterations of closing trials are left out. Only a recommended allocation that was tried
-        before an extension is not, if the searcher has not been told its result.
+        Iterations of closing trials are left out. One of them is kept, if the run was extended
+        before the searcher was told the result of the trial of the recommended allocation: the
+        iteration of this trial.
 
         Args:
             first: The number of the first iteration after the initial batch.
@@ -362,7 +363,8 @@ class Controller:
     def _next_iteration(self, first: int) -> tuple[int, int]:
         """Return the iteration of the next trial, and how many more trials fit in it.
 
-        An iteration before an extension gets no more trials, even if it is not full.
+        If closing trials had run before an extension, the iterations up to them get no more trials,
+        even if they are not full.
         """
         size, initial = self._settings.batch_size, self._searcher.initial_batch
         searched = [p.planned.iteration for p in self._proposed()]
@@ -391,15 +393,17 @@ class Controller:
 
         No other controller of the run may be running.
         """
+        done = "some jobs of {} may still run"
         try:
-            self._evaluation.cancel(reason)
+            self._evaluation.cancel_jobs()
+            done = "the jobs of {} are cancelled, but the cancel cannot be recorded"
+            self._evaluation.record_cancelled(reason)
             self._end(reason)
         except QueueUnavailable:
             raise
         except (MissingRequirement, OSError) as error:
             raise MissingRequirement(
-                f"the jobs of {self._run.path} are cancelled, but the cancel cannot be recorded: "
-                f"{_what(error)}",
+                f"{done.format(self._run.path)}: {_what(error)}",
                 fix=f"fix the cause, then run 'agenttts-hpc cancel {self._run.path}' again",
             ) from error
         finally:
@@ -418,7 +422,8 @@ class Controller:
             An empty text, or a text for the user if the jobs could not be cancelled.
         """
         try:
-            self._evaluation.cancel(reason)
+            self._evaluation.cancel_jobs()
+            self._evaluation.record_cancelled(reason)
         except (AgentTTSError, OSError) as error:
             log.error("the run's jobs could not be cancelled: %s", error)
             return (
@@ -428,7 +433,7 @@ class Controller:
         return ""
 
     def _end_strays(self) -> None:
-        """Cancel jobs of the run that belong to no trial.
+        """Cancel jobs of the run that belong to no unfinished trial.
 
         A failure is only logged, because the run's results are complete.
         """
@@ -463,7 +468,7 @@ class Controller:
         self._searcher.archive.write_guidelines(self._journal.state.guidelines)
 
     def _add_pending(self, trials: Sequence[TrialProgress]) -> None:
-        """Register trials that this searcher or its predecessor has proposed."""
+        """Register trials that an earlier searcher of this run has proposed."""
         for progress in trials:
             self._searcher.add_pending([progress.planned.allocation], progress.planned.examples)
 
@@ -509,8 +514,8 @@ class Controller:
     def _compare_finalists(self) -> list[Allocation]:
         """Run the finalists, and return the scored allocations, best first.
 
-        Finalists come first, by their scores on more examples. The others follow in the order of
-        the search. The searcher is not told the finalists' results.
+        Finalists come first, by their scores on more examples. The others follow, ranked by their
+        scores in the search. The searcher is not told the finalists' results.
         """
         ranked = self._ranked()
         trials = self._after_search(FINALIST_SOURCE, ranked[: self._settings.finalists])
@@ -519,7 +524,7 @@ class Controller:
         def place(allocation: Allocation) -> tuple[float, float]:
             row = scores.get(allocation)
             if row is None or row.score is None:
-                # After those with a score, in the search's order (sorting is stable).
+                # After those with a score, ranked as before (sorting is stable).
                 return (math.inf, 0.0)
             return (-row.score, row.budget)
 

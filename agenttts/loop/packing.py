@@ -399,8 +399,9 @@ class Packing:
             else:
                 shortest = pack
                 packs.append(pack)
-        # ``begins`` is the latest end minus the length of the longest list, e.g. the time in the
-        # queue. The slack multiplies only the time after it.
+        # ``begins`` estimates when work can start, because new workers first wait in the queue. It
+        # is the latest end minus the length of the longest list. The slack multiplies only the time
+        # after ``begins``.
         begins = _ends(shortest) - max(slot.seconds for slot in shortest if slot.items)
         length = max(_ends(shortest), self._end_of_earlier) - begins
         for step in range(1, _LONGER + 1):

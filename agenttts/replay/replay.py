@@ -115,7 +115,8 @@ def replay_fidelity(
         raise UserError(
             f"{path}: the table has no scores by example, which --evaluations, --examples-first, "
             "--examples-most and --stored need; valid: a column 'examples' with a list of scores "
-            "in every row with a score"
+            "in every row with a score, or the trials.parquet of a run beside the directories of "
+            "its trials"
         )
     if total is None or (first is None and most is None):
         return None

@@ -109,7 +109,10 @@ class RecordedTable:
 
     @cached_property
     def example_count(self) -> int | None:
-        """The fewest scores by example of any scored point; None if one has none."""
+        """The number of examples of the scored point that has the fewest.
+
+        None if a scored point has no scores by example.
+        """
         counts = {
             len(recorded.examples) if recorded.examples else 0
             for grid in self._points.values()
@@ -150,13 +153,15 @@ class RecordedTable:
     def stored(
         self, space: SearchSpace, result: TrialResult, *, of_grid: bool
     ) -> list[TrialResult]:
-        """Return the results of a trial's allocation with fewer samples in the last stage.
+        """Return the results of a trial's models with fewer samples.
+
+        These are the stored results of a run and, with ``of_grid``, the recorded points with fewer
+        samples in the last stage.
 
         Args:
             space: The search space.
             result: The result of the trial.
-            of_grid: Also return recorded points of the grid. Without it, only the stored results of
-                a run are returned.
+            of_grid: Whether to return recorded points too.
         """
         if result.failed:
             return []
@@ -252,8 +257,8 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
 
     A run's ``trials.parquet`` is another valid table. Scores by example and stored results are then
     read from the directories of the trials, as far as they are there. A table that `report` wrote
-    has neither of them. Of both, finalists and final tests are left out, because they are scored on
-    other examples.
+    has neither of them. In both kinds of table, finalists and final tests are left out, because
+    they are scored on other examples.
 
     Raises:
         UserError: The table is not valid. The message has the file, the column, the row (from 1)

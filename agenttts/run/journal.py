@@ -189,7 +189,8 @@ class RunState:
     workers: dict[str, WorkerProgress] = field(default_factory=dict)
     """The workers that, as far as is known, have not ended, by name."""
     told: int = 0
-    """The number after that of the last iteration whose results the searcher has been told."""
+    """One more than the number of the last iteration of which the searcher has been told; at first
+    0."""
     tells: list[tuple[str, ...]] = field(default_factory=list)
     """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)
@@ -204,7 +205,7 @@ class RunState:
     confidence: Confidence | None = None
     """How sure the searcher is of this recommendation; None if that is not known."""
     finished: str | None = None
-    """How the run ended ('done' or why it failed); None while it is not over."""
+    """How the run ended: 'done', 'cancelled' or why it failed; None while it is not over."""
     finishing: bool = False
     """Whether the user ended the search early: no more trials are proposed."""
     started_at: str | None = None
@@ -257,7 +258,7 @@ class RunState:
             self.losses.append(Loss(trial, job, event.node, event.node_fault, moment, why))
 
     def reopen(self) -> None:
-        """Mark the trials that `cancel` stopped as unfinished.
+        """Make the trials that `cancel` stopped unfinished again.
 
         A trial stays as it is if its iteration is over, or if the searcher was told its result.
         """
@@ -392,7 +393,8 @@ class _Assigned:
         worker.trials, worker.seconds = list(self.attempts), self.seconds
         for trial, attempts in self.attempts.items():
             progress = state.trials[trial]
-            progress.batch, progress.job_id = worker.batch, worker.job_id
+            progress.batch, progress.position = worker.batch, worker.position
+            progress.job_id = worker.job_id
             progress.together, progress.assigned = len(self.attempts), attempts
             progress.upto = self.upto.get(trial)
             progress.submissions += 1

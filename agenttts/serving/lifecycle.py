@@ -181,14 +181,20 @@ class ServedModel:
             self._stop()
 
     def release(self) -> None:
-        """Stop the model, even if an earlier controller started it, and remove its key."""
+        """Stop the model, even if an earlier controller started it, and remove its key.
+
+        Events are noted last, because the disk may be full.
+        """
         if self._job is None:
             self._job = self._find()
-        if self._job is not None:
-            self._note("released")
+        found = self._job is not None
+        try:
             self._stop()
-        self._end_strays()
-        (self._directory / KEY_FILE).unlink(missing_ok=True)
+            self._end_strays()
+        finally:
+            (self._directory / KEY_FILE).unlink(missing_ok=True)
+        if found:
+            self._note("released")
 
     def _end_strays(self) -> None:
         """End other jobs that serve this run's model.
@@ -198,8 +204,8 @@ class ServedModel:
         try:
             for job in self._scheduler.live_services(self._service):
                 if not self._state(job).completing:
-                    self._note(f"job {job} of an earlier start was still there and is cancelled")
                     self._scheduler.stop_service(self._service, [job])
+                    self._note(f"job {job} of an earlier start was still there and is cancelled")
         except _QUEUE_ERRORS as error:  # it ends by itself once its lease is not renewed
             self._note(f"other jobs that serve the model could not be listed: {error}")
 

@@ -49,7 +49,7 @@ class TaskSection(Section):
     A trial is scored on all of them, unless ``search.examples`` is set.
     """
     skip_bad: Annotated[int, Field(ge=0)] = 0
-    """The most bad records of a file or hub split that are skipped; more are an error."""
+    """How many bad records of a file or hub split may be skipped; more are an error."""
     options: dict[str, Any] = {}
     """Options of the task."""
     run_code_on_host: bool = False
@@ -109,7 +109,8 @@ class ModelSection(Section):
     """A model: where its files are, its nominal size and how to run it."""
 
     path: str
-    """A directory or a hub id; for ``engine: endpoint``, the server's id of the model."""
+    """A directory or a hub id. For ``engine: endpoint``, the server's id of the model; for
+    ``engine: scripted``, the file of the replies."""
     revision: str | None = None
     """Revision of a hub id; for ``engine: endpoint``, any text. Samples of another revision are
     not used."""
@@ -139,7 +140,10 @@ class ModelSection(Section):
 
     @property
     def files(self) -> Path | None:
-        """The directory of the model; None for a hub id or a model on a server."""
+        """The directory of the model, or the file of replies (``engine: scripted``).
+
+        None for a hub id or a model on a server.
+        """
         path = Path(self.path)
         return path if self.engine != "endpoint" and path.is_absolute() else None
 
@@ -334,7 +338,10 @@ class ContainerSection(Section):
     image: str | None = None
     """The image; None: the profile's."""
     binds: list[str] = []
-    """Further ``HOST[:CONTAINER[:ro]]`` binds; data, models and run are always bound."""
+    """Further ``HOST[:CONTAINER[:ro]]`` binds.
+
+    The run with its examples, the sample store, the models and the paths in options are always
+    bound."""
 
 
 class JobSpec(Section):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agenttts.dispatch.profile import Profile, load_profile, minutes
+from agenttts.dispatch.profile import Profile, load_profile, minutes, runs_in_container
 from agenttts.errors import UserError
+from agenttts.spec.model import ContainerSection, JobSpec
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,24 @@ def test_time_limits_as_sbatch_writes_them(text, expected):
 def test_other_time_limits_are_refused(text):
     with pytest.raises(ValueError, match="is not a valid time limit"):
         minutes(text)
+
+
+@pytest.mark.parametrize(
+    ("of_profile", "of_spec", "expected"),
+    [
+        (None, {}, False),
+        (None, {"image": "own.sif"}, True),
+        (None, {"binds": ["/data"]}, True),
+        ({}, {}, True),
+        ({"image": "cluster.sif"}, {"image": "own.sif"}, True),
+        ({"runtime": "none"}, {}, False),
+        ({"runtime": "none"}, {"image": "own.sif", "binds": ["/data"]}, False),
+    ],
+)
+def test_profile_and_spec_say_whether_trials_run_in_containers(of_profile, of_spec, expected):
+    profile = Profile.model_validate({"kind": "local", "container": of_profile})
+    spec = JobSpec.model_construct(container=ContainerSection.model_validate(of_spec))
+    assert runs_in_container(spec, profile) is expected
 
 
 def test_local_exists_without_any_file(tmp_path):

@@ -208,6 +208,23 @@ def given_in_part(path: Path, kind: str) -> Journal:
     return journal
 
 
+def test_a_trial_given_to_a_worker_has_the_place_of_its_job(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.propose([planned(0), planned(1)])
+    lists = [["t0000"], ["t0001"]]
+    trials = ["t0000", "t0001"]
+    journal.append("submitting", batch="r-a-0", trials=trials, lists=lists, stays=True)
+    journal.append("submitted", batch="r-a-0", jobs={"t0000": "7_0", "t0001": "7_1"})
+    journal.append("finished", trial="t0001", row=row(1, "COMPLETED"))
+    journal.append("lost", trials=["t0000"], reason=NOT_TAKEN)
+    [worker] = [w for w in journal.state.workers.values() if w.job_id == "7_1"]
+    journal.append("assigned", worker=worker.name, attempts={"t0000": 0})
+    for state in (journal.state, read_state(path)):
+        trial = state.trials["t0000"]
+        assert (trial.batch, trial.position, trial.job_id) == ("r-a-0", 1, "7_1")
+
+
 @pytest.mark.parametrize("kind", ["submitted", "assigned"])
 def test_a_trial_that_is_handed_over_waits_for_another_job(tmp_path, kind):
     path = tmp_path / "journal.jsonl"

@@ -15,6 +15,7 @@ import pytest
 
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.schedulers import create_scheduler
+from agenttts.errors import MissingRequirement
 from agenttts.inference.base import ModelConfig
 from agenttts.search.llm.base import LLMError
 from agenttts.serving import program
@@ -116,6 +117,24 @@ def test_started_found_checked_and_released(bench):
     assert not (served.folder / ADDRESS_FILE).exists()
     assert [note.split()[0] for note in served.notes] == ["started", "ready", "released"]
     assert all(address.key not in note for note in served.notes)
+
+
+class FullDisk(list[str]):
+    """Notes that cannot be written."""
+
+    def append(self, note: str) -> None:
+        raise MissingRequirement(f"cannot write {note!r}", fix="free space")
+
+
+def test_a_model_is_stopped_even_if_that_cannot_be_noted(bench):
+    served = bench()
+    served.model.locate()
+    pid = served.pid
+    served.notes = FullDisk()
+    with pytest.raises(MissingRequirement):
+        served.start_over().release()
+    until(lambda: not alive(pid))
+    assert not (served.folder / KEY_FILE).exists()
 
 
 def test_started_again_when_it_dies(bench):

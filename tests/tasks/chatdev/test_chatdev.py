@@ -209,3 +209,15 @@ def test_without_a_container_it_takes_an_opt_in_by_name(cli, chatdev_spec, tmp_p
     assert "set run_code_on_host: true" in done.stderr
     assert "name an image in the section container" in done.stderr
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("image", ["", "container:\n  image: some.sif\n"])
+def test_a_profile_without_a_runtime_takes_the_opt_in_too(cli, chatdev_spec, tmp_path, image):
+    (tmp_path / "host.yaml").write_text("kind: local\ncontainer: {runtime: none}\n")
+    with chatdev_spec.open("a") as file:
+        file.write(image)
+    settings = ["--set", "task.run_code_on_host=false", "--cluster", str(tmp_path / "host.yaml")]
+    done = cli("launch", chatdev_spec, *settings)
+    assert done.returncode == 2
+    assert "task.run_code_on_host: this task runs programs" in done.stderr
+    assert not (tmp_path / "results").exists()
