@@ -75,7 +75,7 @@ def where_to_look(document: dict[str, Any]) -> list[str]:
 
 
 def how_they_count(run: str) -> str:
-    """Return the commands after which a stopped run's recommendation counts all trials."""
+    """Return the commands after which a recommendation counts all trials."""
     return f"'{RESUMES} {run}' continues the search, 'agenttts-hpc finish {run}' ends it with them"
 
 

@@ -273,4 +273,5 @@ def _run_dash(titles: Sequence[str]) -> alt.StrokeDash:
 def _run_colour(titles: Sequence[str]) -> alt.Color:
     colours = [PALETTE[i % len(PALETTE)] for i in range(len(titles))]
     scale = alt.Scale(domain=list(titles), range=colours)
-    return alt.Color("title:N").title(None).scale(scale).legend(symbolOpacity=1)
+    legend = alt.Legend(symbolOpacity=1, symbolStrokeWidth=0)
+    return alt.Color("title:N", legend=legend).title(None).scale(scale)
