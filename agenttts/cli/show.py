@@ -20,10 +20,11 @@ from rich.text import Text
 from agenttts.cli.status_texts import (
     choices_text,
     controller_text,
+    how_they_count,
     status_line,
     where_to_look,
 )
-from agenttts.tables.confidence import Confidence
+from agenttts.tables.confidence import Confidence, since_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -516,6 +517,8 @@ def _status_view(document: dict[str, Any]) -> list[Text | Table]:
                 f"{untried}). 'best' above is the highest measured score."
             )
         )
+        if (since := document["scored_since"]) and outcome is not None:
+            parts.append(Text(f"{since_text(since)}; {how_they_count(document['path'])}"))
     if document["confidence"]:
         parts.append(Text(f"it is {Confidence(**document['confidence'])}"))
     if document["cost"]:

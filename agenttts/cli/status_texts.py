@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agenttts.run.profile_fix import RESUMES
+from agenttts.run.profile_fix import RESUMES, names_a_command
 
 _FAILED = ("FAILED", "INFRA_FAILED", "TIMEOUT", "OOM", "PREEMPTED")
 
@@ -66,12 +66,17 @@ def where_to_look(document: dict[str, Any]) -> list[str]:
     log = f"its log is {controller['log']}" if controller["log"] else "it has not written a log"
     if not controller["alive"]:
         read = f"; 'agenttts-hpc logs {run}' shows what matters of it" if controller["log"] else ""
-        known = RESUMES in controller["reason"]  # its fix is more than that
+        known = names_a_command(controller["reason"])
         return [f"{log}{read}", *([] if known else [f"'{RESUMES} {run}' continues the run"])]
     if controller["state"] != "PENDING":
         return []
     when = f"'{controller['when']}' shows when it may start; " if controller["when"] else ""
     return [f"{when}'agenttts-hpc cancel {run}' removes it"]
+
+
+def how_they_count(run: str) -> str:
+    """Return the commands after which a recommendation counts all trials."""
+    return f"'{RESUMES} {run}' continues the search, 'agenttts-hpc finish {run}' ends it with them"
 
 
 def used_text(cost: dict[str, Any] | None) -> str:

@@ -220,13 +220,27 @@ def check_runtime(container: Container) -> None:
         )
 
 
+def building(image: Path | str, *, again: bool = False) -> str:
+    """Return how an image is built, for messages.
+
+    Args:
+        image: The file.
+        again: Whether it exists.
+    """
+    force = " --force" if again else ""
+    return (
+        f"agenttts-hpc image build DEF{force} --output {image}, in a checkout of agenttts-hpc; "
+        "DEF: Apptainer.def for GPUs, containers/cpu.def for machines without"
+    )
+
+
 def check_image(container: Container) -> None:
     """Raise `MissingRequirement` if the image is absent."""
     problem = read_problem(container.image)
     if isinstance(problem, FileNotFoundError):
         raise MissingRequirement(
             f"{container.image} does not exist",
-            fix=f"agenttts-hpc image build --output {container.image}",
+            fix=building(container.image),
             at=("container", "image"),
         )
     if problem is not None:

@@ -144,6 +144,23 @@ class JobStatus:
         return self.state == "COMPLETING"
 
 
+@dataclass(frozen=True)
+class NamedJob:
+    """A job that was found by the name of its run alone.
+
+    Args:
+        job_id: The job.
+        name: Its name in the queue; '' without a queue.
+        state: One of `JOB_STATES`.
+        folder: The folder that it was submitted from; None if the queue does not tell.
+    """
+
+    job_id: str
+    name: str
+    state: str
+    folder: Path | None
+
+
 class Scheduler(ABC):
     """Starts the jobs of one run, and reports their states.
 
@@ -195,6 +212,8 @@ class Scheduler(ABC):
     """Seconds to wait before `stop_service` for a service that a file told to end.
 
     Its process may be busy."""
+    end_command: ClassVar[str] = "kill"
+    """The user's command that ends jobs; their ids follow."""
 
     def __init__(self, profile: Profile, folder: Path) -> None:
         self._profile = profile
@@ -266,6 +285,14 @@ class Scheduler(ABC):
             token: The beginning of all batch tokens of the run.
             known: The ids of the jobs that the run knows.
         """
+
+    @classmethod
+    def jobs_of(cls, run: str) -> list[NamedJob]:
+        """Return the unended jobs of the runs of that name, whose files may be gone.
+
+        Two directories may have runs of one name. None are found if jobs end with their caller.
+        """
+        return []
 
     @classmethod
     def one_look(cls) -> AbstractContextManager[None]:

@@ -17,7 +17,7 @@ import cloudpickle  # type: ignore[import-untyped]  # it has no types
 import submitit
 from typing_extensions import override
 
-from agenttts.dispatch.base import OUTLIVED, JobRequest, JobStatus
+from agenttts.dispatch.base import OUTLIVED, JobRequest, JobStatus, NamedJob
 from agenttts.dispatch.host import HostScheduler, started
 from agenttts.dispatch.node.job import UNLIMITED_REQUEUES, TrialJob
 from agenttts.dispatch.profile import Profile
@@ -93,6 +93,16 @@ class LocalScheduler(HostScheduler):
                 if not above & set(live) and self._started(pid):
                     strays[pid] = OUTLIVED
         return strays
+
+    @override
+    @classmethod
+    def jobs_of(cls, run: str) -> list[NamedJob]:
+        folders = {pid: _folder_of(pid) for pid in pids()}
+        return [
+            NamedJob(pid, "", "RUNNING", folder)
+            for pid, folder in folders.items()
+            if folder is not None and run in folder.parts
+        ]
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
@@ -267,6 +277,13 @@ def _runner(pid: int) -> int:
     if RUNNER in command_line(pid).split(b"\0"):
         return pid
     return next((int(c) for c in children(pid) if RUNNER in command_line(c).split(b"\0")), pid)
+
+
+def _folder_of(pid: str) -> Path | None:
+    """Return the folder that a job was submitted from; None for any other process."""
+    words = command_line(pid).rstrip(b"\0").split(b"\0")
+    # With `setup` lines a shell, which is not the job's own process, has the words in one.
+    return Path(os.fsdecode(words[-1])) if RUNNER in words else None
 
 
 def _devices(pid: str) -> list[int]:

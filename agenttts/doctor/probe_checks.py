@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from agenttts import __version__
+from agenttts.dispatch.apptainer import building
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES
 from agenttts.dispatch.profile import Profile
@@ -214,7 +215,7 @@ def _environment_checks(
             whose,
             False,
             f"it {has}, but this is agenttts-hpc {__version__} ({text})",
-            "agenttts-hpc image build --force --output IMAGE",
+            building("IMAGE", again=True),
         )
     else:
         started = Check(whose, True, f"{text} (started in {environment['seconds']:.1f} s)")
@@ -246,7 +247,7 @@ def bytecode_checks(packages: Sequence[str], whose: str, boxed: bool) -> list[Ch
     if not packages:
         return []
     fix = (
-        "agenttts-hpc image build --force --output IMAGE"
+        building("IMAGE", again=True)
         if boxed
         else "python -m compileall -q -j 0 SITE_PACKAGES, by who may write there"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts import __version__
-from agenttts.dispatch.apptainer import Container
+from agenttts.dispatch.apptainer import Container, building
 from agenttts.dispatch.check import COMMAND_SECONDS, Check, check
 from agenttts.dispatch.node.devices import DEADLINE_S, list_devices
 from agenttts.dispatch.profile import Profile
@@ -215,9 +215,7 @@ def _runtime(runtime: str) -> str:
 
 def _image(image: Path) -> str:
     if not image.exists():
-        raise MissingRequirement(
-            f"the image {image} does not exist", fix=f"agenttts-hpc image build --output {image}"
-        )
+        raise MissingRequirement(f"the image {image} does not exist", fix=building(image))
     record = read_record(image)
     if record is None:
         return f"{image} (no build record beside it)"
@@ -225,7 +223,7 @@ def _image(image: Path) -> str:
         raise MissingRequirement(
             f"{image} contains agenttts {record.agenttts_version}, but this is agenttts "
             f"{__version__}",
-            fix=f"agenttts-hpc image build --force --output {image}",
+            fix=building(image, again=True),
         )
     return f"{image}, sha256 {record.sha256[:12]}, built {record.built}"
 

@@ -30,7 +30,7 @@ from types import MappingProxyType
 from typing import Any
 
 from agenttts import __version__
-from agenttts.dispatch.apptainer import container_env
+from agenttts.dispatch.apptainer import building, container_env
 from agenttts.errors import MissingRequirement, UserError, valid_names
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.commands import ask
@@ -46,6 +46,11 @@ from agenttts.images.pip_settings import (
 # zstd at level 3 packs the CPU image three times as fast as the default gzip. The result is not
 # larger.
 SQUASHFS_ARGUMENTS = "-comp zstd -Xcompression-level 3"
+SOURCE = (
+    "a checkout, or 'pip download --no-deps --no-binary agenttts-hpc agenttts-hpc' and the "
+    "unpacked archive"
+)
+"""Where the definitions and the source that they build from are, for messages."""
 MOUNTS_VARIABLE = "AGENTTTS_BUILD_MOUNTS"
 IMAGE_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -222,10 +227,7 @@ def image_digest(image: Path) -> str:
     computes the digest.
     """
     if not image.is_file():
-        raise UserError(
-            f"{image} is not an image file; build one with 'agenttts-hpc image build --output "
-            "IMAGE'"
-        )
+        raise UserError(f"{image} is not an image file; to build one: {building('IMAGE')}")
     return str(_current_record(image)["sha256"])
 
 
@@ -338,11 +340,14 @@ def _outermost(folders: Iterable[Path]) -> list[Path]:
 
 def _check_inputs(definition: Path, output: Path, project: Path, force: bool) -> None:
     if not definition.is_file():
-        known = "Apptainer.def (GPU), containers/cpu.def (CPU)"
-        raise UserError(f"the definition file {definition} does not exist; valid: {known}")
+        raise UserError(
+            f"the definition file {definition} does not exist; valid: Apptainer.def (GPU) and "
+            f"containers/cpu.def (CPU) in the source of agenttts-hpc: {SOURCE}"
+        )
     if not (project / "agenttts" / "__init__.py").is_file():
         raise UserError(
-            f"{project} is not a checkout of agenttts-hpc: it has no package 'agenttts'"
+            f"{project} is not a source of agenttts-hpc: it has no package 'agenttts', which goes "
+            f"into the image. The source: {SOURCE}"
         )
     if output.exists() and not force:
         raise UserError(f"{output} exists already; add --force to replace it")

@@ -18,6 +18,7 @@ from agenttts.launch.extension import widening_settings
 from agenttts.launch.plan import Plan
 from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import write_examples
+from agenttts.run.models import contents_of
 from agenttts.run.record import SCHEMA_NUMBER, AgentRecord, RunRecord, write_record
 from agenttts.run.store_users import record_store_user
 from agenttts.serving.served_model import (
@@ -106,6 +107,7 @@ def run_record(plan: Plan) -> RunRecord:
         token=secrets.token_hex(4),
         version=__version__,
         **placement(plan, _samples(spec)),
+        contents=contents_of(plan.models),
         samples=_samples(spec),
         agent=None
         if spec.agent == "none"

@@ -57,7 +57,7 @@ def _provenance(run: Run, state: RunState) -> Provenance:
     again = shlex.quote(f"{run.name}-again")
     command = f"agenttts-hpc launch {files[0]} --cluster {files[1]} --name {again}"
     task = task_identity(run.directory, spec.task.name)
-    return Provenance(facts, models, dict(record.examples), command, task)
+    return Provenance(facts, models, dict(record.examples), record.contents, command, task)
 
 
 def _outlook(run: Run, state: RunState) -> Outlook | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from agenttts.errors import UserError
+from agenttts.errors import UserError, dotted
 from agenttts.loop.compare_document import CompareDocument
 from agenttts.loop.reports import report_of
 from agenttts.loop.sides import KINDS, Of, Side, baseline_of, compare_tokens, side_document
 from agenttts.run.directory import RunDirectory
+from agenttts.run.models import same_model
 from agenttts.run.task_identity import task_identity
 from agenttts.tables.aggregate import main_metric
 from agenttts.tables.difference import Difference, compare
@@ -51,9 +52,7 @@ def compare_runs(
             "metric": one.metric,
             "kind": kind,
             "same_allocation": same,
-            "only_chance": same
-            and one.record.models == two.record.models
-            and all(part["key"].startswith("search.") for part in settings),
+            "only_chance": same and _is_chance(one, two, settings),
             "first": side_document(one, rows[0], len(taken[0])),
             "second": side_document(two, rows[1], len(taken[1])),
             "score": asdict(score),
@@ -115,14 +114,37 @@ def _check(one: Side, two: Side, warnings: list[str]) -> None:
             f"{two.metric}; give two runs with the same metric"
         )
     models = [side.record.models for side in (one, two)]
-    changed = [n for n in models[0] if n in models[1] and models[0][n] != models[1][n]]
-    if changed:
+    same = _same_models(one, two)
+    if changed := [name for name, known in same.items() if known is False]:
         warnings.append(
             f"the runs have other files or options for the same models: {', '.join(changed)}"
+        )
+    if unknown := [name for name, known in same.items() if known is None]:
+        warnings.append(
+            "whether the files of these models hold the same in both runs is not known, because an "
+            f"older version launched one of the runs: {', '.join(unknown)}"
         )
     alone = [n for n in {**models[0], **models[1]} if (n in models[0]) != (n in models[1])]
     if alone:
         warnings.append(f"only one of the runs has these models: {', '.join(alone)}")
+
+
+def _same_models(one: Side, two: Side) -> dict[str, bool | None]:
+    """Return `same_model` for each model that both runs have."""
+    records = one.record, two.record
+    return {n: same_model(n, *records) for n in records[0].models if n in records[1].models}
+
+
+def _is_chance(one: Side, two: Side, settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the runs measure one allocation in the same way."""
+    names = set(one.record.models)
+    same = _same_models(one, two)
+    paths = {dotted(("models", name, "path")) for name in names}
+    return (
+        names == set(two.record.models)
+        and all(same.values())
+        and all(part["key"].startswith("search.") or part["key"] in paths for part in settings)
+    )
 
 
 def _common_kind(one: Side, two: Side) -> tuple[str, tuple[dict[str, float], dict[str, float]]]:

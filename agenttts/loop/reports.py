@@ -108,8 +108,13 @@ def _report(runs: dict[RunDirectory, RunState], page: bool, *, curves: bool = Tr
         },
     )
     compared = (
-        replace(report, baseline=_against_baseline(run, report))
-        for run, report in zip(runs, built.runs, strict=True)
+        replace(
+            report,
+            baseline=_against_baseline(run, report),
+            scored_since=state.scored_since(),
+            guidelines_from=state.guidelines_from,
+        )
+        for (run, state), report in zip(runs.items(), built.runs, strict=True)
     )
     return Report(tuple(compared))
 

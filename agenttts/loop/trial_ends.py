@@ -287,7 +287,7 @@ class TrialEnds:
         elif verdict.state is TrialState.INFRA_FAILED:
             failed = sum(attempt.state != HANDED_OVER for attempt in attempts)
             text += (
-                f" (attempt {max(failed, progress.submissions)}; the profile's "
+                f" (attempt {max(failed, progress.submissions)}; "
                 f"max_attempts is {self._limits.max_attempts})"
             )
         return f"{text}; logs: {self._directory(progress)} and {self._run.scheduler_logs}"

@@ -18,6 +18,8 @@ class Provenance:
     Attributes:
         facts: Names and values, in the order in which they are shown.
         models: Each model's name, engine, path, and fingerprint of its files ("" if it has none).
+        contents: The digest of what the files of a model hold, by model; without models whose files
+            are elsewhere, and empty in runs of older versions.
         examples: SHA-256 of each file of frozen examples, by its name.
         command: The command that repeats the run.
         task: What the runs of one task have in common (`agenttts.run.task_identity`).
@@ -26,6 +28,7 @@ class Provenance:
     facts: Mapping[str, str] = field(default_factory=dict)
     models: tuple[tuple[str, str, str, str], ...] = ()
     examples: Mapping[str, str] = field(default_factory=dict)
+    contents: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
     task: str = ""
 

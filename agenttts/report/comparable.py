@@ -17,7 +17,8 @@ def comparison_warnings(runs: Sequence[RunReport], titles: Sequence[str]) -> lis
     """
     if len(runs) < 2:
         return []
-    facts = [_facts(run) for run in runs]
+    by_contents = all(_has_contents(run) for run in runs)
+    facts = [_facts(run, by_contents) for run in runs]
     warnings = []
     for name, says in _WARNINGS.items():
         groups: dict[str, list[str]] = {}
@@ -26,7 +27,8 @@ def comparison_warnings(runs: Sequence[RunReport], titles: Sequence[str]) -> lis
         known = {value: members for value, members in groups.items() if value}
         if len(known) > 1:
             parts = "; ".join(", ".join(members) for members in known.values())
-            warnings.append(f"{says}: {parts}")
+            unsure = name == "models" and not by_contents
+            warnings.append(f"{says}{_OR_COPIES if unsure else ''}: {parts}")
         elif known and "" in groups:
             warnings.append(f"{says}, perhaps: nothing is known of {', '.join(groups[''])}")
     return warnings
@@ -41,13 +43,26 @@ _WARNINGS = {
 }
 
 
-def _facts(run: RunReport) -> dict[str, str]:
+_OR_COPIES = (
+    " or copies of the same (an older version launched one of the runs, so it is not known what "
+    "its models' files hold)"
+)
+
+
+def _has_contents(run: RunReport) -> bool:
+    """Return whether the contents of all local models are known."""
+    made = run.background.provenance
+    return made is None or all(m[0] in made.contents for m in made.models if m[3])
+
+
+def _facts(run: RunReport, by_contents: bool) -> dict[str, str]:
     provenance = run.background.provenance
     task: Any = run.settings.get("task")
     name = str(task.get("name", "")) if isinstance(task, Mapping) else ""
     if provenance is None:
         return {"task": name, "score": "", "examples": "", "models": ""}
-    models = sorted(f"{m[0]}={m[3] or m[2]}" for m in provenance.models)
+    contents = provenance.contents if by_contents else {}
+    models = sorted(f"{m[0]}={contents.get(m[0]) or m[3] or m[2]}" for m in provenance.models)
     score = provenance.facts.get("score", "")
     return {
         "task": provenance.task or name,

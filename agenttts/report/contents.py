@@ -9,6 +9,7 @@ from typing import Any
 
 from agenttts.report.summary import Report, RunReport
 from agenttts.tables.aggregate import Interval
+from agenttts.tables.confidence import since_text
 from agenttts.tables.cost import ALONE_ASSUMPTIONS, PARTS, RunCost
 from agenttts.tables.cuts import cut_by_stage
 from agenttts.tables.difference import verdict_text
@@ -68,7 +69,7 @@ def run_contents(run: RunReport, title: str) -> RunContents:
         fronts=tuple(_front(run, cost) for cost in COST_TITLES if run.pareto[cost].height),
         costs=tuple(_cost_grids(run)),
         failures=_failures(run),
-        guidelines=run.guidelines,
+        guidelines=_guidelines(run),
     )
 
 
@@ -311,6 +312,17 @@ def _after_row(run: RunReport, row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _guidelines(run: RunReport) -> tuple[str, ...]:
+    """Return the guidelines, the latest first: later ones may contradict earlier ones."""
+    known = run.guidelines_from
+    numbers = {text: known.get(text, -1) for text in run.guidelines}
+    latest_first = sorted(run.guidelines, key=lambda text: -numbers[text])
+    return tuple(
+        f"after iteration {numbers[text]}: {text}" if text in known else text
+        for text in latest_first
+    )
+
+
 def _recommended_lines(run: RunReport) -> list[str]:
     """Return the searcher's recommendation and how it differs from the best trial."""
     if run.recommended is None:
@@ -321,6 +333,7 @@ def _recommended_lines(run: RunReport) -> list[str]:
     return [
         f"recommended: {allocation_text(run.recommended)}{trial}: the allocation with the highest "
         "expected score; the best trial is the one with the highest measured score",
+        *([since_text(run.scored_since)] if run.scored_since else []),
         *([f"the recommended allocation is {run.confidence}"] if run.confidence else []),
         *([f"against the baseline: {text}"] if (text := baseline_text(run)) else []),
     ]

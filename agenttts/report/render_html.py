@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from agenttts.report.answer import answer, enough_grid
+from agenttts.report.background import Provenance
 from agenttts.report.comparable import comparison_warnings
 from agenttts.report.contents import Grid, RunContents, comparison, run_contents, run_titles
 from agenttts.report.figures.choice import (
@@ -165,11 +166,19 @@ def _provenance(run: RunReport) -> str:
         return ""
     facts = {**made.facts, **{f"SHA-256 of {name}": d for name, d in made.examples.items()}}
     names = "".join(f"<dt>{escape(n)}</dt><dd>{escape(t)}</dd>" for n, t in facts.items())
-    models = Grid("Models", ("model", "engine", "path", "fingerprint of its files"), made.models)
+    rows = tuple((*model[:3], _fingerprint(made, *model[::3])) for model in made.models)
+    models = Grid("Models", ("model", "engine", "path", "fingerprint of its files"), rows)
     return (
         f'<dl class="facts">{names}</dl>{_grid(models)}'
         f"<h4>The command that repeats it</h4><p><code>{escape(made.command)}</code></p>"
     )
+
+
+def _fingerprint(made: Provenance, model: str, weights: str) -> str:
+    """Return the fingerprint of a model's files; of an older run, with its kind."""
+    if model in made.contents:
+        return made.contents[model]
+    return f"{weights} (with the times of the files)" if weights else ""
 
 
 def _figures(figures: Sequence[Figure], prefix: str, specs: dict[str, Mapping[str, Any]]) -> str:

@@ -62,12 +62,15 @@ class RunReport:
         interval: Confidence interval of the best trial's score over its examples, if these are
             recorded.
         guidelines: The searcher's guidelines.
+        guidelines_from: The iteration after which each of them was written; empty if that is not
+            known.
         settings: The run's resolved spec.
         after_intervals: Confidence intervals of the trials after the search, by trial.
         agent: What the language model did (see `agenttts.search.llm.transcript.summarise`); None
             without a language model.
         recommended: The allocation, as records, that the searcher expects to score best; None if it
             names none.
+        scored_since: Number of trials that have scored since, which it does not take into account.
         confidence: How sure it is of that; None if it does not say.
         baseline: The allocation against the user's baseline (`BaselineDocument`); None without one.
         cost: What the run used; None for runs of versions that did not record it.
@@ -80,10 +83,12 @@ class RunReport:
     trials: pl.DataFrame
     interval: Interval | None = None
     guidelines: tuple[str, ...] = ()
+    guidelines_from: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     after_intervals: Mapping[str, Interval] = field(default_factory=dict)
     agent: Mapping[str, Any] | None = None
     recommended: Sequence[Mapping[str, Any]] | None = None
+    scored_since: int = 0
     confidence: Confidence | None = None
     baseline: Mapping[str, Any] | None = None
     cost: RunCost | None = None

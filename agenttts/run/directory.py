@@ -243,13 +243,19 @@ def find_run(run: str, results: Path) -> RunDirectory:
         if directory.exists:
             check_characters(str(directory.path), f"run '{run}': its path")
             return directory
+    from agenttts.run.named_jobs import told_by_jobs  # imports the schedulers
+
+    told = told_by_jobs(Path(run).name, (results / run, Path(run)))
     for path in (results / run, Path(run)):
         if any(
             (path / name).exists() for name in ("journal.jsonl", RUN_FILE, OLDER_RUN_FILE, "trials")
         ):
-            raise UserError(f"{path / 'spec.yaml'}: the file does not exist; {INCOMPLETE}")
+            incomplete = f"{path / 'spec.yaml'}: the file does not exist; {INCOMPLETE}"
+            raise UserError("; ".join(filter(None, (incomplete, told))))
     names = sorted(p.parent.name for p in results.glob("*/spec.yaml"))
     where = results.absolute()
+    if told:
+        raise UserError(f"run '{run}' does not exist in {where}: {told}")
     if not names:
         there = "has no runs" if results.is_dir() else "does not exist"
         raise UserError(

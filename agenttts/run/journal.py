@@ -26,7 +26,7 @@ from agenttts.files.json_lines import JsonLinesFile, read_json_lines
 from agenttts.run.rows import row_from_json
 from agenttts.space import Allocation
 from agenttts.tables.confidence import Confidence
-from agenttts.tables.schema import CLOSING_SOURCES
+from agenttts.tables.schema import AFTER_SEARCH, CLOSING_SOURCES
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,9 @@ class RunState:
     tells: list[tuple[str, ...]] = field(default_factory=list)
     """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)
-    """The latest findings that the search has written as sentences."""
+    """The findings that the search has written as sentences, oldest first."""
+    guidelines_from: dict[str, int] = field(default_factory=dict)
+    """The iteration after which each of them was written."""
     recommended: list[dict[str, Any]] | None = None
     """The allocation that the searcher recommends so far, as records.
 
@@ -277,11 +279,23 @@ class RunState:
         If ``confidence`` is None and the recommendation is the same, the earlier confidence stays.
         """
         self.guidelines = guidelines
+        for guideline in guidelines:
+            self.guidelines_from.setdefault(guideline, max(0, self.told - 1))
         if confidence is not None or recommended != self.recommended:
             self.confidence = confidence
         if recommended is not None:
             Allocation.from_records(recommended)
         self.recommended = recommended
+
+    def scored_since(self) -> int:
+        """Return how many trials have scored of which the searcher has not been told.
+
+        They have no part in ``recommended`` and ``guidelines``.
+        """
+        known = {trial for trials in self.tells for trial in trials}
+        rows = [t.row for name, t in self.trials.items() if t.row and name not in known]
+        new = [r for r in rows if r.get("score") is not None and r["source"] not in AFTER_SEARCH]
+        return len(new) if known else 0
 
     @property
     def closing(self) -> list[TrialProgress]:

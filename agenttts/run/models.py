@@ -6,17 +6,19 @@ That is how they mark their thinking, and which weights they have.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
 from agenttts.errors import KeyPath, UserError
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.fingerprint import fingerprint
+from agenttts.inference.fingerprint import contents_digest, fingerprint
+from agenttts.inference.placement import PLACING_OPTIONS
 from agenttts.inference.scripted import script_thinking
 from agenttts.replies import COMMON_THINKING, Thinking, detect_thinking, named_thinking
+from agenttts.run.record import RunRecord
 from agenttts.spec import JobSpec, ModelSection, ThinkingSetting
 
 _RULES = 2
@@ -107,6 +109,52 @@ def changed_weights(models: Mapping[str, ModelConfig]) -> list[str]:
     return changed
 
 
+def contents_of(models: Mapping[str, ModelConfig]) -> dict[str, str]:
+    """Return the digest of what the files of each local model hold.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    found = {
+        name: _of_places(name, _places(model), contents_digest)
+        for name, model in models.items()
+        if model.files is not None
+    }
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def same_model(name: str, first: RunRecord, second: RunRecord) -> bool | None:
+    """Return whether a model of two runs draws the same samples.
+
+    It may have other files that hold the same, or another number of GPUs. None: that is not known,
+    because an older version launched a run and did not record what the files hold.
+
+    Args:
+        name: The model's name, which both runs have.
+        first: The record of one run.
+        second: The record of the other run.
+    """
+    one, two = first.models[name], second.models[name]
+    if _without_place(one) != _without_place(two):
+        return False
+    if one.path == two.path and one.weights == two.weights and one.engine != "scripted":
+        return True
+    digests = [record.contents.get(name) for record in (first, second)]
+    if None not in digests:
+        return digests[0] == digests[1]
+    if one.path == two.path and one.weights == two.weights:
+        return True
+    local = [model.files is not None for model in (one, two)]
+    return None if any(local) else False
+
+
+def _without_place(model: ModelConfig) -> ModelConfig:
+    # What the places hold is a part of the digest.
+    left_out = {*PLACING_OPTIONS, *(key[-1] for key in _places(model))}
+    options = {name: value for name, value in model.options.items() if name not in left_out}
+    return replace(model, path="", weights=None, rules=0, gpus=0, options=options)
+
+
 def model_configs(
     spec: JobSpec, gpus: Mapping[str, int], facts: Mapping[str, ModelFacts]
 ) -> dict[str, ModelConfig]:
@@ -176,14 +224,29 @@ def _weights(name: str, model: ModelSection | ModelConfig, rules: int) -> str | 
     # revision.
     if model.engine == "scripted" or model.files is None:
         return None
-    tokenizer = model.options.get("tokenizer")
+    places = _places(model)
+    if rules < 2:
+        places = {("path",): places["path",]}
+    return _of_places(name, places, lambda place: fingerprint(place, rules))
+
+
+def _places(model: ModelSection | ModelConfig) -> dict[KeyPath, str]:
+    """Return the places of a model's files, by key."""
     places: dict[KeyPath, str] = {("path",): model.path}
-    if rules >= 2 and isinstance(tokenizer, str) and Path(tokenizer).is_absolute():
+    tokenizer = model.options.get("tokenizer")
+    if isinstance(tokenizer, str) and Path(tokenizer).is_absolute():
         places["options", "tokenizer"] = tokenizer
+    return places
+
+
+def _of_places(
+    name: str, places: Mapping[KeyPath, str], digest: Callable[[str], str | None]
+) -> str | None:
+    """Return the digest of a model's places together; None if the model is not here."""
     found = []
     for key, place in places.items():
         try:
-            found.append(fingerprint(place, rules))
+            found.append(digest(place))
         except OSError as error:
             raise UserError(
                 f"{error.filename or place} cannot be read ({error.strerror}); give yourself "

@@ -97,6 +97,9 @@ class RunRecord(_Part):
         version: The package's version at launch.
         models: Every model as its engine needs it: its path, GPUs, the markers of its thinking, the
             fingerprint of its files, and the rules that make the addresses of its samples.
+        contents: The digest of what each model's files hold, which copies share
+            (`agenttts.inference.fingerprint`); without models whose files are elsewhere, and empty
+            in records of older versions.
         sizes: The models' sizes; empty in records of older versions.
         container: The container of the trials; None for the host's Python.
         image_sha256: The digest of the container's image; None without a container.
@@ -119,6 +122,7 @@ class RunRecord(_Part):
     earlier_tokens: tuple[str, ...] = ()
     version: str
     models: Annotated[dict[str, ModelConfig], AfterValidator(_models)]
+    contents: dict[str, str] = {}
     sizes: dict[str, ModelSize] = {}
     forecast: Forecast | None = None
     container: Container | None

@@ -27,7 +27,9 @@ class ControllerDocument(Document):
         job_id: The job's id or the process's number; None if none was started or it is not known.
         host: The host of a process.
         described: What it is and how it is found, for users; empty if none was started.
-        alive: Whether it runs or waits; None if that cannot be seen from here.
+        alive: Whether it has not ended: it runs, or waits and will run. None if that cannot be seen
+            from here.
+        running: Whether it runs now; false while it waits. None as for ``alive``.
         state: The state that the queue reports.
         reason: Why it waits or did not start.
         stuck: Whether it waits for something that does not happen by itself.
@@ -42,6 +44,7 @@ class ControllerDocument(Document):
     host: str | None
     described: str
     alive: bool | None
+    running: bool | None
     state: str | None
     reason: str
     stuck: bool
@@ -191,6 +194,7 @@ class StatusDocument(Document):
         started: When the run began (ISO 8601); None before.
         recommended: The allocation that the searcher expects to score best; None if it names none.
         recommended_tried: Whether a trial of it has scored.
+        scored_since: Number of trials that have scored since, which it does not take into account.
         confidence: How sure the searcher is of it; None if it does not say.
         test: Trials of the final test.
         cost: What the run used so far; None before its first job, and in runs of versions that did
@@ -221,6 +225,7 @@ class StatusDocument(Document):
     started: str | None
     recommended: Allocation | None
     recommended_tried: bool
+    scored_since: int
     confidence: ConfidenceDocument | None
     test: list[TestedTrial]
     cost: CostDocument | None

@@ -26,7 +26,7 @@ _MOST_BYTES = 4 * 1024 * 1024
 
 
 def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
-    """Yield the end of the controller's log, and the trials without a result.
+    """Yield how a run ended, trials without a result, the controller's last lines.
 
     Args:
         run: The run.
@@ -35,24 +35,27 @@ def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
     state, problem = _state(run)
     if problem is not None:
         yield f"the journal cannot be read: {problem}"
-    logs = controller_logs(run)
-    if not logs:
-        yield f"no controller of {run.path} has written a log"
-    else:
-        *older, latest = logs
-        yield f"controller: {latest}"
-        if older:
-            yield f"  ({len(older)} of earlier starts beside it)"
-        yield from _end(latest, 0, lines)
+    if state.finished is not None:
+        yield f"the run is over: {' '.join(state.finished.split())}"
     failed = [t for t in state.trials.values() if _failed(t)]
     if failed:
-        yield ""
         yield f"trials without a result ('agenttts-hpc logs {run.name} TRIAL' shows one):"
     for trial in failed:
         assert trial.row is not None
         row = row_from_json(trial.row)
         said = " ".join((row.error or "no reason is recorded").split())
         yield f"{row.trial}  {row.state}  {trial.planned.allocation}: {said}"
+    if failed or state.finished is not None:
+        yield ""
+    logs = controller_logs(run)
+    if not logs:
+        yield f"no controller of {run.path} has written a log"
+        return
+    *older, latest = logs
+    yield f"controller: {latest}"
+    if older:
+        yield f"  ({len(older)} of earlier starts beside it)"
+    yield from _end(latest, 0, lines)
 
 
 def trial_log(run: RunDirectory, given: str, lines: int | None) -> Iterator[str]:
@@ -87,7 +90,7 @@ def trial_log(run: RunDirectory, given: str, lines: int | None) -> Iterator[str]
     yield f"log: {log.resolve()}"
     if last.together > 1 and last.log:
         yield f"  (of its job, with {last.together - 1} other trials)"
-    yield from _shown(text, lines)
+    yield from _shown(text, lines, warnings=last.state == TrialState.COMPLETED)
 
 
 def _state(run: RunDirectory) -> tuple[RunState, str | None]:
@@ -155,14 +158,15 @@ def _end(log: Path, start: int, lines: int | None) -> Iterator[str]:
     yield from _shown(_read(log, start), lines)
 
 
-def _shown(text: str, lines: int | None) -> Iterator[str]:
+def _shown(text: str, lines: int | None, *, warnings: bool = False) -> Iterator[str]:
+    """Yield the last lines; ``warnings``: an engine's warnings are folded too."""
     every = log_lines(text)
     while every and not every[-1]:
         every.pop()
     if lines is None:
         yield from every
         return
-    shown = list(folded(every))
+    shown = list(folded(every, warnings=warnings))
     if len(shown) > lines:
         yield f"[... {len(shown) - lines} earlier lines; --lines N shows more]"
     yield from shown[-lines:]

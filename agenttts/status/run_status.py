@@ -28,7 +28,12 @@ from agenttts.loop.controller_job import trial_scheduler
 from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, TrialProgress, read_state
-from agenttts.run.profile_fix import RESUMES, profile_fix, with_profile_fix
+from agenttts.run.profile_fix import (
+    RESUMES,
+    names_a_command,
+    profile_fix,
+    with_profile_fix,
+)
 from agenttts.run.rows import row_from_json
 from agenttts.search.llm.transcript import summarise
 from agenttts.serving.lifecycle import served_job
@@ -184,6 +189,7 @@ def _controller(
         "host": scheduler.host_of(started.service) if started else None,
         "described": scheduler.describe(started.service) if started else "",
         "alive": queue.alive,
+        "running": queue.alive and state is not None and state.state == "RUNNING",
         "state": state.state if state else None,
         "reason": _reason(run, state),
         "stuck": state is not None and state.stuck,
@@ -280,6 +286,7 @@ def _results(
     return {
         "best": best,
         "recommended": state.recommended,
+        "scored_since": state.scored_since(),
         "confidence": state.confidence and asdict(state.confidence),
         "recommended_tried": any(
             row.allocation.to_records() == state.recommended for row in scored
@@ -402,7 +409,7 @@ def follow(
             steps = [
                 f"ended before the end of the run{': ' if reason else ''}{reason}",
                 f"its log is {log}" if log else "it has not written a log",
-                *([] if RESUMES in reason else [f"'{RESUMES} {run.path}' continues the run"]),
+                *([] if names_a_command(reason) else [f"'{RESUMES} {run.path}' continues the run"]),
             ]
             raise RunFailed(
                 f"the controller of {run.path} (job {status['controller']['job_id']}) "

@@ -26,3 +26,9 @@ class Confidence:
             f"within {self.within:.3g} of the best (relative) with probability "
             f"{self.probability:.2f}; expected to be {self.shortfall:.3g} below it"
         )
+
+
+def since_text(trials: int) -> str:
+    """Return how many trials a recommendation does not take into account."""
+    have = "trial has" if trials == 1 else "trials have"
+    return f"{trials} {have} scored since this recommendation, which does not count them"

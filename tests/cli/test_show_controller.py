@@ -12,7 +12,7 @@ from agenttts.cli.status_texts import where_to_look
 
 DOCUMENT = {
     "run": "r", "path": "results/r", "guideline": None, "started": None, "best_interval": None, "to_come": None, "workers": [], "outcome": None, "iteration": None, "iterations": 2, "finishing": False, "ended_early": False, "trials": {}, "best": None, "recommended": None,
-    "recommended_tried": False, "test": [], "agent": None, "jobs": [], "cut_share": {}, "warnings": [], "served": None, "cost": None, "confidence": None,
+    "recommended_tried": False, "scored_since": 0, "test": [], "agent": None, "jobs": [], "cut_share": {}, "warnings": [], "served": None, "cost": None, "confidence": None,
 }  # fmt: skip
 
 
@@ -69,6 +69,10 @@ LOG = "results/r/slurm/controller/7_0_log.err"
             ("it has not written a log\n",),
         ),
         (
+            {"alive": False, "state": "FAILED", "reason": "launch again with 'agenttts-hpc launch SPEC --results DIR'"},
+            ("it has not written a log\n",),
+        ),
+        (
             {"state": "PENDING", "when": "squeue --start -j 7"},
             ("'squeue --start -j 7' shows when it may start; 'agenttts-hpc cancel results/r' removes it",),
         ),
@@ -77,7 +81,7 @@ LOG = "results/r/slurm/controller/7_0_log.err"
 )  # fmt: skip
 def test_it_says_where_to_look(monkeypatch, controller, texts):
     text = shown(monkeypatch, **controller)
-    assert text.count("agenttts-hpc resume") <= 1, "one fix"
+    assert text.count("agenttts-hpc resume") + text.count("agenttts-hpc launch") <= 1, "one fix"
     for expected in texts:
         assert expected in text
     assert texts or "agenttts-hpc" not in text

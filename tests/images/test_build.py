@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -236,9 +237,14 @@ def test_record_is_of_this_image_only(sif: Path) -> None:
 
 def test_bad_inputs_are_found_before_anything_is_built(tmp_path: Path, sif: Path) -> None:
     definition = ROOT / "containers" / "cpu.def"
+    # The archive of the source, which the message names, has the definitions.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packed = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert {"/agenttts", "/Apptainer.def", "/containers"} <= set(packed)
+    assert all((ROOT / each.removeprefix("/")).exists() for each in packed)
     with pytest.raises(UserError, match=r"the definition file .*none\.def does not exist"):
         image.build_image(tmp_path / "none.def", tmp_path / "x.sif", project=ROOT)
-    with pytest.raises(UserError, match="not a checkout"):
+    with pytest.raises(UserError, match="is not a source of agenttts-hpc.* a checkout, or"):
         image.build_image(definition, tmp_path / "x.sif", project=tmp_path)
     with pytest.raises(UserError, match="exists already"):
         image.build_image(definition, sif, project=ROOT)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.inference.fingerprint import LARGEST_READ, fingerprint
+from agenttts.inference.fingerprint import LARGEST_READ, contents_digest, fingerprint
 
 FILES = {
     "config.json": "{}",
@@ -117,16 +117,54 @@ def test_one_file_of_weights_has_one_too(tmp_path):
 
 
 def test_where_nothing_is_there_is_none(tmp_path):
-    assert fingerprint("owner/name") is None
-    assert fingerprint(tmp_path / "none") is None
+    for digest in (fingerprint, contents_digest):
+        assert digest("owner/name") is None
+        assert digest(tmp_path / "none") is None
 
 
-def test_gigabytes_are_not_read(model):
+def test_a_copy_with_other_times_holds_the_same(model, tmp_path):
+    shutil.copytree(model, tmp_path / "copy", copy_function=shutil.copyfile)
+    for file in (tmp_path / "copy").rglob("*.*"):
+        os.utime(file, (1, 1))
+    assert fingerprint(tmp_path / "copy") != fingerprint(model)
+    assert contents_digest(tmp_path / "copy") == contents_digest(str(model))
+    # As a download of the hub lies, with links to the files.
+    weights = tmp_path / "copy" / "model-00001-of-00001.safetensors"
+    weights.rename(tmp_path / ("a" * 64))
+    weights.symlink_to(tmp_path / ("a" * 64))
+    assert contents_digest(tmp_path / "copy") == contents_digest(model)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_other_contents_are_not_the_same(model, name):
+    before = contents_digest(model)
+    rewrite(model / name, "x" * len(FILES[name]))
+    assert contents_digest(model) != before
+    (model / name).unlink()
+    assert contents_digest(model) not in (before, None)
+
+
+@pytest.mark.parametrize("changed", [0, 3_100_000, 199_999_999])
+def test_weights_that_change_all_over_are_seen_in_parts(tmp_path, changed):
+    """The file is sparse; a changed tensor is longer than the distance of the parts."""
+    file = tmp_path / "model.safetensors"
+    with file.open("wb") as stream:
+        stream.truncate(200_000_000)
+    before = contents_digest(tmp_path)
+    with file.open("r+b") as stream:
+        start = max(0, min(changed, 200_000_000 - 4_000_000))
+        stream.seek(start)
+        stream.write(b"x" * 4_000_000)
+    assert contents_digest(tmp_path) != before
+
+
+@pytest.mark.parametrize("digest", [fingerprint, contents_digest])
+def test_gigabytes_are_not_read(model, digest):
     for name in ("model-00001-of-00001.safetensors", "huge.json"):
         with (model / name).open("wb") as stream:
             stream.truncate(200 * LARGEST_READ)  # a sparse file: 12.8 GB to whoever reads it
     started = time.monotonic()
-    assert fingerprint(model)
+    assert digest(model)
     assert time.monotonic() - started < 2
 
 

@@ -139,11 +139,33 @@ def test_other_model_files_are_warned_of(launched, compared, scripted_spec):
     run = launched("two")
     record = json.loads((run / "run.json").read_text())
     record["models"]["weak"]["path"] += "-other"
+    record["contents"]["weak"] = "12ab"
     record["models"]["third"] = record["models"].pop("strong")
     (run / "run.json").write_text(json.dumps(record))
     warnings = compared("one", "two")["warnings"]
     assert any("other files or options for the same models: weak" in w for w in warnings)
     assert any("only one of the runs has these models: strong, third" in w for w in warnings)
+
+
+def test_copies_of_a_model_are_the_same_model(launched, compared):
+    """Whether files hold the same is not known of a run of an older version."""
+    launched("one")
+    run = launched("two")
+    record = json.loads((run / "run.json").read_text())
+    record["models"]["weak"] |= {"path": "/copy/of/weak", "gpus": 3}
+    (run / "run.json").write_text(json.dumps(record))
+    spec = yaml.safe_load((run / "spec.yaml").read_text())
+    spec["models"]["weak"]["path"] = "/copy/of/weak"
+    (run / "spec.yaml").write_text(yaml.safe_dump(spec))
+    found = compared("one", "two")
+    assert [part["key"] for part in found["settings"]] == ["models.weak.path"]
+    assert not any("models" in warning for warning in found["warnings"])
+    assert found["only_chance"]
+    del record["contents"]
+    (run / "run.json").write_text(json.dumps(record))
+    found = compared("one", "two")
+    assert any("not known, because an older version" in w and w.endswith(": weak") for w in found["warnings"])  # fmt: skip
+    assert not found["only_chance"]
 
 
 def test_other_tasks_and_metrics_are_errors(launched, cli):

@@ -11,8 +11,10 @@ from agenttts.report.comparable import comparison_warnings
 MODEL = ("m", "vllm", "/models/m", "abc")
 
 
-def made(examples="e1", model=MODEL, score="answer.em"):
-    return Background(Provenance({"score": score}, (model,), {"examples.jsonl": examples}))
+def made(examples="e1", model=MODEL, score="answer.em", holds="h1"):
+    contents = {model[0]: holds} if holds else {}
+    facts = {"score": score}
+    return Background(Provenance(facts, (model,), {"examples.jsonl": examples}, contents))
 
 
 def warnings_of(make_run, *backgrounds):
@@ -26,6 +28,19 @@ def test_equal_runs_have_no_warning(make_run):
     assert warnings_of(make_run, made(), made()) == []
 
 
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (made(), made(model=("m", "vllm", "/elsewhere/m", "def"))),
+        # Older versions recorded names, sizes and times of the files alone.
+        (made(holds=""), made(model=("m", "vllm", "/elsewhere/m", "abc"), holds="")),
+        (made(), made(holds="")),
+    ],
+)
+def test_copies_of_a_model_are_the_same_model(one, two, make_run):
+    assert warnings_of(make_run, one, two) == []
+
+
 def test_one_run_has_no_warning(make_run):
     assert warnings_of(make_run, made()) == []
 
@@ -35,8 +50,12 @@ def test_one_run_has_no_warning(make_run):
     [
         (made(examples="e2"), "the runs are on different examples"),
         (
-            made(model=("m", "vllm", "/models/m", "def")),
+            made(holds="h2"),
             "the runs have different models: run0; run1",
+        ),
+        (
+            made(model=("m", "vllm", "/elsewhere/m", "def"), holds=""),
+            "the runs have different models or copies of the same (an older version launched one",
         ),
         (made(score="answer.f1"), "different main metrics"),
     ],

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from agenttts.report import build_report, render
-from agenttts.report.contents import duration, number
+from agenttts.report.contents import duration, number, run_contents
+from agenttts.report.figures.best import progress_figure
 from agenttts.report.render_html import render_html
 from agenttts.report.render_table import sparkline, tables_text
 from agenttts.tables.schema import TrialRow
@@ -134,3 +136,27 @@ def test_quantities() -> None:
     assert [duration(v) for v in (None, 5.0, 61.0, 7260.0)] == [
         *("-", "5.0 s", "1 min 01 s", "2 h 01 min")
     ]
+
+
+def test_the_latest_guidelines_come_first_with_their_iteration(make_run: MakeRun) -> None:
+    told = {"demo": ["pursue small", "pursue large", "few samples"]}
+    [run] = build_report([make_run()], guidelines=told).runs
+    assert run_contents(run, "demo").guidelines == tuple(told["demo"]), "of an old journal"
+    dated = replace(run, guidelines_from={"pursue small": 1, "pursue large": 3, "few samples": 3})
+    assert run_contents(dated, "demo").guidelines == (
+        "after iteration 3: pursue large",
+        "after iteration 3: few samples",
+        "after iteration 1: pursue small",
+    )
+
+
+def test_lines_of_runs_that_coincide_are_told_apart(make_run: MakeRun) -> None:
+    runs = build_report([make_run("a"), make_run("b")]).runs
+    for shown, dashed in ((runs, True), (runs[:1], False)):
+        figure = progress_figure(shown, [run.run for run in shown], "trials", "best")
+        assert figure is not None
+        [line] = [part for part in figure.spec["layer"] if part["mark"].get("type") == "line"]
+        assert ("strokeDash" in line["encoding"]) is dashed
+        if dashed:
+            first, second = line["encoding"]["strokeDash"]["scale"]["range"]
+            assert first != second

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from agenttts.dispatch.slurm import queue_reasons
+from agenttts.dispatch.slurm.queue_reasons import end_sentence
 from agenttts.run.directory import RunDirectory
-from agenttts.run.profile_fix import profile_fix, with_profile_fix
+from agenttts.run.profile_fix import names_a_command, profile_fix, with_profile_fix
 
 SPEC = """\
 name: any
@@ -50,6 +51,29 @@ def test_every_reason_of_the_queue_that_asks_for_another_profile_gets_it(run):
 )
 def test_other_messages_stay_as_they_are(run, text):
     assert with_profile_fix(text, run("mine")) == text
+
+
+def test_a_reason_that_names_its_own_command_gets_no_other():
+    reason = end_sentence("JobLaunchFailure", "1")
+    assert "'agenttts-hpc launch SPEC --results DIR'" in reason
+    assert names_a_command(reason)
+    assert not names_a_command("its node went down")
+
+
+def test_a_model_that_a_node_cannot_read_is_named_by_its_key(run):
+    made = run("mine")
+    spec = made.spec_file
+    spec.write_text(spec.read_text().replace("path: org/m", "path: /models/m, options: {tokenizer: /models/t}"))  # fmt: skip
+    again = f"'agenttts-hpc resume {made.path} --retry-failed'"
+    for place, key in (("/models/m", "models.m.path"), ("/models/t", "models.m.options.tokenizer")):
+        text = f"before the trial began on n1: {place} cannot be read on this node: No such file"
+        said = with_profile_fix(f"{text} (the profile)", made, retry=True)
+        assert said.startswith(text)
+        assert said.endswith(f"{place} is the value of {key} in the spec: put the model there, where the nodes can read it, then {again}")  # fmt: skip
+    other = with_profile_fix(
+        "/models/x cannot be read on this node: No such file", made, retry=True
+    )
+    assert other.endswith(f"When the cause is fixed, {again} tries failed trials again")
 
 
 def test_a_damaged_spec_does_not_hide_the_message(tmp_path):

@@ -45,6 +45,25 @@ def test_other_lines_are_kept(line):
     assert line in folded(given_lines)
 
 
+def test_warnings_are_folded_only_where_they_did_no_harm():
+    lines = [
+        "W1128 10:03:33.747000 22 torch/_library/triton.py:53] Triton not available",
+        "(MainProcess pid=22) WARNING 11-28 10:03:34 [cpu.py:224] Triton is not installed.",
+        "/opt/vllm/triton_utils/dispatcher.py:138: FutureWarning: `torch.x` is deprecated",
+        '  if hasattr(value, "__dict__"):',
+        "[W1128 10:03:46.418040235 utils.cpp:68] Warning: NUMA binding",
+        "Loading safetensors checkpoint shards: 100% Completed | 1/1 [00:01<00:00,  1.36s/it]",
+        "",
+        "(MainProcess pid=22) WARNING 11-28 10:03:58 [cpu_worker.py:140] skip it.",
+    ]
+    end = "t0000: score 0.0000"
+    assert list(folded([*lines, end], warnings=True)) == [
+        "[... 8 lines of the engine; --all shows them]",
+        end,
+    ]
+    assert list(folded([*lines, end])) == [*lines, end]
+
+
 def test_similar_lines_are_folded_to_the_first_and_the_last():
     lines = [f"retry {n} of 40 failed" for n in range(40)]
     assert list(folded(lines)) == [lines[0], "[... 38 similar lines; --all shows them]", lines[-1]]

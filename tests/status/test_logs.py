@@ -36,6 +36,9 @@ def test_a_run_s_log_is_that_of_its_controller_and_the_failures(cli, failed):
     shown = text(cli, "small")
     assert str(failed.scheduler_logs / "controller" / "77.err") in shown
     assert "iteration 0: " in shown
+    first, *_ = shown.splitlines()
+    assert first.startswith("the run is over: ")
+    assert shown.index("trials without a result") < shown.index("controller: /")
     rows = table(failed.path)
     bad = rows.filter(rows["state"] != "COMPLETED")
     assert bad.height

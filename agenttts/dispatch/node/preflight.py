@@ -26,6 +26,8 @@ from agenttts.dispatch.node.devices import device_problem
 
 DEADLINE_S = 5.0
 """Seconds for all checks together."""
+NOT_READABLE = "cannot be read on this node"
+"""What is said of a file or directory that the trial reads; its path comes before."""
 SCRATCH_BYTES = 10**9
 """Free space that an engine's compilers and caches need in the scratch directory.
 
@@ -142,5 +144,5 @@ def _not_there(path: Path) -> str | None:
             return None
         os.scandir(path).close()
     except OSError as error:
-        return f"{path} cannot be read on this node: {error.strerror}"
+        return f"{path} {NOT_READABLE}: {error.strerror}"
     return None

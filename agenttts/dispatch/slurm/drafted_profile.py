@@ -316,7 +316,8 @@ def _container_lines() -> list[str]:
         + (
             "found"
             if image
-            else "build it: agenttts-hpc image build Apptainer.def --output ~/agenttts.sif"
+            else "build it in a checkout: "
+            "agenttts-hpc image build Apptainer.def --output ~/agenttts.sif"
         ),
         "  nv: true",
     ]

@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.slurm.queue_reader import (
@@ -259,6 +260,23 @@ def lives(row: QueueRow) -> bool:
     """Return whether a job waits or runs; a job that is completing does not count."""
     found = status(row.state, "")
     return not found.ended and found.state != "COMPLETING"
+
+
+def names_and_batch_files(jobs: Collection[str]) -> dict[str, tuple[str, Path | None]]:
+    """Return the name and the batch file of jobs that the queue still has.
+
+    The file is None if squeue does not show an absolute path.
+    """
+    if not jobs:
+        return {}
+    # %o is the batch file as it was given to sbatch (squeue(1), "COMMAND").
+    command = ["squeue", "--all", "-h", "-r", "-j", ",".join(jobs), "-o", "%i|%j|%o"]
+    rows = (line.split("|", 2) for line in run_slurm(command).splitlines())
+    return {
+        row[0]: (row[1], Path(row[2]) if row[2].startswith("/") else None)
+        for row in rows
+        if len(row) == 3
+    }
 
 
 def live_jobs() -> list[str]:

@@ -365,7 +365,8 @@ _ENDS: dict[str, str] = {
     "JobLaunchFailure": (
         "its node could not launch it, or its shell was killed. "
         "The cause may be that the node cannot open the job's log: the results directory must "
-        "be on a file system that the nodes share. Launch with --results DIR on such a file system"
+        "be on a file system that the nodes share. Choose a DIR on such a file system, and launch "
+        "again with 'agenttts-hpc launch SPEC --results DIR'"
     ),
     "InactiveLimit": "it reached the cluster's limit for inactive jobs",
 }

@@ -9,7 +9,15 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from agenttts.dispatch.base import JobRequest, JobStatus, Scheduler, SubmitLimitReached
+from typing_extensions import override
+
+from agenttts.dispatch.base import (
+    JobRequest,
+    JobStatus,
+    NamedJob,
+    Scheduler,
+    SubmitLimitReached,
+)
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.profile import JobResources, Profile
@@ -26,6 +34,7 @@ from agenttts.dispatch.slurm.queue import (
     job_states,
     keep_off,
     lives,
+    names_and_batch_files,
     one_squeue_call,
     rows_with_comment,
     run_slurm,
@@ -62,6 +71,7 @@ class SlurmScheduler(Scheduler):
 
     name = "slurm"
     has_nodes = True
+    end_command = "scancel"
     # NFS clients keep attributes and missing names for 30 to 60 s (nfs(5), acdirmax). The nodes'
     # clients add their delay.
     default_settle_seconds = 120.0
@@ -120,6 +130,18 @@ class SlurmScheduler(Scheduler):
             for job, row in rows.items()
             if job not in known and lives(row)
         }
+
+    @override
+    @classmethod
+    def jobs_of(cls, run: str) -> list[NamedJob]:
+        rows = rows_with_comment(f"run={run}")
+        live = {job: row for job, row in rows.items() if lives(row)}
+        files = names_and_batch_files(live)
+        found = []
+        for job, row in live.items():
+            name, file = files.get(job, ("", None))
+            found.append(NamedJob(job, name, row.state, file and file.parent))
+        return found
 
     @classmethod
     def one_look(cls) -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ from agenttts.report.contents import COST_TITLES, allocation_text
 from agenttts.report.figures.style import (
     ACCENT,
     COSTS_LOG_FROM,
+    DASHES,
     GREY,
     HEIGHT,
     LIGHT,
@@ -95,7 +96,9 @@ def progress_figure(
         alt.Chart(pl.concat([_thinned(frame) for frame in frames]))
         .mark_circle(size=34, opacity=0.45, **grey)
         .encode(x=at_x, y=at_y("score"), tooltip=tips, **by_run),
-        line.mark_line(interpolate="step-after", strokeWidth=2.2, **blue).encode(y=at_y("best")),
+        line.mark_line(interpolate="step-after", strokeWidth=2.2, **blue).encode(
+            y=at_y("best"), **({"strokeDash": _run_dash(titles)} if many else {})
+        ),
         alt.Chart(better)
         .mark_circle(size=64, opacity=1, **blue)
         .encode(x=at_x, y=at_y("score"), tooltip=tips, **by_run),
@@ -261,7 +264,14 @@ def _thinned(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.gather_every(-(-rows.height // MOST_POINTS))
 
 
+def _run_dash(titles: Sequence[str]) -> alt.StrokeDash:
+    dashes = [list(DASHES[i % len(DASHES)]) for i in range(len(titles))]
+    scale = alt.Scale(domain=list(titles), range=dashes)
+    return alt.StrokeDash("title:N").title(None).scale(scale).legend(None)
+
+
 def _run_colour(titles: Sequence[str]) -> alt.Color:
     colours = [PALETTE[i % len(PALETTE)] for i in range(len(titles))]
     scale = alt.Scale(domain=list(titles), range=colours)
-    return alt.Color("title:N").title(None).scale(scale).legend(symbolOpacity=1)
+    legend = alt.Legend(symbolOpacity=1, symbolStrokeWidth=0)
+    return alt.Color("title:N", legend=legend).title(None).scale(scale)

@@ -20,7 +20,8 @@ TICKS = "datum.value == 0 ? '0' : format(datum.value, '~s')"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 ACCENT, SECOND = PALETTE[0], PALETTE[1]
 GREY, LIGHT, TEXT = "#8A9099", "#D9DCE1", "#1C2024"
-DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
+# Lines that coincide are told apart by what shows through the gaps of the upper ones.
+DASHES = ((1, 0), (7, 7), (3, 5), (12, 4, 3, 4))
 
 # Of points more than this are thinned, so that a page of thousands of trials stays small.
 MOST_POINTS = 600

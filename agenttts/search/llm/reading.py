@@ -15,6 +15,7 @@ from agenttts.space import SearchSpace
 
 _LONGEST_REPLY = 60_000
 _MOST_ALLOCATIONS = 200
+_LONGEST_LINE, _CUT = 300, " [...]"
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.S)
 _PAIR = re.compile(
     r"^\s*(?P<model>.+?)\s*(?:[×*:@,]|\bx\b|x(?=\s*\d))\s*(?P<samples>\d+)\s*$", re.I
@@ -229,8 +230,12 @@ def _sentences(value: Any) -> list[str]:
 
 
 def _line(text: str) -> str:
-    """Return a text as one line of at most 300 characters, without mark-up."""
-    return " ".join(text.replace("*", " ").split())[:300].strip(" -")
+    """Return a text as one line without mark-up; what is cut off a long one is marked."""
+    line = " ".join(text.replace("*", " ").split()).strip(" -")
+    if len(line) <= _LONGEST_LINE:
+        return line
+    kept = line[: _LONGEST_LINE - len(_CUT)]
+    return f"{kept.rpartition(' ')[0] or kept}{_CUT}"
 
 
 def _reason(by_name: Mapping[str, Any]) -> str:

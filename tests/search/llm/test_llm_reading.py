@@ -138,4 +138,7 @@ def test_guidelines_are_few_and_short():
     lines = read_guidelines(json.dumps({"guidelines": ["word " * 500] * 50}))
     assert len(lines) == 8
     assert max(map(len, lines)) <= 300
+    assert all(line.endswith("word [...]") for line in lines), "the cut is marked"
+    [whole] = read_guidelines(json.dumps({"guidelines": ["x" * 300]}))
+    assert whole == "x" * 300
     assert read_guidelines("No idea, sorry.") == []
