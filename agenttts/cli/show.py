@@ -58,6 +58,14 @@ def say(line: str | Text = "") -> None:
     console.print(line, soft_wrap=True)
 
 
+def _table(*columns: str, **settings: Any) -> Table:
+    """Return an empty table that breaks long words instead of cutting them."""
+    table = Table(**settings)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
 def status(document: dict[str, Any]) -> None:
     """``status``: show the state of a run."""
     for part in _status_view(document):
@@ -314,7 +322,7 @@ def _units(budget: float) -> str:
 
 
 def _models_plan(document: dict[str, Any]) -> None:
-    table = Table(
+    table = _table(
         "stage", "model", "params", "budget of 1 sample", "most samples", "GPUs", "reason for GPUs"
     )
     for stage in document["stages"]:
@@ -425,10 +433,10 @@ def runs(document: dict[str, Any]) -> None:
             "--results names another directory"
         )
         return
-    table = Table("run", "state", "iteration", "trials", "best", "GPU-hours", "last activity")
+    table = _table("run", "state", "iteration", "trials", "best", "GPU-hours", "last activity")
     wide = console.width >= _WIDE
     if wide:
-        table.add_column("best allocation")
+        table.add_column("best allocation", overflow="fold")
     for run in document["runs"]:
         iteration = "-" if run["iteration"] is None else str(run["iteration"])
         best = run["best"]
@@ -473,7 +481,7 @@ def record(document: dict[str, Any]) -> None:
 
 def trace(frame: pl.DataFrame) -> None:
     """``replay`` without ``--out``: show the trace as a table."""
-    table = Table("step", "allocation", "budget", "score", "best so far", "source")
+    table = _table("step", "allocation", "budget", "score", "best so far", "source")
     for row in frame.iter_rows(named=True):
         table.add_row(
             str(row["step"]),
@@ -545,7 +553,7 @@ def _status_view(document: dict[str, Any]) -> list[Text | Table]:
             )
         )
     if document["jobs"]:
-        table = Table("trial", "job", "state", "allocation", box=None)
+        table = _table("trial", "job", "state", "allocation", box=None)
         for job in document["jobs"]:
             state = f"{job['state']} {job['reason']}".strip()
             table.add_row(job["trial"], job["job_id"], state, job["allocation"])

@@ -87,10 +87,12 @@ def _parts(contents: RunContents, trace: Sequence[float]) -> Iterator[Renderable
 
 
 def _grid(grid: Grid) -> Iterator[RenderableType]:
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 1))
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 1, 0, 1))
     for name in grid.columns:
         right = name in grid.numbers
-        table.add_column(Text(name), justify="right" if right else "left", no_wrap=right)
+        table.add_column(
+            Text(name), justify="right" if right else "left", no_wrap=right, overflow="fold"
+        )
     for row in grid.rows:
         table.add_row(*(Text(cell) for cell in row))
     yield Text(f"\n{grid.title}", style="bold")

@@ -40,6 +40,7 @@ from agenttts.tables.confidence import Confidence
 from agenttts.tables.cost import RunCost
 from agenttts.tables.cuts import CutSamples, cut_by_model, cut_document, cut_warnings
 from agenttts.tables.documents import printed
+from agenttts.tables.failures import failure_groups
 from agenttts.tables.schema import (
     NO_METRIC,
     TrialState,
@@ -170,16 +171,19 @@ class RunReport:
 
     @cached_property
     def failures(self) -> list[dict[str, Any]]:
-        """Trials without a result, grouped by state and error.
+        """Trials without a result, as `failure_groups` groups them.
 
         Each entry has the keys state, error and trials.
         """
         failed = self.trials.filter(pl.col("state") != TrialState.COMPLETED.value)
-        return (
-            failed.group_by("state", "error", maintain_order=True)
-            .agg(pl.col("trial").alias("trials"))
-            .to_dicts()
+        groups = failure_groups(
+            (row["trial"], TrialState(row["state"]), row["error"])
+            for row in failed.select("trial", "state", "error").iter_rows(named=True)
         )
+        return [
+            {"state": group.state.value, "error": group.error, "trials": list(group.trials)}
+            for group in groups
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the run in the form of the JSON document."""

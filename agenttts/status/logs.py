@@ -19,6 +19,7 @@ from agenttts.run.journal import RunState, TrialProgress, read_state
 from agenttts.run.rows import row_from_json
 from agenttts.status.controller_logs import controller_logs
 from agenttts.status.folded_log import folded, log_lines
+from agenttts.tables.failures import failure_groups
 from agenttts.tables.schema import TrialState
 
 _MOST_BYTES = 4 * 1024 * 1024
@@ -40,11 +41,15 @@ def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
     failed = [t for t in state.trials.values() if _failed(t)]
     if failed:
         yield f"trials without a result ('agenttts-hpc logs {run.name} TRIAL' shows one):"
-    for trial in failed:
-        assert trial.row is not None
-        row = row_from_json(trial.row)
-        said = " ".join((row.error or "no reason is recorded").split())
-        yield f"{row.trial}  {row.state}  {trial.planned.allocation}: {said}"
+    rows = [row_from_json(trial.row) for trial in failed if trial.row is not None]
+    tried = {row.trial: f"{row.trial}  {row.state}  {row.allocation}" for row in rows}
+    for group in failure_groups((row.trial, row.state, row.error) for row in rows):
+        said = group.error or "no reason is recorded"
+        if len(group.trials) == 1:
+            yield f"{tried[group.trials[0]]}: {said}"
+        else:
+            yield f"{len(group.trials)} trials, each with this error: {said}"
+            yield from (f"  {tried[trial]}" for trial in group.trials)
     if failed or state.finished is not None:
         yield ""
     logs = controller_logs(run)

@@ -44,6 +44,7 @@ def test_a_run_s_log_is_that_of_its_controller_and_the_failures(cli, failed):
     assert bad.height
     for row in bad.iter_rows(named=True):
         assert f"{row['trial']}  {row['state']}" in shown
+    assert f"{bad.height} trials, each with this error: " in shown
     for trial in rows.filter(state="COMPLETED")["trial"]:
         assert f"{trial}  " not in shown
 

@@ -267,7 +267,7 @@ def _thinned(rows: pl.DataFrame) -> pl.DataFrame:
 def _run_dash(titles: Sequence[str]) -> alt.StrokeDash:
     dashes = [list(DASHES[i % len(DASHES)]) for i in range(len(titles))]
     scale = alt.Scale(domain=list(titles), range=dashes)
-    return alt.StrokeDash("title:N").title(None).scale(scale).legend(None)
+    return alt.StrokeDash("title:N").title(None).scale(scale)
 
 
 def _run_colour(titles: Sequence[str]) -> alt.Color:
