@@ -16,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".msgpack", ".h5", ".npz")
@@ -67,16 +68,7 @@ def fingerprint(path: str | Path, rules: int = 2) -> str | None:
     Raises:
         OSError: A file cannot be read.
     """
-    place = Path(path)
-    if not place.exists():
-        return None
-    digest = hashlib.sha256()
-    files = _files(place, rules) if place.is_dir() else [place]
-    for file in files:
-        name = file.relative_to(place).as_posix() if place.is_dir() else file.suffix
-        # A file's name may hold bytes that are not UTF-8.
-        digest.update(f"{name}\0{_state(file, rules)}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()[:16]
+    return _digest(path, rules, partial(_state, rules=rules))
 
 
 def contents_digest(path: str | Path) -> str | None:
@@ -88,13 +80,19 @@ def contents_digest(path: str | Path) -> str | None:
     Raises:
         OSError: A file cannot be read.
     """
+    return _digest(path, 2, _contents)
+
+
+def _digest(path: str | Path, rules: int, of_file: Callable[[Path], str]) -> str | None:
+    """Return a digest of files: of their names and what ``of_file`` returns."""
     place = Path(path)
     if not place.exists():
         return None
     digest = hashlib.sha256()
-    for file in _files(place, 2) if place.is_dir() else [place]:
+    for file in _files(place, rules) if place.is_dir() else [place]:
         name = file.relative_to(place).as_posix() if place.is_dir() else file.suffix
-        digest.update(f"{name}\0{_contents(file)}\n".encode(errors="surrogateescape"))
+        # A file's name may hold bytes that are not UTF-8.
+        digest.update(f"{name}\0{of_file(file)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 

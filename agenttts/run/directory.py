@@ -15,6 +15,9 @@ from agenttts.spec import JobSpec, load_spec
 from agenttts.spec.paths import check_characters
 from agenttts.tables.schema import FINALIST_SOURCE, TEST_SOURCE
 
+SCHEDULER_LOGS = "slurm"
+"""The folder of a run that jobs are submitted from, directly or one folder down."""
+
 
 class RunGone(MissingRequirement):
     """The directory of a run was removed, moved or replaced while it was in use."""
@@ -137,7 +140,7 @@ class RunDirectory:
     @property
     def scheduler_logs(self) -> Path:
         """The folder of submitit: batch files, pickles and logs of every job."""
-        return self.path / "slurm"
+        return self.path / SCHEDULER_LOGS
 
     def trial(self, trial: str) -> Path:
         """Return the directory of a trial."""

@@ -137,12 +137,13 @@ def same_model(name: str, first: RunRecord, second: RunRecord) -> bool | None:
     one, two = first.models[name], second.models[name]
     if _without_place(one) != _without_place(two):
         return False
-    if one.path == two.path and one.weights == two.weights and one.engine != "scripted":
+    unchanged = one.path == two.path and one.weights == two.weights
+    if unchanged and one.engine != "scripted":
         return True
     digests = [record.contents.get(name) for record in (first, second)]
     if None not in digests:
         return digests[0] == digests[1]
-    if one.path == two.path and one.weights == two.weights:
+    if unchanged:
         return True
     local = [model.files is not None for model in (one, two)]
     return None if any(local) else False

@@ -12,9 +12,7 @@ from pathlib import Path
 from agenttts.dispatch.base import NamedJob, Scheduler
 from agenttts.dispatch.schedulers import SCHEDULERS
 from agenttts.errors import MissingRequirement
-
-_LOGS = "slurm"
-"""The folder of a run that jobs are submitted from, directly or one folder down."""
+from agenttts.run.directory import SCHEDULER_LOGS
 
 
 def told_by_jobs(run: str, places: Collection[Path]) -> str:
@@ -59,7 +57,7 @@ def _directory(job: NamedJob) -> Path | None:
     """Return the run's directory, as far as the job tells it."""
     folder = job.folder
     while folder is not None and folder.name:
-        if folder.name == _LOGS:
+        if folder.name == SCHEDULER_LOGS:
             return folder.parent.resolve()
         folder = folder.parent
     return None
