@@ -403,7 +403,8 @@ class Evaluation:
     def _earlier_jobs(self, trial: TrialProgress) -> set[str]:
         """Return the jobs of the trial's attempts, without those that handed it over."""
         if not trial.submissions and not trial.preemptions and not trial.earlier_attempts:
-            return set()  # it has no such attempt, or its job has ended at the time limit
+            # It has no such attempt, or its job has ended: by a cancel, or at the time limit.
+            return set()
         attempts = read_attempts(self._run.trial(trial.planned.trial))
         return {a.job_id for a in attempts if a.state != HANDED_OVER}
 

@@ -228,9 +228,9 @@ class Controller:
         """Return the numbers of the iterations that are not over.
 
         These are iterations of which the searcher has not been told, then iterations to propose.
-        Iterations of closing trials are left out. One of them is kept, if the run was extended
-        before the searcher was told the result of the trial of the recommended allocation: the
-        iteration of this trial.
+        Iterations of closing trials are left out, with one exception: the iteration in which the
+        recommended allocation was tried is kept if the run was extended before the searcher was
+        told the result.
 
         Args:
             first: The number of the first iteration after the initial batch.
@@ -651,7 +651,7 @@ class Controller:
         finishing = self._journal.state.finishing
         recommended = self._concluded() if finishing else self._searcher.best()
         # The confidence takes CPU time. So it is not computed within an iteration, unless the
-        # search may stop by it, the user has ended the search, or no trial is left.
+        # search may stop by it, the user has ended the search, or all trials so far are told.
         all_known = all(p.planned.trial in known for p in self._proposed())
         asked = finishing or told > before or self._settings.stop or all_known
         self._journal.append(

@@ -245,10 +245,14 @@ class Workers:
         """Tell the workers that wait that the controller works.
 
         A worker that has had no sign for nearly as long as it stays may be about to end. It is
-        retired, so that it gets no list that it would not take.
+        retired, so that it gets no list that it would not take. If a sign cannot be written, a
+        later one may.
         """
         with self._lock:
-            self._give_signs()
+            try:
+                self._give_signs()
+            except OSError as error:
+                log.warning("no keep-alive sign could be given to workers: %s", error)
 
     def _give_signs(self) -> None:
         now = time.monotonic()
@@ -261,8 +265,8 @@ class Workers:
             if silent > self.stays_for * (1 - 1 / _SIGNS) and silent > 1.0:
                 self.retire([live.progress.name])
             elif sight.signed is None or silent > min(_SIGN_S, self.stays_for / _SIGNS):
-                sight.signed = now
                 self._mailbox(live.progress).give_sign()
+                sight.signed = now
 
     def give(
         self,
@@ -313,8 +317,8 @@ class Workers:
             if worker is None or self._sight(worker).retired:
                 continue
             log.info("worker %s is not needed any more", name)
-            self._sight(worker).retired = True
             self._mailbox(worker).retire()
+            self._sight(worker).retired = True
 
     def retire_all(self) -> None:
         """End all workers when they have nothing to do."""
@@ -330,10 +334,7 @@ class Workers:
 
         def give() -> None:
             while not over.wait(_SIGN_S / 2):
-                try:
-                    self.give_signs()
-                except OSError as error:  # the next sign may succeed
-                    log.warning("no keep-alive sign could be given to workers: %s", error)
+                self.give_signs()
 
         thread = threading.Thread(target=give, name="signs", daemon=True)
         thread.start()

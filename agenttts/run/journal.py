@@ -84,8 +84,9 @@ class TrialProgress:
         lost_at: When a failure last ended its job (ISO 8601); None after another submission.
         earlier_attempts: Number of its first attempts that count against no limit. These are the
             attempts before ``resume --retry-failed``, or before ``alone`` was set.
-        upto: How many leading stages its job draws; None if the job evaluates the whole trial.
-        drawn: Number of its leading stages that earlier jobs have drawn.
+        upto: If its job only draws the samples of the first stages: how many stages these are. None
+            if the job evaluates the whole trial.
+        drawn: Number of its first stages whose samples earlier jobs have drawn.
     """
 
     planned: PlannedTrial
@@ -103,9 +104,11 @@ class TrialProgress:
     upto: int | None = None
     drawn: int = 0
 
-    def anew(self, earlier_attempts: int) -> TrialProgress:
+    def anew(self, earlier_attempts: int, alone: bool = False) -> TrialProgress:
         """Return the progress of a trial that is started again; ``drawn`` is kept."""
-        return TrialProgress(self.planned, earlier_attempts=earlier_attempts, drawn=self.drawn)
+        return TrialProgress(
+            self.planned, alone=alone, earlier_attempts=earlier_attempts, drawn=self.drawn
+        )
 
 
 def worker_name(batch: str, position: int) -> str:
@@ -258,7 +261,7 @@ class RunState:
             self.losses.append(Loss(trial, job, event.node, event.node_fault, moment, why))
 
     def reopen(self) -> None:
-        """Make the trials that `cancel` stopped unfinished again.
+        """Set the trials that `cancel` stopped back to unfinished.
 
         A trial stays as it is if its iteration is over, or if the searcher was told its result.
         """
@@ -266,7 +269,7 @@ class RunState:
         for trial, progress in self.trials.items():
             cut_off = progress.row is not None and progress.row.get("state") == "CANCELLED"
             if cut_off and progress.planned.iteration >= self.told and trial not in known:
-                self.trials[trial] = progress.anew(progress.earlier_attempts)
+                self.trials[trial] = progress.anew(progress.earlier_attempts, progress.alone)
 
     def conclude(
         self,
@@ -288,9 +291,10 @@ class RunState:
         self.recommended = recommended
 
     def scored_since(self) -> int:
-        """Return how many trials have scored of which the searcher has not been told.
+        """Return how many trials of the search have scored since the searcher was told results.
 
-        They have no part in ``recommended`` and ``guidelines``.
+        It is 0 if the searcher has been told none. These trials have no part in ``recommended`` and
+        ``guidelines``.
         """
         known = {trial for trials in self.tells for trial in trials}
         rows = [t.row for name, t in self.trials.items() if t.row and name not in known]

@@ -201,6 +201,30 @@ def test_a_worker_that_waits_gets_signs_and_a_busy_one_none(journal, tmp_path):
     assert mailbox.sign == first, "not at every look"
 
 
+def test_a_sign_that_cannot_be_written_is_given_later(journal, tmp_path, monkeypatch, caplog):
+    def refuse(mailbox):
+        raise OSError(28, "No space left on device")
+
+    found = workers(journal, tmp_path)
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    mailbox = Mailbox(RunDirectory(tmp_path).worker(WORKER))
+    with monkeypatch.context() as full:
+        full.setattr(Mailbox, "give_sign", refuse)
+        found.give_signs()
+    assert "no keep-alive sign could be given to workers: [Errno 28]" in caplog.text
+    assert [live.state for live in found.live()] == ["idle"]
+    found.give_signs()
+    assert mailbox.sign, "at the next look, not after a pause"
+    with monkeypatch.context() as full:
+        full.setattr(Mailbox, "retire", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            found.retire([WORKER])
+    assert found.live(), "it has not been told"
+    found.retire([WORKER])
+    assert mailbox.is_retired
+
+
 def test_a_worker_that_may_be_leaving_is_retired(journal, tmp_path, monkeypatch):
     """The controller was away for nearly as long as the worker stays."""
     found = workers(journal, tmp_path, stays_for=60.0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.files.trouble import PASSING, FilesUnavailable, passing_trouble
-from agenttts.run.journal import NOT_TAKEN, Journal, PlannedTrial, read_state
+from agenttts.run.journal import IN_SHARED_JOB, NOT_TAKEN, Journal, PlannedTrial, read_state
 from agenttts.run.rows import row_to_json
 from agenttts.space import Allocation, Choice
 from agenttts.tables.schema import TrialRow, TrialState
@@ -103,6 +103,19 @@ def test_a_resume_after_cancel_runs_what_was_cut_off_and_only_that(tmp_path):
     assert waiting.planned == planned(2, 1)
     assert (waiting.batch, waiting.job_id, waiting.submissions) == (None, None, 0)
     assert journal.state.trials["t0000"].row, "the searcher was told that it failed"
+
+
+def test_a_trial_that_must_run_alone_does_so_after_a_cancel_too(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.propose([planned(0)])
+    journal.append("submitting", batch="r-0", trials=["t0000"])
+    journal.append("lost", trials=["t0000"], reason=IN_SHARED_JOB, earlier={"t0000": 1})
+    journal.append("submitting", batch="r-1", trials=["t0000"])
+    journal.append("finished", trial="t0000", row=row(0, "CANCELLED"))
+    journal.append("ended", outcome="cancelled")
+    journal.append("started")
+    [waiting] = journal.state.unfinished()
+    assert (waiting.alone, waiting.earlier_attempts, waiting.submissions) == (True, 1, 0)
 
 
 def test_what_is_not_an_event_is_named_by_its_line(tmp_path):

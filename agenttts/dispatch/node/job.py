@@ -75,9 +75,9 @@ _LIBC = ctypes.CDLL(None)
 class TrialJob:
     """The function that submitit runs: it runs the command of trials to its end.
 
-    A job that reaches ``limit_seconds`` is requeued, and its trials continue from their stored
-    samples. A trial is continued at most ``max_timeouts`` times. If ``requeue`` is False, the
-    controller submits another job instead.
+    A job that reaches ``limit_seconds`` before its trials have ended is requeued, and they continue
+    from their stored samples. A trial is continued at most ``max_timeouts`` times. If ``requeue``
+    is False, the controller submits another job instead.
 
     A job with ``linger_seconds`` is a worker. When its trials have ended, it keeps its engines
     loaded and waits for lists in its mailbox (`agenttts.dispatch.node.mailbox`). It ends when the
@@ -86,7 +86,8 @@ class TrialJob:
     the search (`agenttts.trial.questions`) while no trial runs. A question goes before a list.
 
     Args:
-        directory: The directory of the job, which for a single trial is the trial's.
+        directory: The directory of the job. It is the trial's if the job has a single trial and is
+            no worker.
         command: The command.
         env: Environment variables of the command.
         gpus: GPUs of the job.
@@ -207,7 +208,7 @@ class TrialJob:
                 given = self._mailbox.read(self._list_number + 1)
                 if given is None:
                     break
-                due = self._lock_due(given.trials)
+                due = self._lock_due(given.trials, self._list_number + 1)
                 self._list_number += 1
             return self._run(due) if due else attempts.outcome()
         finally:
@@ -215,11 +216,15 @@ class TrialJob:
             for trial in list(self._locks):
                 self._release(trial)
 
-    def _lock_due(self, trials: Iterable[JobTrial]) -> list[JobTrial]:
-        """Take the locks of the trials that are due, and return these trials.
+    def _lock_due(self, trials: Iterable[JobTrial], number: int = 0) -> list[JobTrial]:
+        """Take the locks of the trials of a list that are due, and return these trials.
 
         Of a trial that is not due, the outcome is recorded if another job holds its lock, if its
         stages are drawn, or if it reached the time limit too often.
+
+        Args:
+            trials: The trials of the list.
+            number: The number of the list in the mailbox; 0 for the list of the command line.
         """
         me = LockHolder(self._job_id(), node_name(), now(), queue_job() is not None)
         due: list[JobTrial] = []
@@ -227,7 +232,7 @@ class TrialJob:
             if trial in self._locks:  # an earlier call took it, and then failed at a file
                 due.append(trial)
                 continue
-            if self._was_given_away(trial):
+            if number < self._earlier_lists and self._was_given_away(trial):
                 continue
             lock = ExitStack()
             try:
@@ -282,9 +287,10 @@ class TrialJob:
     def _was_given_away(self, trial: JobTrial) -> bool:
         """Return whether another job has run a trial after this job.
 
-        This is possible only if an earlier start of this job had the list.
+        In a list that an earlier start of this job had, such a trial is no longer this job's. In a
+        new list, the trial has come back.
         """
-        if not self._outlives_trials or self._list_number >= self._earlier_lists:
+        if not self._outlives_trials:
             return False
         jobs = [attempt.job_id for attempt in read_attempts(trial.directory)]
         return self._job_id() in jobs and jobs[-1] != self._job_id()
@@ -388,7 +394,7 @@ class TrialJob:
             return None if over or self._mailbox.is_retired else []
         if moment + given.seconds > self._ends_at:
             return None
-        due = self._lock_due(given.trials)
+        due = self._lock_due(given.trials, self._list_number + 1)
         self._list_number += 1
         return due
 
@@ -635,7 +641,7 @@ class _State(Enum):
 
 
 def _is_done(trial: JobTrial) -> bool:
-    """Return whether a trial has a result, or the stages that this job draws."""
+    """Return whether a trial has a result, or this job's stages of it are drawn."""
     return read_result(trial.directory) is not None or _is_drawn(trial)
 
 

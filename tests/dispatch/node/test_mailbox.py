@@ -214,6 +214,44 @@ def test_a_worker_hands_a_trial_over_and_goes_on_with_it_if_it_is_given_the_rest
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("started_again", [False, True])
+def test_a_worker_runs_the_rest_of_a_trial_that_comes_back_from_another_job(
+    tmp_path, started_again
+):
+    """A small model's stages are before and after those of a large one, which has another job."""
+    with Worker(tmp_path, stays_for=1.0 if started_again else 600) as worker:
+        if started_again:
+            worker.thread.join(60)
+            worker.job.linger_seconds = 600
+            worker.start_again()
+        moment = "2026-01-01T00:00:00+00:00"
+        for number, job in enumerate((worker.job._job_id(), "another"), 1):
+            write_attempt(
+                worker.later, Attempt(number, job, "n1", 0, "", moment, state=HANDED_OVER)
+            )
+        worker.give()
+        until(lambda: read_result(worker.later), "the result of the rest")
+    assert states(worker.later) == [HANDED_OVER, HANDED_OVER, "COMPLETED"]
+
+
+@pytest.mark.processes
+def test_a_worker_that_is_started_again_leaves_a_trial_that_another_job_has(tmp_path):
+    with Worker(tmp_path, stays_for=1.0) as worker:
+        worker.thread.join(60)
+        moment = "2026-01-01T00:00:00+00:00"
+        for number, job in enumerate((worker.job._job_id(), "another"), 1):
+            write_attempt(worker.later, Attempt(number, job, "n1", 0, "", moment))
+        worker.give()  # before the start, so that an earlier start may have had it
+        worker.job.linger_seconds = 600
+        worker.start_again()
+        third = tmp_path / "third"
+        third.mkdir()
+        worker.give(number=2, trial=third)
+        until(lambda: read_result(third), "the result of the list after it")
+    assert states(worker.later) == [None, None]
+
+
+@pytest.mark.processes
 def test_a_worker_that_is_started_again_draws_no_part_twice(tmp_path):
     """Slurm requeues it: it goes through its lists again, and takes the rest that it was given."""
     with Worker(tmp_path, stays_for=1.0) as worker:
