@@ -43,7 +43,9 @@ def replay(
     """Run ``searcher`` against a table and return its trace.
 
     Results are told one at a time, so every row's ``recommended`` is what the searcher would choose
-    if it stopped there. The replay stops early when the space is exhausted.
+    if it stopped there. The replay stops early when the space is exhausted. An outside failure is
+    told once for each allocation. If the table has no other result of its models, the allocation
+    then stays pending from its next proposal on, so that it is not proposed for ever.
 
     Args:
         table: The recorded results.
@@ -77,7 +79,8 @@ def replay(
                 space, allocation, proposal.source, again=again, examples=proposal.examples
             )
             asked.add(allocation)
-            searcher.tell([result, *table.stored(space, result, of_grid=stored)])
+            if result.blamed or not again:  # else the table does not know the allocation's score
+                searcher.tell([result, *table.stored(space, result, of_grid=stored)])
             examples = len(result.examples or proposal.examples or range(table.example_count or 0))
             spent += examples
             if result.score is not None:
