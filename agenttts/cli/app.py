@@ -168,7 +168,8 @@ def launch(
 ) -> None:
     """Check SPEC and start its run.
 
-    If a run of the same spec exists, it is continued.
+    If a run of the same spec exists, it is continued. If it is over (done), nothing is started:
+    extend searches further, and another --name makes another run.
     """
     from agenttts.cli import show
     from agenttts.launch.description import describe_plan
@@ -470,7 +471,10 @@ def resume(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Start the controller of a run again; finished trials are kept and not repeated."""
+    """Start the controller of a run again; finished trials are kept and not repeated.
+
+    A run that is over (done) is left as it is, unless --retry-failed finds trials to try again.
+    """
     from agenttts.cli import show, watch
     from agenttts.dispatch.schedulers import load_completed_profile
     from agenttts.launch.launch import correct_profile, repair
