@@ -401,9 +401,9 @@ def _run(command: list[str]) -> bytes:
 
 
 def _ask(command: list[str]) -> Answer:
-    """Return a command's answer. It is run again if a signal to this process's job ended it.
+    """Return a command's answer.
 
-    Each of the commands may be run twice.
+    It is run again if a signal to this process's job ended it: each may be run twice.
     """
     answer = ask(command, _TIMEOUT_S, query_environment())
     for _ in range(_SIGNALS_TO_A_JOB):
