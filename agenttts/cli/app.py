@@ -19,6 +19,7 @@ from agenttts.cli.completion import complete_profiles, complete_runs
 from agenttts.cli.flags import FlagApp
 from agenttts.cli.terminal import any_terminal, json_text
 from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_names
+from agenttts.files.native_threads import limit_native_threads
 
 app = FlagApp(
     name="agenttts-hpc",
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     An error of this project becomes one paragraph on standard error.
     """
+    limit_native_threads()
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     any_terminal(sys.stdout, sys.stderr)
