@@ -56,7 +56,8 @@ def replay(
         evaluations: End when so many examples were evaluated. A trial on m examples counts m, an
             extension only its new ones. The last trial may pass the limit.
         stored: After each trial, tell also what its samples give without further draws: the
-            allocations that differ only by fewer samples in the last stage.
+            allocations that differ only by fewer samples in the last stage. The stored results of a
+            run are told in any case.
 
     Returns:
         The trace, with the columns `TRACE_SCHEMA`.
