@@ -605,9 +605,9 @@ def _merge(same: Sequence[Recorded]) -> Recorded:
 
 
 def _on_part(stored: StoredResult, part: Sequence[int]) -> StoredResult | None:
-    """Return a stored result on a part of its examples, without metrics; None without a score.
+    """Return a stored result on a part of its examples, without metrics.
 
-    ``part`` has the numbers of the examples.
+    ``part`` has the numbers of the examples. The result is None if none of them has a score.
     """
     scores = tuple(stored.examples[number] for number in part)
     known = [score for score in scores if score is not None and math.isfinite(score)]

@@ -1,4 +1,4 @@
-"""Names that a stage must not have, because they are keys beside the names of stages."""
+"""Names that a stage must not have: keys that stand beside names of stages."""
 
 from __future__ import annotations
 

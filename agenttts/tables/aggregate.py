@@ -242,7 +242,8 @@ def bootstrap_interval(
     """Return the percentile-bootstrap confidence interval of a trial's mean metric.
 
     The examples are resampled: the interval says how far the mean of other examples may be off. The
-    samples of the models are not resampled. The same seed gives the same interval in any order of the rows.
+    samples of the models are not resampled. The same seed gives the same interval in any order of
+    the rows.
 
     Args:
         examples: The trial's table of examples.

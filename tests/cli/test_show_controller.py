@@ -103,6 +103,12 @@ def test_a_run_that_is_done_says_how_failed_trials_are_tried_again(trials, told)
     assert lines == ([expected] if told else [])
 
 
+def test_how_sure_it_is_names_the_recommended_allocation(monkeypatch):
+    confidence = {"within": 0.02, "probability": 0.91, "shortfall": 0.01}
+    monkeypatch.setitem(DOCUMENT, "confidence", confidence)
+    assert "the recommended allocation is within 0.02 of the best" in shown(monkeypatch)
+
+
 def launched(monkeypatch, **values: object) -> str:
     console = Console(width=200, record=True, file=io.StringIO())
     monkeypatch.setattr(show, "console", console)
