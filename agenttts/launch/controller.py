@@ -213,8 +213,9 @@ def stop_controllers(
     if started is None:
         return
     sees = "; the cancel is on record, and it ends when it sees that" if on_record else ""
-    _state_here(started, sees)
     handle, scheduler, service = started.handle, started.scheduler, started.service
+    if not scheduler.has_nodes:  # a queue is the same on every host
+        _state_here(started, sees)
     reached = scheduler.reaches(service)
     told: set[str] = set()
     start = time.monotonic()

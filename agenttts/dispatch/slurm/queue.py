@@ -99,9 +99,34 @@ def job_rows(job_ids: Iterable[str]) -> dict[str, QueueRow | None]:
             missing part.
     """
     wanted = list(job_ids)
+    return _rows(wanted, _squeue()) if wanted else {}
+
+
+def live_jobs_of(job_ids: Iterable[str], *, unlisted: bool = False) -> list[str]:
+    """Return the jobs that have not ended, as far as squeue tells while sacct does not answer.
+
+    Args:
+        job_ids: The jobs.
+        unlisted: Whether jobs that squeue does not list are returned if sacct does not answer. They
+            have most likely ended. If the answer of squeue was cut off, they are always returned.
+
+    Raises:
+        QueueUnavailable: squeue does not answer.
+    """
+    wanted = list(job_ids)
     if not wanted:
-        return {}
+        return []
     queue = _squeue()
+    unlisted = unlisted or not queue.complete
+    try:
+        rows = _rows(wanted, queue)
+    except QueueUnavailable:
+        rows = {job: queue.rows.get(job) for job in wanted if unlisted or job in queue.rows}
+        return [job for job, row in rows.items() if row is None or not row_status(job, row).ended]
+    return [job for job, row in rows.items() if not row_status(job, row).ended]
+
+
+def _rows(wanted: Sequence[str], queue: QueueAnswer) -> dict[str, QueueRow | None]:
     rows: dict[str, QueueRow | None] = {job: queue.rows.get(job) for job in wanted}
     missing = [job for job, row in rows.items() if row is None]
     if not missing:

@@ -31,8 +31,8 @@ from agenttts.dispatch.slurm.pickles import Pickles
 from agenttts.dispatch.slurm.queue import (
     cancel_jobs,
     job_rows,
-    job_states,
     keep_off,
+    live_jobs_of,
     lives,
     names_and_batch_files,
     one_squeue_call,
@@ -159,7 +159,8 @@ class SlurmScheduler(Scheduler):
         self._labels.give(job_id, name, _marked(comment, batch, position))
 
     def cancel(self, job_ids: Iterable[str]) -> None:
-        ids = [job for job, status in job_states(job_ids).items() if not status.ended]
+        # scancel ignores jobs that have ended.
+        ids = live_jobs_of(job_ids, unlisted=True)
         if ids:
             cancel_jobs(ids)
 

@@ -15,6 +15,7 @@ from agenttts.dispatch.slurm.batch_script import log_message
 from agenttts.dispatch.slurm.queue import (
     cancel_jobs,
     job_states,
+    live_jobs_of,
     lives,
     row_status,
     rows_with_comment,
@@ -93,7 +94,7 @@ class SlurmServices:
     def live(self, service: Service) -> list[str]:
         """The jobs of the service that have not ended."""
         jobs = [*rows_with_comment(f"{_NAME}{service.name}"), *filter(None, [service.job_id])]
-        return [job for job, state in job_states(dict.fromkeys(jobs)).items() if not state.ended]
+        return live_jobs_of(dict.fromkeys(jobs))
 
     def status(self, service: Service) -> JobStatus:
         """How its job stands, with what its log says of why it did not start."""

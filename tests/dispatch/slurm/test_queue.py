@@ -92,6 +92,30 @@ def test_cancelling_signals_what_lives_and_forgives_what_has_just_ended(fake, tm
         scheduler.cancel(["7_0"])
 
 
+SACCT_DOWN = "echo 'sacct: error: Sending PersistInit msg: Connection refused' >&2; exit 1"
+
+
+@pytest.mark.parametrize(
+    ("squeue", "cancelled"),
+    [
+        ("echo '8|RUNNING|None|a'", "7 8"),
+        ("echo '8|RUNNING|None|a'; echo '7|COMPLETED|None|a'", "8"),
+        ("printf '8|RUNNING|None|a\\n6|RUN'", "7 8"),
+    ],
+)
+def test_jobs_are_cancelled_while_sacct_does_not_answer(fake, tmp_path, squeue, cancelled):
+    record = tmp_path / "cancelled"
+    fake("squeue", squeue)
+    fake("sacct", SACCT_DOWN)
+    gone = "scancel: error: Kill job error on job id 7: Invalid job id specified"
+    fake("scancel", f'echo "$@" >> {record}; echo "{gone}" >&2; exit 1')
+    scheduler = SlurmScheduler(Profile(kind="slurm"), tmp_path / "submitit")
+    scheduler.cancel(["7", "8"])
+    assert record.read_text() == f"{cancelled}\n"
+    with pytest.raises(QueueUnavailable, match="squeue"):
+        scheduler.poll(["8", "9"])
+
+
 def test_a_job_that_has_ended_does_not_hide_one_that_could_not_be_cancelled(fake):
     line = "scancel: error: Kill job error on job id {}: {}"
     gone, silent = line.format(5, "Invalid job id specified"), line.format(6, "Socket timed out on send/recv operation")  # fmt: skip

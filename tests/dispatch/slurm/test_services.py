@@ -12,6 +12,8 @@ from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from agenttts.errors import MissingRequirement
+from agenttts.run.journal import read_state
+from agenttts.run.starts import ControllerHandle, write_handle
 
 REFUSED = "Batch job submission failed: Requested node configuration is not available"
 SBATCH = r"""
@@ -84,3 +86,27 @@ def test_the_queue_is_asked_once_for_many_services(fake, tmp_path):
     statuses = scheduler.service_statuses(services)
     assert [status.state for status in statuses] == ["PENDING", "RUNNING", "PENDING"]
     assert asked.read_text() == "x\n"
+
+
+@pytest.fixture
+def sacct_down(fake):
+    fake("sacct", "echo 'sacct: error: Connection refused' >&2; exit 1")
+
+
+@pytest.mark.usefixtures("sacct_down")
+def test_a_service_that_squeue_does_not_list_has_ended_while_sacct_does_not_answer(fake, tmp_path):
+    fake("squeue", "echo '8|RUNNING|None|batch=r-controller'")
+    scheduler = SlurmScheduler(Profile(kind="slurm"), tmp_path / "any")
+    assert scheduler.live_services(Service("r-controller", "s1", "7")) == ["8"]
+    fake("squeue", "exit 0")
+    assert scheduler.live_services(Service("r-controller", "s1", "7")) == []
+
+
+@pytest.mark.usefixtures("sacct_down")
+def test_a_run_is_cancelled_while_sacct_does_not_answer(fake, cli, unstarted_run):
+    fake("squeue", "exit 0")
+    run = unstarted_run(search__iterations=0)
+    write_handle(run, ControllerHandle("slurm", job_id="7"))
+    done = cli("cancel", run.name)
+    assert done.returncode == 0, done.stderr
+    assert read_state(run.journal_file).finished == "cancelled"
