@@ -1,7 +1,7 @@
 """All runs under a results directory, a line each.
 
-What is over is read from files. The queue is asked once for the controllers of all other runs that
-one scheduler has started, and nothing in it is changed.
+What is done or cancelled is read from files. The queue is asked once for the controllers of all
+other runs that one scheduler has started, and nothing in it is changed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class _Listed:
         active: Seconds since the epoch of the last change of its journal.
         state: Its journal; None if it cannot be read.
         iterations: Iterations of its search.
-        started: Its controller, where the run is not over and has one.
+        started: Its controller. None if it has none, or the run is done, or was cancelled after its
+            start.
         queue: What the queue says of the controller.
         problem: What cannot be read, and why.
     """
@@ -78,12 +79,18 @@ class _Listed:
             "active": datetime.fromtimestamp(self.active, UTC).isoformat(timespec="seconds"),
         }
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whether a controller waits or runs that has not recorded yet that the run goes on."""
+        queue = self.queue
+        return queue is not None and not queue.ended and queue.state != ELSEWHERE
+
     def _state(self) -> tuple[str, str]:
         """Return the state in a word, and what to know or do about it."""
         if self.state is None:
             return "damaged", self.problem or ""
         outcome = self.state.finished
-        if outcome is not None:
+        if outcome is not None and not self._goes_on:
             over = outcome if outcome in ("done", "cancelled") else "failed"
             return over, "" if over == outcome else outcome
         if self.problem is not None:
@@ -111,11 +118,27 @@ def _read(path: Path) -> _Listed:
     try:
         found.state = read_state(run.journal_file)
         found.iterations = run.spec().search.iterations
-        if found.state.finished is None:
-            found.started = started_controller(run)
+        if found.state.finished != "done":
+            found.started = _started(run, found.state)
     except (AgentTTSError, OSError) as error:
         found.state, found.problem = None, str(error)
     return found
+
+
+def _started(run: RunDirectory, state: RunState) -> StartedController | None:
+    """Return the controller to ask about; None for a run that was not started again after its end.
+
+    A run that has ended is listed even if its controller cannot be read.
+    """
+    try:
+        started = started_controller(run)
+    except (AgentTTSError, OSError):
+        if state.finished is None:
+            raise
+        return None
+    if started is not None and state.finished is not None and started.handle.cancelled:
+        return None
+    return started
 
 
 def _changed(run: RunDirectory) -> float:
@@ -137,12 +160,25 @@ def _ask_queues(runs: list[_Listed]) -> None:
         # Processes of a host are found by their run's own folder.
         by_queue[scheduler.name if scheduler.has_nodes else str(run.path)].append(run)
     for group in by_queue.values():
-        started = [run.started for run in group if run.started is not None]
-        try:
-            statuses = started[0].scheduler.service_statuses([one.service for one in started])
-        except (AgentTTSError, OSError) as error:  # this machine lacks the cluster's commands
-            for run in group:
-                run.problem = str(error)
-            continue
-        for run, status in zip(group, statuses, strict=True):
-            run.queue = status
+        going = [run for run in group if run.state is not None and run.state.finished is None]
+        ended = [run for run in group if run.state is not None and run.state.finished is not None]
+        [started, *_] = [run.started for run in group if run.started is not None]
+        with started.scheduler.one_look():
+            # They are asked about separately: old jobs, which only accounting knows, must not hide
+            # what the queue says of the others.
+            _ask_queue(going)
+            _ask_queue(ended)
+
+
+def _ask_queue(runs: list[_Listed]) -> None:
+    started = [run.started for run in runs if run.started is not None]
+    if not started:
+        return
+    try:
+        statuses = started[0].scheduler.service_statuses([one.service for one in started])
+    except (AgentTTSError, OSError) as error:  # this machine lacks the cluster's commands
+        for run in runs:
+            run.problem = str(error)
+        return
+    for run, status in zip(runs, statuses, strict=True):
+        run.queue = status

@@ -7,6 +7,7 @@ damaged.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from agenttts.dispatch.attempts import Attempt, read_attempts
@@ -17,6 +18,7 @@ from agenttts.errors import UserError, valid_names
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, TrialProgress, read_state
 from agenttts.run.rows import row_from_json
+from agenttts.run.starts import read_handle
 from agenttts.status.controller_logs import controller_logs
 from agenttts.status.folded_log import folded, log_lines
 from agenttts.tables.failures import failure_groups
@@ -37,7 +39,7 @@ def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
     if problem is not None:
         yield f"the journal cannot be read: {problem}"
     if state.finished is not None:
-        yield f"the run is over: {' '.join(state.finished.split())}"
+        yield _end_of(run, state.finished)
     failed = [t for t in state.trials.values() if _failed(t)]
     if failed:
         yield f"trials without a result ('agenttts-hpc logs {run.name} TRIAL' shows one):"
@@ -96,6 +98,18 @@ def trial_log(run: RunDirectory, given: str, lines: int | None) -> Iterator[str]
     if last.together > 1 and last.log:
         yield f"  (of its job, with {last.together - 1} other trials)"
     yield from _shown(text, lines, warnings=last.state == TrialState.COMPLETED)
+
+
+def _end_of(run: RunDirectory, outcome: str) -> str:
+    """Return the line for a run that has ended."""
+    with suppress(UserError):  # a damaged file does not hide how the run ended
+        handle = read_handle(run)
+        if outcome == "cancelled" and handle is not None and not handle.cancelled:
+            return (
+                f"the run was cancelled and started again; 'agenttts-hpc status {run.name}' shows "
+                "its controller"
+            )
+    return f"the run is over: {' '.join(outcome.split())}"
 
 
 def _state(run: RunDirectory) -> tuple[RunState, str | None]:

@@ -72,9 +72,10 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
     rows = [row_from_json(t.row) for t in state.trials.values() if t.row]
     live = [t for t in state.unfinished() if t.job_id]
     started = started_controller(run)
-    over = state.finished is not None
-    directories = {} if over else live_directories(run, state)
+    directories = {} if state.finished is not None else live_directories(run, state)
     queue = _ask_queue(run, {*directories, *(t.job_id for t in live if t.job_id)}, started)
+    # A controller that was started again may not have recorded yet that the run goes on.
+    outcome = None if queue.alive and state.finished != "done" else state.finished
     workers, stages = live_work(directories, queue.trials, live)
     iteration = last_iteration(state)
     best = best_of(rows)
@@ -85,8 +86,7 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
     return {
         "run": run.name,
         "path": str(run.path),
-        # A controller that was started again may not have recorded yet that the run goes on.
-        "outcome": None if queue.alive and state.finished != "done" else state.finished,
+        "outcome": outcome,
         "controller": _controller(run, started, queue),
         "iteration": iteration,
         "iterations": spec.search.iterations,
@@ -101,7 +101,7 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
         "started": state.started_at,
         "cost": None if cost is None else cost.document(),
         "to_come": None
-        if over
+        if outcome is not None
         else to_come(spec.search, state, rows, cost, costs.forecast(), iteration),
         "cut_share": cut_document(cuts),
         "warnings": [

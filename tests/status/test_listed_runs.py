@@ -140,3 +140,52 @@ def test_a_cancelled_and_a_failed_run(cli, unstarted_run):
     runs = listed(cli)
     assert (runs["stopped"]["state"], runs["stopped"]["detail"]) == ("cancelled", "")
     assert (runs["broken"]["state"], runs["broken"]["detail"]) == ("failed", "every trial failed")
+
+
+SQUEUE = "echo '7|{state}|Priority|c'"
+
+
+ANSWERS = [
+    (SQUEUE.format(state="PENDING"), ("pending", "failed", "stopped")),
+    (SQUEUE.format(state="RUNNING"), ("running", "failed", "stopped")),
+    (SQUEUE.format(state="FAILED"), ("cancelled", "failed", "stopped")),
+    ("echo 'slurmctld is down' >&2; exit 1", ("cancelled", "failed", "unknown")),
+]
+
+
+def test_a_run_that_was_started_again_is_not_over(cli, unstarted_run, fake):
+    """Its new controller, job 7, may not have written yet that the run goes on."""
+    runs = [unstarted_run(name=name, search__iterations=0) for name in ("again", "broken", "waits")]
+    for run, outcome in zip(runs, ("cancelled", "every trial failed"), strict=False):
+        controller_job.make_controller(run.read()).cancel(outcome)
+    for run, job in zip(runs, ("7", "8", "9"), strict=True):
+        write_handle(run, ControllerHandle("slurm", job_id=job))
+    fake("sacct", "exit 0")
+    for queue, states in [("", ("cancelled", "failed", "unknown")), *ANSWERS]:
+        if queue:  # at first this machine has no squeue
+            fake("squeue", queue)
+        found = listed(cli)
+        assert tuple(found[run.name]["state"] for run in runs) == states, queue
+        status = json.loads(cli("status", "again", "--json").stdout)
+        over = status["outcome"] is not None
+        assert over == (states[0] == "cancelled") == (status["to_come"] is None), queue
+    assert "the run was cancelled and started again" in cli("logs", "again").stdout
+    fake("squeue", SQUEUE.format(state="RUNNING"))
+    write_handle(runs[0], ControllerHandle("slurm", job_id="7", cancelled=True))
+    assert listed(cli)["again"]["state"] == "cancelled"
+    assert "the run is over: cancelled" in cli("logs", "again").stdout
+
+
+def test_old_controllers_do_not_hide_the_others(cli, unstarted_run, fake, tmp_path):
+    """sacct, which does not answer, is asked about the controller of the failed run alone."""
+    fake("squeue", SQUEUE.format(state="RUNNING"))
+    fake("sacct", "echo 'Connection refused' >&2; exit 1")
+    for name, job in (("broken", "8"), ("works", "7")):
+        run = unstarted_run(name=name, search__iterations=0)
+        if name == "broken":
+            controller_job.make_controller(run.read()).cancel("every trial failed")
+        write_handle(run, ControllerHandle("slurm", job_id=job))
+    runs = listed(cli)
+    assert (runs["broken"]["state"], runs["works"]["state"]) == ("failed", "running")
+    (tmp_path / "results/broken/controller.json").write_text("[]")
+    assert listed(cli)["broken"]["state"] == "failed"
