@@ -7,13 +7,9 @@ cannot move its cursor (``TERM=dumb``) gets plain lines, as a pipe does.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from types import FrameType
 from typing import Any
 
 from rich.console import Console, Group
@@ -31,6 +27,7 @@ from agenttts.cli.status_texts import (
     used_text,
     where_to_look,
 )
+from agenttts.files.signals import ended_in_order
 from agenttts.run.directory import RunDirectory
 from agenttts.status.run_status import follow
 
@@ -70,7 +67,7 @@ def _follow_on_screen(run: RunDirectory, console: Console) -> dict[str, Any]:
         return Group(*fitted(lines, console.height))
 
     live = Live(get_renderable=view, console=console, screen=True, refresh_per_second=1)
-    with _ended_in_order(), live:
+    with ended_in_order(), live:
 
         def take(status: dict[str, Any]) -> None:
             seen.append(status)
@@ -78,24 +75,6 @@ def _follow_on_screen(run: RunDirectory, console: Console) -> dict[str, Any]:
             live.refresh()
 
         return follow(run, take)
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Turn signals that end the program into an exit that restores the terminal."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Lines:

@@ -13,6 +13,7 @@ from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.profile import Profile
 from agenttts.errors import MissingRequirement, RunFailed, UserError
 from agenttts.files.locks import is_locked
+from agenttts.files.signals import ended_in_order
 from agenttts.launch.controller import (
     controller_works,
     start_controller,
@@ -168,22 +169,44 @@ def extend(run: RunDirectory, settings: Sequence[str]) -> ExtensionOutcome:
     """
     complete_changes(run, "extend")
     if planned_extension(run.read(), settings).extension.changes:  # before anything is ended
-        try:
-            with one_command(run, "extend"), _in_place_of_controller(run):
-                _write_changes(run, read_state(run.journal_file))
-                extension = planned_extension(run.read(), settings).extension
-                if extension.changes:
-                    record_extension(run, extension)
-        except Exception:
-            # The run's jobs must not be left without a controller.
-            if read_state(run.journal_file).finished is None and not is_locked(run.lock_file):
-                resume(run)
-            raise
+        with (
+            ended_in_order(),
+            _with_controller_after_failure(run),
+            one_command(run, "extend"),
+            _in_place_of_controller(run),
+        ):
+            _write_changes(run, read_state(run.journal_file))
+            extension = planned_extension(run.read(), settings).extension
+            if extension.changes:
+                record_extension(run, extension)
         outcome = ExtensionOutcome(extension.changes)
     else:
         outcome = ExtensionOutcome()
     resume(run)
     return outcome
+
+
+@contextmanager
+def _with_controller_after_failure(run: RunDirectory) -> Iterator[None]:
+    """If the block fails or is interrupted, start the controller again that it has ended.
+
+    The run's jobs must not be left without a controller.
+    """
+    before = read_handle(run)
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, SystemExit):
+        if read_state(run.journal_file).finished is None:
+            if not is_locked(run.lock_file):
+                resume(run)
+            elif read_handle(run) != before:  # it has been told to end, and has not ended yet
+                log.warning(
+                    "the controller of %s is ending; when it has ended, 'agenttts-hpc resume %s' "
+                    "goes on with the run",
+                    run.path,
+                    run.path,
+                )
+        raise
 
 
 @contextmanager

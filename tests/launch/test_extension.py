@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -213,6 +214,33 @@ def test_a_controller_that_leaves_the_queue_meanwhile_is_replaced(finished, cli,
     assert done.returncode == 0, done.stderr
     assert seen == ["released", "released", "resumed"]
     assert RunDirectory(finished).spec().search.iterations == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize("ending", [False, True])
+def test_an_interrupt_leaves_no_run_without_its_controller(
+    unstarted_run, monkeypatch, caplog, number, ending
+):
+    """It comes while the command waits for the end of the controller that it has ended."""
+    run = unstarted_run(**SMALL)
+    write_handle(run, ControllerHandle("local"))
+    resumed = []
+
+    def release(run: RunDirectory) -> None:
+        write_handle(run, ControllerHandle("local"))
+        assert signal.getsignal(number) is not signal.SIG_DFL, "it would kill this process"
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(launch, "release_controller", release)
+    monkeypatch.setattr(launch, "is_locked", lambda file: ending)
+    monkeypatch.setattr(launch, "resume", lambda run: resumed.append(run.path))
+    before = signal.getsignal(number)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        launch.extend(run, MORE[1:])
+    assert signal.getsignal(number) is before
+    assert resumed == ([] if ending else [run.path])
+    assert (f"'agenttts-hpc resume {run.path}' goes on" in caplog.text) == ending
+    assert run.spec().search.iterations == 1
 
 
 def test_a_search_that_was_ended_early_goes_on(cli, scripted_spec, run, monkeypatch):
