@@ -46,8 +46,7 @@ def to_come(
             return None
         span = {"low": forecast.gpu_seconds.low, "high": forecast.gpu_seconds.high}
         return {"trials": None, "gpu_seconds": span, "measured": False}
-    further = iterations_left(search, state, iteration) * search.batch_size
-    trials = unfinished + (0 if state.finishing else further)
+    trials = unfinished + _further(search, state, iteration)
     ended = [row for row in rows if row.source not in AFTER_SEARCH]
     if not ended or cost is None:
         if forecast is None:
@@ -58,3 +57,20 @@ def to_come(
     whole = max(alone, cost.gpu_seconds.used / len(rows))
     span = {"low": round(alone * trials, 3), "high": round(whole * trials, 3)}
     return {"trials": trials, "gpu_seconds": span, "measured": True}
+
+
+def _further(search: SearchSection, state: RunState, iteration: int) -> int:
+    """Return how many trials may still be proposed.
+
+    An asynchronous search proposes them one by one, up to a total. The rest of its initial trials
+    is not known here.
+    """
+    # After the first closing trial nothing is proposed, as after the user's end of the search.
+    if state.finishing or state.closing:
+        return 0
+    if not search.asynchronous:
+        return iterations_left(search, state, iteration) * search.batch_size
+    proposed = [t.planned for t in state.trials.values() if t.planned.source not in CLOSING_SOURCES]
+    initial = {p.iteration for p in proposed if p.source in ("initial", FIRST_SOURCE)}
+    counted = sum(p.iteration not in initial for p in proposed)
+    return max(0, search.iterations * search.batch_size - counted)
