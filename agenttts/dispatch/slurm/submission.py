@@ -6,6 +6,8 @@ import io
 import os
 import re
 import shlex
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -47,6 +49,8 @@ _CLOSED = re.compile(r"required partition not available|partition in down state"
 SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*Submit\w*", re.IGNORECASE)
 _OTHER_LIMIT = re.compile(r"\b(Assoc|QOS)(Max|Min|Grp)\w+", re.IGNORECASE)
 _POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
+# A shell's exit status for a command that a signal ended is this plus the signal.
+_SIGNAL_IN_SHELL = 128
 
 
 class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no types
@@ -114,7 +118,8 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
         try:
             job = self._submit_command(self._submitit_command_str)
         except FailedJobError as error:
-            if not _PASSING.search(str(error)):  # refused: none of them is a job
+            # Refused: none of them is a job.
+            if not _PASSING.search(str(error)) and not _cut_short(error):
                 for number in range(self._first, self._first + count):
                     self._pickles.file(number).unlink(missing_ok=True)
             raise
@@ -185,7 +190,13 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
         with redirect_stderr(io.StringIO()):  # submitit also prints what it raises
             yield
     except FailedJobError as error:
-        raise refusal(" ".join(str(error).split()), jobs) from None
+        said = " ".join(str(error).split())
+        if cut_short := _cut_short(error):
+            raise QueueUnavailable(
+                f"{cut_short}, so a job may have been submitted" + (f": {said}" if said else ""),
+                fix="check with 'squeue --me'; try again when 'scontrol ping' shows UP",
+            ) from None
+        raise refusal(said, jobs) from None
     except FailedSubmissionError as error:
         raise QueueUnavailable(
             f"the output of sbatch cannot be read, so a job may have been submitted: {error}",
@@ -202,6 +213,21 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
                 "local)",
             ) from None
         raise
+
+
+def _cut_short(error: FailedJobError) -> str:
+    """Return why sbatch did not finish its answer; '' if it did.
+
+    Slurm gives a job's signals to all its processes, so the end of the controller's job also ends
+    an sbatch that waits for slurmctld. A script in place of sbatch ends with 128 plus the signal.
+    """
+    cause = error.__cause__
+    if isinstance(cause, subprocess.CalledProcessError):
+        code = cause.returncode
+        number = -code if code < 0 else code - _SIGNAL_IN_SHELL
+        return f"sbatch was ended by signal {number}" if 0 < number < signal.NSIG else ""
+    # submitit kills an sbatch whose output it cannot read.
+    return f"sbatch was stopped, because its output cannot be read ({cause})" if cause else ""
 
 
 def refusal(message: str, jobs: int = 1) -> MissingRequirement:

@@ -63,7 +63,7 @@ def check_accepted(what: str, profile: Profile, resources: JobResources, gpus: i
     command = sbatch_test(request_words(profile, resources, gpus))
     with outer_environment():
         answer = ask(command, COMMAND_SECONDS, query_environment())
-    if answer.problem is not None:
+    if answer.problem is not None or (answer.exit_code or 0) < 0:  # or a signal ended it
         return
     if answer.succeeded:
         # Many clusters take a job whose time is above the partition's limit, and never start it.

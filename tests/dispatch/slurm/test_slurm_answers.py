@@ -13,6 +13,7 @@ from submitit.core.utils import FailedJobError
 
 from agenttts.dispatch.base import JobRequest, QueueUnavailable, SubmitLimitReached
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.slurm import queue as slurm_queue
 from agenttts.dispatch.slurm.partitions import partition_checks
 from agenttts.dispatch.slurm.queue import cancel_jobs, job_states, live_jobs
@@ -357,6 +358,29 @@ def test_a_partition_that_is_closed_for_now_is_waited_for(fake, tmp_path, refusa
         scheduler(tmp_path).submit("r-1", requests(tmp_path, 2))
 
 
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("kill -TERM $$", "sbatch was ended by signal 15, so a job may"),
+        ("kill -KILL $$", "sbatch was ended by signal 9, so a job may"),
+        ("echo 'slurmctld is busy' >&2; kill -USR2 $$", "signal 12, .*: slurmctld is busy"),
+        ("exit 143", "sbatch was ended by signal 15, so a job may"),
+        (r"printf 'caf\351\n'; sleep 9", "its output cannot be read .*, so a job may"),
+    ],
+)
+def test_an_sbatch_that_a_signal_ended_may_have_submitted_jobs(fake, tmp_path, end, said):
+    """A cancel or preemption of the controller's job signals the sbatch that it has started."""
+    fake("sbatch", end)
+    tried = scheduler(tmp_path)
+    with pytest.raises(QueueUnavailable, match=said):
+        tried.submit("r-1", requests(tmp_path, 2))
+    service = ServiceRequest("s", "s1", print, "svc", comment="c", section="trial", exclude=("n1",))
+    with pytest.raises(QueueUnavailable, match=said):
+        tried.start_service(service)
+    left = {path.name for path in (tmp_path / "jobs").glob("*.pkl")}
+    assert left == {"r-1.0.pkl", "r-1.1.pkl", "s-s1.0.pkl"}, "what the jobs would run"
+
+
 def test_an_answer_of_sbatch_that_cannot_be_read_may_be_a_job(fake, tmp_path):
     fake("sbatch", "echo 'Welcome to the cluster'")
     with pytest.raises(QueueUnavailable, match="the output of sbatch cannot be read, so a job may have been submitted.*Welcome"):  # fmt: skip
@@ -452,6 +476,12 @@ def test_a_job_finds_what_it_runs_by_itself(fake, tmp_path, size, count):
         else:
             assert (tmp_path / f"ran-{trial}").exists()
             assert (tmp_path / "jobs" / f"{job}_submitted.pkl").exists()
+
+
+def test_a_refusal_by_a_script_in_place_of_sbatch_is_one_whatever_its_exit_status(fake, tmp_path):
+    fake("sbatch", "echo 'no budget is left' >&2; exit 255")
+    with pytest.raises(MissingRequirement, match="refused the job: no budget is left"):
+        scheduler(tmp_path).submit("r-1", requests(tmp_path, 1))
 
 
 def test_errors_keep_what_they_are(fake):

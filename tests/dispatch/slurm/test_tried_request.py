@@ -79,6 +79,11 @@ def test_what_may_pass_is_no_error(slurm, said):
     check(time="01:00:00")
 
 
+def test_a_test_that_a_signal_ended_is_no_error(slurm):
+    slurm("sbatch", "kill -TERM $$")
+    check()
+
+
 def test_nodes_that_are_out_of_service_may_have_what_is_requested(slurm):
     said = "allocation failure: Requested node configuration is not available"
     slurm("sbatch", f"echo '{said}' >&2; exit 1")
