@@ -103,6 +103,9 @@ class ServedModel:
         self._failed_on: list[str] = []
         self._not_before = 0.0
         self._job: str | None = None
+        # Whether the queue has said which job serves the model, since this controller started and
+        # since its last failed submission.
+        self._looked = False
         # Jobs that have ended. The process of one may still be there for a moment.
         self._over: set[str] = set()
         self._ready = False
@@ -156,7 +159,8 @@ class ServedModel:
         """Note that ``remaining`` of ``total`` trials have not ended.
 
         It releases a model that has been idle for long (`idle_limit`), and starts it again near the
-        end of the batch, so that queueing and loading overlap with the last trials.
+        end of the batch, so that queueing and loading overlap with the last trials. A model that an
+        earlier controller started is found first.
 
         Args:
             remaining: Number of trials that have not ended.
@@ -164,6 +168,8 @@ class ServedModel:
             more: Whether the search continues after them.
         """
         self._renew_lease()
+        if self._job is None and not self._looked:
+            self._job = self._find()
         if self._job is not None and not self._ready:
             self._check()  # when it is ready decides for how long it may idle
         soon = more and remaining <= max(1, total // 4) and not self._limits.alone
@@ -171,7 +177,7 @@ class ServedModel:
         idle = time.monotonic() - self._used
         longest = idle_limit(self._limits.idle_seconds, self._request.gpus, self._loads_for)
         if self._job is None:
-            if soon and self._deaths == 0:
+            if soon and self._looked and self._deaths == 0:
                 try:
                     self._start()
                 except LLMError as error:
@@ -268,6 +274,7 @@ class ServedModel:
             request = replace(self._request, start=start, exclude=nodes)
             self._job = self._scheduler.start_service(request).job_id
         except (*_QUEUE_ERRORS, OSError) as error:
+            self._looked = False  # it may have been submitted
             self._count_death()
             raise LLMError(
                 "unavailable", f"the model's job could not be started: {error}"
@@ -325,6 +332,7 @@ class ServedModel:
         except _QUEUE_ERRORS as error:  # the queue does not answer now
             log.warning("%s", error)
             return None
+        self._looked = True
         if job is None or job in self._over:
             return None
         self._note(f"found running as job {job}")

@@ -1,0 +1,131 @@
+"""When a served model's job is found, stopped and started again, on a queue in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+
+import pytest
+
+from agenttts.dispatch.base import JobStatus, QueueUnavailable
+from agenttts.dispatch.service import Service, ServiceRequest
+from agenttts.serving import lifecycle
+from agenttts.serving.job import ADDRESS_FILE, Serving
+from agenttts.serving.lifecycle import ServedLimits, ServedModel
+from agenttts.serving.served_model import service_request
+
+
+class Queue:
+    """A queue whose jobs run at once, and which does not answer while it is ``silent``."""
+
+    def __init__(self) -> None:
+        self.live: list[str] = []
+        self.ends: dict[str, str] = {}
+        self.excluded: list[tuple[str, ...]] = []
+        self.silent = False
+        self.asked = 0
+
+    def start_service(self, request: ServiceRequest) -> Service:
+        self.excluded.append(request.exclude)
+        self.live.append(str(len(self.excluded)))
+        self._answer()
+        return Service(request.name, request.start, self.live[-1])
+
+    def find_service(self, service: Service) -> str | None:
+        self._answer()
+        return next(iter(self.live), None)
+
+    def live_services(self, service: Service) -> list[str]:
+        self._answer()
+        return list(self.live)
+
+    def stop_service(self, service: Service, job_ids: Collection[str]) -> None:
+        self._answer()
+        self.live = [job for job in self.live if job not in job_ids]
+
+    def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        self._answer()
+        return {
+            job: JobStatus("RUNNING", ended=False, node="n1")
+            if job in self.live
+            else JobStatus(self.ends.get(job, "CANCELLED"), ended=True, node="n1")
+            for job in job_ids
+        }
+
+    def end(self, state: str) -> None:
+        self.ends[self.live.pop()] = state
+
+    def _answer(self) -> None:
+        self.asked += 1
+        if self.silent:
+            raise QueueUnavailable("Socket timed out", fix="try again")
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A queue, and a function that makes one controller's model on it; its server answers at once."""
+    queue, folder, notes = Queue(), tmp_path / "agent", []
+    folder.mkdir()
+    (folder / ADDRESS_FILE).write_text(
+        json.dumps({"hosts": ["n1"], "node": "n1", "port": 1, "job": "1", "started": ""})
+    )
+    monkeypatch.setattr(lifecycle, "_answers", lambda base_url, key: True)
+
+    def make(**limits: float) -> ServedModel:
+        request = service_request(folder, run="r", token="r-1", gpus=0)
+        serving = Serving(("true",), {}, (), "0.0.0.0", 60.0, "agent", {})
+        settings = {"start_seconds": 60.0, "idle_seconds": 600.0, "restarts": 0}
+        limited = ServedLimits(**settings | limits, poll_seconds=0.01)  # type: ignore[arg-type]
+        return ServedModel(folder, serving, queue, request, limited, notes.append)  # type: ignore[arg-type]
+
+    return queue, make, folder, notes
+
+
+def test_a_controller_that_was_queued_again_finds_the_model_before_it_starts_one(served):
+    queue, make, _, notes = served
+    make().locate()
+    second = make()
+    for remaining in (8, 2, 1):
+        second.trials_run(remaining, 8, True)
+    assert queue.live == ["1"]
+    assert "found running as job 1" in notes
+    second.trials_run(1, 8, False)
+    assert queue.live == [], "no question is left"
+
+
+def test_it_idles_by_the_same_rule(served):
+    queue, make, _, _ = served
+    make().locate()
+    second = make()
+    second.trials_run(8, 8, True)
+    second._used -= 601
+    second.trials_run(7, 8, True)
+    assert queue.live == []
+
+
+def test_it_is_looked_for_until_the_queue_answers_and_then_no_more(served):
+    queue, make, _, _ = served
+    queue.live.append("1")
+    second = make()
+    queue.silent = True
+    second.trials_run(1, 8, True)
+    assert queue.live == ["1"], "there may be one"
+    queue.silent = False
+    second.trials_run(8, 8, False)
+    assert queue.live == []
+    asked = queue.asked
+    second.trials_run(8, 8, False)
+    assert queue.asked == asked
+
+
+def test_a_job_whose_submission_got_no_answer_is_found_too(served):
+    queue, make, _, _ = served
+    model = make()
+    model.trials_run(8, 8, True)
+    queue.silent = True
+    model.trials_run(1, 8, True)
+    assert queue.live == ["1"]
+    queue.silent = False
+    model.trials_run(1, 8, True)
+    model.trials_run(1, 8, False)
+    assert queue.live == []
