@@ -108,6 +108,8 @@ class ServedModel:
         self._looked = False
         # Jobs that have ended. The process of one may still be there for a moment.
         self._over: set[str] = set()
+        # The job of which it was noted that it could not be cancelled.
+        self._not_cancelled: str | None = None
         self._ready = False
         self._deaths = 0
         # Why its last job did not even start, and why its present one waits.
@@ -167,7 +169,6 @@ class ServedModel:
             total: Number of trials of the batch.
             more: Whether the search continues after them.
         """
-        self._renew_lease()
         if self._job is None and not self._looked:
             self._job = self._find()
         if self._job is not None and not self._ready:
@@ -183,27 +184,36 @@ class ServedModel:
                 except LLMError as error:
                     log.warning("%s", error)
         elif not more or self._limits.alone or (idle > longest and not soon):
-            self._note(f"released: idle for {idle:.0f} s" if more else "released: no more calls")
-            self._stop()
+            if self._stop():  # otherwise the next look tries again
+                self._job, self._ready = None, False
+                self._note(
+                    f"released: idle for {idle:.0f} s" if more else "released: no more calls"
+                )
+            return  # without a new lease, in case that no stop gets through
+        if self._job is not None or not self._looked:
+            self._renew_lease()
 
     def release(self) -> None:
         """Stop the model, even if an earlier controller started it, and remove its key.
 
+        If the queue does not answer, the key stays: a model that still runs can be used with it.
         Events are noted last, because the disk may be full.
         """
         if self._job is None:
             self._job = self._find()
-        found = self._job is not None
+        found, ended = self._job is not None, False
         try:
-            self._stop()
-            self._end_strays()
+            ended = self._stop()
+            ended = self._end_strays()
         finally:
-            (self._directory / KEY_FILE).unlink(missing_ok=True)
-        if found:
+            self._job, self._ready, self._looked = None, False, ended
+            if ended:
+                (self._directory / KEY_FILE).unlink(missing_ok=True)
+        if found and ended:
             self._note("released")
 
-    def _end_strays(self) -> None:
-        """End other jobs that serve this run's model.
+    def _end_strays(self) -> bool:
+        """End other jobs that serve this run's model; return whether the queue answered.
 
         One may have appeared after its submission got no answer.
         """
@@ -214,6 +224,8 @@ class ServedModel:
                     self._note(f"job {job} of an earlier start was still there and is cancelled")
         except _QUEUE_ERRORS as error:  # it ends by itself once its lease is not renewed
             self._note(f"other jobs that serve the model could not be listed: {error}")
+            return False
+        return True
 
     def _check(self) -> Address | None:
         """Return the address if the server answers.
@@ -303,14 +315,18 @@ class ServedModel:
         self._deaths += 1
         self._not_before = time.monotonic() + pause
 
-    def _stop(self) -> None:
-        if self._job is not None:
-            try:
-                self._scheduler.stop_service(self._service, [self._job])
-            except _QUEUE_ERRORS as error:
-                # It ends by itself once its lease is not renewed.
+    def _stop(self) -> bool:
+        """Cancel its job, if there is one; return whether the queue answered."""
+        if self._job is None:
+            return True
+        try:
+            self._scheduler.stop_service(self._service, [self._job])
+        except _QUEUE_ERRORS as error:
+            if self._not_cancelled != self._job:
+                self._not_cancelled = self._job
                 self._note(f"job {self._job} could not be cancelled: {error}")
-        self._job, self._ready = None, False
+            return False
+        return True
 
     def _state(self, job: str) -> JobStatus:
         try:

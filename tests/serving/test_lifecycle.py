@@ -10,7 +10,7 @@ import pytest
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.serving import lifecycle
-from agenttts.serving.job import ADDRESS_FILE, Serving
+from agenttts.serving.job import ADDRESS_FILE, KEY_FILE, LEASE_FILE, Serving
 from agenttts.serving.lifecycle import ServedLimits, ServedModel
 from agenttts.serving.served_model import service_request
 
@@ -82,11 +82,13 @@ def served(tmp_path, monkeypatch):
 
 
 def test_a_controller_that_was_queued_again_finds_the_model_before_it_starts_one(served):
-    queue, make, _, notes = served
+    queue, make, folder, notes = served
     make().locate()
     second = make()
+    (folder / LEASE_FILE).unlink()
     for remaining in (8, 2, 1):
         second.trials_run(remaining, 8, True)
+    assert (folder / LEASE_FILE).exists()
     assert queue.live == ["1"]
     assert "found running as job 1" in notes
     second.trials_run(1, 8, False)
@@ -128,4 +130,50 @@ def test_a_job_whose_submission_got_no_answer_is_found_too(served):
     queue.silent = False
     model.trials_run(1, 8, True)
     model.trials_run(1, 8, False)
+    assert queue.live == []
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_a_model_that_could_not_be_stopped_is_stopped_later(served, more):
+    queue, make, folder, notes = served
+    model = make(idle_seconds=0.0 if more else 600.0)
+    model.locate()
+    queue.silent = True
+    (folder / LEASE_FILE).unlink()
+    for _ in range(2):
+        model.trials_run(8, 8, more)
+    assert queue.live == ["1"]
+    assert not (folder / LEASE_FILE).exists(), "it also ends if it can never be stopped"
+    assert [note for note in notes if "Socket timed out" in note] == notes[-1:], "noted once"
+    queue.silent = False
+    model.trials_run(8, 8, more)
+    assert queue.live == []
+    assert notes[-1].startswith("released: ")
+
+
+def test_the_key_stays_with_a_model_that_may_still_run(served):
+    queue, make, folder, notes = served
+    model = make()
+    address = model.locate()
+    queue.silent = True
+    model.release()
+    assert notes[-1].startswith("other jobs that serve the model could not be listed")
+    queue.silent = False
+    assert model.locate() == address
+    assert queue.live == ["1"], "it is used again"
+    model.release()
+    assert (queue.live, notes[-1]) == ([], "released")
+    assert not (folder / KEY_FILE).exists()
+
+
+def test_a_model_that_a_release_could_not_stop_is_found_and_stopped(
+    served,
+):
+    queue, make, _, _ = served
+    model = make()
+    model.locate()
+    queue.silent = True
+    model.release()
+    queue.silent = False
+    model.trials_run(8, 8, False)
     assert queue.live == []
