@@ -34,6 +34,8 @@ _JOB_FILE = "job.json"
 _PROBE_S = 5.0
 # Ends of a job that are not evidence against its node (`agenttts.dispatch.base.JOB_STATES`).
 _NOT_THE_NODE = frozenset({"CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"})
+# Ends that are evidence against the node even if the server answered there.
+_LOST_NODE = frozenset({"NODE_FAIL", "BOOT_FAIL"})
 _QUEUE_ERRORS = (AgentTTSError, subprocess.TimeoutExpired)
 
 
@@ -63,7 +65,8 @@ class ServedLimits:
 class ServedModel:
     """A served model.
 
-    If its job ended on a node without a request, the next jobs avoid that node. After too many
+    If its job ended on a node without a request, before its server answered, the next jobs avoid
+    that node. After too many
     consecutive ends the cause is not the node, and the list of nodes is cleared.
 
     Args:
@@ -246,8 +249,9 @@ class ServedModel:
                 or f"job {self._job} ended by itself; its log ends: {log_tail(self._directory)}"
             )
             self._over.add(self._job)
+            served = self._ready
             self._job, self._ready = None, False
-            self._note_death(state)
+            self._note_death(state, served)
             return None
         found = read_address(self._directory)
         address = self._answering(found) if found is not None else None
@@ -303,10 +307,15 @@ class ServedModel:
         except OSError as error:  # it is for status alone
             log.warning("%s: %s", self._directory / _JOB_FILE, error)
 
-    def _note_death(self, state: JobStatus) -> None:
-        """Record that its job ended; the next one starts after a pause, on another node."""
+    def _note_death(self, state: JobStatus, served: bool) -> None:
+        """Record that its job ended; the next one starts after a pause.
+
+        It starts on another node, unless the server answered on this one: a job that is stopped
+        near its time limit or preempted ends as FAILED, and is COMPLETING before.
+        """
         self._count_death()
-        if state.node and state.state not in _NOT_THE_NODE:
+        blamed = state.state in _LOST_NODE or not (served or state.state in _NOT_THE_NODE)
+        if state.node and blamed:
             self._failed_on.append(state.node)
 
     def _count_death(self) -> None:

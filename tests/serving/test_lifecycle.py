@@ -177,3 +177,23 @@ def test_a_model_that_a_release_could_not_stop_is_found_and_stopped(
     queue.silent = False
     model.trials_run(8, 8, False)
     assert queue.live == []
+
+
+@pytest.mark.parametrize(
+    ("state", "avoided"),
+    [
+        ("FAILED", ()),
+        ("COMPLETED", ()),
+        ("COMPLETING", ()),
+        ("TIMEOUT", ()),
+        ("NODE_FAIL", ("n1",)),
+    ],
+)
+def test_a_node_on_which_the_server_answered_is_not_avoided(served, state, avoided):
+    """A job that is stopped near its time limit ends as FAILED."""
+    queue, make, _, _ = served
+    model = make(restarts=1)
+    model.locate()
+    queue.end(state)
+    model.locate()
+    assert queue.excluded == [(), avoided]
