@@ -37,7 +37,10 @@ _PASSING = re.compile(
     r"|communication shutdown failure|unexpected message received"
     r"|transport endpoint is not connected|unable to create job record, try again"
     r"|protocol authentication error|authentication credential|error writing script"
-    r"|presently disabled",
+    r"|presently disabled|unable to establish control(ler)? machine"
+    # No configuration for a moment: DNS on a configless cluster, or a stale file handle.
+    r"|could not establish a configuration source|unable to process configuration file"
+    r"|failed to fetch (remote )?config",
     re.IGNORECASE,
 )
 # An administrator has closed the partition, for maintenance for example. Jobs that wait in it then

@@ -89,10 +89,9 @@ def check_accepted(what: str, profile: Profile, resources: JobResources, gpus: i
 
 
 # The nodes are busy or out of service at the time of the test (slurm_errno.c, Slurm 22.05 to
-# 25.05). sbatch accepts such a job, and it waits. Or this machine has no configuration of Slurm,
-# so that sbatch has asked nobody.
+# 25.05). sbatch accepts such a job, and it waits.
 _NOT_NOW = re.compile(
-    r"establish a configuration source|nodes are busy|required node not available"
+    r"nodes are busy|required node not available"
     r"|configuration not available now"
     r"|down,? drained or reserved|reservation.*not (usable|active)",
     re.IGNORECASE,

@@ -247,6 +247,10 @@ def test_a_slurmdbd_that_is_down_is_not_a_job_that_nobody_knows(fake, said):
         "Requested operation is presently disabled",
         "Unexpected message received",
         "Unable to create job record, try again",
+        "fetch_config: DNS SRV lookup failed sbatch: fatal: Could not establish a configuration source",
+        "fatal: Unable to process configuration file",
+        "_establish_config_source: failed to fetch config",
+        "Unable to establish control machine address",
     ],
 )
 def test_a_refusal_that_passes_is_waited_for(said):
