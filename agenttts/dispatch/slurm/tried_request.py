@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.check import COMMAND_SECONDS, Check
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm.cluster_nodes import nodes_besides
 from agenttts.dispatch.slurm.partitions import above_time_limit, why_refused
 from agenttts.dispatch.slurm.queue import query_environment
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
@@ -22,9 +23,14 @@ from agenttts.files.commands import ask
 
 
 def request_words(profile: Profile, resources: JobResources, gpus: int) -> tuple[str, ...]:
-    """Return the options of sbatch for a section's job, as words of a command line."""
+    """Return the options of sbatch for a section's job, as words of a command line.
+
+    Raises:
+        MissingRequirement: The cluster lacks nodes that the section names.
+        QueueUnavailable: Slurm does not answer which nodes it has.
+    """
     needs = JobNeeds("doctor", "agenttts doctor", gpus, profile.grace_seconds)
-    options = sbatch_options(resources, needs)
+    options = sbatch_options(resources, needs, nodes_besides(resources, all_known=True))
     lines = (flag_line(name, text) for name, text in options.items())
     return tuple(line for line in lines if line is not None)
 
@@ -39,7 +45,11 @@ def request_check(what: str, profile: Profile, resources: JobResources, gpus: in
         gpus: The job's GPUs.
     """
     label, asked = f"{what} request", _gpus(gpus)
-    problem = command_problem(sbatch_test(request_words(profile, resources, gpus)))
+    try:
+        words = request_words(profile, resources, gpus)
+    except MissingRequirement as error:
+        return Check(label, False, f"{what}: {error.what}", error.fix)
+    problem = command_problem(sbatch_test(words))
     if problem is None:
         return Check(label, True, f"sbatch accepts it ({asked})")
     return Check(label, False, f"sbatch refuses it ({asked}): {problem}", _fix(what, gpus))
@@ -60,7 +70,12 @@ def check_accepted(what: str, profile: Profile, resources: JobResources, gpus: i
     Raises:
         MissingRequirement: Slurm refuses it.
     """
-    command = sbatch_test(request_words(profile, resources, gpus))
+    try:
+        command = sbatch_test(request_words(profile, resources, gpus))
+    except QueueUnavailable:
+        return
+    except MissingRequirement as error:
+        raise MissingRequirement(f"{what}: {error.what}", fix=error.fix) from None
     with outer_environment():
         answer = ask(command, COMMAND_SECONDS, query_environment())
     if answer.problem is not None:

@@ -86,6 +86,18 @@ def test_nodes_that_are_out_of_service_may_have_what_is_requested(slurm):
     check(time="01:00:00")
 
 
+def test_several_nodes_are_tried_as_the_exclusion_of_all_others(slurm, tmp_path):
+    slurm("scontrol", f"printf '{PARTITIONS.replace('State', 'Nodes=gpu[1-8] State')}'")
+    check(time="01:00:00", nodelist="gpu[3-4]")
+    asked = (tmp_path / "asked").read_text()
+    assert "--exclude=gpu[1-2,5-8] " in asked
+    assert "nodelist" not in asked
+    with pytest.raises(MissingRequirement, match="trial: nodelist names gpu9, and"):
+        check(time="01:00:00", nodelist="gpu[8-9]")
+    slurm("scontrol", "exit 1")
+    check(time="01:00:00", nodelist="gpu[8-9]")
+
+
 def test_a_refusal_whose_reason_is_known_names_what_is_valid(slurm):
     slurm("sbatch", "echo 'sbatch: error: invalid partition specified: gpuu' >&2; exit 1")
     with pytest.raises(
