@@ -51,6 +51,7 @@ from agenttts.dispatch.slurm.tried_request import check_accepted
 # Largest array whose elements get a label each. More labels would load slurmctld more than they
 # help the reader.
 _LABELS = 200
+_ARRAY_LIMITS = re.compile(r"(?:^MaxArraySize *= *|\bmax_array_tasks=)(\d+)", re.MULTILINE)
 # Mark in the comment of a single job; its trial's number in the batch follows.
 _ELEMENT = "element="
 
@@ -295,10 +296,9 @@ def _position(job: str, row: QueueRow) -> int:
 def _max_array_size() -> int:
     """Return how many elements an array may have.
 
-    Source: slurm.conf(5), MaxArraySize. The greatest index is one less than it.
+    Source: slurm.conf(5), MaxArraySize, whose greatest index is one less than it, and
+    SchedulerParameters, max_array_tasks.
     """
-    for line in run_slurm(["scontrol", "show", "config"]).splitlines():
-        key, _, value = line.partition("=")
-        if key.strip() == "MaxArraySize" and value.strip().isdigit():
-            return int(value)
-    return 1001  # Slurm's default
+    said = run_slurm(["scontrol", "show", "config"])
+    limits = [int(number) for number in _ARRAY_LIMITS.findall(said)]
+    return min(limits, default=1001)  # Slurm's default
