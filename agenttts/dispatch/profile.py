@@ -230,7 +230,7 @@ class Profile(Section):
     max_pending: Annotated[int, Field(ge=1)] = 1000
     """The most jobs of trials in the queue, waiting and running.
 
-    The cluster's MaxArraySize and its limits on submitted jobs hold as well.
+    The cluster's limits on arrays and its limits on submitted jobs hold as well.
     """
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """The most starts of a trial that fails by faults of the machine (INFRA_FAILED).
