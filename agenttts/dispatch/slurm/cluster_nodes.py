@@ -1,4 +1,4 @@
-"""The nodes of the cluster, where a section of the profile names several that its jobs may use."""
+"""The nodes of a cluster, where a profile names several that jobs may use."""
 
 from __future__ import annotations
 
