@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from agenttts.search.moves import spread_counts
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
 
@@ -44,7 +43,7 @@ def _pursue(
     value: dict[str, float] = {}
     at: dict[str, Allocation] = {}
     for candidate in stage.models:
-        counts = spread_counts(stage, stage.affordable_samples(candidate.name, spare))
+        counts = stage.spread_samples(stage.affordable_samples(candidate.name, spare))
         if counts and candidate.name in tried:
             tries = [best.replace(Choice(stage.name, candidate.name, count)) for count in counts]
             means = model.means(tries)

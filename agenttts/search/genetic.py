@@ -12,7 +12,7 @@ from typing_extensions import override
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.feasible import FeasibleSet
-from agenttts.search.moves import spread_counts, within_budget
+from agenttts.search.moves import within_budget
 from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.spec.section import Options
 
@@ -88,5 +88,5 @@ def _mutate(space: SearchSpace, start: Allocation, rng: random.Random) -> Alloca
     """One stage redrawn: any model, any of the spread sample counts."""
     stage = rng.choice(space.stages)
     model = rng.choice(stage.models)
-    samples = rng.choice(spread_counts(stage, stage.samples[-1]))
+    samples = rng.choice(stage.spread_samples())
     return start.replace(Choice(stage.name, model.name, samples))

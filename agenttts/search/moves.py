@@ -1,24 +1,8 @@
-"""Moves between allocations: spread counts, reasons, reduction to the budget."""
+"""Moves between allocations: reasons, and reduction to the budget."""
 
 from __future__ import annotations
 
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
-
-# Sample counts considered for a (stage, model): about this many, evenly spaced in log(samples).
-_COUNTS = 12
-
-
-def spread_counts(stage: Stage, most: int) -> list[int]:
-    """Allowed sample counts up to ``most``, ends included.
-
-    They are about evenly spaced in log(samples).
-    """
-    allowed = [count for count in stage.samples if count <= most]
-    if len(allowed) <= _COUNTS:
-        return allowed
-    ratio = (allowed[-1] / allowed[0]) ** (1.0 / (_COUNTS - 1))
-    wanted = (allowed[0] * ratio**step for step in range(_COUNTS))
-    return sorted({min(most, stage.nearest_samples(count)) for count in wanted} & set(allowed))
 
 
 def describe(space: SearchSpace, start: Allocation, target: Allocation) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from typing_extensions import override
@@ -34,7 +34,6 @@ class LLMSearcher(Searcher):
     ``llm`` is the session with the model. Without one, all allocations are drawn at random.
     """
 
-    asks_llm: ClassVar[bool] = True
     seed_role = (
         "the seed of every call of the model, and the allocations that the model does not propose"
     )
