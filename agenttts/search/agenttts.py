@@ -31,7 +31,6 @@ from typing_extensions import override
 
 from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal, Searcher
-from agenttts.search.feasible import FeasibleSet
 from agenttts.search.fidelity import Fidelity
 from agenttts.search.initial import DEFAULT_SAMPLE_CAP, initial_trials
 from agenttts.search.insights import ALL_INSIGHTS, MOST_COMPARED, InsightRules
@@ -155,7 +154,7 @@ class AgentTTSSearcher(Searcher):
         trials = initial_trials(self.space, self.options.initial_cap)
         if self._compares_models:
             return trials
-        drawn = FeasibleSet(self.space).draw_many(
+        drawn = self._feasible.draw_many(
             len(trials), (), lambda i: random.Random(f"initial/{self.seed}/{i}")
         )
         return [Proposal(a, "initial", "drawn at random (insight 1 is off)") for a in drawn]
@@ -206,12 +205,6 @@ class AgentTTSSearcher(Searcher):
             also=[*self._missing_initial(), *(() if preferred else offered.values())],
             pending=pending,
         )
-
-    @property
-    def _open(self) -> bool:
-        """Whether any allocation is left that is not known."""
-        known = sum(allocation in self.space for allocation in self.archive.known)
-        return self.space.count(known + 1) > known
 
     def _started(self, n: int, initial: list[Proposal]) -> list[Proposal]:
         """Return the start of a batch: with an agent's choices, if it is the first."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field
@@ -11,7 +10,6 @@ from typing_extensions import override
 
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
-from agenttts.search.feasible import FeasibleSet
 from agenttts.search.moves import within_budget
 from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.spec.section import Options
@@ -40,10 +38,6 @@ class GeneticSearcher(Searcher):
     seed_role = "every allocation"
     options_model = GeneticOptions
     options: GeneticOptions
-
-    @cached_property
-    def _feasible(self) -> FeasibleSet:
-        return FeasibleSet(self.space)
 
     @override
     def _propose(self, n: int) -> list[Proposal]:

@@ -5,7 +5,6 @@ It is the strong baseline: it does not use the insights.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated
@@ -17,9 +16,8 @@ from typing_extensions import override
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.encoding import Rows
-from agenttts.search.evidence import Evidence, EvidenceReader
+from agenttts.search.evidence import Evidence
 from agenttts.search.failures import Failures
-from agenttts.search.feasible import FeasibleSet
 from agenttts.search.gaussian import (
     Floats,
     Posterior,
@@ -28,7 +26,7 @@ from agenttts.search.gaussian import (
     matern,
     search_settings,
 )
-from agenttts.space import Allocation, SearchSpace
+from agenttts.space import Allocation
 from agenttts.spec.section import Options
 
 # Allocations whose improvement is computed at most; larger feasible sets are thinned in
@@ -64,12 +62,6 @@ class GaussianProcessSearcher(Searcher):
     options_model = GaussianProcessOptions
     options: GaussianProcessOptions
     _fitted: tuple[Sequence[Scored], MaternModel] | None = None
-
-    def __init__(
-        self, space: SearchSpace, seed: int = 0, options: GaussianProcessOptions | None = None
-    ) -> None:
-        super().__init__(space, seed, options)
-        self._evidence = EvidenceReader(self.archive)
 
     def best(self, *, tried: bool = False) -> Allocation | None:
         """The known allocation with the highest expected score.
@@ -111,23 +103,11 @@ class GaussianProcessSearcher(Searcher):
             chosen += self._drawn(n - len(chosen), "drawn at random")
         return chosen
 
-    def _drawn(self, n: int, reason: str) -> list[Proposal]:
-        known = self.archive.known_count
-        drawn = self._feasible.draw_many(
-            n, self.archive, lambda i: random.Random(f"gp/{self.seed}/{known + i}")
-        )
-        self.add_pending(drawn)
-        return [Proposal(allocation, "random", reason) for allocation in drawn]
-
     def _model(self) -> MaternModel:
         evidence = self._evidence.read()
         if self._fitted is None or self._fitted[0] is not evidence.trials:
             self._fitted = (evidence.trials, MaternModel(evidence))
         return self._fitted[1]
-
-    @cached_property
-    def _feasible(self) -> FeasibleSet:
-        return FeasibleSet(self.space)
 
     @cached_property
     def _rows(self) -> Rows:

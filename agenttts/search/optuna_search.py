@@ -21,9 +21,7 @@ from typing_extensions import override
 
 from agenttts.errors import MissingRequirement
 from agenttts.search.base import Proposal, Searcher
-from agenttts.search.evidence import EvidenceReader
 from agenttts.search.failures import Failures
-from agenttts.search.feasible import FeasibleSet
 from agenttts.search.moves import within_budget
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
 from agenttts.spec.section import Options
@@ -72,7 +70,7 @@ class _OptunaSearcher(Searcher):
     def _next(self) -> Proposal | None:
         number = self.archive.known_count
         if len(self.archive.tried) < self.options.initial or len(self.archive.scored) < 2:
-            return self._drawn("initial trial, drawn at random")
+            return self._draw("initial trial, drawn at random")
         with warnings.catch_warnings():
             # Experimental features, and study attributes that are deprecated between its versions.
             warnings.simplefilter("ignore")
@@ -93,13 +91,11 @@ class _OptunaSearcher(Searcher):
             allocation = within_budget(self.space, allocation)
             reason += ", reduced to the budget"
         if failures.avoids(allocation):
-            return self._drawn(
+            return self._draw(
                 f"trials fail in the region that {self.name} proposes: drawn at random", failures
             )
         if allocation in self.archive:
-            return self._drawn(
-                f"{self.name} proposed a known allocation: drawn at random", failures
-            )
+            return self._draw(f"{self.name} proposed a known allocation: drawn at random", failures)
         return Proposal(allocation, "model", reason)
 
     def _study(self, number: int) -> Any:
@@ -180,7 +176,7 @@ class _OptunaSearcher(Searcher):
             choices.append(Choice(stage.name, parameters[f"{stage.name}.model"], samples))
         return Allocation(tuple(choices))
 
-    def _drawn(self, reason: str, failures: Failures | None = None) -> Proposal | None:
+    def _draw(self, reason: str, failures: Failures | None = None) -> Proposal | None:
         rng = random.Random(f"{self.name}/{self.seed}/{self.archive.known_count}")
         drawn = self._feasible.draw(self.archive, rng)
         for _ in range(_MAX_REDRAWS):
@@ -188,14 +184,6 @@ class _OptunaSearcher(Searcher):
                 break
             drawn = self._feasible.draw(self.archive, rng)
         return None if drawn is None else Proposal(drawn, "random", reason)
-
-    @cached_property
-    def _feasible(self) -> FeasibleSet:
-        return FeasibleSet(self.space)
-
-    @cached_property
-    def _evidence(self) -> EvidenceReader:
-        return EvidenceReader(self.archive)
 
 
 class OptunaTPESearcher(_OptunaSearcher):
