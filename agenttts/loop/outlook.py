@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from agenttts.search.archive import Archive, Scored, TrialResult
-from agenttts.search.insights import InsightRules
+from agenttts.search.evidence import EvidenceReader
 from agenttts.search.surrogate import Expectation, Surrogate
 from agenttts.space import Allocation, Choice, SearchSpace, Stage, fits
 from agenttts.tables.insights import (
@@ -47,9 +47,9 @@ def outlook(
     """
     archive = Archive(space)
     archive.add(results)
-    model = InsightRules(archive).model()
-    if model is None:
+    if not archive.scored:
         return None
+    model = Surrogate(EvidenceReader(archive).read())
     if recommended is None or recommended not in space:
         recommended = next(iter(model.tried))
     curves = [
