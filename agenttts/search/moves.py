@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
 
 
@@ -60,7 +62,11 @@ def _less(stage: Stage, choice: Choice, models: int) -> Choice:
     if position:
         fewer = stage.nearest_samples(choice.samples * 2 / 3)
         return Choice(stage.name, choice.model, min(fewer, stage.samples[position - 1]))
-    smaller = [m for m in stage.models if m.params < stage.model(choice.model).params]
-    if models and smaller:
-        return Choice(stage.name, max(smaller, key=lambda m: m.params).name, choice.samples)
-    return choice
+    return smaller_model(stage, choice) if models else choice
+
+
+def smaller_model(stage: Stage, choice: Choice) -> Choice:
+    """The choice with the next smaller model; itself if there is none."""
+    size = stage.model(choice.model).params
+    smaller = [model for model in stage.models if model.params < size]
+    return replace(choice, model=max(smaller, key=lambda m: m.params).name) if smaller else choice
