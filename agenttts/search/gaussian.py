@@ -121,14 +121,9 @@ def expected_improvement(mean: Floats, sd: Floats, incumbent: Floats) -> Floats:
     """Of normal variables over ``incumbent`` (Jones et al. 1998)."""
     safe = np.maximum(sd, 1e-12)
     z = (mean - incumbent) / safe
-    improvement: Floats = safe * (z * normal_below(z) + normal_density(z))
+    density = np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+    improvement: Floats = safe * (z * normal_below(z) + density)
     return np.where(sd > 1e-12, improvement, np.maximum(0.0, mean - incumbent))
-
-
-def normal_density(z: Floats) -> Floats:
-    """Standard normal density."""
-    density: Floats = np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
-    return density
 
 
 def normal_below(z: Floats) -> Floats:

@@ -71,7 +71,7 @@ class GaussianProcessSearcher(Searcher):
         if not self.archive.scored:
             return None
         model = self._model()
-        pairs = zip(model.trials, model.tried().tolist(), strict=True)
+        pairs = zip(model.trials, model.expected.tolist(), strict=True)
         expected = [(trial, mean) for trial, mean in pairs if not (tried and trial.stored)]
         if not expected:
             return super().best(tried=tried)
@@ -128,10 +128,6 @@ class MaternModel:
         targets = (scores - scores.mean()) / (scores.std() or 1.0)
         self._fit(targets)
 
-    def tried(self) -> Floats:
-        """Expected scores of ``trials``, standardised."""
-        return self._mean
-
     def choose(self, rows: Rows, n: int, pending: Rows) -> list[int]:
         """Numbers of up to ``n`` of ``rows`` by expected improvement.
 
@@ -141,7 +137,7 @@ class MaternModel:
         if not len(rows):
             return []
         rows = np.concatenate([pending, rows])
-        incumbent = self._mean.max()
+        incumbent = self.expected.max()
         prior = self._kernel(self._setting, rows, self._rows)
         whitened = self._posterior.whiten(prior)
         mean = self._posterior.mean(whitened)[0]
@@ -192,7 +188,7 @@ class MaternModel:
         kernel = self._kernel(self._setting, self._rows, self._rows)
         noises = np.full((1, len(targets)), self._noise)
         self._posterior = Posterior(kernel, noises, targets)
-        self._mean: Floats = self._posterior.mean(self._posterior.whiten(kernel))[0]
+        self.expected: Floats = self._posterior.mean(self._posterior.whiten(kernel))[0]
 
     def _kernel(self, settings: Floats, a: Rows, b: Rows) -> Floats:
         squared = np.zeros((len(settings), len(a), len(b)))

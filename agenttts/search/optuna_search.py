@@ -79,12 +79,10 @@ class _OptunaSearcher(Searcher):
             for attempt in range(_MAX_INFEASIBLE):
                 trial = study.ask(self._distributions)
                 allocation = self._allocation(trial.params)
-                inside = allocation in self.space
-                if inside and not failures.avoids(allocation):
+                if allocation in self.space and not failures.avoids(allocation):
                     break
-                excess = {"budget": self._excess(allocation)}
                 if attempt < _MAX_INFEASIBLE - 1:
-                    study.add_trial(self._finished(allocation, self._worst, excess))
+                    study.add_trial(self._finished(allocation, self._worst))
                     study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
         reason = f"proposed by {self.name}"
         if allocation not in self.space:
@@ -108,13 +106,11 @@ class _OptunaSearcher(Searcher):
         )
         scored = sorted(self.archive.scored, key=lambda trial: trial.allocation)
         for trial in scored:
-            within = {"budget": self._excess(trial.allocation)}
-            study.add_trial(self._finished(trial.allocation, trial.score, within))
+            study.add_trial(self._finished(trial.allocation, trial.score))
         told = {result.allocation for result in self.archive.results}
         failed = told - {trial.allocation for trial in scored}
         for allocation in sorted(a for a in failed if a in self.space):
-            within = {"budget": self._excess(allocation)}
-            study.add_trial(self._finished(allocation, self._worst, within))
+            study.add_trial(self._finished(allocation, self._worst))
         # Both samplers take running trials for ones that will be known: a constant liar, and
         # qLogEI.
         for allocation in self.archive.pending:
@@ -132,17 +128,15 @@ class _OptunaSearcher(Searcher):
     def _worst(self) -> float:
         return min(trial.score for trial in self.archive.scored)
 
-    def _finished(self, allocation: Allocation, score: float, excess: Mapping[str, float]) -> Any:
+    def _finished(self, allocation: Allocation, score: float) -> Any:
+        # Share of the budget by which the allocation is over it (negative: under).
+        excess = (self.space.cost(allocation) - self.space.budget) / self.space.budget
         return self._optuna.trial.create_trial(
             value=score,
             params=self._parameters(allocation),
             distributions=self._distributions,
-            constraints=dict(excess),
+            constraints={"budget": excess},
         )
-
-    def _excess(self, allocation: Allocation) -> float:
-        """Share of the budget by which an allocation is over it (negative: under)."""
-        return (self.space.cost(allocation) - self.space.budget) / self.space.budget
 
     @cached_property
     def _distributions(self) -> dict[str, Any]:
