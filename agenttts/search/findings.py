@@ -65,8 +65,8 @@ def _pursue(
         else "; no clear difference, and it is the smaller model"
     )
     yield (
-        f"{stage.name}: pursue {pursued}: {_number(value[pursued])} expected against "
-        f"{_number(value[rival])} with {rival} at up to the same cost{why}"
+        f"{stage.name}: pursue {pursued}: {value[pursued]:.3g} expected against "
+        f"{value[rival]:.3g} with {rival} at up to the same cost{why}"
     )
 
 
@@ -118,7 +118,3 @@ def _shift(space: SearchSpace, model: Surrogate, best: Allocation, clear: float)
 def _spare(space: SearchSpace, stage: Stage, allocation: Allocation) -> float:
     """Budget units left for ``stage`` when the others keep what they have."""
     return space.budget - space.cost(allocation) + space.choice_budget(allocation[stage.name])
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}"

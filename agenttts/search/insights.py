@@ -163,7 +163,7 @@ class InsightRules(Searcher):
         model = self.model()
         if model is None or not (self._curves and self._coupling) or recommended not in self.space:
             return None
-        if not _enough_trials(model):
+        if sum(not trial.stored for trial in model.trials) < _MIN_TRIALS_TO_JUDGE:
             return None
         rows = self._hopeful(self._outlook(model, np.random.default_rng(self.seed)))
         rows = np.unique(np.concatenate([model.points.rows, rows]), axis=0)
@@ -313,7 +313,3 @@ def _some(rows: Rows, most: int, draw: np.random.Generator) -> Rows:
     if len(rows) <= most:
         return rows
     return rows[draw.choice(len(rows), most, replace=False)]
-
-
-def _enough_trials(model: Surrogate) -> bool:
-    return sum(not trial.stored for trial in model.trials) >= _MIN_TRIALS_TO_JUDGE
