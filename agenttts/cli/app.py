@@ -20,6 +20,7 @@ from agenttts.cli.completion import complete_profiles, complete_runs
 from agenttts.cli.flags import FlagApp
 from agenttts.cli.terminal import any_terminal, json_text
 from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_names
+from agenttts.files.native_threads import limit_native_threads
 
 app = FlagApp(
     name="agenttts-hpc",
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     An error of this project becomes one paragraph on standard error.
     """
+    limit_native_threads()
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     any_terminal(sys.stdout, sys.stderr)
@@ -175,7 +177,8 @@ def launch(
 ) -> None:
     """Check SPEC and start its run.
 
-    If a run of the same spec exists, it is continued.
+    If a run of the same spec exists, it is continued. If it is over (done), nothing is started:
+    extend searches further, and another --name makes another run.
     """
     from agenttts.cli import show
     from agenttts.launch.description import describe_plan
@@ -477,7 +480,10 @@ def resume(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Start the controller of a run again; finished trials are kept and not repeated."""
+    """Start the controller of a run again; finished trials are kept and not repeated.
+
+    A run that is over (done) is left as it is, unless --retry-failed finds trials to try again.
+    """
     from agenttts.cli import show, watch
     from agenttts.dispatch.schedulers import load_completed_profile
     from agenttts.launch.launch import correct_profile, repair

@@ -76,6 +76,8 @@ def _difference(part: dict[str, Any], form: str) -> str:
 def _more(score: dict[str, Any]) -> list[str]:
     if score["verdict"] != "not to be told":
         return []
+    if score["more_examples"] is None and score["low"] is None:
+        return ["one example cannot tell whether there is a difference"]
     if score["more_examples"] is None:
         return ["no difference was measured, so no number of examples is known that would tell one"]
     lines = []

@@ -74,16 +74,36 @@ def status(document: dict[str, Any]) -> None:
 
 def launched(document: dict[str, Any]) -> None:
     """``launch``: show what was started and how to watch it."""
-    verb = "launched" if document["created"] else "exists and goes on"
-    say(Text.assemble("run ", (document["run"], "bold"), f" {verb}: {document['path']}"))
+    run, outcome = document["path"], document["outcome"]
+    verb = "launched"
+    if not document["created"]:
+        # A run that was cancelled or failed is started again, one that is done is not.
+        verb = "exists and is over (done)" if outcome == "done" else "exists and goes on"
+        verb += f" (it was over: {outcome})" if outcome not in (None, "done") else ""
+    say(Text.assemble("run ", (document["run"], "bold"), f" {verb}: {run}"))
+    if outcome == "done" and not document["created"]:
+        _what_next(document)
+        return
     if document["new_results"]:
         say("results:    a new directory, made for it (--results names another)")
     data_surprises(document["data"], document["skip_bad"])
     say(f"controller: {document['controller']['described']}")
     if document["nodes"]:
         say(f"nodes:      {document['nodes']}")
-    say(f"watch it:   agenttts-hpc status {document['path']} --watch")
-    say(f"aggregate:  agenttts-hpc report {document['path']}")
+    say(f"watch it:   agenttts-hpc status {run} --watch")
+    say(f"aggregate:  agenttts-hpc report {run}")
+
+
+def _what_next(document: dict[str, Any]) -> None:
+    """Say what can be done with a run that is done."""
+    run, iterations = document["path"], document["iterations"]
+    say("nothing was started")
+    for line in where_to_look(document):
+        say(line)
+    say(f"aggregate:  agenttts-hpc report {run}")
+    if iterations:  # else it evaluates given allocations, without a search
+        say(f"go on:      agenttts-hpc extend {run} --set search.iterations={2 * iterations}")
+    say("anew:       this command with --name and another name")
 
 
 def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
@@ -457,7 +477,7 @@ def runs(document: dict[str, Any]) -> None:
 
 
 def doctor(document: dict[str, Any]) -> None:
-    """``doctor``: show one line for each check.
+    """``doctor``: show each check in one line, and its fix in another.
 
     The checks of this machine come first. The checks of each other place have a heading.
     """
@@ -528,7 +548,7 @@ def _status_view(document: dict[str, Any]) -> list[Text | Table]:
         if (since := document["scored_since"]) and outcome is not None:
             parts.append(Text(f"{since_text(since)}; {how_they_count(document['path'])}"))
     if document["confidence"]:
-        parts.append(Text(f"it is {Confidence(**document['confidence'])}"))
+        parts.append(Text(f"the recommended allocation is {Confidence(**document['confidence'])}"))
     if document["cost"]:
         parts.append(Text(_cost_lines(document["cost"])))
     if document["cut_share"]:

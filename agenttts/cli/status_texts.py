@@ -59,8 +59,9 @@ def where_to_look(document: dict[str, Any]) -> list[str]:
     controller, run = document["controller"], document["path"]
     if document["outcome"] == "done":
         failed = sum(n for state, n in document["trials"].items() if state in _FAILED)
-        again = f"'{RESUMES} {run} --retry-failed' tries them again"
-        return [f"{failed} trials have no score; {again}"] if failed else []
+        have, them = ("trial has", "it") if failed == 1 else ("trials have", "them")
+        again = f"'{RESUMES} {run} --retry-failed' tries {them} again"
+        return [f"{failed} {have} no score; {again}"] if failed else []
     if document["outcome"] is not None or controller["alive"] is None:
         return []
     log = f"its log is {controller['log']}" if controller["log"] else "it has not written a log"

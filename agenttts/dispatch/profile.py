@@ -138,7 +138,7 @@ class JobResources(Section):
         """Turn numbers and truth values of a profile made in Python into text."""
         if not isinstance(value, dict):
             return value
-        return {k: str(v).lower() if isinstance(v, int) else v for k, v in value.items()}
+        return {k: str(v).lower() if isinstance(v, (int, float)) else v for k, v in value.items()}
 
     @field_validator("sbatch")
     @classmethod
@@ -147,9 +147,9 @@ class JobResources(Section):
             name, separator, _ = part.partition("=")
             if separator and _looks_secret(name):
                 raise ValueError(
-                    f"'export' gives {name.strip()} a value, which looks like a secret, and "
-                    "profiles and runs are plain files; "
-                    "name it without a value and export it in the shell that launches"
+                    f"'export' gives {name.strip()} a value, and its name looks like that of a "
+                    f"secret; profiles and runs are plain files, so write only the name "
+                    f"{name.strip()} in 'export', and set the variable in the shell that launches"
                 )
         return sbatch_syntax.check_options(value)
 
@@ -333,10 +333,10 @@ class Profile(Section):
                 raise ValueError(f"the value of {name} holds a zero byte; valid: a text")
             if _looks_secret(name):
                 raise ValueError(
-                    f"'{name}' looks like a secret, and profiles and runs are plain files; remove "
-                    "it here and export it in the shell that launches (for trials in containers as "
-                    f"APPTAINERENV_{name}); the key of a server that a model's api_key_env names "
-                    "is passed on by itself"
+                    f"'{name}' looks like the name of a secret, and profiles and runs are plain "
+                    "files; remove it here and export it in the shell that launches (for trials in "
+                    f"containers as APPTAINERENV_{name}); the key of a server that a model's "
+                    "api_key_env names is passed on by itself"
                 )
         return value
 
@@ -386,8 +386,8 @@ BUILT_IN = {
 def runs_in_container(spec: JobSpec, profile: Profile) -> bool:
     """Return whether trials of a spec run in a container under a profile.
 
-    The image need not exist. A spec's section asks for a container unless the profile has
-    ``runtime: none``.
+    The image need not exist. If the profile has a section ``container``, its runtime alone decides.
+    If not, trials run in a container if the spec names an image or binds.
     """
     if profile.container is not None:
         return profile.in_containers
@@ -512,9 +512,10 @@ def _with_nodes(resources: JobResources, folder: Path, what: str) -> JobResource
 
 
 def describe(resources: JobResources) -> dict[str, Any]:
-    """Return the fields that are set, for plans and logs.
+    """Return what a kind of job requests, for plans.
 
-    ``time`` and ``cpus`` are included even if they have their defaults.
+    Fields with the defaults of their section are left out, except for ``time`` and ``cpus``. What
+    the whole profile has by default is included, e.g. the memory of the controller.
     """
     fields = type(resources).model_fields
     return {

@@ -20,6 +20,7 @@ from agenttts.init.options import all_options
 from agenttts.init.template_names import usable
 from agenttts.init.yaml_text import block, comment, flow, scalar
 from agenttts.spec import load_strict
+from agenttts.spec.stage_names import BASELINE_KEY
 from agenttts.tasks.declarative.document import Document, compiled
 
 _LONG_CONTEXT_CHARACTERS = 400
@@ -62,6 +63,11 @@ def stages_of(data: Data, form: AnswerForm, wanted: Sequence[str]) -> list[Stage
                 f"--stages: '{name}' is not a valid name of a stage, because prompt templates use "
                 "it as a name; valid: letters, digits and _, the first not a digit, and no word "
                 "that means something else in Python or Jinja, such as 'not', 'true' or 'loop'"
+            )
+        if name == BASELINE_KEY:
+            raise UserError(
+                f"--stages: '{name}' is not a valid name of a stage, because it marks the baseline "
+                "in a job spec; valid: any other name"
             )
     if len(set(names)) < len(names):
         raise UserError(f"--stages: each stage needs a name of its own, not {', '.join(names)}")

@@ -71,6 +71,7 @@ def launch(
     """Create the run and start its controller, or go on with a run of the same spec.
 
     A run of the same spec takes the plan's profile if it has been edited, unless it is running.
+    A run that is done is left as it is.
 
     Args:
         plan: The plan.

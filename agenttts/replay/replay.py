@@ -43,7 +43,9 @@ def replay(
     """Run ``searcher`` against a table and return its trace.
 
     Results are told one at a time, so every row's ``recommended`` is what the searcher would choose
-    if it stopped there. The replay stops early when the space is exhausted.
+    if it stopped there. The replay stops early when the space is exhausted. An outside failure is
+    told once for each allocation. If the table has no other result of its models, the allocation
+    then stays pending from its next proposal on, so that it is not proposed for ever.
 
     Args:
         table: The recorded results.
@@ -54,7 +56,8 @@ def replay(
         evaluations: End when so many examples were evaluated. A trial on m examples counts m, an
             extension only its new ones. The last trial may pass the limit.
         stored: After each trial, tell also what its samples give without further draws: the
-            allocations that differ only by fewer samples in the last stage.
+            allocations that differ only by fewer samples in the last stage. The stored results of a
+            run are told in any case.
 
     Returns:
         The trace, with the columns `TRACE_SCHEMA`.
@@ -77,7 +80,8 @@ def replay(
                 space, allocation, proposal.source, again=again, examples=proposal.examples
             )
             asked.add(allocation)
-            searcher.tell([result, *table.stored(space, result, of_grid=stored)])
+            if result.blamed or not again:  # else the table does not know the allocation's score
+                searcher.tell([result, *table.stored(space, result, of_grid=stored)])
             examples = len(result.examples or proposal.examples or range(table.example_count or 0))
             spent += examples
             if result.score is not None:

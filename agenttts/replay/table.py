@@ -70,6 +70,9 @@ class _Row:
     recorded: Recorded
     stored: Sequence[StoredResult] = ()
     examples: tuple[str, ...] = ()
+    """The ids of the examples that it is on; empty: not known."""
+    example_count: int | None = None
+    """Their number; None: not known."""
 
 
 class RecordedTable:
@@ -155,26 +158,26 @@ class RecordedTable:
     ) -> list[TrialResult]:
         """Return the results of a trial's models with fewer samples.
 
-        These are the stored results of a run and, with ``of_grid``, the recorded points with fewer
-        samples in the last stage.
+        These are the stored results of a run and, with ``of_grid``, the recorded scores with fewer
+        samples in the last stage. They are on the same examples as the trial's result.
 
         Args:
             space: The search space.
             result: The result of the trial.
-            of_grid: Whether to return recorded points too.
+            of_grid: Whether to return recorded scores too.
         """
         if result.failed:
             return []
         models = tuple(choice.model for choice in result.allocation.choices)
         *leading, last = result.allocation.choices
         counts = (*(choice.samples for choice in leading), last.samples)
-        told = stored_trials(result, self._stored.get((models, counts), ()), space)
+        told = self._stored_of_run(space, result, (models, counts))
         if not of_grid or result.examples is None:
             return told
         smaller = sorted(
             point[-1]
-            for point in self._points.get(models, {})
-            if point[:-1] == counts[:-1] and point[-1] < last.samples
+            for point, recorded in self._points.get(models, {}).items()
+            if recorded.score is not None and point[:-1] == counts[:-1] and point[-1] < last.samples
         )
         allocations = (Allocation((*leading, replace(last, samples=count))) for count in smaller)
         known = {trial.allocation for trial in told}
@@ -183,6 +186,21 @@ class RecordedTable:
             for allocation in allocations
             if allocation in space and allocation not in known
         ]
+
+    def _stored_of_run(
+        self, space: SearchSpace, result: TrialResult, point: _Point
+    ) -> list[TrialResult]:
+        """Return the stored results of a run's trial, on the examples of ``result``."""
+        stored = self._stored.get(point, ())
+        if result.examples is None:
+            return stored_trials(result, stored, space)
+        told: list[TrialResult] = []
+        for one in stored:
+            if len(result.examples) == len(one.examples):
+                told += stored_trials(result, [one], space)
+            elif (part := _on_part(one, tuple(result.examples))) is not None:
+                told += stored_trials(result, [part], space, tuple(result.examples))
+        return told
 
     def trial(
         self,
@@ -198,7 +216,8 @@ class RecordedTable:
         It is a point with the same models. In each stage, the allocation's sample count is replaced
         by the nearest one in the grid (of two equally near, by the lower). If the grid lacks that
         point, the point with the least sum of distances is used. If no row has these models, the
-        result is a failure.
+        result is a failure. If all rows with these models are outside failures, the result is one
+        too: the table does not know whether the allocation is good.
 
         Args:
             space: The search space.
@@ -215,7 +234,8 @@ class RecordedTable:
         if not again and (models, wanted) in self._outside_failures:
             return TrialResult(allocation, None, {}, cost, source, blamed=False)
         if models not in self._points:
-            return TrialResult(allocation, None, {}, cost, source)
+            unknown = any(models == failed for failed, _ in self._outside_failures)
+            return TrialResult(allocation, None, {}, cost, source, blamed=not unknown)
         grid = self._points[models]
         point = tuple(
             min(axis, key=lambda recorded, count=count: (abs(recorded - count), recorded))  # type: ignore[misc]
@@ -258,7 +278,8 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     A run's ``trials.parquet`` is another valid table. Scores by example and stored results are then
     read from the directories of the trials, as far as they are there. A table that `report` wrote
     has neither of them. In both kinds of table, finalists and final tests are left out, because
-    they are scored on other examples.
+    they are scored on other examples. If the other trials are not all on the same examples, only
+    the one on the most examples is kept of each allocation, with a warning.
 
     Raises:
         UserError: The table is not valid. The message has the file, the column, the row (from 1)
@@ -267,11 +288,8 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     path = Path(path)
     frame = _read(path)
     nested = isinstance(frame.schema.get("allocation"), pl.List)
-    rows = (
-        _comparable(path, list(_trials(path, space)))
-        if nested
-        else list(_flat_rows(path, frame, space))
-    )
+    rows = list(_trials(path, space) if nested else _flat_rows(path, frame, space))
+    rows = _comparable(path, rows)
     if not rows:
         raise UserError(f"{path}: the table has no rows")
     points: dict[tuple[str, ...], dict[tuple[int, ...], list[Recorded]]] = {}
@@ -351,7 +369,7 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
             if len(scores) == trial["examples"]:  # every example has a score
                 recorded = replace(recorded, examples=tuple(scores.values()))
         stored = read_stored(directory / STORED_FILE) if recorded.score is not None else ()
-        yield _Row(number, models, counts, recorded, stored, ids)
+        yield _Row(number, models, counts, recorded, stored, ids, trial["examples"])
 
 
 def _comparable(path: Path, rows: list[_Row]) -> list[_Row]:
@@ -360,14 +378,17 @@ def _comparable(path: Path, rows: list[_Row]) -> list[_Row]:
     If the trials are not all on the same examples, only the trial on the most examples is kept of
     each allocation. Its scores by example and stored results are dropped.
     """
-    if len({row.examples for row in rows if row.examples}) < 2:
+    examples = {row.examples for row in rows if row.examples}
+    example_counts = {row.example_count for row in rows if row.example_count}
+    if len(examples) < 2 and len(example_counts) < 2:
         return rows
     log.warning(
         "%s: its trials are on different parts of the examples; for each allocation, the score on "
         "the most examples is used, without the scores by example",
         path,
     )
-    widest = {(row.models, row.counts): row for row in sorted(rows, key=lambda r: len(r.examples))}
+    by_count = sorted(rows, key=lambda row: row.example_count or len(row.examples))
+    widest = {(row.models, row.counts): row for row in by_count}
     return [
         replace(row, recorded=replace(row.recorded, examples=None), stored=())
         for row in rows
@@ -413,7 +434,8 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
             errors = {name: _stderr(path, number, row, c) for c, name in error_columns.items()}
             known = {name: value for name, value in errors.items() if value is not None}
             recorded = replace(recorded, examples=scores, metrics_stderr=known)
-        yield _Row(number, models, counts, recorded)
+        count = row.get("examples") if exported and not by_example else None
+        yield _Row(number, models, counts, recorded, example_count=count)
 
 
 def _examples(path: Path, number: int, cell: object) -> tuple[float, ...] | None:
@@ -580,6 +602,18 @@ def _merge(same: Sequence[Recorded]) -> Recorded:
             if len(found) == len(values.get(name, ()))
         },
     )
+
+
+def _on_part(stored: StoredResult, part: Sequence[int]) -> StoredResult | None:
+    """Return a stored result on a part of its examples, without metrics.
+
+    ``part`` has the numbers of the examples. The result is None if none of them has a score.
+    """
+    scores = tuple(stored.examples[number] for number in part)
+    known = [score for score in scores if score is not None and math.isfinite(score)]
+    if not known:
+        return None
+    return StoredResult(stored.samples, fmean(known), None, {}, scores)
 
 
 def _distance(recorded: tuple[int, ...], wanted: tuple[int, ...]) -> int:

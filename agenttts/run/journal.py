@@ -291,10 +291,10 @@ class RunState:
         self.recommended = recommended
 
     def scored_since(self) -> int:
-        """Return how many trials of the search have scored since the searcher was told results.
+        """Return how many trials have scored since the searcher was told results.
 
-        It is 0 if the searcher has been told none. These trials have no part in ``recommended`` and
-        ``guidelines``.
+        Finalists and final tests do not count. It is 0 if the searcher has been told nothing. These
+        trials have no part in ``recommended`` and ``guidelines``.
         """
         known = {trial for trials in self.tells for trial in trials}
         rows = [t.row for name, t in self.trials.items() if t.row and name not in known]

@@ -65,7 +65,8 @@ def check_extra(value: dict[str, Any], reserved: Collection[str]) -> dict[str, A
     for name in value:
         if KEY_LIKE.search(name):
             raise SecretFound(
-                f"'{name}' looks like a secret, and specs and runs are plain files; use api_key_env"
+                f"'{name}' looks like the name of a secret, and specs and runs are plain files; "
+                "use api_key_env"
             )
         if name in reserved:
             raise ValueError(f"'{name}' is set by the program; leave it out")

@@ -23,6 +23,7 @@ from agenttts.spec.paths import (
 )
 from agenttts.spec.section import PlacedError, Section
 from agenttts.spec.source import Source
+from agenttts.spec.stage_names import BASELINE_KEY, check_names_in_replies, check_stage_names
 from agenttts.spec.thinking import ThinkingSetting, check_template_args, check_thinking
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -41,7 +42,7 @@ class TaskSection(Section):
     split: str = "search"
     """Which part of the data trials use.
 
-    ``search``, or ``test`` (for ``evaluate``): the examples that are kept from the search.
+    ``search``, or ``test`` (for ``evaluate``): the examples that the search does not use.
     """
     examples: Annotated[int, Field(ge=1)] | None = None
     """The number of examples that are read from the split; None: all.
@@ -218,10 +219,6 @@ class ExamplesSection(Section):
         return self
 
 
-_BASELINE_KEY = "baseline"
-"""The key that marks one of the user's own allocations as the baseline."""
-
-
 class SearchSection(Section):
     """How allocations are searched.
 
@@ -283,31 +280,31 @@ class SearchSection(Section):
             return values
         marked = []
         for position, item in enumerate(first):
-            mark = item.get(_BASELINE_KEY) if isinstance(item, dict) else None
+            mark = item.get(BASELINE_KEY) if isinstance(item, dict) else None
             if mark is not None and not isinstance(mark, bool):
                 raise PlacedError(
-                    ("search", "first", position, _BASELINE_KEY),
+                    ("search", "first", position, BASELINE_KEY),
                     f"'{mark}' is not valid; valid: true",
                 )
             marked += [position] if mark else []
         if len(marked) > 1:
             raise PlacedError(
-                ("search", "first", marked[1], _BASELINE_KEY),
+                ("search", "first", marked[1], BASELINE_KEY),
                 f"entry {marked[0]} is the baseline already; mark one of them",
             )
         kept = [
-            {name: choice for name, choice in item.items() if name != _BASELINE_KEY}
+            {name: choice for name, choice in item.items() if name != BASELINE_KEY}
             if isinstance(item, dict)
             else item
             for item in first
         ]
-        return {**values, "first": kept, **({_BASELINE_KEY: marked[0]} if marked else {})}
+        return {**values, "first": kept, **({BASELINE_KEY: marked[0]} if marked else {})}
 
     @model_validator(mode="after")
     def _check_baseline(self) -> SearchSection:
         if self.baseline is not None and self.baseline >= len(self.first):
             raise PlacedError(
-                ("search", _BASELINE_KEY),
+                ("search", BASELINE_KEY),
                 f"{self.baseline} is not the position of an allocation in first, which has "
                 f"{len(self.first)}; write 'baseline: true' beside the choices of one of them",
             )
@@ -377,10 +374,22 @@ class JobSpec(Section):
             )
         return value
 
+    @field_validator("stages")
+    @classmethod
+    def _check_stages(cls, value: dict[str, StageSection]) -> dict[str, StageSection]:
+        check_stage_names(value)
+        return value
+
     @field_validator("agent", mode="before")
     @classmethod
     def _check_agent(cls, value: Any) -> Any:
         return check_kind(value)
+
+    @model_validator(mode="after")
+    def _check_replies(self) -> JobSpec:
+        if self.agent != "none":
+            check_names_in_replies(self.stages)
+        return self
 
     @model_validator(mode="after")
     def _check_models(self) -> JobSpec:

@@ -256,7 +256,8 @@ class LaunchedDocument(StatusDocument):
     """The output of ``launch``: the state of the run, and what was read of its data.
 
     Attributes:
-        created: Whether the run is new.
+        created: Whether the run is new. If it is not, and ``outcome`` is ``done``, nothing was
+            started.
         new_results: Whether its results directory was made for it.
         nodes: When a job last looked at the profile's nodes; None: never.
         skip_bad: How many bad records of a data file were allowed.

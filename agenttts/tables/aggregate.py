@@ -241,8 +241,9 @@ def bootstrap_interval(
 ) -> Interval | None:
     """Return the percentile-bootstrap confidence interval of a trial's mean metric.
 
-    The examples are resampled, because another draw would change the data set. The samples of the
-    models are not resampled. The same seed gives the same interval in any order of the rows.
+    The examples are resampled: the interval says how far the mean of other examples may be off. The
+    samples of the models are not resampled. The same seed gives the same interval in any order of
+    the rows.
 
     Args:
         examples: The trial's table of examples.

@@ -29,6 +29,6 @@ class Confidence:
 
 
 def since_text(trials: int) -> str:
-    """Return how many trials a recommendation does not take into account."""
-    have = "trial has" if trials == 1 else "trials have"
-    return f"{trials} {have} scored since this recommendation, which does not count them"
+    """Return how many trials a recommendation does not take into account, in words."""
+    have, them = ("trial has", "it") if trials == 1 else ("trials have", "them")
+    return f"{trials} {have} scored since this recommendation, which does not count {them}"

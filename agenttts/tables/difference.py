@@ -51,15 +51,15 @@ class Difference:
         first: The mean of the one side, over the examples that are compared.
         second: The mean of the other side.
         difference: ``first - second``.
-        low: The lower bound of its 95 % interval; None with fewer than two examples.
+        low: The lower bound of its 95 % interval; None if a side has fewer than two examples.
         high: The upper bound.
         stderr: Its standard error.
         paired: Whether the same examples are compared.
         examples: Number of examples of the smaller side that are compared.
         verdict: Whether the one side is higher ("better"), lower ("worse"), or neither can be told.
         more_examples: How many more examples each side would need to tell, if the true difference
-            and the variation are those measured; None where it can be told already, or where there
-            is no difference.
+            and the variation are those measured; None where it can be told already, where there is
+            no difference, or where the standard error is not known.
     """
 
     first: float

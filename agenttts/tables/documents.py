@@ -51,9 +51,9 @@ class ConfidenceDocument(Document):
 class DifferenceDocument(Document):
     """The mean of one side minus the mean of the other (`agenttts.tables.difference`).
 
-    ``low`` and ``high`` are the bounds of its 95 %
-    interval, null with fewer than two examples.
-    ``more_examples`` is null where the difference can be told, and where it is 0.
+    ``low`` and ``high`` are the bounds of its 95 % interval. They and ``stderr`` are null if a side
+    has fewer than two examples. ``more_examples`` is null then too, where the difference can be
+    told, and where it is 0.
     """
 
     first: float

@@ -31,7 +31,8 @@ def example_scores(path: Path, main_metric: str) -> dict[int, float] | None:
         main_metric: The metric that is the score, ``STAGE.METRIC``.
 
     Returns:
-        The scores by number of the frozen example, from 0. Examples without a score are left out.
+        The scores by the number of the example among those of the trial, from 0. Examples without
+        a score are left out.
 
     Raises:
         OSError: The file system is in trouble that may pass.
@@ -48,10 +49,13 @@ def example_scores(path: Path, main_metric: str) -> dict[int, float] | None:
             error,
         )
         return None
-    stage, _, metric = main_metric.partition(".")
-    if metric not in metric_names(table):
+    # The name of a stage may have a dot.
+    stages, metrics = table["stage"].unique().to_list(), metric_names(table)
+    places = ((s, m) for s in stages for m in metrics if f"{s}.{m}" == main_metric)
+    stage, metric = next(places, (None, None))
+    if stage is None or metric is None:
         return None
-    # A stage has one row for each example, in the order of the frozen examples.
+    # A stage has one row for each example, in the order of the trial's examples.
     values = table.filter(table["stage"] == stage)["metrics"].struct.field(metric)
     scores = {
         number: value

@@ -18,7 +18,7 @@ def example_tokens(path: Path) -> dict[int, float]:
         path: The trial's ``examples.parquet``.
 
     Returns:
-        The tokens by number of the frozen example, from 0.
+        The tokens by the number of the example among those of the trial, from 0.
 
     Raises:
         UserError: The table is missing or damaged; the message names the path.

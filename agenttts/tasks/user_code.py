@@ -148,8 +148,8 @@ def _check_parts(where: str, task: Task) -> None:
                 f"{where} has two stages called '{name}'; valid: a name of its own for each",
                 at=("name",),
             )
-    stage_name, _, metric = task.main_metric.partition(".")
-    if stage_name not in names or not metric:
+    begins = [f"{name}." for name in names]
+    if not any(task.main_metric.startswith(b) and task.main_metric != b for b in begins):
         raise UserError(
             f"{where} has '{task.main_metric}' as 'main_metric'; valid: STAGE.METRIC, of a "
             "stage that there is: "

@@ -1,4 +1,4 @@
-"""What ``status`` says of a controller that does not run."""
+"""What ``status`` and ``launch`` say of a run's controller."""
 
 from __future__ import annotations
 
@@ -101,3 +101,47 @@ def test_a_run_that_is_done_says_how_failed_trials_are_tried_again(trials, told)
         "3 trials have no score; 'agenttts-hpc resume results/r --retry-failed' tries them again"
     )
     assert lines == ([expected] if told else [])
+
+
+def test_how_sure_it_is_names_the_recommended_allocation(monkeypatch):
+    confidence = {"within": 0.02, "probability": 0.91, "shortfall": 0.01}
+    monkeypatch.setitem(DOCUMENT, "confidence", confidence)
+    assert "the recommended allocation is within 0.02 of the best" in shown(monkeypatch)
+
+
+def launched(monkeypatch, **values: object) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    monkeypatch.setattr(show, "console", console)
+    place = {"path": "results/r", "created": False, "new_results": False, "data": [], "skip_bad": 0}
+    controller = {"described": "Slurm job 7 (squeue --me)", "log": None, "alive": False}
+    show.launched(DOCUMENT | place | {"nodes": None, "controller": controller} | values)
+    return console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"created": True}, "run r launched: results/r"),
+        ({}, "run r exists and goes on: results/r"),
+        ({"outcome": "cancelled"}, "run r exists and goes on (it was over: cancelled): results/r"),
+    ],
+)
+def test_launch_says_whether_a_run_is_new_or_goes_on(monkeypatch, values, says):
+    text = launched(monkeypatch, **values)
+    assert says in text
+    assert "controller: Slurm job 7" in text
+    assert "agenttts-hpc status results/r --watch" in text
+
+
+def test_launching_a_run_that_is_done_says_what_can_be_done_with_it(monkeypatch):
+    over = {"outcome": "done", "iterations": 3, "trials": {"COMPLETED": 5, "FAILED": 1}}
+    text = launched(monkeypatch, **over)
+    assert "run r exists and is over (done): results/r\nnothing was started\n" in text
+    assert "goes on" not in text
+    assert "controller" not in text
+    assert "1 trial has no score; 'agenttts-hpc resume results/r --retry-failed' tries it" in text
+    for command in ("report results/r", "extend results/r --set search.iterations=6"):
+        assert f"agenttts-hpc {command}\n" in text
+    assert "--name" in text
+    assert "extend" not in launched(monkeypatch, **(over | {"iterations": 0}))
+    assert "launched: results/r" in launched(monkeypatch, **over, created=True)

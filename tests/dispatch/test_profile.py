@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from agenttts.dispatch.profile import Profile, load_profile, minutes, runs_in_container
+from agenttts.dispatch.profile import (
+    JobResources,
+    Profile,
+    load_profile,
+    minutes,
+    runs_in_container,
+)
 from agenttts.errors import UserError
 from agenttts.spec.model import ContainerSection, JobSpec
 
@@ -71,7 +77,7 @@ def test_an_unknown_profile_lists_those_there_are(tmp_path):
         ("kind: slurm\ntrial: {partitoin: gpu}", r"big.yaml:2: trial.partitoin: unknown key.*did you mean 'partition'"),
         ("kind: slurm\ntrial: {time: 4h}", r"big.yaml:2: trial.time: '4h' is not a valid time limit"),
         ("kind: pbs", r"big.yaml:1: kind: must be 'local', 'slurm' or 'in_process', not 'pbs'"),
-        ("kind: slurm\nenv: {HF_TOKEN: abc}", r"env: 'HF_TOKEN' looks like a secret.*export it in the shell.*as APPTAINERENV_HF_TOKEN"),
+        ("kind: slurm\nenv: {HF_TOKEN: abc}", r"env: 'HF_TOKEN' looks like the name of a secret.*export it in the shell.*as APPTAINERENV_HF_TOKEN"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_profile_are_named(tmp_path, text, message):
@@ -111,3 +117,8 @@ def test_variables_that_no_process_can_have_are_refused(tmp_path, env, said):
     (tmp_path / "p.yaml").write_text(f"kind: local\nenv: {env}\n")
     with pytest.raises(UserError, match=said):
         load_profile(str(tmp_path / "p.yaml"), [])
+
+
+def test_numbers_of_a_profile_made_in_python_are_texts_of_sbatch():
+    sbatch = JobResources(sbatch={"nice": 5, "exclusive": True, "licenses": 1.5}).sbatch
+    assert sbatch == {"nice": "5", "exclusive": "true", "licenses": "1.5"}

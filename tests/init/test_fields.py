@@ -198,6 +198,12 @@ def test_names_that_templates_know_as_something_else_are_refused(tmp_path, name)
         read(other, {"question": name})
 
 
+def test_a_stage_is_not_called_like_the_mark_of_the_baseline(tmp_path):
+    data = read(data_file(tmp_path, {"question": "q", "answer": "a"}), {})
+    with pytest.raises(UserError, match="--stages: 'baseline' is not a valid name of a stage"):
+        stages_of(data, answer_form(data), ["baseline", "say"])
+
+
 def test_a_list_of_right_answers_is_told_from_a_list_of_wanted_items(tmp_path):
     """``answers`` of published QA data are names of one answer."""
     record = {"question": "q", "answers": ["New York", "NYC"]}

@@ -8,10 +8,11 @@ import pytest
 
 from agenttts.errors import UserError
 from agenttts.replay.replay import replay, replay_fidelity
-from agenttts.replay.table import RecordedTable, load_table
+from agenttts.replay.table import Recorded, RecordedTable, load_table
 from agenttts.search import create
 from agenttts.search.fidelity import Fidelity
 from agenttts.space import Allocation, SearchSpace
+from agenttts.tables.stored_results import StoredResult
 from tests.support.recorded import SPACE, by_example, grid
 
 METHODS = ("agenttts", "gp", "random", "genetic", "grid", "optuna_tpe")
@@ -177,6 +178,41 @@ def test_stored_trials_are_told_on_the_same_examples_and_not_counted(table, spac
         assert last.samples == 1
         parent = told[SPACE.allocation((first.model, first.samples), (last.model, 4))]
         assert parent.examples.keys() <= result.examples.keys()
+
+
+def test_stored_results_of_a_run_are_told_on_the_same_examples():
+    large, small = SPACE.allocation(("s", 5), ("l", 4)), SPACE.allocation(("s", 5), ("l", 2))
+    scores = (1.0, None, 0.0, 1.0)
+    stored = [StoredResult((5, 2), 0.66, 0.2, {"a.f1": 0.5}, scores)]
+    table = RecordedTable(
+        {("s", "l"): {(5, 4): Recorded(0.5, {"a.f1": 0.5}, 0.1, examples=(1.0, 0.0, 0.0, 1.0))}},
+        of_run=True,
+        stored={(("s", "l"), (5, 4)): stored},
+    )
+
+    def told(examples):
+        result = table.trial(SPACE, large, examples=examples)
+        found = table.stored(SPACE, result, of_grid=False)
+        assert all(one.allocation == small and one.source == "stored" for one in found)
+        return [(one.score, one.stderr, one.metrics, one.examples) for one in found]
+
+    assert told(None) == [(0.66, 0.2, {"a.f1": 0.5}, {0: 1.0, 2: 0.0, 3: 1.0})]
+    assert told((0, 1, 2, 3)) == told(None)
+    assert told((3, 2)) == [(0.5, None, {}, {2: 0.0, 3: 1.0})]
+    assert told((3, 1)) == [(1.0, None, {}, {3: 1.0})]
+    assert told((1,)) == [], "it has no score there"
+
+
+def test_recorded_points_without_a_score_are_not_told_as_stored_results(tmp_path):
+    frame = by_example().with_columns(
+        examples=pl.when(pl.col("b.samples") == 4).then(pl.col("examples"))
+    )
+    path = tmp_path / "table.parquet"
+    frame.write_parquet(path)
+    table = load_table(path, SPACE)
+    result = table.trial(SPACE, SPACE.allocation(("s", 5), ("l", 4)))
+    assert not result.failed
+    assert table.stored(SPACE, result, of_grid=True) == []
 
 
 def test_the_search_stays_on_recorded_counts(table):

@@ -57,6 +57,21 @@ def test_a_lost_trial_is_proposed_again_and_then_scores(tmp_path):
     assert trace["allocation"].n_unique() == small.count()
 
 
+@pytest.mark.parametrize("method", ["grid", "random", "genetic", "agenttts"])
+def test_allocations_that_only_the_machine_failed_are_not_blamed_and_end(tmp_path, method):
+    """Neither the recorded allocation nor the others of its models; and not proposed for ever."""
+    small = SearchSpace(SPACE.stages, 8.2)
+    allocations = sorted(small.feasible())
+    rows = [TrialRow("r", "t0", 0, "grid", TrialState.INFRA_FAILED, None, 1.0, allocations[0])]
+    trials_frame(rows, []).write_parquet(tmp_path / "trials.parquet")
+    table = load_table(tmp_path / "trials.parquet", small)
+    searcher = create(method, small)
+    trace = replay(table, small, searcher, 50, 2)
+    assert searcher.archive.results == (), "a blamed failure would be kept"
+    proposed = [Allocation.from_records(records) for records in trace["allocation"].to_list()]
+    assert sorted(proposed) == sorted([*allocations, *allocations])
+
+
 def test_traces_are_written_as_parquet_or_csv(csv, tmp_path):
     trace = replay(load_table(csv, SPACE), SPACE, create("random", SPACE), trials=4, batch=2)
     write_trace(trace, tmp_path / "deep" / "trace.parquet")

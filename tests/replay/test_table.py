@@ -204,7 +204,30 @@ def test_a_trial_lost_to_the_machine_is_lost_once_and_stands_for_no_other(tmp_pa
     assert told(("s", 5), ("s", 2), again=True) == (0.25, True)
     assert told(("s", 6), ("s", 2)) == (0.25, True)
     assert told(("l", 1), ("l", 1)) == (None, False)
-    assert told(("l", 1), ("l", 1), again=True) == (None, True)
+    assert told(("l", 1), ("l", 1), again=True) == (None, False), "nothing else is known of l, l"
+    assert told(("l", 2), ("l", 1)) == (None, False)
+    assert told(("l", 1), ("s", 1)) == (None, True), "no row has these models"
+
+
+@pytest.mark.parametrize("form", ["trials.parquet", "export.csv"])
+def test_the_score_on_the_most_examples_counts_without_the_trials_directories(
+    tmp_path, form, caplog
+):
+    rows = [
+        trial_row("t0", ("s", 1), ("s", 2), 0.75, examples=4),
+        trial_row("t1", ("s", 1), ("s", 2), 0.25, examples=40),
+        trial_row("t2", ("s", 1), ("s", 2), 0.5, examples=8),
+        trial_row("t3", ("l", 1), ("s", 2), 0.5, examples=4),
+    ]
+    frame = trials_frame(rows, ["a.f1"])
+    if form == "trials.parquet":
+        frame.write_parquet(tmp_path / form)
+    else:
+        flat_table(frame).write_csv(tmp_path / form)
+    table = load_table(tmp_path / form, SPACE)
+    assert score(table, ("s", 1), ("s", 2)) == 0.25
+    assert score(table, ("l", 1), ("s", 2)) == 0.5
+    assert "on different parts of the examples" in caplog.text
 
 
 def test_columns_named_like_those_of_a_run_are_metrics_of_other_tables(tmp_path):

@@ -11,6 +11,7 @@ import yaml
 
 from agenttts.errors import UserError, WrongValues, located
 from agenttts.spec import dump_spec, load_spec, parse_spec
+from agenttts.spec.stage_names import REPLY_KEYS
 from tests.support.written_spec import GOOD, parse
 
 
@@ -173,3 +174,26 @@ def test_paths_among_the_tasks_options_are_taken_from_the_specs_folder(tmp_path)
         "hub_split": "validation",
         "n": 3,
     }
+
+
+def renamed(name: str, agent: str = "none") -> str:
+    return GOOD.replace("answer:", f"{name}:") + f"agent: {agent}\n"
+
+
+def test_a_stage_is_not_called_like_the_mark_of_the_baseline():
+    first = "first: [{baseline: small x2, retrieval: small x8}]"
+    text = renamed("baseline").replace("seed: 3", f"seed: 3, {first}")
+    for wrong in (text, renamed("baseline")):
+        with pytest.raises(UserError, match=r"job.yaml:\d+: stages.baseline: .*search.first marks"):
+            parse(wrong)
+
+
+SCRIPTED = "{kind: scripted, replies: r.json}"
+
+
+@pytest.mark.parametrize("name", [*REPLY_KEYS, "Analysis", "predicted-score"])
+def test_a_stage_is_not_called_like_a_part_of_a_language_models_reply(name):
+    assert name in parse(renamed(name)).stages, "no language model is asked"
+    with pytest.raises(UserError, match=rf"job.yaml:\d+: stages.{name}: .*or set 'agent: none'"):
+        parse(renamed(name, SCRIPTED))
+    assert "reasoning" in parse(renamed("reasoning", SCRIPTED)).stages

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+
+import pytest
 
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
+from agenttts.tables.confidence import since_text
 
 
 def test_trials_that_scored_after_the_recommendation_are_told(cli, finished_run):
@@ -27,3 +31,10 @@ def test_trials_that_scored_after_the_recommendation_are_told(cli, finished_run)
     assert json.loads(cli("status", "small", "--json").stdout)["scored_since"] == number
     text = " ".join(cli("report", "small").stdout.split())
     assert f"{number} trials have scored since this recommendation" in text
+
+
+@pytest.mark.parametrize(
+    ("trials", "text"), [(1, "1 trial has .* does not count it$"), (2, "2 trials have .* them$")]
+)
+def test_one_trial_is_one(trials, text):
+    assert re.match(text, since_text(trials))

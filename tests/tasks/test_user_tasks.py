@@ -105,6 +105,11 @@ def test_a_frozen_file_needs_the_original_no_more(tmp_path):
     assert create(frozen_name(name, tmp_path / "task")).main_metric == "say.right"
 
 
+def test_the_name_of_a_stage_may_have_a_dot(tmp_path):
+    (tmp_path / "saying.py").write_text(source().replace('"say', '"say.it'))
+    assert create(f"{tmp_path}/saying.py:Saying").main_metric == "say.it.right"
+
+
 def test_built_in_tasks_are_not_frozen(tmp_path):
     freeze_source("retrieval_qa", tmp_path / "task")
     assert not (tmp_path / "task").exists()

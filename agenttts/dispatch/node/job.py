@@ -46,6 +46,7 @@ from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, rea
 from agenttts.dispatch.own_job import node_name, queue_job, trial_job_id, why_stopped
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.memory import job_memory
+from agenttts.files.native_threads import without_thread_limits
 from agenttts.files.processes import oom_kills
 from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import TrialState
@@ -589,7 +590,8 @@ class TrialJob:
     def _environment(self) -> dict[str, str]:
         memory = container_env(job_memory(os.environ))
         passed = passed_variables(self.env)
-        return {**os.environ, **self.env, **memory, **granted_devices(), **passed}
+        inherited = without_thread_limits(os.environ)
+        return {**inherited, **self.env, **memory, **granted_devices(), **passed}
 
     def _say(self, text: str) -> None:
         """Print to submitit's log of the job.

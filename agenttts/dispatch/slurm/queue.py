@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -53,6 +54,10 @@ _TIMEOUT_S = 60
 # A job that was submitted longer ago than this has ended if squeue does not list it. sacct may then
 # still say that it waits or runs, because slurmdbd may not have been told of its end.
 _SHOWS_WITHIN = timedelta(minutes=5)
+# Slurm gives a job's signals to all its processes: at its end, near its time limit and at a
+# preemption. In the controller's job they also end a command that it has just started.
+_ENDED_WITH_THE_JOB = {-number for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
+_SIGNALS_TO_A_JOB = 4
 # Job ids in one command line.
 _JOBS_AN_UPDATE = 200
 # What scontrol says of a job that has started or ended in the meantime (slurm_errno.c).
@@ -396,7 +401,16 @@ def _run(command: list[str]) -> bytes:
 
 
 def _ask(command: list[str]) -> Answer:
-    return ask(command, _TIMEOUT_S, query_environment())
+    """Return a command's answer.
+
+    It is run again if a signal to this process's job ended it: each may be run twice.
+    """
+    answer = ask(command, _TIMEOUT_S, query_environment())
+    for _ in range(_SIGNALS_TO_A_JOB):
+        if answer.exit_code not in _ENDED_WITH_THE_JOB:
+            break
+        answer = ask(command, _TIMEOUT_S, query_environment())
+    return answer
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from agenttts.dispatch.job_starts import JOB_STARTS, read_job_starts
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.node.limits import Limits
 from agenttts.dispatch.node.trial_log import LOG_FILE
+from agenttts.files.native_threads import limit_native_threads
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault, read_result, write_fault
 from tests.support.processes import alive
@@ -172,10 +173,20 @@ def test_each_attempt_has_a_scratch_directory_of_its_own(tmp_path):
     assert not Path(second).exists()
 
 
+def limits_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "AGENTTTS_THREAD_LIMITS"):
+        monkeypatch.setenv(name, "")  # what is set below is gone after the test
+        monkeypatch.delenv(name)
+    limit_native_threads()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+
+
 def test_the_child_s_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    limits_of_a_command(monkeypatch)
     shell(tmp_path, "env; exit 1", env={"MINE": "yes"}, gpus=2)()
     lines = (tmp_path / LOG_FILE).read_text().splitlines()
+    assert not any("_NUM_THREADS=" in line for line in lines), "it has the cores of its job"
     assert {"MINE=yes", "CUDA_VISIBLE_DEVICES=2,3"} <= set(lines)
     assert {"APPTAINERENV_CUDA_VISIBLE_DEVICES=2,3", "SINGULARITYENV_CUDA_VISIBLE_DEVICES=2,3"} <= set(lines)  # fmt: skip
     [attempt] = read_attempts(tmp_path)

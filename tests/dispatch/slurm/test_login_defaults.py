@@ -103,7 +103,7 @@ def test_a_secret_in_the_environment_is_not_frozen_into_a_file(name):
     with pytest.raises(UserError, match="SBATCH_EXPORT in the environment") as caught:
         completed("kind: slurm", SBATCH_EXPORT=f"ALL,A=1,{name}=hf_x")
     assert "hf_x" not in str(caught.value)
-    assert f"{name.strip()} a value, which looks like a secret" in str(caught.value)
+    assert f"{name.strip()} a value, and its name looks like that of a secret" in str(caught.value)
     fine = completed("kind: slurm", SBATCH_EXPORT=f"ALL,A=1,{name.strip()}")
     assert fine.trial.sbatch == {"export": f"ALL,A=1,{name.strip()}"}
 

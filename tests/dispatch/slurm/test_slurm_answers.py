@@ -15,7 +15,7 @@ from agenttts.dispatch.base import JobRequest, QueueUnavailable, SubmitLimitReac
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm import queue as slurm_queue
 from agenttts.dispatch.slurm.partitions import partition_checks
-from agenttts.dispatch.slurm.queue import job_states, live_jobs
+from agenttts.dispatch.slurm.queue import cancel_jobs, job_states, live_jobs
 from agenttts.dispatch.slurm.queue_reader import QueueRow
 from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from agenttts.dispatch.slurm.stuck_jobs import StuckJobs
@@ -69,6 +69,26 @@ def test_a_job_missing_from_an_answer_that_was_cut_off_has_not_ended(fake):
 def test_bytes_that_are_no_text_are_read_over(fake):
     fake("squeue", r"printf '7|RUNNING|None|\377\376\n8|PENDING|None|x\n'")
     assert live_jobs() == ["7", "8"]
+
+
+@pytest.mark.parametrize("name", ["TERM", "USR2"])
+def test_a_command_that_a_signal_to_the_job_ended_is_run_again(fake, tmp_path, name):
+    """At a cancel, a preemption and near the time limit, Slurm signals the controller's children
+    too.
+    """
+    dies = f"[ -e {tmp_path}/asked ] || {{ touch {tmp_path}/asked; kill -{name} $$; }}"
+    fake("squeue", f"{dies}; echo '7|RUNNING|None|x'")
+    assert job_states(["7"])["7"].state == "RUNNING"
+    (tmp_path / "asked").unlink()
+    fake("scancel", f"{dies}; echo $@ >> {tmp_path}/cancelled")
+    cancel_jobs(["7"])
+    assert (tmp_path / "cancelled").read_text().split()[-1] == "7"
+
+
+def test_a_command_that_every_signal_ends_is_an_error(fake):
+    fake("squeue", "kill -TERM $$")
+    with pytest.raises(QueueUnavailable, match="failed with exit status -15"):
+        job_states(["7"])
 
 
 def test_the_user_s_settings_do_not_bend_questions_and_answers(fake, monkeypatch, tmp_path):

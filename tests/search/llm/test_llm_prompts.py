@@ -9,6 +9,7 @@ from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.insights import InsightRules
 from agenttts.search.llm.paper import PaperAgent
 from agenttts.search.llm.prompts import FOLDER, Prompts, history
+from agenttts.spec.stage_names import REPLY_KEYS
 from tests.support.llm import SPACE, TASK_DESCRIPTION, allocation, scripted_session
 
 
@@ -147,3 +148,11 @@ def test_every_template_is_used():
     templates = "".join(path.read_text() for path in FOLDER.glob("*.j2"))
     for path in FOLDER.glob("*.j2"):
         assert f'"{path.stem}"' in code or f'"{path.name}"' in templates, path.name
+
+
+def test_no_stage_may_be_called_like_a_key_of_replies():
+    """A stage of such a name would be read in its place (`agenttts.spec.stage_names`)."""
+    schema = Prompts(SPACE, TASK_DESCRIPTION).batch_schema(2, 2)
+    entry = schema["properties"]["allocations"]["items"]
+    keys = {*schema["properties"], *entry["properties"]} - {stage.name for stage in SPACE.stages}
+    assert keys - {"allocations"} == set(REPLY_KEYS), "the value of 'allocations' is never a choice"
