@@ -22,6 +22,7 @@ from agenttts.dispatch.base import QueueUnavailable, SubmitLimitReached
 from agenttts.dispatch.node.job import UNLIMITED_REQUEUES
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.batch_script import BatchScript, check_folder
+from agenttts.dispatch.slurm.cluster_nodes import nodes_besides
 from agenttts.dispatch.slurm.pickles import Pickles
 from agenttts.dispatch.slurm.queue import live_jobs
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
@@ -152,11 +153,15 @@ def slurm_executor(
 
     Raises:
         UserError: Slurm cannot write logs in a folder of this name.
-        MissingRequirement: There is no Slurm here.
+        MissingRequirement: There is no Slurm here, or it has none of the section's nodes.
+        QueueUnavailable: Slurm does not answer which nodes it has.
     """
     check_folder(folder)
     script = BatchScript(
-        sbatch_options(resources, needs), folder.absolute(), profile.setup, profile.login_shell
+        sbatch_options(resources, needs, nodes_besides(resources)),
+        folder.absolute(),
+        profile.setup,
+        profile.login_shell,
     )
     return BatchExecutor(script, array_parallelism, minutes(resources.time))
 

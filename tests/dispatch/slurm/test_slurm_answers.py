@@ -341,7 +341,15 @@ def test_single_jobs_before_a_refusal_are_found(fake, tmp_path):
     assert single.find("r-1", requests(tmp_path, 3)) == {"t0": "1", "t1": "2"}
 
 
-@pytest.mark.parametrize(("size", "most"), [(2, 2), (3, 3), (1001, 50)])
+@pytest.mark.parametrize(
+    ("size", "most"),
+    [
+        (2, 2),
+        (3, 3),
+        (1001, 50),
+        ("1001; echo SchedulerParameters = bf_interval=2,max_array_tasks=4", 4),
+    ],
+)
 def test_an_array_has_as_many_elements_as_the_cluster_allows(fake, tmp_path, size, most):
     fake("scontrol", f"echo MaxArraySize = {size}")
     assert scheduler(tmp_path, max_running=60, max_pending=50).capacity(0) == most
