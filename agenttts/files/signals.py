@@ -1,4 +1,7 @@
-"""Signals that end a program, as exceptions, so that it can put in order what it has changed."""
+"""Signals that end a program, as exceptions.
+
+The program can then put in order what it has changed.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from types import FrameType
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP (a lost connection) into an exit that runs ``finally`` blocks.
+    """Turn SIGTERM and SIGHUP into an exit that runs ``finally`` blocks.
 
-    A signal that is ignored, as by nohup, stays so. In a thread nothing changes, because only the
-    main thread receives signals.
+    SIGHUP comes when a connection is lost. A signal that is ignored, as by nohup, stays so. In a
+    thread nothing changes, because only the main thread receives signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -188,9 +188,9 @@ def extend(run: RunDirectory, settings: Sequence[str]) -> ExtensionOutcome:
 
 @contextmanager
 def _with_controller_after_failure(run: RunDirectory) -> Iterator[None]:
-    """If the block fails or is interrupted, start the controller again that it has ended.
+    """Start the controller again if the block fails or is interrupted.
 
-    The run's jobs must not be left without a controller.
+    The block has ended the controller. The run's jobs must not be left without a controller.
     """
     before = read_handle(run)
     try:

@@ -81,7 +81,10 @@ class _Listed:
 
     @property
     def _goes_on(self) -> bool:
-        """Whether a controller waits or runs that has not recorded yet that the run goes on."""
+        """Whether a controller waits or runs, also after the run's end.
+
+        It may not have recorded yet that the run goes on.
+        """
         queue = self.queue
         return queue is not None and not queue.ended and queue.state != ELSEWHERE
 
@@ -126,9 +129,10 @@ def _read(path: Path) -> _Listed:
 
 
 def _started(run: RunDirectory, state: RunState) -> StartedController | None:
-    """Return the controller to ask about; None for a run that was not started again after its end.
+    """Return the controller to ask about.
 
-    A run that has ended is listed even if its controller cannot be read.
+    It is None for a run that was cancelled and not started again. A run that has ended is listed
+    even if its controller cannot be read.
     """
     try:
         started = started_controller(run)

@@ -103,7 +103,9 @@ def job_rows(job_ids: Iterable[str]) -> dict[str, QueueRow | None]:
 
 
 def live_jobs_of(job_ids: Iterable[str], *, unlisted: bool = False) -> list[str]:
-    """Return the jobs that have not ended, as far as squeue tells while sacct does not answer.
+    """Return the jobs that have not ended.
+
+    While sacct does not answer, squeue alone tells which these are.
 
     Args:
         job_ids: The jobs.
