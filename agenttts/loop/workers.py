@@ -17,7 +17,7 @@ from typing import Literal
 
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import JobStatus, JobTrial
-from agenttts.dispatch.job_starts import read_job_starts
+from agenttts.dispatch.job_starts import next_number, read_job_starts
 from agenttts.dispatch.node.mailbox import GivenList, Mailbox
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import Journal, TrialProgress, WorkerProgress
@@ -61,6 +61,8 @@ class _Sight:
         submitted: When its job was submitted or requeued.
         seconds: How long its lists take once its job runs; None if that is not known.
         started: When its job started; None while it is pending.
+        recorded: Whether its job has recorded its present start.
+        earlier: How many earlier starts its job has recorded; None if that is not known.
         busy_since: Since when it has trials: since its start, or since it was given a list.
         idle_since: Since when it waits for a list; None while it has trials.
         signed: When it last got a keep-alive sign, since it has been idle.
@@ -73,6 +75,8 @@ class _Sight:
     submitted: float
     seconds: float | None = None
     started: float | None = None
+    recorded: bool = False
+    earlier: int | None = None
     busy_since: float | None = None
     idle_since: float | None = None
     signed: float | None = None
@@ -163,10 +167,13 @@ class Workers:
         if status.pending:
             if sight.started is not None:  # it was requeued
                 sight.submitted, sight.started, sight.seconds = now, None, None
+                sight.recorded, sight.earlier = False, None
+            if sight.earlier is None:
+                sight.earlier = next_number(self.run.worker(worker.name)) - 1
             sight.busy_since = sight.idle_since = None
             return
         sight.node = status.node or sight.node
-        if sight.started is None:
+        if not sight.recorded:
             self._note_start(worker, sight, now)
         if busy:
             sight.idle_since = sight.signed = None
@@ -175,18 +182,23 @@ class Workers:
             sight.idle_since, sight.busy_since, sight.seconds = now, None, None
 
     def _note_start(self, worker: WorkerProgress, sight: _Sight, now: float) -> None:
-        """Take note that a worker runs, with the times that its job has recorded."""
-        records = read_job_starts(self.run.worker(worker.name))
-        if records and records[-1].finished is None:
-            sight.started = now - _seconds_since(records[-1].started)
-            sight.node = sight.node or records[-1].node
-            waited = records[-1].waited_since
-            if waited is not None:
-                began = datetime.fromisoformat(records[-1].started)
-                since = datetime.fromisoformat(waited)
-                self.waits.append(max(0.0, (began - since).total_seconds()))
-        else:  # its record may not be visible yet
+        """Take note that a worker runs, with the times that its job has recorded.
+
+        Its program writes the record some time after the queue says that the job runs.
+        """
+        if sight.started is None:
             sight.started = now
+        records = read_job_starts(self.run.worker(worker.name))
+        # A start that was killed has no end either.
+        if not records or records[-1].finished or records[-1].number <= (sight.earlier or 0):
+            return
+        record, sight.recorded = records[-1], True
+        sight.started = min(sight.started, now - _seconds_since(record.started))
+        sight.node = sight.node or record.node
+        if record.waited_since is not None:
+            began = datetime.fromisoformat(record.started)
+            since = datetime.fromisoformat(record.waited_since)
+            self.waits.append(max(0.0, (began - since).total_seconds()))
 
     def live(self) -> list[LiveWorker]:
         """Return the workers that may be given lists, in the order of their names."""
@@ -216,7 +228,7 @@ class Workers:
             worker: Its name.
             seconds: How long its first trials take once it runs; 0 if that is not known.
         """
-        self._seen[worker] = _Sight(submitted=time.monotonic(), seconds=seconds or None)
+        self._seen[worker] = _Sight(time.monotonic(), seconds or None, earlier=0)
 
     def without_trials(self) -> list[str]:
         """Return the jobs of workers that wait in the queue and have no trial left.

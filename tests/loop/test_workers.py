@@ -100,6 +100,37 @@ def test_the_times_of_a_job_are_those_that_it_recorded(journal, tmp_path):
     assert found.waits == [pytest.approx(300.0, abs=0.1)]
 
 
+def test_the_wait_in_the_queue_is_taken_when_the_job_has_recorded_it(journal, tmp_path):
+    """The queue says that a job runs seconds before its program has written anything."""
+    found = workers(journal, tmp_path)
+    found.submitted(WORKER, 10.0)
+    found.observe({"7": PENDING})
+    found.observe({"7": RUNNING})
+    assert found.waits == []
+    job_started(tmp_path, ago=0.0, waited=7200.0)
+    found.observe({"7": RUNNING})
+    found.observe({"7": RUNNING})
+    assert found.waits == [pytest.approx(7200.0, abs=0.1)], "once"
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["same", "new"])
+def test_the_record_of_a_start_that_was_killed_is_not_that_of_the_next(journal, tmp_path, new):
+    """Its node died, so its record has no end; the controller may be a new one."""
+    found = workers(journal, tmp_path)
+    found.submitted(WORKER, 10.0)
+    job_started(tmp_path, ago=3 * 3600.0, waited=100.0)
+    found.observe({"7": RUNNING})
+    found = workers(journal, tmp_path) if new else found
+    found.observe({"7": PENDING})
+    found.observe({"7": RUNNING})
+    [live] = found.live()
+    assert live.runs_for < 5.0
+    job_started(tmp_path, ago=0.0, waited=60.0, number=2)
+    found.observe({"7": RUNNING})
+    assert found.live()[0].runs_for < 5.0
+    assert found.waits == [pytest.approx(seconds, abs=0.1) for seconds in [100.0, 60.0][new:]]
+
+
 def test_a_list_that_takes_longer_than_expected_is_not_expected_to_end_at_once(
     journal, tmp_path, monkeypatch
 ):
