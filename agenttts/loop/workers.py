@@ -244,8 +244,9 @@ class Workers:
 
     @property
     def any_retiring(self) -> bool:
-        """Whether a worker was told to end and has not ended."""
-        sights = (self._sight(worker) for worker in self.by_job().values())
+        """Whether a worker without trials was told to end, so that its place will soon be free."""
+        busy = {trial.job_id for trial in self.journal.state.unfinished()}
+        sights = (self._sight(w) for job, w in self.by_job().items() if job not in busy)
         return any(sight.retired and not sight.ending for sight in sights)
 
     def retire_on(self, nodes: Collection[str]) -> None:

@@ -159,7 +159,12 @@ def test_workers_on_nodes_that_failed_are_retired(journal, tmp_path):
     assert found.live()
     found.retire_on(["n1", "n3"])
     assert found.live() == []
-    assert found.any_retiring
+    assert not found.any_retiring, "its trials go on, perhaps for hours"
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    assert found.any_retiring, "its place will soon be free"
+    found.observe({"7": replace(RUNNING, state="COMPLETING")})
+    assert not found.any_retiring
 
 
 def test_a_new_controller_gives_nothing_to_a_worker_that_was_retired(journal, tmp_path):
