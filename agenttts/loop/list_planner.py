@@ -141,6 +141,11 @@ class EvenLists(ListPlanner):
             tuple(w.progress.name for w in idle) if left and now.free <= 0 else (),
         )
 
+    def not_needed(self, now: Moment) -> tuple[str, ...]:
+        if now.more:
+            return ()
+        return tuple(w.progress.name for w in now.workers if w.state == "idle")
+
     def _most_gpus(self, members: Iterable[TrialProgress]) -> int:
         return max(self._gpus(trial.planned) for trial in members)
 
