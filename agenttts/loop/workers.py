@@ -65,7 +65,7 @@ class _Sight:
         earlier: How many earlier starts its job has recorded; None if that is not known.
         busy_since: Since when it has trials: since its start, or since it was given a list.
         idle_since: Since when it waits for a list; None while it has trials.
-        signed: When it last got a keep-alive sign, since it has been idle.
+        signed: When it last got a keep-alive sign, since it was last seen with trials.
         retired: Whether it was told to end.
         ending: Whether its program has ended.
         ended_since: Since when the queue says that its job has ended.
@@ -254,28 +254,33 @@ class Workers:
         workers = self.journal.state.workers.values()
         self.retire([worker.name for worker in workers if self._sight(worker).node in nodes])
 
-    def give_signs(self) -> None:
+    def give_signs(self, *, unseen: bool = False) -> None:
         """Tell the workers that wait that the controller works.
 
         A worker that has had no sign for nearly as long as it stays may be about to end. It is
         retired, so that it gets no list that it would not take. If a sign cannot be written, a
         later one may.
+
+        Args:
+            unseen: Whether the controller cannot see now which trials end. Workers with trials get
+                signs too: they may have ended them. A worker with trials ignores its signs.
         """
         with self._lock:
             try:
-                self._give_signs()
+                self._give_signs(unseen)
             except OSError as error:
                 log.warning("no keep-alive sign could be given to workers: %s", error)
 
-    def _give_signs(self) -> None:
+    def _give_signs(self, unseen: bool) -> None:
         now = time.monotonic()
         for live in self.live():
-            if live.state != "idle":
+            if live.state == "pending" or (live.state == "busy" and not unseen):
                 continue
             sight = self._sight(live.progress)
             since = sight.signed if sight.signed is not None else sight.idle_since
             silent = now - since if since is not None else 0.0
-            if silent > self.stays_for * (1 - 1 / _SIGNS) and silent > 1.0:
+            may_leave = silent > self.stays_for * (1 - 1 / _SIGNS) and silent > 1.0
+            if may_leave and live.state == "idle":
                 self.retire([live.progress.name])
             elif sight.signed is None or silent > min(_SIGN_S, self.stays_for / _SIGNS):
                 self._mailbox(live.progress).give_sign()
@@ -347,7 +352,7 @@ class Workers:
 
         def give() -> None:
             while not over.wait(_SIGN_S / 2):
-                self.give_signs()
+                self.give_signs(unseen=True)
 
         thread = threading.Thread(target=give, name="signs", daemon=True)
         thread.start()

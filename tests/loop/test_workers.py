@@ -195,6 +195,36 @@ def test_signs_go_on_while_the_controller_is_busy(journal, tmp_path, monkeypatch
         until(lambda: mailbox.sign != first, "another sign")
 
 
+def test_workers_with_trials_get_signs_too_while_the_controller_is_busy(
+    journal, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(workers_module, "_SIGN_S", 0.02)
+    found = workers(journal, tmp_path)
+    found.observe({"7": RUNNING})
+    with found.signs_meanwhile():
+        until(lambda: Mailbox(RunDirectory(tmp_path).worker(WORKER)).sign, "a sign")
+
+
+def test_a_worker_that_may_have_ended_its_trials_unseen_gets_signs(journal, tmp_path, monkeypatch):
+    """The queue does not answer, or the search proposes."""
+    found = workers(journal, tmp_path, stays_for=600.0)
+    found.observe({"7": RUNNING})
+    mailbox = Mailbox(RunDirectory(tmp_path).worker(WORKER))
+    found.give_signs(unseen=True)
+    first = mailbox.sign
+    assert first
+    found.give_signs(unseen=True)
+    assert mailbox.sign == first, "not at every look"
+    later = time.monotonic() + 500.0
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    found.give_signs(unseen=True)
+    assert mailbox.sign != first
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    found.give_signs()
+    assert [live.state for live in found.live()] == ["idle"], "it was never silent"
+
+
 def test_a_long_list_does_not_count_as_silence(journal, tmp_path, monkeypatch):
     """The worker heard nothing while it was busy, which is as it should be."""
     found = workers(journal, tmp_path, stays_for=60.0)
