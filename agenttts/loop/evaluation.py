@@ -218,7 +218,7 @@ class Evaluation:
                 self._workers.give_signs(unseen=True)
                 # The failed step is not in the journal, so the next pass repeats it.
                 files.failed(error)
-            time.sleep(self._settings.poll_seconds)
+            self._workers.pause(self._settings.poll_seconds)
 
     def check_run(self, patience: float) -> bool:
         """Return whether the run's directory is there.

@@ -282,7 +282,7 @@ class Workers:
             may_leave = silent > self.stays_for * (1 - 1 / _SIGNS) and silent > 1.0
             if may_leave and live.state == "idle":
                 self.retire([live.progress.name])
-            elif sight.signed is None or silent > min(_SIGN_S, self.stays_for / _SIGNS):
+            elif sight.signed is None or silent > self._sign_seconds:
                 self._mailbox(live.progress).give_sign()
                 sight.signed = now
 
@@ -349,9 +349,10 @@ class Workers:
         The caller gives no list meanwhile.
         """
         over = threading.Event()
+        pause = self._sign_seconds / 2 or _SIGN_S
 
         def give() -> None:
-            while not over.wait(_SIGN_S / 2):
+            while not over.wait(pause):
                 self.give_signs(unseen=True)
 
         thread = threading.Thread(target=give, name="signs", daemon=True)
@@ -361,6 +362,19 @@ class Workers:
         finally:
             over.set()
             thread.join()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, and give signs meanwhile if the workers do not stay without one for so long."""
+        if not 0 < self._sign_seconds < seconds:
+            time.sleep(seconds)
+            return
+        with self.signs_meanwhile():
+            time.sleep(seconds)
+
+    @property
+    def _sign_seconds(self) -> float:
+        """Most seconds between two signs to a worker; 0: no worker stays."""
+        return min(_SIGN_S, self.stays_for / _SIGNS)
 
     def _mailbox(self, worker: WorkerProgress) -> Mailbox:
         return Mailbox(self.run.worker(worker.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -193,6 +194,25 @@ def test_signs_go_on_while_the_controller_is_busy(journal, tmp_path, monkeypatch
         until(lambda: mailbox.sign, "a sign")
         first = mailbox.sign
         until(lambda: mailbox.sign != first, "another sign")
+
+
+@pytest.mark.parametrize("how", ["meanwhile", "pause"])
+def test_a_worker_that_stays_for_a_short_time_gets_its_signs_in_it(
+    journal, tmp_path, monkeypatch, how
+):
+    """Also where it stays for less than the time between two looks at the queue."""
+    found = workers(journal, tmp_path, stays_for=0.4)
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    given = threading.Event()
+    monkeypatch.setattr(Mailbox, "give_sign", lambda _: given.set())
+    if how == "meanwhile":
+        with found.signs_meanwhile():
+            given.wait(5)
+    else:
+        monkeypatch.setattr(time, "sleep", lambda _: given.wait(5))
+        found.pause(5.0)
+    assert given.is_set()
 
 
 def test_workers_with_trials_get_signs_too_while_the_controller_is_busy(
