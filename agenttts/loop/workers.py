@@ -67,6 +67,7 @@ class _Sight:
         idle_since: Since when it waits for a list; None while it has trials.
         signed: When it last got a keep-alive sign, since it was last seen with trials.
         retired: Whether it was told to end.
+        paused: Whether the queue has suspended its job, or holds it.
         ending: Whether its program has ended.
         ended_since: Since when the queue says that its job has ended.
         node: Its node; '' if it is not known.
@@ -81,6 +82,7 @@ class _Sight:
     idle_since: float | None = None
     signed: float | None = None
     retired: bool = False
+    paused: bool = False
     ending: bool = False
     ended_since: float | None = None
     node: str = ""
@@ -164,6 +166,7 @@ class Workers:
         self, worker: WorkerProgress, sight: _Sight, status: JobStatus, busy: bool, now: float
     ) -> None:
         sight.ending = status.ended or status.completing
+        sight.paused = status.paused
         if status.pending:
             if sight.started is not None:  # it was requeued
                 sight.submitted, sight.started, sight.seconds = now, None, None
@@ -202,6 +205,11 @@ class Workers:
 
     def live(self) -> list[LiveWorker]:
         """Return the workers that may be given lists, in the order of their names."""
+        found = self._alive()
+        return [w for w in found if w.state != "idle" or not self._sight(w.progress).paused]
+
+    def _alive(self) -> list[LiveWorker]:
+        """Return the workers that have neither ended nor been told to, by their names."""
         now = time.monotonic()
         found = []
         for worker in self.by_job().values():
@@ -273,7 +281,7 @@ class Workers:
 
     def _give_signs(self, unseen: bool) -> None:
         now = time.monotonic()
-        for live in self.live():
+        for live in self._alive():  # those that are paused too, which may be continued at any time
             if live.state == "pending" or (live.state == "busy" and not unseen):
                 continue
             sight = self._sight(live.progress)

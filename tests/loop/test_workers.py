@@ -272,6 +272,23 @@ def test_a_worker_that_is_requeued_is_pending_again(journal, tmp_path):
     assert live.runs_for < 1.0, "its time limit begins again"
 
 
+@pytest.mark.parametrize(
+    "paused", [JobStatus("SUSPENDED", ended=False), JobStatus("REQUEUE_HOLD", False, stuck=True)]
+)
+def test_a_worker_that_is_suspended_or_held_gets_signs_and_no_list(journal, tmp_path, paused):
+    found = workers(journal, tmp_path)
+    found.observe({"7": RUNNING})
+    found.observe({"7": paused})
+    assert [live.state for live in found.live()] == ["busy"]
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": paused})
+    assert found.live() == []
+    found.give_signs()
+    assert Mailbox(RunDirectory(tmp_path).worker(WORKER)).sign, "it may be continued"
+    found.observe({"7": RUNNING})
+    assert [live.state for live in found.live()] == ["idle"]
+
+
 def test_a_worker_that_waits_gets_signs_and_a_busy_one_none(journal, tmp_path):
     found = workers(journal, tmp_path)
     mailbox = Mailbox(RunDirectory(tmp_path).worker(WORKER))
