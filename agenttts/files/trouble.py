@@ -63,6 +63,15 @@ def passing_trouble(error: BaseException) -> OSError | None:
     return None
 
 
+def is_outside_trouble(error: BaseException) -> bool:
+    """Return whether passing trouble other than a lack of memory is behind an error.
+
+    Work that runs into it would succeed elsewhere or later. Memory may run out because of the work.
+    """
+    trouble = passing_trouble(error)
+    return trouble is not None and trouble.errno != errno.ENOMEM
+
+
 class FilePatience:
     """Measures how long a file system has been in trouble, and when to give up.
 

@@ -25,7 +25,7 @@ from agenttts.inference.base import (
     Sample,
 )
 from agenttts.inference.beats import Beat, beat_at_steps
-from agenttts.inference.out_of_memory import is_out_of_memory
+from agenttts.inference.failure_kind import failure_kind
 from agenttts.inference.placement import over_gpus
 from agenttts.inference.tokenization import EncodedPrompt, encode_request
 
@@ -338,5 +338,5 @@ def _engine_error(config: ModelConfig, what: str, error: Exception) -> EngineErr
     text = f"{type(error).__name__}: {error}"
     return EngineError(
         f"model '{config.name}' ({config.path}) could not be {what} by vLLM: {text}",
-        kind="OOM" if is_out_of_memory(error) else "FAILED",
+        kind=failure_kind(error),
     )

@@ -68,7 +68,7 @@ class Fault:
     """Why a trial failed, as the trial recorded it.
 
     ``kind`` is FAILED, OOM, or INFRA_FAILED if something that the trial depends on failed, such as
-    a server. ``message`` is one paragraph. ``source`` says where the fault arose:
+    a server or a file system. ``message`` is one paragraph. ``source`` says where the fault arose:
     ``engine``, ``task`` (the task's code) or ``input`` (a file or the spec). It is empty in faults
     that an older image wrote.
     """

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from agenttts.errors import AgentTTSError
+from agenttts.files.trouble import is_outside_trouble
 from agenttts.inference.base import Engine, EngineError, ModelConfig
 from agenttts.inference.engine_child import SpareEngine
 from agenttts.inference.sampler import Drawn, Sampler
@@ -243,7 +244,7 @@ def _draw(
         sampler.await_stored([d.request for t, d in group if d.stage < t.earlier.stages])
         drawn = sampler.draw_each([draw.request for _, draw in group])
     except AgentTTSError as error:  # e.g. a package that the engine needs is missing
-        return [Fault("FAILED", str(error), "input")] * len(group)
+        return [Fault(_kind(error), str(error), "input")] * len(group)
     except Exception as error:  # e.g. a task's prompt that is not a prompt
         if len(group) > 1:
             return [found for pair in group for found in _draw([pair], sampler)]
@@ -255,14 +256,19 @@ def _draw(
 
 
 def _unexpected(error: Exception, err: TextIO) -> Fault:
-    """Return the fault of an error in the task's own code.
+    """Return the fault of an error in the task's own code, or of the file system.
 
     Its message has the place of the error in the code.
     """
     traceback.print_exception(error, file=err)
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}:{place.lineno}"
-    return Fault("FAILED", f"{type(error).__name__}: {error} ({where})", "task")
+    return Fault(_kind(error), f"{type(error).__name__}: {error} ({where})", "task")
+
+
+def _kind(error: Exception) -> str:
+    """Return the kind of an error's fault: the allocation did not cause file system trouble."""
+    return "INFRA_FAILED" if is_outside_trouble(error) else "FAILED"
 
 
 def _next_group(
@@ -338,7 +344,7 @@ class _RunningTrial:
         try:
             self.spec = TrialSpec.read(self.path)
         except AgentTTSError as error:
-            self.fail(Fault("FAILED", str(error), "input"))
+            self.fail(Fault(_kind(error), str(error), "input"))
             return
         self.earlier = read_part(self.directory)
         self._seconds.update(self.earlier.seconds)
@@ -379,7 +385,7 @@ class _RunningTrial:
         except EngineError as error:  # e.g. of an embedding model that the task uses
             self.fail(Fault(error.kind, str(error), "engine"))
         except AgentTTSError as error:
-            self.fail(Fault("FAILED", str(error), "input"))
+            self.fail(Fault(_kind(error), str(error), "input"))
         except Exception as error:  # the task's own code may raise anything
             self.fail(_unexpected(error, self.err))
 
