@@ -105,12 +105,18 @@ class VLLMEngine:
         This is vLLM's sleep level 1. The result is false if the engine was made without sleep mode.
         """
         if self._sleeps:
-            self._llm.sleep(level=1)
+            try:
+                self._llm.sleep(level=1)
+            except Exception as error:
+                raise _engine_error(self._config, "put to sleep", error) from error
         return self._sleeps
 
     def wake(self) -> None:
         """Move the weights back to the GPUs."""
-        self._llm.wake_up()
+        try:
+            self._llm.wake_up()
+        except Exception as error:
+            raise _engine_error(self._config, "woken", error) from error
 
     def close(self) -> None:
         """Release the model's memory."""
