@@ -231,7 +231,7 @@ def _advance(
         progress.begin(group[0][1].request.model, (trial.stage_of(draw) for trial, draw in group))
         for (trial, _), found in zip(group, _draw(group, sampler), strict=True):
             if isinstance(found, Fault):
-                trial.fail(found)
+                trial.go_without(found)
             else:
                 trial.go_on(found)
 
@@ -363,6 +363,15 @@ class _RunningTrial:
         evaluation = self._evaluation
         assert evaluation is not None
         self._step(lambda: evaluation.send(results))
+
+    def go_without(self, fault: Fault) -> None:
+        """Go on without the samples that the trial waited for, or end it if it needs them."""
+        evaluation = self._evaluation
+        if evaluation is None or self.waits_for is None or not self.waits_for.optional:
+            self.fail(fault)
+            return
+        self._computed.append([])
+        self._step(lambda: evaluation.throw(EngineError(fault.message)))
 
     def fail(self, fault: Fault) -> None:
         """End the trial with a fault."""

@@ -15,6 +15,7 @@ from agenttts.dispatch.blame import AttemptEnd, blame
 from agenttts.inference.failure_kind import failure_kind
 from agenttts.inference.sampler import SAMPLES_A_CALL
 from agenttts.inference.store import SampleStore
+from agenttts.tables.stored_results import STORED_FILE, read_stored
 from agenttts.trial.command import DueTrial, TrialCommand
 from agenttts.trial.phase import PHASE_FILE
 from agenttts.trial.result import read_fault, read_result
@@ -263,3 +264,19 @@ def test_trouble_of_the_file_system_is_not_the_allocation_s_fault(
 )
 def test_what_a_library_raises_while_files_fail_is_not_the_model_s_fault(error, kind):
     assert failure_kind(error) == kind
+
+
+def test_an_engine_that_fails_in_an_optional_call_costs_only_its_result(tmp_path, caplog):
+    """The own result of the trial is known by then; no second count is tried."""
+    choices = [[("weak", 1), ("weak", 33)]]
+    own, engines = Engines(), Engines(breaks=lambda request: len(engines.calls) >= len(own.calls))
+    [spec] = make_list(trial_writer(folder(tmp_path, "a")), choices)
+    run_list([spec], own)
+    score = read_result(Path(spec.directory)).score
+    fewer = {"answer": (1, 4, 17)}
+    [spec] = make_list(trial_writer(folder(tmp_path, "b")), choices, fewer_samples=fewer)
+    assert run_list([spec], engines)[0] == 0
+    assert read_result(Path(spec.directory)).score == score
+    assert read_fault(Path(spec.directory)) is None
+    assert [stored.samples for stored in read_stored(Path(spec.directory) / STORED_FILE)] == [(1, 1)]  # fmt: skip
+    assert caplog.text.count("give no result (EngineError: a prompt that kills the engine)") == 1
