@@ -47,8 +47,8 @@ class Model:
             raise UserError(f"model '{self.name}': params must be a positive number of parameters")
 
 
-# The most counts of `Stage.fewer_samples`.
-_MOST_FEWER = 6
+# The most counts of `Stage.fewer_samples`, and of `Stage.spread_samples` by default.
+_MOST_FEWER, _MOST_SPREAD = 6, 12
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,21 @@ class Stage:
             return below
         halves = (self.nearest_samples(samples / 2**octave) for octave in range(1, _MOST_FEWER))
         return tuple(sorted({below[0], *halves}))
+
+    def spread_samples(
+        self, most: int | None = None, number: int = _MOST_SPREAD
+    ) -> tuple[int, ...]:
+        """Return about ``number`` allowed counts up to ``most``, ascending.
+
+        They are about evenly spaced in log(samples), with the least and (if there are more than
+        one) the largest.
+        """
+        allowed = self.samples[: None if most is None else bisect_right(self.samples, most)]
+        if len(allowed) <= number:
+            return allowed
+        ratio = (allowed[-1] / allowed[0]) ** (1.0 / max(1, number - 1))
+        wanted = (allowed[0] * ratio**step for step in range(number))
+        return tuple(sorted({self.nearest_samples(count) for count in wanted}))
 
     def nearest_samples(self, samples: float) -> int:
         """Return the allowed count nearest to ``samples`` (the lower on a tie)."""

@@ -30,6 +30,7 @@ from tests.support.trials import trial_writer
 
 pytest_plugins = [
     "tests.support.compile_once",
+    "tests.support.garbage",
     "tests.support.repeatable",
     "tests.support.tiny_models",
 ]

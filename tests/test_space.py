@@ -123,3 +123,26 @@ def test_malformed_stages_and_spaces_are_refused():
         SearchSpace((stage, stage), 10)
     with pytest.raises(UserError, match="finite"):
         SearchSpace((stage,), float("inf"))
+
+
+@given(st.sets(st.integers(1, 400), min_size=1), st.integers(1, 500), st.integers(1, 14))
+def test_spread_samples_are_allowed_counts_with_both_ends(counts, most, number):
+    stage = Stage("s", (Model("m", 1e9),), 1, 1, tuple(counts))
+    allowed = [count for count in stage.samples if count <= most]
+    spread = stage.spread_samples(most, number)
+    assert set(spread) <= set(allowed)
+    assert list(spread) == sorted(spread)
+    if len(allowed) <= number:
+        assert list(spread) == allowed
+    else:
+        assert spread[0] == allowed[0]
+        assert len(spread) <= number
+        assert number == 1 or spread[-1] == allowed[-1]
+
+
+def test_spread_samples_are_even_in_log_samples():
+    stage = Stage("s", (Model("m", 1e9),), 1, 1, tuple(range(1, 101)))
+    assert stage.spread_samples(number=3) == (1, 10, 100)
+    assert stage.spread_samples(64, 4) == (1, 4, 16, 64)
+    assert stage.spread_samples(0) == ()
+    assert stage.spread_samples(8) == tuple(range(1, 9)), "no more than 12: all of them"

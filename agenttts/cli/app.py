@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     any_terminal(sys.stdout, sys.stderr)
     arguments = [argument for argument in given if argument != "--debug"]
     try:
-        code = app(
+        code = _command()(
             args=list(arguments) or ["--help"], prog_name="agenttts-hpc", standalone_mode=False
         )
     except AgentTTSError as error:
@@ -108,6 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 _INTERRUPTED = 128 + 2  # SIGINT
+
+
+@cache
+def _command() -> Any:
+    """Return the command of `app`, which takes 45 ms to make (Typer 0.29, 2026-11)."""
+    return typer.main.get_command(app)
 
 
 def _fail(message: str, code: int) -> NoReturn:

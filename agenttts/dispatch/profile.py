@@ -63,7 +63,7 @@ class JobResources(Section):
     A value with a slash is a file with the nodes; it is read at launch.
     """
     nodelist: str | None = None
-    """Nodes that jobs must run on, or a file with them."""
+    """Nodes of which each job takes one, or a file with them."""
     wckey: str | None = None
     """The workload key, for clusters that require one."""
     gpu_request: Literal["gpus-per-node", "gres", "gpus"] = "gpus-per-node"
@@ -72,7 +72,7 @@ class JobResources(Section):
     The forms are ``--gpus-per-node=N``, ``--gres=gpu:N`` and ``--gpus=N``.
     """
     gpu_type: str | None = None
-    """The type of a GPU, e.g. ``a100`` for ``--gpus-per-node=a100:N``."""
+    """The type of a GPU, e.g. ``a100`` for ``--gpus-per-node=a100:N``; one type."""
     requeue: bool = True
     """Whether Slurm may requeue a job, e.g. after a preemption or a loss of its node.
 
@@ -113,7 +113,12 @@ class JobResources(Section):
     def _check_memory(cls, value: str | None) -> str | None:
         return None if value is None else slurm_syntax.memory(value)
 
-    @field_validator("partition", "account", "qos", "reservation", "wckey", "gpu_type")
+    @field_validator("gpu_type")
+    @classmethod
+    def _check_gpu_type(cls, value: str | None) -> str | None:
+        return None if value is None else slurm_syntax.gpu_type(value)
+
+    @field_validator("partition", "account", "qos", "reservation", "wckey")
     @classmethod
     def _check_name(cls, value: str | None) -> str | None:
         return None if value is None else slurm_syntax.name(value)
@@ -225,7 +230,7 @@ class Profile(Section):
     max_pending: Annotated[int, Field(ge=1)] = 1000
     """The most jobs of trials in the queue, waiting and running.
 
-    The cluster's MaxArraySize and its limits on submitted jobs hold as well.
+    The cluster's limits on arrays and its limits on submitted jobs hold as well.
     """
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """The most starts of a trial that fails by faults of the machine (INFRA_FAILED).

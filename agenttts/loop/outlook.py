@@ -6,8 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from agenttts.search.archive import Archive, Scored, TrialResult
-from agenttts.search.insights import InsightRules
-from agenttts.search.moves import spread_counts
+from agenttts.search.evidence import EvidenceReader
 from agenttts.search.surrogate import Expectation, Surrogate
 from agenttts.space import Allocation, Choice, SearchSpace, Stage, fits
 from agenttts.tables.insights import (
@@ -48,9 +47,9 @@ def outlook(
     """
     archive = Archive(space)
     archive.add(results)
-    model = InsightRules(archive).model()
-    if model is None:
+    if not archive.scored:
         return None
+    model = Surrogate(EvidenceReader(archive).read())
     if recommended is None or recommended not in space:
         recommended = next(iter(model.tried))
     curves = [
@@ -99,7 +98,7 @@ def _curve(
     most = stage.affordable_samples(name, space.budget - others)
     own = {t.allocation[stage.name].samples for t in _trials_with(archive, stage, name)}
     chosen = around[stage.name].samples if around[stage.name].model == name else None
-    counts = sorted({*spread_counts(stage, most), *own, *([chosen] if chosen else [])})
+    counts = sorted({*stage.spread_samples(most), *own, *([chosen] if chosen else [])})
     at = [around.replace(Choice(stage.name, name, count)) for count in counts]
     points = [
         CurvePoint(count, _plain(model.expect(a)), fits(space.cost(a), space.budget))
@@ -167,7 +166,7 @@ def _pair(
     def counts(stage: Stage, choice: Choice) -> list[int]:
         spare = space.budget - space.least_budget + space.choice_budget(stage.cheapest)
         most = stage.affordable_samples(choice.model, spare)
-        return sorted({*spread_counts(stage, most), choice.samples})
+        return sorted({*stage.spread_samples(most), choice.samples})
 
     at = [
         (a, b, around.replace(Choice(one.name, x.model, a)).replace(Choice(other.name, y.model, b)))

@@ -11,7 +11,6 @@ from typing import Literal
 
 from agenttts.errors import UserError, located, valid_names
 from agenttts.search.agenttts import (
-    AgentTTSOptions,
     AgentTTSSearcher,
     PaperSearcher,
     Proposer,
@@ -21,6 +20,7 @@ from agenttts.search.exhaustive import GridSearcher
 from agenttts.search.fidelity import Fidelity
 from agenttts.search.genetic import GeneticSearcher
 from agenttts.search.gp_search import GaussianProcessSearcher
+from agenttts.search.insights import AgentTTSOptions
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.baselines import (
     AgentHPOSearcher,

@@ -24,21 +24,16 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Protocol
+from typing import Protocol
 
-from pydantic import Field
 from typing_extensions import override
 
 from agenttts.search.archive import Archive
-from agenttts.search.base import Proposal, Searcher
-from agenttts.search.feasible import FeasibleSet
-from agenttts.search.fidelity import Fidelity
-from agenttts.search.initial import DEFAULT_SAMPLE_CAP, initial_trials
-from agenttts.search.insights import ALL_INSIGHTS, MOST_COMPARED, InsightRules
+from agenttts.search.base import Proposal
+from agenttts.search.initial import initial_trials
+from agenttts.search.insights import MOST_COMPARED, AgentTTSOptions, InsightRules
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, SearchSpace
-from agenttts.spec.section import Options
-from agenttts.tables.confidence import Confidence
 
 # Once scores are known, initial trials past this many are made only if the surrogate values them.
 _FIRST_INITIAL = 4
@@ -80,28 +75,10 @@ class Proposer(Protocol):
         ...
 
 
-class AgentTTSOptions(Options):
-    """The options of `agenttts`."""
-
-    insights: Annotated[
-        Sequence[Annotated[int, Field(ge=1, le=3)]], Field(description="a list of 1, 2, 3")
-    ] = tuple(sorted(ALL_INSIGHTS))
-    """Which of the three insights are on, for ablations.
-
-    Without 1 the initial trials are as many uniform draws. Without 2 the rules know no curve over
-    samples. Without 3 they change one stage at a time.
-    """
-    initial_cap: Annotated[int, Field(ge=1, description="1 or more samples")] = DEFAULT_SAMPLE_CAP
-    """The most samples at which an initial trial compares models (the paper's 60)."""
-
-
-class AgentTTSSearcher(Searcher):
+class AgentTTSSearcher(InsightRules):
     """The AgentTTS method; ``proposer`` is the agent that proposes first, if any."""
 
     name = "agenttts"
-    knows_confidence = True
-    options_model = AgentTTSOptions
-    options: AgentTTSOptions
 
     def __init__(
         self,
@@ -112,18 +89,8 @@ class AgentTTSSearcher(Searcher):
         proposer: Proposer | None = None,
     ) -> None:
         super().__init__(space, seed, options)
-        self.rules = InsightRules(self.archive, seed, self.options.insights)
         self.proposer = proposer
         self._compares_models = 1 in self.options.insights
-
-    @property
-    def fidelity(self) -> Fidelity | None:
-        """On which examples trials are scored; the rules know it too."""
-        return self.rules.fidelity
-
-    @fidelity.setter
-    def fidelity(self, fidelity: Fidelity | None) -> None:
-        self.rules.fidelity = fidelity
 
     @override
     def _initial_allocations(self) -> Iterable[Allocation]:
@@ -155,22 +122,14 @@ class AgentTTSSearcher(Searcher):
         trials = initial_trials(self.space, self.options.initial_cap)
         if self._compares_models:
             return trials
-        drawn = FeasibleSet(self.space).draw_many(
+        drawn = self._feasible.draw_many(
             len(trials), (), lambda i: random.Random(f"initial/{self.seed}/{i}")
         )
         return [Proposal(a, "initial", "drawn at random (insight 1 is off)") for a in drawn]
 
-    def best(self, *, tried: bool = False) -> Allocation | None:
-        """Return the allocation with the highest expected score; see `InsightRules.best`."""
-        return self.rules.best(tried=tried)
-
-    def confidence(self, recommended: Allocation, within: float) -> Confidence | None:
-        """Return it by the surrogate's posterior; see `InsightRules.confidence`."""
-        return self.rules.confidence(recommended, within)
-
     def rivals(self, best: Allocation, n: int) -> list[Allocation]:
         """Return those with the highest expected scores."""
-        model = self.rules.model()
+        model = self.model()
         known = [] if model is None else list(model.tried)
         return [allocation for allocation in known if allocation != best][:n]
 
@@ -181,11 +140,11 @@ class AgentTTSSearcher(Searcher):
         self._take(chosen)
         if len(chosen) == n:
             return chosen
-        self.archive.write_guidelines(self.rules.guidelines())
-        failures = self.rules.failures()
+        self.archive.write_guidelines(self.findings())
+        failures = self.failures()
         offered: dict[Allocation, Proposal] = {}
         preferred = True
-        model = self.rules.model()
+        model = self.model()
         if self.proposer is not None and model is not None and self._open:
             offer = self.proposer.propose(n - len(chosen), self.archive, model)
             for proposal in offer.proposals:
@@ -200,18 +159,12 @@ class AgentTTSSearcher(Searcher):
             pending = (*pending, *(offered.pop(proposal.allocation).allocation for proposal in own))
         if len(chosen) == n:
             return chosen
-        return chosen + self.rules.propose(
+        return chosen + self.propose_by_rules(
             n - len(chosen),
             preferred=list(offered.values()) if preferred else (),
             also=[*self._missing_initial(), *(() if preferred else offered.values())],
             pending=pending,
         )
-
-    @property
-    def _open(self) -> bool:
-        """Whether any allocation is left that is not known."""
-        known = sum(allocation in self.space for allocation in self.archive.known)
-        return self.space.count(known + 1) > known
 
     def _started(self, n: int, initial: list[Proposal]) -> list[Proposal]:
         """Return the start of a batch: with an agent's choices, if it is the first."""
@@ -233,7 +186,7 @@ class AgentTTSSearcher(Searcher):
 
     def _missing_initial(self) -> list[Proposal]:
         missing = [trial for trial in self.initial if trial.allocation not in self.archive]
-        failures = self.rules.failures()
+        failures = self.failures()
         return [trial for trial in missing if not failures.avoids(trial.allocation)]
 
     def _take(self, proposals: Sequence[Proposal]) -> None:

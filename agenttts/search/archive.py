@@ -72,20 +72,18 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
-class Scored:
+class Scored(TrialResult):
     """A trial that counts: a finite score, and an allocation in the space.
 
-    ``stored``: the samples of another trial gave the score.
+    ``cost`` is that of the space.
     """
 
-    allocation: Allocation
     score: float
-    cost: float
-    metrics: Mapping[str, float]
-    stderr: float | None = None
-    examples: Mapping[int, float] | None = None
-    stored: bool = False
-    metrics_stderr: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def stored(self) -> bool:
+        """Whether the samples of another trial gave the score."""
+        return self.source == STORED
 
     def stage_value(self, stage: str) -> float | None:
         """The stage's own metric (keys ``STAGE.METRIC``).
@@ -213,16 +211,7 @@ class Archive:
             self._results[allocation] = result
             if result.score is not None and not result.failed and allocation in self.space:
                 cost = self.space.cost(allocation)
-                self._scored[allocation] = Scored(
-                    allocation,
-                    result.score,
-                    cost,
-                    result.metrics,
-                    result.stderr,
-                    result.examples,
-                    stored=result.source == STORED,
-                    metrics_stderr=result.metrics_stderr,
-                )
+                self._scored[allocation] = Scored(**{**vars(result), "cost": cost})
 
     def add_pending(
         self, allocations: Iterable[Allocation], examples: Sequence[int] | None = None

@@ -1,16 +1,20 @@
 """What a searcher is: ``ask`` for allocations, ``tell`` what they scored.
 
-Pure Python; no dispatch, no inference.
+No dispatch, no inference.
 """
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 from agenttts.search.archive import Archive, TrialResult
+from agenttts.search.evidence import EvidenceReader
+from agenttts.search.feasible import FeasibleSet
 from agenttts.search.fidelity import Fidelity
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec.section import Options
@@ -164,6 +168,32 @@ class Searcher(ABC):
     def initial_batch(self) -> int:
         """How many proposals form the initial trials: the user's own and the searcher's."""
         return len({*self.first, *self._initial_allocations()})
+
+    @cached_property
+    def _feasible(self) -> FeasibleSet:
+        return FeasibleSet(self.space)
+
+    @cached_property
+    def _evidence(self) -> EvidenceReader:
+        return EvidenceReader(self.archive)
+
+    @property
+    def _open(self) -> bool:
+        """Whether any allocation is left that is not known."""
+        known = sum(allocation in self.space for allocation in self.archive.known)
+        return self.space.count(known + 1) > known
+
+    def _drawn(self, n: int, reason: str) -> list[Proposal]:
+        """Up to ``n`` uniform draws from what is not known; they are pending from now on.
+
+        The k-th allocation of a search depends on the seed and the known ones, not on ``n``.
+        """
+        known = self.archive.known_count
+        drawn = self._feasible.draw_many(
+            n, self.archive, lambda i: random.Random(f"{self.name}/{self.seed}/{known + i}")
+        )
+        self.add_pending(drawn)
+        return [Proposal(allocation, "random", reason) for allocation in drawn]
 
     def _initial_allocations(self) -> Iterable[Allocation]:
         """The searcher's own initial trials; none for most searchers."""

@@ -34,25 +34,17 @@ def curve_prior(counts: Floats) -> tuple[Floats, Floats]:
 @lru_cache(maxsize=64)
 def _prior_at(at: tuple[float, ...]) -> tuple[Floats, Floats]:
     counts = np.array(at)
-    curves = population(counts)
+    # A curve is 1 - s^-pace, less a fall for every octave past a turning point.
+    rng = np.random.default_rng(20)
+    pace = np.exp(rng.uniform(np.log(0.2), np.log(2.0), _CURVES))[:, None]
+    turn = np.exp(rng.uniform(np.log(3.0), np.log(80.0), _CURVES))[:, None]
+    fall = np.where(rng.random(_CURVES) < 0.5, 0.0, rng.uniform(0.0, 0.25, _CURVES))[:, None]
+    rise = 1.0 - (counts[None, :] / counts.min()) ** -pace
+    curves = rise - fall * np.maximum(0.0, np.log2(counts[None, :] / turn))
+    curves = curves - curves[:, :1]
     level = float(np.sqrt(np.square(curves).mean())) or 1.0
     curves = curves / level
     moments: Floats = curves.T @ curves / len(curves)
     mean: Floats = curves.mean(axis=0)
     mean.flags.writeable = moments.flags.writeable = False  # all callers get the same arrays
     return mean, moments
-
-
-def population(counts: Floats) -> Floats:
-    """Curves at ``counts``, shape (curves, c).
-
-    A curve is 1 - s^-pace, less a fall for every octave past a turning point.
-    """
-    rng = np.random.default_rng(20)
-    pace = np.exp(rng.uniform(np.log(0.2), np.log(2.0), _CURVES))[:, None]
-    turn = np.exp(rng.uniform(np.log(3.0), np.log(80.0), _CURVES))[:, None]
-    fall = np.where(rng.random(_CURVES) < 0.5, 0.0, rng.uniform(0.0, 0.25, _CURVES))[:, None]
-    relative = counts[None, :] / counts.min()
-    rise = 1.0 - relative**-pace
-    curves: Floats = rise - fall * np.maximum(0.0, np.log2(counts[None, :] / turn))
-    return curves - curves[:, :1]

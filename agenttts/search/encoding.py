@@ -141,19 +141,8 @@ class ChoiceGrid:
 
     def _thinned(self, stage: int, level: int) -> Rows:
         """Numbers of the stage's choices with at most about ``level`` counts a model."""
-        counts = self.space.stages[stage].samples
-        if len(counts) <= level:
-            positions = list(range(len(counts)))
-        elif level == 1:
-            positions = [0]
-        else:
-            ratio = (counts[-1] / counts[0]) ** (1.0 / (level - 1))
-            wanted = [
-                self.space.stages[stage].nearest_samples(counts[0] * ratio**i) for i in range(level)
-            ]
-            positions = sorted({counts.index(count) for count in wanted})
-        models = len(self.space.stages[stage].models)
-        return np.concatenate([np.array(positions) + m * len(counts) for m in range(models)])
+        kept = self.space.stages[stage].spread_samples(number=level)
+        return np.flatnonzero(np.isin(self.samples[stage], kept))
 
     def _count(self, kept: Sequence[Rows], enough: int) -> int:
         """How many combinations of ``kept`` fit; may stop above ``enough``."""

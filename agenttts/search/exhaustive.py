@@ -11,7 +11,6 @@ from typing_extensions import override
 
 from agenttts.errors import UserError
 from agenttts.search.base import Proposal, Searcher
-from agenttts.search.feasible import FeasibleSet
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec.section import Options
 
@@ -45,15 +44,13 @@ class GridSearcher(Searcher):
         self, space: SearchSpace, seed: int = 0, options: GridOptions | None = None
     ) -> None:
         super().__init__(space, seed, options)
-        feasible = FeasibleSet(space)
-        if len(feasible) > self.options.most:
+        if len(self._feasible) > self.options.most:
             raise UserError(
-                f"grid would try all {len(feasible):,} feasible allocations, and takes on at "
+                f"grid would try all {len(self._feasible):,} feasible allocations, and takes on at "
                 f"most {self.options.most:,}; give stages fewer sample counts "
                 "(samples: {values: [1, 2, 4, 8]}), lower the budget or choose another method",
                 at=("method",),
             )
-        self._feasible = feasible
 
     @cached_property
     def _order(self) -> list[Allocation]:

@@ -75,8 +75,6 @@ class Failures:
         of ``picked``, or a pending one) tests already.
         """
         avoided = np.zeros(len(rows), dtype=bool)
-        if not self:
-            return avoided
         waiting = self._out if picked is None else np.concatenate([self._out, picked])
         for suspect in self._excluded:
             avoided |= suspect.holds(rows)

@@ -73,7 +73,11 @@ class Fidelity:
         new = [block for block in self.blocks if not seen.issuperset(block)]
         if left < 1 or not new:
             return ()
-        used = used_examples(archive)
+        used = Counter(  # also by trials that failed on it; not by the stored ones
+            example
+            for tried in archive.tried
+            for example in archive.examples_of(tried) | archive.failed_on(tried)
+        )
         sign = -1 if seen else 1
         block = min(new, key=lambda block: sign * sum(used[e] for e in block) / len(block))
         return tuple(example for example in block if example not in seen)[:left]
@@ -88,12 +92,3 @@ class Fidelity:
         order = {example: place for place, example in enumerate(self.order)}
         ranked = sorted(counts, key=lambda example: (-counts[example], order[example]))
         return tuple(sorted(ranked[: self.most])) or tuple(sorted(self.blocks[0]))
-
-
-def used_examples(archive: Archive) -> Counter[int]:
-    """Count the trials by example, also those that failed on it; not the stored ones."""
-    return Counter(
-        example
-        for allocation in archive.tried
-        for example in archive.examples_of(allocation) | archive.failed_on(allocation)
-    )

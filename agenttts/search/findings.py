@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from agenttts.search.moves import spread_counts
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
 
@@ -44,7 +43,7 @@ def _pursue(
     value: dict[str, float] = {}
     at: dict[str, Allocation] = {}
     for candidate in stage.models:
-        counts = spread_counts(stage, stage.affordable_samples(candidate.name, spare))
+        counts = stage.spread_samples(stage.affordable_samples(candidate.name, spare))
         if counts and candidate.name in tried:
             tries = [best.replace(Choice(stage.name, candidate.name, count)) for count in counts]
             means = model.means(tries)
@@ -66,8 +65,8 @@ def _pursue(
         else "; no clear difference, and it is the smaller model"
     )
     yield (
-        f"{stage.name}: pursue {pursued}: {_number(value[pursued])} expected against "
-        f"{_number(value[rival])} with {rival} at up to the same cost{why}"
+        f"{stage.name}: pursue {pursued}: {value[pursued]:.3g} expected against "
+        f"{value[rival]:.3g} with {rival} at up to the same cost{why}"
     )
 
 
@@ -119,7 +118,3 @@ def _shift(space: SearchSpace, model: Surrogate, best: Allocation, clear: float)
 def _spare(space: SearchSpace, stage: Stage, allocation: Allocation) -> float:
     """Budget units left for ``stage`` when the others keep what they have."""
     return space.budget - space.cost(allocation) + space.choice_budget(allocation[stage.name])
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}"

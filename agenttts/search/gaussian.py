@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+_erf = np.frompyfunc(math.erf, 1, 1)
+
 # Added to every diagonal for numerical stability.
 _JITTER = 1e-9
 
@@ -121,25 +123,10 @@ def expected_improvement(mean: Floats, sd: Floats, incumbent: Floats) -> Floats:
     """Of normal variables over ``incumbent`` (Jones et al. 1998)."""
     safe = np.maximum(sd, 1e-12)
     z = (mean - incumbent) / safe
-    improvement: Floats = safe * (z * normal_below(z) + normal_density(z))
+    density = np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+    below = 0.5 * (1.0 + _erf(z / math.sqrt(2.0)).astype(np.float64))
+    improvement: Floats = safe * (z * below + density)
     return np.where(sd > 1e-12, improvement, np.maximum(0.0, mean - incumbent))
-
-
-def normal_density(z: Floats) -> Floats:
-    """Standard normal density."""
-    density: Floats = np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
-    return density
-
-
-def normal_below(z: Floats) -> Floats:
-    """Standard normal distribution function, to 1e-7 (Abramowitz & Stegun 7.1.26)."""
-    x = np.abs(z) / math.sqrt(2.0)
-    t = 1.0 / (1.0 + 0.3275911 * x)
-    series = t * (
-        0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
-    )
-    upper = 0.5 * series * np.exp(-x * x)
-    return np.where(z > 0, 1.0 - upper, upper)
 
 
 def matern(distance: Floats) -> Floats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field
@@ -11,8 +10,7 @@ from typing_extensions import override
 
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
-from agenttts.search.feasible import FeasibleSet
-from agenttts.search.moves import spread_counts, within_budget
+from agenttts.search.moves import within_budget
 from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.spec.section import Options
 
@@ -40,10 +38,6 @@ class GeneticSearcher(Searcher):
     seed_role = "every allocation"
     options_model = GeneticOptions
     options: GeneticOptions
-
-    @cached_property
-    def _feasible(self) -> FeasibleSet:
-        return FeasibleSet(self.space)
 
     @override
     def _propose(self, n: int) -> list[Proposal]:
@@ -88,5 +82,5 @@ def _mutate(space: SearchSpace, start: Allocation, rng: random.Random) -> Alloca
     """One stage redrawn: any model, any of the spread sample counts."""
     stage = rng.choice(space.stages)
     model = rng.choice(stage.models)
-    samples = rng.choice(spread_counts(stage, stage.samples[-1]))
+    samples = rng.choice(stage.spread_samples())
     return start.replace(Choice(stage.name, model.name, samples))

@@ -5,7 +5,6 @@ It is the strong baseline: it does not use the insights.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated
@@ -17,9 +16,8 @@ from typing_extensions import override
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.encoding import Rows
-from agenttts.search.evidence import Evidence, EvidenceReader
+from agenttts.search.evidence import Evidence
 from agenttts.search.failures import Failures
-from agenttts.search.feasible import FeasibleSet
 from agenttts.search.gaussian import (
     Floats,
     Posterior,
@@ -28,7 +26,7 @@ from agenttts.search.gaussian import (
     matern,
     search_settings,
 )
-from agenttts.space import Allocation, SearchSpace
+from agenttts.space import Allocation
 from agenttts.spec.section import Options
 
 # Allocations whose improvement is computed at most; larger feasible sets are thinned in
@@ -65,12 +63,6 @@ class GaussianProcessSearcher(Searcher):
     options: GaussianProcessOptions
     _fitted: tuple[Sequence[Scored], MaternModel] | None = None
 
-    def __init__(
-        self, space: SearchSpace, seed: int = 0, options: GaussianProcessOptions | None = None
-    ) -> None:
-        super().__init__(space, seed, options)
-        self._evidence = EvidenceReader(self.archive)
-
     def best(self, *, tried: bool = False) -> Allocation | None:
         """The known allocation with the highest expected score.
 
@@ -79,7 +71,7 @@ class GaussianProcessSearcher(Searcher):
         if not self.archive.scored:
             return None
         model = self._model()
-        pairs = zip(model.trials, model.tried().tolist(), strict=True)
+        pairs = zip(model.trials, model.expected.tolist(), strict=True)
         expected = [(trial, mean) for trial, mean in pairs if not (tried and trial.stored)]
         if not expected:
             return super().best(tried=tried)
@@ -111,23 +103,11 @@ class GaussianProcessSearcher(Searcher):
             chosen += self._drawn(n - len(chosen), "drawn at random")
         return chosen
 
-    def _drawn(self, n: int, reason: str) -> list[Proposal]:
-        known = self.archive.known_count
-        drawn = self._feasible.draw_many(
-            n, self.archive, lambda i: random.Random(f"gp/{self.seed}/{known + i}")
-        )
-        self.add_pending(drawn)
-        return [Proposal(allocation, "random", reason) for allocation in drawn]
-
     def _model(self) -> MaternModel:
         evidence = self._evidence.read()
         if self._fitted is None or self._fitted[0] is not evidence.trials:
             self._fitted = (evidence.trials, MaternModel(evidence))
         return self._fitted[1]
-
-    @cached_property
-    def _feasible(self) -> FeasibleSet:
-        return FeasibleSet(self.space)
 
     @cached_property
     def _rows(self) -> Rows:
@@ -148,10 +128,6 @@ class MaternModel:
         targets = (scores - scores.mean()) / (scores.std() or 1.0)
         self._fit(targets)
 
-    def tried(self) -> Floats:
-        """Expected scores of ``trials``, standardised."""
-        return self._mean
-
     def choose(self, rows: Rows, n: int, pending: Rows) -> list[int]:
         """Numbers of up to ``n`` of ``rows`` by expected improvement.
 
@@ -161,7 +137,7 @@ class MaternModel:
         if not len(rows):
             return []
         rows = np.concatenate([pending, rows])
-        incumbent = self._mean.max()
+        incumbent = self.expected.max()
         prior = self._kernel(self._setting, rows, self._rows)
         whitened = self._posterior.whiten(prior)
         mean = self._posterior.mean(whitened)[0]
@@ -212,7 +188,7 @@ class MaternModel:
         kernel = self._kernel(self._setting, self._rows, self._rows)
         noises = np.full((1, len(targets)), self._noise)
         self._posterior = Posterior(kernel, noises, targets)
-        self._mean: Floats = self._posterior.mean(self._posterior.whiten(kernel))[0]
+        self.expected: Floats = self._posterior.mean(self._posterior.whiten(kernel))[0]
 
     def _kernel(self, settings: Floats, a: Rows, b: Rows) -> Floats:
         squared = np.zeros((len(settings), len(a), len(b)))

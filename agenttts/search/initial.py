@@ -45,7 +45,7 @@ def _amount(space: SearchSpace, stage: Stage) -> float:
     They pay for one sample of its largest model, or are what the other stages can spare.
     """
     spare = space.budget - _cost(space, [s.cheapest for s in space.stages if s.name != stage.name])
-    one_largest = space.choice_budget(_one(stage, largest=True))
+    one_largest = space.choice_budget(_largest(stage))
     return one_largest if fits(one_largest, spare) else spare
 
 
@@ -57,9 +57,9 @@ def _others(space: SearchSpace, stage: Stage, amount: float) -> dict[str, Choice
     The same for every model of ``stage``, so that the trials differ in that model alone.
     """
     others = [s for s in space.stages if s.name != stage.name]
-    largest = [_one(s, largest=True) for s in others]
+    largest = [_largest(s) for s in others]
     affordable = fits(total((amount, _cost(space, largest))), space.budget)
-    choices = largest if affordable else [_one(s, largest=False) for s in others]
+    choices = largest if affordable else [s.cheapest for s in others]
     return {choice.stage: choice for choice in choices}
 
 
@@ -72,9 +72,8 @@ def _capped(stage: Stage, samples: int, cap: int) -> int:
     return allowed[-1] if allowed else min(samples, stage.samples[0])
 
 
-def _one(stage: Stage, *, largest: bool) -> Choice:
-    model = stage.largest if largest else stage.smallest
-    return Choice(stage.name, model.name, stage.samples[0])
+def _largest(stage: Stage) -> Choice:
+    return Choice(stage.name, stage.largest.name, stage.samples[0])
 
 
 def _cost(space: SearchSpace, choices: list[Choice]) -> float:

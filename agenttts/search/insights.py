@@ -13,24 +13,25 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from agenttts.search.acquisition import choose, initial_design
-from agenttts.search.archive import Archive
-from agenttts.search.base import Proposal
+from agenttts.search.base import Proposal, Searcher
 from agenttts.search.confidence import confidence_of
 from agenttts.search.encoding import Rows
-from agenttts.search.evidence import Evidence, EvidenceReader
+from agenttts.search.evidence import Evidence
 from agenttts.search.failures import Failures
-from agenttts.search.feasible import FeasibleSet
-from agenttts.search.fidelity import Fidelity
 from agenttts.search.findings import findings
+from agenttts.search.initial import DEFAULT_SAMPLE_CAP
 from agenttts.search.moves import describe
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation
+from agenttts.spec.section import Options
 from agenttts.tables.confidence import Confidence
 
 ALL_INSIGHTS = (1, 2, 3)
@@ -55,27 +56,32 @@ _MIN_RELATIVE_VALUE = 0.5
 _MOST_AVOIDED = 50
 
 
-class InsightRules:
-    """Proposals, recommendation and guidelines from an archive alone.
+class AgentTTSOptions(Options):
+    """The options of `agenttts`."""
 
-    Deterministic given seed and archive.
+    insights: Annotated[
+        Sequence[Annotated[int, Field(ge=1, le=3)]], Field(description="a list of 1, 2, 3")
+    ] = ALL_INSIGHTS
+    """Which of the three insights are on, for ablations.
+
+    Without 1 the initial trials are as many uniform draws. Without 2 the rules know no curve over
+    samples. Without 3 they change one stage at a time.
     """
+    initial_cap: Annotated[int, Field(ge=1, description="1 or more samples")] = DEFAULT_SAMPLE_CAP
+    """The most samples at which an initial trial compares models (the paper's 60)."""
 
-    def __init__(
-        self, archive: Archive, seed: int = 0, insights: Collection[int] = ALL_INSIGHTS
-    ) -> None:
-        self.archive = archive
-        self.space = archive.space
-        self.seed = seed
-        self.curves = 2 in insights
-        self.coupling = 3 in insights
-        self.fidelity: Fidelity | None = None
-        self._evidence = EvidenceReader(archive)
-        self._model: Surrogate | None = None
-        self._fitted_to: object = None
-        self._failures: tuple[Evidence, Failures] | None = None
 
-    def propose(
+class InsightRules(Searcher):
+    """Proposals, recommendation and guidelines from the archive alone."""
+
+    knows_confidence = True
+    options_model = AgentTTSOptions
+    options: AgentTTSOptions
+    _model: Surrogate | None = None
+    _fitted_to: object = None
+    _failures: tuple[Evidence, Failures] | None = None
+
+    def propose_by_rules(
         self,
         n: int,
         *,
@@ -95,9 +101,9 @@ class InsightRules:
         rng = random.Random(f"insights/{self.seed}/{self.archive.known_count}")
         chosen: dict[Allocation, Proposal] = {}
         model = self.model()
-        if model is None and self.curves and self.coupling:
+        if model is None and self._curves and self._coupling:
             chosen = self._initial_design(n, rng)
-        elif model is None or not (self.curves or self.coupling):
+        elif model is None or not (self._curves or self._coupling):
             chosen = {proposal.allocation: proposal for proposal in preferred[:n]}
         else:
             offered = {proposal.allocation: proposal for proposal in preferred}
@@ -142,7 +148,7 @@ class InsightRules:
         the scores are.
         """
         model = self.model()
-        if model is None or not self.curves:
+        if model is None or not self._curves:
             # Without curves the model gives all sample counts the same score: only the trials'
             # scores tell them apart.
             top_score = self.archive.best(tried=tried)
@@ -155,16 +161,16 @@ class InsightRules:
         Allocations near which trials fail are no rivals.
         """
         model = self.model()
-        if model is None or not (self.curves and self.coupling) or recommended not in self.space:
+        if model is None or not (self._curves and self._coupling) or recommended not in self.space:
             return None
-        if not _enough_trials(model):
+        if sum(not trial.stored for trial in model.trials) < _MIN_TRIALS_TO_JUDGE:
             return None
-        rows = self._open(self._outlook(model, np.random.default_rng(self.seed)))
+        rows = self._hopeful(self._outlook(model, np.random.default_rng(self.seed)))
         rows = np.unique(np.concatenate([model.points.rows, rows]), axis=0)
         chosen = self._evidence.grid.encode([recommended])
         return confidence_of(model, chosen, rows, within, self.seed)
 
-    def guidelines(self) -> list[str]:
+    def findings(self) -> list[str]:
         """Findings on models, samples and budget from the trials so far, a few sentences."""
         model, best = self.model(), self.best(tried=True)
         if model is None or best is None:
@@ -183,7 +189,7 @@ class InsightRules:
         known = self._model
         if known is None or self._fitted_to is not evidence.trials or known.new_examples != first:
             known = Surrogate(
-                evidence, curves=self.curves, coupling=self.coupling, new_examples=first
+                evidence, curves=self._curves, coupling=self._coupling, new_examples=first
             )
             self._model, self._fitted_to = known, evidence.trials
         return known
@@ -212,16 +218,20 @@ class InsightRules:
         ]
         return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
 
-    def _open(self, rows: Rows) -> Rows:
+    def _hopeful(self, rows: Rows) -> Rows:
         """``rows`` without those of failed trials, and those near which trials fail."""
         grid = self._evidence.grid
         closed = grid.keys(self._evidence.read().failed)
         avoided = self.failures().avoided(rows)
         return rows[~avoided & ~np.isin(grid.keys(rows), closed)]
 
-    @cached_property
-    def _feasible(self) -> FeasibleSet:
-        return FeasibleSet(self.space)
+    @property
+    def _curves(self) -> bool:
+        return 2 in self.options.insights
+
+    @property
+    def _coupling(self) -> bool:
+        return 3 in self.options.insights
 
     @cached_property
     def _rows(self) -> Rows:
@@ -268,7 +278,7 @@ class InsightRules:
     def _outlook(self, model: Surrogate, draw: np.random.Generator) -> Rows:
         """Some of the feasible set, and of what is next to the best allocations."""
         parents = model.points.rows[model.ranking[:_BEST_EXPLORED]]
-        near = self._evidence.grid.around(parents, shifts=self.coupling)
+        near = self._evidence.grid.around(parents, shifts=self._coupling)
         near = _some(near, _MOST_NEIGHBOURS, draw)
         return np.concatenate([_some(self._rows, MOST_COMPARED, draw), near])
 
@@ -303,7 +313,3 @@ def _some(rows: Rows, most: int, draw: np.random.Generator) -> Rows:
     if len(rows) <= most:
         return rows
     return rows[draw.choice(len(rows), most, replace=False)]
-
-
-def _enough_trials(model: Surrogate) -> bool:
-    return sum(not trial.stored for trial in model.trials) >= _MIN_TRIALS_TO_JUDGE

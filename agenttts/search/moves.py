@@ -1,24 +1,10 @@
-"""Moves between allocations: spread counts, reasons, reduction to the budget."""
+"""Moves between allocations: reasons, and reduction to the budget."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
-
-# Sample counts considered for a (stage, model): about this many, evenly spaced in log(samples).
-_COUNTS = 12
-
-
-def spread_counts(stage: Stage, most: int) -> list[int]:
-    """Allowed sample counts up to ``most``, ends included.
-
-    They are about evenly spaced in log(samples).
-    """
-    allowed = [count for count in stage.samples if count <= most]
-    if len(allowed) <= _COUNTS:
-        return allowed
-    ratio = (allowed[-1] / allowed[0]) ** (1.0 / (_COUNTS - 1))
-    wanted = (allowed[0] * ratio**step for step in range(_COUNTS))
-    return sorted({min(most, stage.nearest_samples(count)) for count in wanted} & set(allowed))
 
 
 def describe(space: SearchSpace, start: Allocation, target: Allocation) -> str:
@@ -76,7 +62,11 @@ def _less(stage: Stage, choice: Choice, models: int) -> Choice:
     if position:
         fewer = stage.nearest_samples(choice.samples * 2 / 3)
         return Choice(stage.name, choice.model, min(fewer, stage.samples[position - 1]))
-    smaller = [m for m in stage.models if m.params < stage.model(choice.model).params]
-    if models and smaller:
-        return Choice(stage.name, max(smaller, key=lambda m: m.params).name, choice.samples)
-    return choice
+    return smaller_model(stage, choice) if models else choice
+
+
+def smaller_model(stage: Stage, choice: Choice) -> Choice:
+    """The choice with the next smaller model; itself if there is none."""
+    size = stage.model(choice.model).params
+    smaller = [model for model in stage.models if model.params < size]
+    return replace(choice, model=max(smaller, key=lambda m: m.params).name) if smaller else choice

@@ -72,7 +72,8 @@ def example_noise(trials: Sequence[Scored], rows: Rows) -> ExampleNoise | None:
     products = relative @ relative.T
     leading = _groups(rows[:, :-1])
     alike = leading[:, None] == leading[None, :]
-    last = _groups(np.column_stack([leading, _last_models(trials)]))
+    names = np.unique([trial.allocation.choices[-1].model for trial in trials], return_inverse=True)
+    last = _groups(np.column_stack([leading, names[1]]))
     nested = last[:, None] == last[None, :]
     counts = np.log2([trial.allocation.choices[-1].samples for trial in trials])
     octaves = np.abs(counts[:, None] - counts[None, :])
@@ -111,11 +112,6 @@ def _nested(other: float, octaves: Floats, reach: float) -> Floats:
 def _groups(rows: Rows) -> Rows:
     """Number equal rows equally."""
     return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
-
-
-def _last_models(trials: Sequence[Scored]) -> Rows:
-    names = [trial.allocation.choices[-1].model for trial in trials]
-    return np.unique(names, return_inverse=True)[1].reshape(-1)
 
 
 def squared_errors(stderrs: Sequence[float | None]) -> Floats:

@@ -21,9 +21,7 @@ from typing_extensions import override
 
 from agenttts.errors import MissingRequirement
 from agenttts.search.base import Proposal, Searcher
-from agenttts.search.evidence import EvidenceReader
 from agenttts.search.failures import Failures
-from agenttts.search.feasible import FeasibleSet
 from agenttts.search.moves import within_budget
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
 from agenttts.spec.section import Options
@@ -72,7 +70,7 @@ class _OptunaSearcher(Searcher):
     def _next(self) -> Proposal | None:
         number = self.archive.known_count
         if len(self.archive.tried) < self.options.initial or len(self.archive.scored) < 2:
-            return self._drawn("initial trial, drawn at random")
+            return self._draw("initial trial, drawn at random")
         with warnings.catch_warnings():
             # Experimental features, and study attributes that are deprecated between its versions.
             warnings.simplefilter("ignore")
@@ -81,25 +79,21 @@ class _OptunaSearcher(Searcher):
             for attempt in range(_MAX_INFEASIBLE):
                 trial = study.ask(self._distributions)
                 allocation = self._allocation(trial.params)
-                inside = allocation in self.space
-                if inside and not failures.avoids(allocation):
+                if allocation in self.space and not failures.avoids(allocation):
                     break
-                excess = {"budget": self._excess(allocation)}
                 if attempt < _MAX_INFEASIBLE - 1:
-                    study.add_trial(self._finished(allocation, self._worst, excess))
+                    study.add_trial(self._finished(allocation, self._worst))
                     study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
         reason = f"proposed by {self.name}"
         if allocation not in self.space:
             allocation = within_budget(self.space, allocation)
             reason += ", reduced to the budget"
         if failures.avoids(allocation):
-            return self._drawn(
+            return self._draw(
                 f"trials fail in the region that {self.name} proposes: drawn at random", failures
             )
         if allocation in self.archive:
-            return self._drawn(
-                f"{self.name} proposed a known allocation: drawn at random", failures
-            )
+            return self._draw(f"{self.name} proposed a known allocation: drawn at random", failures)
         return Proposal(allocation, "model", reason)
 
     def _study(self, number: int) -> Any:
@@ -112,13 +106,11 @@ class _OptunaSearcher(Searcher):
         )
         scored = sorted(self.archive.scored, key=lambda trial: trial.allocation)
         for trial in scored:
-            within = {"budget": self._excess(trial.allocation)}
-            study.add_trial(self._finished(trial.allocation, trial.score, within))
+            study.add_trial(self._finished(trial.allocation, trial.score))
         told = {result.allocation for result in self.archive.results}
         failed = told - {trial.allocation for trial in scored}
         for allocation in sorted(a for a in failed if a in self.space):
-            within = {"budget": self._excess(allocation)}
-            study.add_trial(self._finished(allocation, self._worst, within))
+            study.add_trial(self._finished(allocation, self._worst))
         # Both samplers take running trials for ones that will be known: a constant liar, and
         # qLogEI.
         for allocation in self.archive.pending:
@@ -136,17 +128,15 @@ class _OptunaSearcher(Searcher):
     def _worst(self) -> float:
         return min(trial.score for trial in self.archive.scored)
 
-    def _finished(self, allocation: Allocation, score: float, excess: Mapping[str, float]) -> Any:
+    def _finished(self, allocation: Allocation, score: float) -> Any:
+        # Share of the budget by which the allocation is over it (negative: under).
+        excess = (self.space.cost(allocation) - self.space.budget) / self.space.budget
         return self._optuna.trial.create_trial(
             value=score,
             params=self._parameters(allocation),
             distributions=self._distributions,
-            constraints=dict(excess),
+            constraints={"budget": excess},
         )
-
-    def _excess(self, allocation: Allocation) -> float:
-        """Share of the budget by which an allocation is over it (negative: under)."""
-        return (self.space.cost(allocation) - self.space.budget) / self.space.budget
 
     @cached_property
     def _distributions(self) -> dict[str, Any]:
@@ -180,7 +170,7 @@ class _OptunaSearcher(Searcher):
             choices.append(Choice(stage.name, parameters[f"{stage.name}.model"], samples))
         return Allocation(tuple(choices))
 
-    def _drawn(self, reason: str, failures: Failures | None = None) -> Proposal | None:
+    def _draw(self, reason: str, failures: Failures | None = None) -> Proposal | None:
         rng = random.Random(f"{self.name}/{self.seed}/{self.archive.known_count}")
         drawn = self._feasible.draw(self.archive, rng)
         for _ in range(_MAX_REDRAWS):
@@ -188,14 +178,6 @@ class _OptunaSearcher(Searcher):
                 break
             drawn = self._feasible.draw(self.archive, rng)
         return None if drawn is None else Proposal(drawn, "random", reason)
-
-    @cached_property
-    def _feasible(self) -> FeasibleSet:
-        return FeasibleSet(self.space)
-
-    @cached_property
-    def _evidence(self) -> EvidenceReader:
-        return EvidenceReader(self.archive)
 
 
 class OptunaTPESearcher(_OptunaSearcher):

@@ -111,7 +111,9 @@ class QualityModel:
         self._prior_sd: Floats = np.array([sd for _, sd in prior])
         for seen in observed:
             level = float(np.clip(seen.values.mean(), 0.02, 0.98))
-            self._prior_mean[self._offsets[seen.stage] + _START] = _logit(level) - _ABOVE_START
+            self._prior_mean[self._offsets[seen.stage] + _START] = (
+                math.log(level / (1.0 - level)) - _ABOVE_START
+            )
         self._setting = self._fit(observed)
         last = len(self._offsets) - 1
         metrics = [seen for seen in observed if seen.stage != last]
@@ -243,7 +245,3 @@ class QualityModel:
 def _logistic(x: Floats) -> Floats:
     share: Floats = 1.0 / (1.0 + np.exp(-np.clip(x, -30.0, 30.0)))
     return share
-
-
-def _logit(share: float) -> float:
-    return math.log(share / (1.0 - share))

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import random
-from functools import cached_property
-
 from typing_extensions import override
 
 from agenttts.search.base import Proposal, Searcher
-from agenttts.search.feasible import FeasibleSet
 
 
 class RandomSearcher(Searcher):
@@ -20,14 +16,6 @@ class RandomSearcher(Searcher):
     name = "random"
     seed_role = "every allocation"
 
-    @cached_property
-    def _feasible(self) -> FeasibleSet:
-        return FeasibleSet(self.space)
-
     @override
     def _propose(self, n: int) -> list[Proposal]:
-        known = self.archive.known_count
-        drawn = self._feasible.draw_many(
-            n, self.archive, lambda i: random.Random(f"random/{self.seed}/{known + i}")
-        )
-        return [Proposal(allocation, "random", "drawn at random") for allocation in drawn]
+        return self._drawn(n, "drawn at random")

@@ -34,6 +34,8 @@ _JOB_FILE = "job.json"
 _PROBE_S = 5.0
 # Ends of a job that are not evidence against its node (`agenttts.dispatch.base.JOB_STATES`).
 _NOT_THE_NODE = frozenset({"CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"})
+# Ends that are evidence against the node even if the server answered there.
+_LOST_NODE = frozenset({"NODE_FAIL", "BOOT_FAIL"})
 _QUEUE_ERRORS = (AgentTTSError, subprocess.TimeoutExpired)
 
 
@@ -63,7 +65,8 @@ class ServedLimits:
 class ServedModel:
     """A served model.
 
-    If its job ended on a node without a request, the next jobs avoid that node. After too many
+    If its job ended on a node without a request, before its server answered, the next jobs avoid
+    that node. After too many
     consecutive ends the cause is not the node, and the list of nodes is cleared.
 
     Args:
@@ -103,8 +106,13 @@ class ServedModel:
         self._failed_on: list[str] = []
         self._not_before = 0.0
         self._job: str | None = None
+        # Whether the queue has said which job serves the model, since this controller started and
+        # since its last failed submission.
+        self._looked = False
         # Jobs that have ended. The process of one may still be there for a moment.
         self._over: set[str] = set()
+        # The job of which it was noted that it could not be cancelled.
+        self._not_cancelled: str | None = None
         self._ready = False
         self._deaths = 0
         # Why its last job did not even start, and why its present one waits.
@@ -156,14 +164,16 @@ class ServedModel:
         """Note that ``remaining`` of ``total`` trials have not ended.
 
         It releases a model that has been idle for long (`idle_limit`), and starts it again near the
-        end of the batch, so that queueing and loading overlap with the last trials.
+        end of the batch, so that queueing and loading overlap with the last trials. A model that an
+        earlier controller started is found first.
 
         Args:
             remaining: Number of trials that have not ended.
             total: Number of trials of the batch.
             more: Whether the search continues after them.
         """
-        self._renew_lease()
+        if self._job is None and not self._looked:
+            self._job = self._find()
         if self._job is not None and not self._ready:
             self._check()  # when it is ready decides for how long it may idle
         soon = more and remaining <= max(1, total // 4) and not self._limits.alone
@@ -171,33 +181,42 @@ class ServedModel:
         idle = time.monotonic() - self._used
         longest = idle_limit(self._limits.idle_seconds, self._request.gpus, self._loads_for)
         if self._job is None:
-            if soon and self._deaths == 0:
+            if soon and self._looked and self._deaths == 0:
                 try:
                     self._start()
                 except LLMError as error:
                     log.warning("%s", error)
         elif not more or self._limits.alone or (idle > longest and not soon):
-            self._note(f"released: idle for {idle:.0f} s" if more else "released: no more calls")
-            self._stop()
+            if self._stop():  # otherwise the next look tries again
+                self._job, self._ready = None, False
+                self._note(
+                    f"released: idle for {idle:.0f} s" if more else "released: no more calls"
+                )
+            return  # without a new lease, in case that no stop gets through
+        if self._job is not None or not self._looked:
+            self._renew_lease()
 
     def release(self) -> None:
         """Stop the model, even if an earlier controller started it, and remove its key.
 
+        If the queue does not answer, the key stays: a model that still runs can be used with it.
         Events are noted last, because the disk may be full.
         """
         if self._job is None:
             self._job = self._find()
-        found = self._job is not None
+        found, ended = self._job is not None, False
         try:
-            self._stop()
-            self._end_strays()
+            ended = self._stop()
+            ended = self._end_strays()
         finally:
-            (self._directory / KEY_FILE).unlink(missing_ok=True)
-        if found:
+            self._job, self._ready, self._looked = None, False, ended
+            if ended:
+                (self._directory / KEY_FILE).unlink(missing_ok=True)
+        if found and ended:
             self._note("released")
 
-    def _end_strays(self) -> None:
-        """End other jobs that serve this run's model.
+    def _end_strays(self) -> bool:
+        """End other jobs that serve this run's model; return whether the queue answered.
 
         One may have appeared after its submission got no answer.
         """
@@ -208,6 +227,8 @@ class ServedModel:
                     self._note(f"job {job} of an earlier start was still there and is cancelled")
         except _QUEUE_ERRORS as error:  # it ends by itself once its lease is not renewed
             self._note(f"other jobs that serve the model could not be listed: {error}")
+            return False
+        return True
 
     def _check(self) -> Address | None:
         """Return the address if the server answers.
@@ -228,8 +249,9 @@ class ServedModel:
                 or f"job {self._job} ended by itself; its log ends: {log_tail(self._directory)}"
             )
             self._over.add(self._job)
+            served = self._ready
             self._job, self._ready = None, False
-            self._note_death(state)
+            self._note_death(state, served)
             return None
         found = read_address(self._directory)
         address = self._answering(found) if found is not None else None
@@ -268,6 +290,7 @@ class ServedModel:
             request = replace(self._request, start=start, exclude=nodes)
             self._job = self._scheduler.start_service(request).job_id
         except (*_QUEUE_ERRORS, OSError) as error:
+            self._looked = False  # it may have been submitted
             self._count_death()
             raise LLMError(
                 "unavailable", f"the model's job could not be started: {error}"
@@ -284,10 +307,15 @@ class ServedModel:
         except OSError as error:  # it is for status alone
             log.warning("%s: %s", self._directory / _JOB_FILE, error)
 
-    def _note_death(self, state: JobStatus) -> None:
-        """Record that its job ended; the next one starts after a pause, on another node."""
+    def _note_death(self, state: JobStatus, served: bool) -> None:
+        """Record that its job ended; the next one starts after a pause.
+
+        It starts on another node, unless the server answered on this one: a job that is stopped
+        near its time limit or preempted ends as FAILED, and is COMPLETING before.
+        """
         self._count_death()
-        if state.node and state.state not in _NOT_THE_NODE:
+        blamed = state.state in _LOST_NODE or not (served or state.state in _NOT_THE_NODE)
+        if state.node and blamed:
             self._failed_on.append(state.node)
 
     def _count_death(self) -> None:
@@ -296,14 +324,18 @@ class ServedModel:
         self._deaths += 1
         self._not_before = time.monotonic() + pause
 
-    def _stop(self) -> None:
-        if self._job is not None:
-            try:
-                self._scheduler.stop_service(self._service, [self._job])
-            except _QUEUE_ERRORS as error:
-                # It ends by itself once its lease is not renewed.
+    def _stop(self) -> bool:
+        """Cancel its job, if there is one; return whether the queue answered."""
+        if self._job is None:
+            return True
+        try:
+            self._scheduler.stop_service(self._service, [self._job])
+        except _QUEUE_ERRORS as error:
+            if self._not_cancelled != self._job:
+                self._not_cancelled = self._job
                 self._note(f"job {self._job} could not be cancelled: {error}")
-        self._job, self._ready = None, False
+            return False
+        return True
 
     def _state(self, job: str) -> JobStatus:
         try:
@@ -325,6 +357,7 @@ class ServedModel:
         except _QUEUE_ERRORS as error:  # the queue does not answer now
             log.warning("%s", error)
             return None
+        self._looked = True
         if job is None or job in self._over:
             return None
         self._note(f"found running as job {job}")

@@ -36,7 +36,7 @@ def odd(cluster_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     directory = tmp_path_factory.mktemp("odd")
     conf = ("MaxArraySize=1", "TrackWCKey=yes", "AccountingStorageEnforce=wckeys", "PartitionName=killing Nodes=n[1-2] PriorityTier=1 PreemptMode=CANCEL GraceTime=0")  # fmt: skip
     options = [part for line in conf for part in ("--conf", line)]
-    cluster_script("up", directory, "--nodes", 2, "--gpus", 4, "--accounting", *options)
+    cluster_script("up", directory, "--nodes", 4, "--gpus", 4, "--accounting", *options)
     try:
         cluster = Cluster(directory, {"SLURM_CONF": str(directory / "etc" / "slurm.conf")})
         user = cluster.run("id", "-un").strip()
@@ -266,7 +266,9 @@ def test_a_partition_that_cancels_what_it_preempts_leaves_a_preempted_job(on_it,
     two = requests(tmp_path, SLEEP, 2)
     ids = tried.submit("r-1", two)
     until(lambda: all(read_attempts(request.directory) for request in two), seconds=60)
-    on_it.run("sbatch", "-o", "/dev/null", "-p", "urgent", "-N2", "-c16", "--wrap", "sleep 1")
+    on_it.run(
+        "sbatch", "-o", "/dev/null", "-p", "urgent", "-w", "n[1-2]", "-c16", "--wrap", "sleep 1"
+    )
     until(lambda: all(s.ended for s in tried.poll(ids.values()).values()), seconds=120)
     assert {s.verdict for s in tried.poll(ids.values()).values()} == {TrialState.PREEMPTED}
 
@@ -380,20 +382,29 @@ def test_a_job_whose_submitter_died_runs_and_one_that_was_given_up_does_not(clos
 
 
 def test_jobs_that_wait_are_kept_off_a_node(closed, on_it, tmp_path):
-    tried = scheduler(tmp_path, trial={"exclude": "n1", "partition": "gpu"})
+    """They may run on two of four nodes, and each takes a whole one."""
+    allowed = {"nodelist": "n[2-3]", "partition": "gpu", "sbatch": {"exclusive": True}}
+    tried = scheduler(tmp_path, trial=allowed)
     ids = list(tried.submit("r-1", requests(tmp_path, SLEEP, 2)).values())
-    [running] = scheduler(tmp_path).submit("r-2", requests(tmp_path, SLEEP)).values()
+    [running] = (
+        scheduler(tmp_path, trial={"nodelist": "n1"})
+        .submit("r-2", requests(tmp_path, SLEEP))
+        .values()
+    )
     until(lambda: tried.poll([running])[running].state == "RUNNING", seconds=60)
 
     def excluded() -> list[str]:
         shown = [on_it.run("scontrol", "show", "job", job).split() for job in ids]
         return [word.partition("=")[2] for words in shown for word in words if word.startswith("ExcNodeList=")]  # fmt: skip
 
-    assert excluded() == ["n1", "n1"]
-    assert tried.avoid([*ids, running], ["n2"]) == ids
-    assert excluded() == ["n1,n2", "n1,n2"]
-    assert tried.avoid([*ids, running], []) == ids
-    assert excluded() == ["n1", "n1"]
+    assert excluded() == ["n[1,4]"] * 2
+    assert tried.avoid([*ids, running], ["n1", "n2"]) == ids
+    assert excluded() == ["n[1-2,4]"] * 2
+    assert tried.avoid([*ids, running], ["n2", "n3"]) == ids
+    assert excluded() == ["n[1,4]"] * 2, "the profile allows no others"
+    closed()
+    until(lambda: {s.node for s in tried.poll(ids).values()} == {"n2", "n3"}, seconds=60)
+    assert tried.poll([running])[running].node == "n1"
     tried.cancel([*ids, running])
 
 

@@ -16,7 +16,7 @@ import pytest
 from agenttts import __version__
 from agenttts.dispatch.apptainer import Container
 from agenttts.dispatch.check import Check
-from agenttts.dispatch.profile import ContainerDefaults, ControllerResources, Profile
+from agenttts.dispatch.profile import ContainerDefaults, ControllerResources, JobResources, Profile
 from agenttts.dispatch.slurm.cluster_checks import slurm_problems
 from agenttts.doctor.probe import Seen, probe_places
 from agenttts.doctor.probe_checks import probe_checks
@@ -200,13 +200,14 @@ def test_a_job_that_nobody_answers_whose_image_is_not_there(tmp_path):
     folder = tmp_path / "asked"
     blocked = tmp_path / "a file"
     blocked.write_text("")
+    slurm = Profile(kind="slurm", trial=JobResources(nodelist="n[1-2]"))
     ProbeJob(
         question(
             folder,
             answer_seconds=0.2,
             container=Container(tmp_path / "none.sif", runtime="no-such-runtime"),
             directories={"cache": blocked / "below"},
-            scheduler_problems=partial(slurm_problems, ("--no-such-option",)),
+            scheduler_problems=partial(slurm_problems, slurm, slurm.trial, 0),
         )
     )()
     facts = json.loads((folder / FACTS).read_text())

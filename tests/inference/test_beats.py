@@ -149,7 +149,7 @@ def test_what_a_real_model_has_finished_is_stored_before_its_call_ends(
         return Sampler(store, {"smollm2": model}, 3, lambda config: engine, store_seconds=0.05)
 
     prompts = [Prompt("", f"A story about the number {n}.", label="Story:") for n in range(12)]
-    params = SamplingParams(1.0, 8)
+    params = SamplingParams(1.0, 3)  # 64 samples are drawn at once, then the other 32
     draws = draw_one(sampler(place), "smollm2", prompts, params, 8)
     before = pl.read_parquet(copy / "*.parquet")
     assert 0 < before.height < 96

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from agenttts.loop import outlook as outlook_module
 from agenttts.loop.outlook import outlook
 from agenttts.search.archive import Archive, TrialResult
-from agenttts.search.insights import InsightRules
+from agenttts.search.evidence import EvidenceReader
+from agenttts.search.surrogate import Surrogate
 from agenttts.space import SearchSpace
 from tests.support.outlooks import RESULTS, SPACE, result, small_outlook
 from tests.support.repeatable import max_examples
@@ -21,7 +22,7 @@ def test_the_curves_are_the_surrogate_s_with_the_other_stages_as_recommended():
     found = small_outlook(BEST)
     archive = Archive(SPACE)
     archive.add(RESULTS)
-    model = InsightRules(archive).model()
+    model = Surrogate(EvidenceReader(archive).read())
     assert [(c.stage, c.model) for c in found.curves] == [
         ("retrieval", "small"), ("retrieval", "large"), ("answer", "small"), ("answer", "large"),
     ]  # fmt: skip

@@ -20,7 +20,7 @@ def noise(trials):
 
 def scored(first, second, examples):
     score = sum(examples.values()) / len(examples)
-    return Scored(SPACE.allocation(first, second), score, 1.0, {}, None, examples)
+    return Scored(SPACE.allocation(first, second), score, examples=examples)
 
 
 def test_trials_on_different_examples_share_no_noise():
@@ -37,7 +37,7 @@ def test_trials_on_different_examples_share_no_noise():
 def test_a_trial_without_scores_by_example_leaves_the_noise_unknown():
     known = scored(("s", 1), ("s", 1), {0: 1.0, 1: 0.0})
     assert noise([known]) is not None
-    assert noise([known, Scored(SPACE.allocation(("s", 2), ("s", 1)), 0.5, 1.0, {})]) is None
+    assert noise([known, Scored(SPACE.allocation(("s", 2), ("s", 1)), 0.5)]) is None
     assert noise([]) is None
 
 
@@ -57,9 +57,7 @@ def test_the_covariance_is_that_of_repeated_draws_of_examples(number, nests):
     for _ in range(8):
         examples = rng.choice(400, 25, replace=False).tolist()
         trials = [
-            Scored(
-                a, float(row[examples].mean()), 1.0, {}, None, {e: float(row[e]) for e in examples}
-            )
+            Scored(a, float(row[examples].mean()), examples={e: float(row[e]) for e in examples})
             for a, row in zip(chosen, scores, strict=True)
         ]
         estimates.append(example_noise(trials, grid.encode(chosen)).covariance)
@@ -97,7 +95,7 @@ def test_a_space_of_one_stage_has_nested_samples_only():
     rng = np.random.default_rng(3)
     space = SearchSpace(SPACE.stages[:1], 260)
     chosen = [space.allocation(("s", count)) for count in (1, 2, 4, 8)]
-    trials = [Scored(a, 0.5, 1.0, {}, None, dict(enumerate(rng.random(30)))) for a in chosen]
+    trials = [Scored(a, 0.5, examples=dict(enumerate(rng.random(30)))) for a in chosen]
     covariance = example_noise(trials, ChoiceGrid(space).encode(chosen)).covariance
     assert np.linalg.eigvalsh(covariance).min() > 0.0
 

@@ -4,9 +4,7 @@ from functools import cache
 import pytest
 
 from agenttts.search import Proposal, TrialResult, create
-from agenttts.search.agenttts import Offer
-from agenttts.search.archive import Archive
-from agenttts.search.insights import InsightRules
+from agenttts.search.agenttts import AgentTTSSearcher, Offer
 from agenttts.space import Model, SearchSpace, Stage
 from benchmarks.search.problems.surfaces import draw_surface, optimum
 
@@ -81,9 +79,9 @@ SPACE = SearchSpace(
 
 
 def told(*trials):
-    archive = Archive(SPACE)
-    archive.add([TrialResult(SPACE.allocation(*choices), score) for score, *choices in trials])
-    return archive
+    searcher = AgentTTSSearcher(SPACE)
+    searcher.tell([TrialResult(SPACE.allocation(*choices), score) for score, *choices in trials])
+    return searcher
 
 
 INITIAL = (
@@ -94,7 +92,7 @@ INITIAL = (
 
 
 def test_guidelines_say_which_model_to_pursue():
-    lines = InsightRules(told(*INITIAL)).guidelines()
+    lines = told(*INITIAL).findings()
     assert any(line.startswith("retrieval: pursue q72") and "with q7" in line for line in lines)
     # Only a clearly better large model is worth pursuing.
     assert any(line.startswith("answer: pursue l3") for line in lines)
@@ -108,7 +106,7 @@ def test_guidelines_say_why_a_smaller_model_is_pursued_that_does_not_look_better
         (0.61, ("q72", 1), ("l3", 10)),
         (0.20, ("q7", 1), ("l3", 1)),
     )
-    lines = InsightRules(trials).guidelines()
+    lines = trials.findings()
     [line] = [line for line in lines if line.startswith("retrieval: pursue q7:")]
     assert line.endswith("no clear difference, and it is the smaller model")
 
@@ -130,10 +128,10 @@ def test_guidelines_say_where_samples_go():
         (0.45, ("q72", 1), ("l3", 60)),
     )
     flat = told(*INITIAL[:2], *((0.66, ("q72", 1), ("l3", n)) for n in (8, 15, 30, 60)))
-    assert any("l3 still rises" in line for line in InsightRules(rising).guidelines())
-    assert not any("l3 still rises" in line for line in InsightRules(falling).guidelines())
-    assert any("l3 is flat" in line for line in InsightRules(flat).guidelines())
-    proposals = InsightRules(rising).propose(5)
+    assert any("l3 still rises" in line for line in rising.findings())
+    assert not any("l3 still rises" in line for line in falling.findings())
+    assert any("l3 is flat" in line for line in flat.findings())
+    proposals = rising.propose_by_rules(5)
     assert any(p.allocation["answer"].samples > 8 for p in proposals)
 
 
@@ -142,14 +140,14 @@ def test_a_lucky_score_among_mediocre_neighbours_is_not_recommended():
     noisy = [(0.60 + d, ("q72", 1), ("l3", n)) for d, n in zip(off, range(30, 62, 4), strict=True)]
     poor = [(0.52 + d, ("q7", n), ("l3", 30)) for d, n in zip(off, range(1, 25, 3), strict=True)]
     lucky = (0.645, ("q7", 12), ("l3", 30))
-    best = InsightRules(told(*noisy, *poor, lucky)).best()
+    best = told(*noisy, *poor, lucky).best()
     assert best is not None
     assert best["retrieval"].model == "q72"
 
 
 def test_ties_go_to_the_cheaper():
-    archive = told((0.5, ("q72", 1), ("l3", 30)), (0.5, ("q7", 3), ("l3", 30)))
-    assert InsightRules(archive).best() == SPACE.allocation(("q7", 3), ("l3", 30))
+    searcher = told((0.5, ("q72", 1), ("l3", 30)), (0.5, ("q7", 3), ("l3", 30)))
+    assert searcher.best() == SPACE.allocation(("q7", 3), ("l3", 30))
 
 
 class Agent:

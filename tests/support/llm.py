@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.search import TrialResult, create
+from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal, Searcher
+from agenttts.search.evidence import EvidenceReader
 from agenttts.search.llm.caller import Caller, RetryPolicy
 from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import ScriptedLLM
 from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
+from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, Model, SearchSpace, Stage
 from tests.support.scripted import at_fixed_path
 
@@ -128,6 +131,11 @@ def scripted(path: Path) -> LLMSession:
         many = allocation("qwen-7b", 10 + number, "llama-70b", 1)
         replies.append({"for": "propose", "text": batch_reply([few, many], guidelines)})
     return scripted_session(replies, transcript=Transcript(path))
+
+
+def surrogate_of(archive: Archive) -> Surrogate:
+    """The surrogate fitted to what an archive knows."""
+    return Surrogate(EvidenceReader(archive).read())
 
 
 class Server:

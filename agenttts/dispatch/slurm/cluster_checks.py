@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Sequence
 
 from agenttts.dispatch.check import COMMAND_SECONDS, Check, check
 from agenttts.dispatch.profile import JobResources, Profile
@@ -16,6 +15,7 @@ from agenttts.dispatch.slurm.queue import query_environment, run_slurm
 from agenttts.dispatch.slurm.tried_request import (
     command_problem,
     request_check,
+    request_words,
     sbatch_test,
 )
 from agenttts.errors import MissingRequirement
@@ -36,24 +36,28 @@ def cluster_checks(profile: Profile) -> list[Check]:
     return [*checks, Check("accounting (sacct)", None, _sacct())]
 
 
-def slurm_problems(trial_options: Sequence[str]) -> dict[str, str | None]:
+def slurm_problems(profile: Profile, resources: JobResources, gpus: int) -> dict[str, str | None]:
     """Return what keeps a controller from using Slurm's commands here.
 
     Args:
-        trial_options: The options of sbatch for a trial. Slurm tests the request, and nothing is
-            submitted.
+        profile: The cluster's profile.
+        resources: The section whose request Slurm tests; nothing is submitted.
+        gpus: The GPUs of the request.
 
     Returns:
         The problem of each command; None if it works.
     """
     commands = [
-        sbatch_test(trial_options),
         ["squeue", "--me"],
         ["scontrol", "show", "config"],
         ["scancel", "--version"],
         ["sacct", "-X", "-n"],
     ]
-    return {command[0]: command_problem(command) for command in commands}
+    try:
+        refused = command_problem(sbatch_test(request_words(profile, resources, gpus)))
+    except MissingRequirement as error:
+        refused = str(error)
+    return {"sbatch": refused, **{command[0]: command_problem(command) for command in commands}}
 
 
 def _slurm() -> str:

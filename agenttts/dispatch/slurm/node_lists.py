@@ -1,7 +1,7 @@
 """Lists of nodes in Slurm's format.
 
 They may be in a file. A request's list of excluded nodes and its list of wanted nodes are made to
-fit each other. Pure.
+fit each other and jobs of one node. Pure.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ _MOST_NODES = 100_000
 _PART = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+)")
 _BALANCED = re.compile(r"(?:[^\[\]]|\[[^\[\]]*\])*")
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+_NUMBERED = re.compile(r"(.*?\D)(\d{1,9})", re.ASCII)
 
 
 def node_names(text: str) -> list[str]:
@@ -67,30 +68,59 @@ def is_file(text: str | None) -> bool:
     return text is not None and "/" in text
 
 
+def several(nodelist: str | None) -> bool:
+    """Return whether a profile lets its jobs choose between nodes that it names."""
+    return nodelist is not None and not is_file(nodelist) and len(node_names(nodelist)) > 1
+
+
 def request_lists(
-    exclude: str | None, nodelist: str | None, avoided: Sequence[str]
+    exclude: str | None, nodelist: str | None, avoided: Sequence[str], cluster: Sequence[str] = ()
 ) -> tuple[str | None, str | None]:
-    """Return what a request excludes and what it asks for, given nodes to avoid.
+    """Return what a request excludes and what it asks for.
 
-    A node that is asked for cannot be excluded too. So the avoided nodes are removed from
-    ``nodelist``. If all of its nodes are avoided, they are asked for nevertheless, because the
-    profile allows no others. A list that is a file is not changed.
+    A job takes one node, and Slurm's ``--nodelist`` asks for all nodes that it names. So if
+    ``nodelist`` names several, all others of the cluster are excluded instead. The avoided ones
+    among the several are excluded too, unless all of them are avoided: then they may be used
+    nevertheless, because the profile allows no others.
+
+    A single node is asked for, and not excluded. A list that is a file is not changed.
+
+    Args:
+        exclude: The nodes that the profile excludes.
+        nodelist: The nodes that the profile allows.
+        avoided: Further nodes to avoid.
+        cluster: All nodes of the cluster; needed if ``nodelist`` names several.
     """
-    if is_file(exclude) or is_file(nodelist) or nodelist is None:
-        return excluded(exclude, nodelist, avoided), nodelist
-    wanted = node_names(nodelist)
-    left = [name for name in wanted if name not in avoided]
-    if left and len(left) < len(wanted):
-        nodelist, wanted = ",".join(left), left
-    return _joined(exclude, avoided, wanted), nodelist
-
-
-def excluded(exclude: str | None, nodelist: str | None, avoided: Sequence[str]) -> str | None:
-    """Return what a job that already asks for ``nodelist`` can exclude."""
     if is_file(exclude):
-        return exclude
+        return exclude, nodelist
     wanted = [] if nodelist is None or is_file(nodelist) else node_names(nodelist)
-    return _joined(exclude, avoided, wanted)
+    present = set(wanted) & set(cluster)
+    if len(wanted) < 2 or not present:
+        return _joined(exclude, [name for name in avoided if name not in wanted]), nodelist
+    kept = (present - set(avoided)) or present
+    named = kept | set(node_names(exclude) if exclude else ())
+    others = [name for name in cluster if name not in named]
+    return _joined(exclude, compressed(others)), None
+
+
+def compressed(names: Sequence[str]) -> list[str]:
+    """Return the items of a list of nodes, with consecutive numbers as ranges.
+
+    Only numbers at the end of a name become ranges, because Slurm allows nothing after them.
+    """
+    numbers: dict[tuple[str, int], set[int]] = {}
+    items: dict[str, None] = {}
+    for name in names:
+        match = _NUMBERED.fullmatch(name)
+        if match is None:
+            items[name] = None
+        else:
+            numbers.setdefault((match[1], len(match[2])), set()).add(int(match[2]))
+    for (stem, width), found in numbers.items():
+        pairs = [(f"{first:0{width}}", f"{last:0{width}}") for first, last in _spans(found)]
+        spans = ",".join(first if first == last else f"{first}-{last}" for first, last in pairs)
+        items[f"{stem}{spans}" if len(found) == 1 else f"{stem}[{spans}]"] = None
+    return list(items)
 
 
 def common_nodes(exclude: str | None, nodelist: str | None) -> list[str]:
@@ -101,9 +131,16 @@ def common_nodes(exclude: str | None, nodelist: str | None) -> list[str]:
     return [name for name in node_names(nodelist) if name in both]
 
 
-def _joined(exclude: str | None, avoided: Sequence[str], wanted: Collection[str]) -> str | None:
-    kept = [name for name in avoided if name not in wanted]
-    return ",".join(filter(None, (exclude, *kept))) or None
+def _joined(exclude: str | None, more: Sequence[str]) -> str | None:
+    return ",".join(filter(None, (exclude, *more))) or None
+
+
+def _spans(numbers: Collection[int]) -> list[tuple[int, int]]:
+    """Return the first and the last number of each run of consecutive ones."""
+    ordered = sorted(numbers)
+    firsts = [n for n in ordered if n - 1 not in numbers]
+    lasts = [n for n in ordered if n + 1 not in numbers]
+    return list(zip(firsts, lasts, strict=True))
 
 
 def _numbers(text: str) -> list[str]:

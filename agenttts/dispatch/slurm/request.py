@@ -6,6 +6,7 @@ Pure: a function from `JobResources` and `JobNeeds` to options.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agenttts.dispatch.profile import JobResources
@@ -38,13 +39,20 @@ class JobNeeds:
     exclude: tuple[str, ...] = ()
 
 
-def sbatch_options(resources: JobResources, needs: JobNeeds) -> dict[str, str]:
+def sbatch_options(
+    resources: JobResources, needs: JobNeeds, cluster: Sequence[str] = ()
+) -> dict[str, str]:
     """Return the options of sbatch for a job, by long name.
 
     The options of arrays and of logs are not included. Flags have the value ``true`` or ``false``
     (`agenttts.dispatch.slurm.sbatch_options.flag_line`).
+
+    Args:
+        resources: The profile's section.
+        needs: What the job needs besides.
+        cluster: `agenttts.dispatch.slurm.cluster_nodes.nodes_besides` of the section.
     """
-    exclude, nodelist = request_lists(resources.exclude, resources.nodelist, needs.exclude)
+    exclude, nodelist = request_lists(resources.exclude, resources.nodelist, needs.exclude, cluster)
     options: dict[str, str | None] = {
         "job-name": _one_line(needs.name),
         "comment": _one_line(needs.comment),

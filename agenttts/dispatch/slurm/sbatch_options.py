@@ -48,6 +48,7 @@ _OURS = {
     "gpus-per-task": "use the keys gpu_request and gpu_type beside sbatch",
     "gpus-per-socket": "use the keys gpu_request and gpu_type beside sbatch",
     "ntasks-per-gpu": "a job is one task",
+    "tres-per-task": "use the keys cpus, gpu_request and gpu_type beside sbatch",
     "hold": "a held job never starts",
     "wrap": "the project writes the batch file",
     "wait": "sbatch would return only after the end of the job",
@@ -237,6 +238,11 @@ def _check_value(name: str, text: str) -> str:
     slurm_syntax.value(text, "&|" if name in _FEATURES else "")
     if name in _VALUED and text.lower() in {"true", "false"}:
         raise ValueError("its value cannot be true or false; to omit the option, remove the key")
+    if name == "ntasks-per-node" and text != "1":
+        raise ValueError(
+            "a job is one task, and Slurm would give it the CPUs of several; valid: 1; use the key "
+            "cpus beside sbatch for more CPUs"
+        )
     if name == "gres" and any(
         re.split("[:=]", item.strip())[0] == "gpu" for item in text.split(",")
     ):

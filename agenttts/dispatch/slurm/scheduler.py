@@ -24,9 +24,10 @@ from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.batch_script import check_folder, log_message, named_node
 from agenttts.dispatch.slurm.cluster_checks import cluster_checks, slurm_problems
+from agenttts.dispatch.slurm.cluster_nodes import nodes_besides
 from agenttts.dispatch.slurm.labels import JobLabels
 from agenttts.dispatch.slurm.login_defaults import with_login_defaults
-from agenttts.dispatch.slurm.node_lists import excluded, is_file
+from agenttts.dispatch.slurm.node_lists import is_file, request_lists
 from agenttts.dispatch.slurm.pickles import Pickles
 from agenttts.dispatch.slurm.queue import (
     cancel_jobs,
@@ -45,11 +46,12 @@ from agenttts.dispatch.slurm.request import JobNeeds
 from agenttts.dispatch.slurm.services import SlurmServices
 from agenttts.dispatch.slurm.stuck_jobs import PatientQueue
 from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
-from agenttts.dispatch.slurm.tried_request import check_accepted, request_words
+from agenttts.dispatch.slurm.tried_request import check_accepted
 
 # Largest array whose elements get a label each. More labels would load slurmctld more than they
 # help the reader.
 _LABELS = 200
+_ARRAY_LIMITS = re.compile(r"(?:^MaxArraySize *= *|\bmax_array_tasks=)(\d+)", re.MULTILINE)
 # Mark in the comment of a single job; its trial's number in the batch follows.
 _ELEMENT = "element="
 
@@ -152,7 +154,9 @@ class SlurmScheduler(Scheduler):
         waiting = [job for job, row in rows.items() if row is not None and row.state == "PENDING"]
         trial = self._profile.trial
         if not is_file(trial.exclude):  # scontrol takes only names
-            keep_off(waiting, excluded(trial.exclude, trial.nodelist, nodes) or "")
+            cluster = nodes_besides(trial) if waiting else ()
+            excluded, _ = request_lists(trial.exclude, trial.nodelist, nodes, cluster)
+            keep_off(waiting, excluded or "")
         return waiting
 
     def relabel(self, job_id: str, batch: str, position: int, name: str, comment: str) -> None:
@@ -214,7 +218,7 @@ class SlurmScheduler(Scheduler):
     def test_request(
         self, resources: JobResources, gpus: int
     ) -> Callable[[], dict[str, str | None]]:
-        return partial(slurm_problems, request_words(self._profile, resources, gpus))
+        return partial(slurm_problems, self._profile, resources, gpus)
 
     @cached_property
     def _max_array(self) -> int:
@@ -292,10 +296,9 @@ def _position(job: str, row: QueueRow) -> int:
 def _max_array_size() -> int:
     """Return how many elements an array may have.
 
-    Source: slurm.conf(5), MaxArraySize. The greatest index is one less than it.
+    Source: slurm.conf(5), MaxArraySize, whose greatest index is one less than it, and
+    SchedulerParameters, max_array_tasks.
     """
-    for line in run_slurm(["scontrol", "show", "config"]).splitlines():
-        key, _, value = line.partition("=")
-        if key.strip() == "MaxArraySize" and value.strip().isdigit():
-            return int(value)
-    return 1001  # Slurm's default
+    said = run_slurm(["scontrol", "show", "config"])
+    limits = [int(number) for number in _ARRAY_LIMITS.findall(said)]
+    return min(limits, default=1001)  # Slurm's default

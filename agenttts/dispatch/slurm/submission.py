@@ -6,6 +6,8 @@ import io
 import os
 import re
 import shlex
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -20,6 +22,7 @@ from agenttts.dispatch.base import QueueUnavailable, SubmitLimitReached
 from agenttts.dispatch.node.job import UNLIMITED_REQUEUES
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.batch_script import BatchScript, check_folder
+from agenttts.dispatch.slurm.cluster_nodes import nodes_besides
 from agenttts.dispatch.slurm.pickles import Pickles
 from agenttts.dispatch.slurm.queue import live_jobs
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
@@ -35,7 +38,10 @@ _PASSING = re.compile(
     r"|communication shutdown failure|unexpected message received"
     r"|transport endpoint is not connected|unable to create job record, try again"
     r"|protocol authentication error|authentication credential|error writing script"
-    r"|presently disabled",
+    r"|presently disabled|unable to establish control(ler)? machine"
+    # No configuration for a moment: DNS on a configless cluster, or a stale file handle.
+    r"|could not establish a configuration source|unable to process configuration file"
+    r"|failed to fetch (remote )?config",
     re.IGNORECASE,
 )
 # An administrator has closed the partition, for maintenance for example. Jobs that wait in it then
@@ -47,6 +53,8 @@ _CLOSED = re.compile(r"required partition not available|partition in down state"
 SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*Submit\w*", re.IGNORECASE)
 _OTHER_LIMIT = re.compile(r"\b(Assoc|QOS)(Max|Min|Grp)\w+", re.IGNORECASE)
 _POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
+# A shell's exit status for a command that a signal ended is this plus the signal.
+_SIGNAL_IN_SHELL = 128
 
 
 class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no types
@@ -114,7 +122,8 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
         try:
             job = self._submit_command(self._submitit_command_str)
         except FailedJobError as error:
-            if not _PASSING.search(str(error)):  # refused: none of them is a job
+            # Refused: none of them is a job.
+            if not _PASSING.search(str(error)) and not _cut_short(error):
                 for number in range(self._first, self._first + count):
                     self._pickles.file(number).unlink(missing_ok=True)
             raise
@@ -144,11 +153,15 @@ def slurm_executor(
 
     Raises:
         UserError: Slurm cannot write logs in a folder of this name.
-        MissingRequirement: There is no Slurm here.
+        MissingRequirement: There is no Slurm here, or it has none of the section's nodes.
+        QueueUnavailable: Slurm does not answer which nodes it has.
     """
     check_folder(folder)
     script = BatchScript(
-        sbatch_options(resources, needs), folder.absolute(), profile.setup, profile.login_shell
+        sbatch_options(resources, needs, nodes_besides(resources)),
+        folder.absolute(),
+        profile.setup,
+        profile.login_shell,
     )
     return BatchExecutor(script, array_parallelism, minutes(resources.time))
 
@@ -185,7 +198,13 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
         with redirect_stderr(io.StringIO()):  # submitit also prints what it raises
             yield
     except FailedJobError as error:
-        raise refusal(" ".join(str(error).split()), jobs) from None
+        said = " ".join(str(error).split())
+        if cut_short := _cut_short(error):
+            raise QueueUnavailable(
+                f"{cut_short}, so a job may have been submitted" + (f": {said}" if said else ""),
+                fix="check with 'squeue --me'; try again when 'scontrol ping' shows UP",
+            ) from None
+        raise refusal(said, jobs) from None
     except FailedSubmissionError as error:
         raise QueueUnavailable(
             f"the output of sbatch cannot be read, so a job may have been submitted: {error}",
@@ -202,6 +221,21 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
                 "local)",
             ) from None
         raise
+
+
+def _cut_short(error: FailedJobError) -> str:
+    """Return why sbatch did not finish its answer; '' if it did.
+
+    Slurm gives a job's signals to all its processes, so the end of the controller's job also ends
+    an sbatch that waits for slurmctld. A script in place of sbatch ends with 128 plus the signal.
+    """
+    cause = error.__cause__
+    if isinstance(cause, subprocess.CalledProcessError):
+        code = cause.returncode
+        number = -code if code < 0 else code - _SIGNAL_IN_SHELL
+        return f"sbatch was ended by signal {number}" if 0 < number < signal.NSIG else ""
+    # submitit kills an sbatch whose output it cannot read.
+    return f"sbatch was stopped, because its output cannot be read ({cause})" if cause else ""
 
 
 def refusal(message: str, jobs: int = 1) -> MissingRequirement:

@@ -10,6 +10,7 @@ import re
 _TIME = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")
 _MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
 _NAME = re.compile(r"[\w@][\w.@:+=/-]*(?:,[\w@][\w.@:+=/-]*)*")
+_GPU_TYPE = re.compile(r"\w[\w.+-]*")
 _NODES = re.compile(r"[\w./][\w.,/\[\]-]*")
 _CONSTRAINT = re.compile(r"[\w\[(!][\w.:&|*!()\[\],=-]*")
 # No part of a request reaches a shell, because the batch file quotes it. No value that Slurm knows
@@ -76,11 +77,19 @@ def _amount(text: str) -> tuple[int, str]:
 def name(text: str) -> str:
     """Check a name, or several names separated by commas.
 
-    Names are those of a partition, account, QOS, reservation, workload key or GPU type.
+    Names are those of a partition, account, QOS, reservation or workload key.
     """
     return _checked(
         text, _NAME, "name", "letters, digits and . _ - + = @ : / (commas between several)"
     )
+
+
+def gpu_type(text: str) -> str:
+    """Check the type of a GPU.
+
+    Slurm would take a list of types as GPUs of each of them.
+    """
+    return _checked(text, _GPU_TYPE, "type of a GPU", "one type without its number, e.g. a100")
 
 
 def nodes(text: str) -> str:

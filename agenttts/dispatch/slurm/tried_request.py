@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.check import COMMAND_SECONDS, Check
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm.cluster_nodes import nodes_besides
 from agenttts.dispatch.slurm.partitions import above_time_limit, why_refused
 from agenttts.dispatch.slurm.queue import query_environment
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
@@ -22,9 +23,14 @@ from agenttts.files.commands import ask
 
 
 def request_words(profile: Profile, resources: JobResources, gpus: int) -> tuple[str, ...]:
-    """Return the options of sbatch for a section's job, as words of a command line."""
+    """Return the options of sbatch for a section's job, as words of a command line.
+
+    Raises:
+        MissingRequirement: The cluster lacks nodes that the section names.
+        QueueUnavailable: Slurm does not answer which nodes it has.
+    """
     needs = JobNeeds("doctor", "agenttts doctor", gpus, profile.grace_seconds)
-    options = sbatch_options(resources, needs)
+    options = sbatch_options(resources, needs, nodes_besides(resources, all_known=True))
     lines = (flag_line(name, text) for name, text in options.items())
     return tuple(line for line in lines if line is not None)
 
@@ -39,10 +45,17 @@ def request_check(what: str, profile: Profile, resources: JobResources, gpus: in
         gpus: The job's GPUs.
     """
     label, asked = f"{what} request", _gpus(gpus)
-    problem = command_problem(sbatch_test(request_words(profile, resources, gpus)))
+    try:
+        words = request_words(profile, resources, gpus)
+    except MissingRequirement as error:
+        return Check(label, False, f"{what}: {error.what}", error.fix)
+    problem = command_problem(sbatch_test(words))
     if problem is None:
         return Check(label, True, f"sbatch accepts it ({asked})")
-    return Check(label, False, f"sbatch refuses it ({asked}): {problem}", _fix(what, gpus))
+    if _passes(problem, resources):
+        return Check(label, None, f"jobs would wait at present ({asked}): {problem}")
+    fix = _fix(what, resources, gpus)
+    return Check(label, False, f"sbatch refuses it ({asked}): {problem}", fix)
 
 
 def check_accepted(what: str, profile: Profile, resources: JobResources, gpus: int) -> None:
@@ -60,21 +73,25 @@ def check_accepted(what: str, profile: Profile, resources: JobResources, gpus: i
     Raises:
         MissingRequirement: Slurm refuses it.
     """
-    command = sbatch_test(request_words(profile, resources, gpus))
+    try:
+        command = sbatch_test(request_words(profile, resources, gpus))
+    except QueueUnavailable:
+        return
+    except MissingRequirement as error:
+        raise MissingRequirement(f"{what}: {error.what}", fix=error.fix) from None
     with outer_environment():
         answer = ask(command, COMMAND_SECONDS, query_environment())
-    if answer.problem is not None:
+    if answer.problem is not None or (answer.exit_code or 0) < 0:  # or a signal ended it
         return
     if answer.succeeded:
         # Many clusters take a job whose time is above the partition's limit, and never start it.
         found = above_time_limit(what, resources)
     else:
         said = answer.quoted()
-        passes = isinstance(refusal(said), QueueUnavailable) or _NOT_NOW.search(said)
         # A limit that a group shares may be used up by others, whose jobs are not seen.
-        if passes or SUBMIT_LIMIT.search(said):
+        if isinstance(refusal(said), QueueUnavailable) or SUBMIT_LIMIT.search(said):
             return
-        if _NO_SUCH_NODE.search(said) and _nodes_are_out(resources):
+        if _passes(said, resources):
             return
         found = why_refused(what, resources)
     if found is not None:
@@ -84,15 +101,14 @@ def check_accepted(what: str, profile: Profile, resources: JobResources, gpus: i
     raise MissingRequirement(
         f"Slurm refuses the request of the {what} job ({_gpus(gpus)}; 'sbatch --test-only'): "
         f"{said}",
-        fix=f"{_fix(what, gpus)}, then give this command again",
+        fix=f"{_fix(what, resources, gpus)}, then give this command again",
     )
 
 
 # The nodes are busy or out of service at the time of the test (slurm_errno.c, Slurm 22.05 to
-# 25.05). sbatch accepts such a job, and it waits. Or this machine has no configuration of Slurm,
-# so that sbatch has asked nobody.
+# 25.05). sbatch accepts such a job, and it waits.
 _NOT_NOW = re.compile(
-    r"establish a configuration source|nodes are busy|required node not available"
+    r"nodes are busy|required node not available"
     r"|configuration not available now"
     r"|down,? drained or reserved|reservation.*not (usable|active)",
     re.IGNORECASE,
@@ -100,6 +116,15 @@ _NOT_NOW = re.compile(
 # No node has what is requested. A test leaves out nodes that are out of service, so it may be one
 # of them that has it.
 _NO_SUCH_NODE = re.compile(r"node configuration is not available", re.IGNORECASE)
+# The answer of a test whose reservation has not begun (Slurm 22.05). sbatch accepts the job.
+_LATER = re.compile(r"invalid time specified", re.IGNORECASE)
+
+
+def _passes(said: str, resources: JobResources) -> bool:
+    """Return whether sbatch accepts a job of which a test says this, so that it waits."""
+    if _NOT_NOW.search(said) or (resources.reservation and _LATER.search(said)):
+        return True
+    return bool(_NO_SUCH_NODE.search(said)) and _nodes_are_out(resources)
 
 
 def _nodes_are_out(resources: JobResources) -> bool:
@@ -116,11 +141,14 @@ def _gpus(gpus: int) -> str:
     return "1 GPU" if gpus == 1 else f"{gpus} GPUs"
 
 
-def _fix(what: str, gpus: int) -> str:
+def _fix(what: str, resources: JobResources, gpus: int) -> str:
     gpu_fix = ", gpus_per_node (a trial's GPUs at most), gpu_request or gpu_type" if gpus else ""
+    places = ("constraint", "reservation", "exclude", "nodelist")
+    given = "".join(f", {key}" for key in places if getattr(resources, key) is not None)
     return (
-        f"correct {what}'s partition, account, qos, time, mem or cpus{gpu_fix} in the profile "
-        "('sinfo -o \"%P %l %c %m %G\"' and 'sacctmgr show assoc' list the valid ones)"
+        f"correct {what}'s partition, account, qos, time, mem or cpus{gpu_fix}{given} "
+        "in the profile ('sinfo -o \"%P %l %c %m %G\"' and 'sacctmgr show assoc' list the valid "
+        "ones)"
     )
 
 

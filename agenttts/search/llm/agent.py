@@ -170,10 +170,10 @@ def _fates(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogate
 def _record(told: Sequence[Mapping[str, Any]], archive: Archive) -> str:
     """Return how the model has predicted so far, against the surrogate."""
     pairs = [
-        (one.decision["predicted"] - one.trial.score, one.decision["expected"][0] - one.trial.score)
+        (decision["predicted"] - trial.score, decision["expected"][0] - trial.score)
         for batch in judged(told, archive)
-        for one in batch
-        if one.trial is not None and one.decision.get("predicted") is not None
+        for decision, trial in batch
+        if trial is not None and decision.get("predicted") is not None
     ]
     if not pairs:
         return ""

@@ -5,17 +5,14 @@ If the model proposes too few allocations, the others are drawn at random.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from typing_extensions import override
 
 from agenttts.errors import located
 from agenttts.search.base import Proposal, Searcher
-from agenttts.search.feasible import FeasibleSet
 from agenttts.search.llm.base import Chat, LLMError
 from agenttts.search.llm.knowledge import Experience, load_experience, most_similar
 from agenttts.search.llm.prompts import Prompts, allocation_text, history
@@ -34,7 +31,6 @@ class LLMSearcher(Searcher):
     ``llm`` is the session with the model. Without one, all allocations are drawn at random.
     """
 
-    asks_llm: ClassVar[bool] = True
     seed_role = (
         "the seed of every call of the model, and the allocations that the model does not propose"
     )
@@ -58,28 +54,14 @@ class LLMSearcher(Searcher):
             self._proposer is not None and not self._proposer.given_up(self.archive) and self._open
         )
         chosen = self._written(n) if asks else []
-        known = self.archive.known | {proposal.allocation for proposal in chosen}
-        drawn = self._feasible.draw_many(
-            n - len(chosen),
-            known,
-            lambda i: random.Random(f"{self.name}/{self.seed}/{len(known) + i}"),
-        )
+        self.add_pending(proposal.allocation for proposal in chosen)
         why = "drawn at random: the model proposed too few" if self._proposer else "drawn at random"
-        return [*chosen, *(Proposal(allocation, "random", why) for allocation in drawn)]
+        return chosen + self._drawn(n - len(chosen), why)
 
     def _written(self, n: int) -> list[Proposal]:
         """Return up to ``n`` new proposals of the model."""
         assert self._proposer is not None
         return self._proposer.propose(lambda limit: self._chat(n, limit), n, self.archive)
-
-    @cached_property
-    def _feasible(self) -> FeasibleSet:
-        return FeasibleSet(self.space)
-
-    @property
-    def _open(self) -> bool:
-        """Whether any allocation is left to propose."""
-        return self.archive.known_count < len(self._feasible)
 
     def _chat(self, n: int, limit: int | None) -> Chat:
         """Return the question for ``n`` allocations; only for searchers that ask it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,26 +57,22 @@ def connect(
     )
     llm: LLM
     if isinstance(section, ScriptedAgent):
-        llm = ScriptedLLM(
-            load_script(Path(section.replies)),
-            timeout=section.timeout_seconds,
-            served=transcript.purposes(),
-        )
+        script = load_script(Path(section.replies))
+        served = transcript.purposes()
+        llm = ScriptedLLM(script, timeout=section.timeout_seconds, served=served)
     else:
-        fixed = isinstance(section, EndpointAgent)
-        llm = EndpointLLM(
-            section.model if isinstance(section, EndpointAgent) else section.served_name,
-            _fixed_address(section, shared_keys)
-            if isinstance(section, EndpointAgent)
-            else locate or _nowhere,
+        endpoint = partial(
+            EndpointLLM,
             max_tokens=section.max_tokens,
             temperature=section.temperature,
             timeout=section.timeout_seconds,
             structured=section.structured,
-            direct=not fixed,
-            extra=section.extra if isinstance(section, EndpointAgent) else extra,
         )
-        llm = llm if fixed else wrap(llm)
+        if isinstance(section, EndpointAgent):
+            address = _fixed_address(section, shared_keys)
+            llm = endpoint(section.model, address, extra=section.extra)
+        else:
+            llm = wrap(endpoint(section.served_name, locate or _nowhere, direct=True, extra=extra))
     caller = Caller(llm, transcript, policy, thinking=thinking)
     at_once = not isinstance(section, ServeAgent)
     return LLMSession(caller, task_description, section.bad_replies, at_once)

@@ -13,18 +13,16 @@ from typing import Any
 import polars as pl
 
 from agenttts.errors import UserError, located
-from agenttts.space import SearchSpace
+from agenttts.search.llm.prompts import choices_text
+from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.tables.aggregate import scored
 from agenttts.tables.schema import AFTER_SEARCH, read_trials
 
 _MOST_PAST = 3
 _BEST, _POOR = 6, 3
 
-Point = tuple[dict[str, tuple[str, int]], float, float | None]
-"""An allocation ({stage: (model, samples)}), its score and its budget.
-
-The budget is None if it was not recorded.
-"""
+Point = tuple[Allocation, float, float | None]
+"""An allocation, its score and its budget (None if it was not recorded)."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,12 @@ class Experience:
     @property
     def stages(self) -> set[str]:
         """The names of its stages."""
-        return set(self.points[0][0])
+        return {choice.stage for choice in self.points[0][0].choices}
 
     @property
     def models(self) -> set[str]:
         """The names of all its models."""
-        return {model for choices, _, _ in self.points for model, _ in choices.values()}
+        return {choice.model for allocation, _, _ in self.points for choice in allocation.choices}
 
     def shown(self, lines: int | None = None) -> dict[str, Any]:
         """Return title and lines for a prompt, at most ``lines``.
@@ -105,11 +103,7 @@ def _is_trials(table: Path) -> bool:
 
 def _trial_points(table: Path) -> list[Point]:
     return [
-        (
-            {c["stage"]: (c["model"], c["samples"]) for c in row["allocation"]},
-            row["score"],
-            row["budget"],
-        )
+        (Allocation.from_records(row["allocation"]), row["score"], row["budget"])
         for row in scored(read_trials(table)).iter_rows(named=True)
     ]
 
@@ -136,16 +130,17 @@ def _replay_points(table: Path) -> list[Point]:
     for row in frame.iter_rows(named=True):
         if row.get("source") in AFTER_SEARCH:
             continue
-        choices = {s: (str(row[f"{s}.model"]), int(row[f"{s}.samples"])) for s in stages}
+        choices = (Choice(s, str(row[f"{s}.model"]), int(row[f"{s}.samples"])) for s in stages)
         if isinstance(row["score"], (int, float)):
-            points.append((choices, float(row["score"]), row.get("budget")))
+            allocation = Allocation(tuple(choices))
+            points.append((allocation, float(row["score"]), row.get("budget")))
     return points
 
 
 def _line(point: Point) -> str:
-    choices, score, budget = point
-    text = ", ".join(f"{stage}={model} x {samples}" for stage, (model, samples) in choices.items())
-    return f"{text}: score {score:.4f}" + (f", cost {budget:.0f}" if budget is not None else "")
+    allocation, score, budget = point
+    cost = "" if budget is None else f", cost {budget:.0f}"
+    return f"{choices_text(allocation)}: score {score:.4f}{cost}"
 
 
 def _overlap(first: set[str], second: set[str]) -> float:

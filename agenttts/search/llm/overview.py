@@ -9,7 +9,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,32 +24,10 @@ _MOST_UNTRIED_GROUPS, _MOST_UNTRIED = 8, 4
 _MOST_STORED = 4
 
 
-@dataclass(frozen=True)
-class Group:
-    """A combination of models: its trials and most promising untried allocations."""
-
-    models: str
-    most: str
-    mean: str
-    n: int
-    rows: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Overview:
-    """What a question shows of the results; all numbers are texts."""
-
-    noise: str
-    stages: str
-    metrics: str
-    groups: tuple[Group, ...]
-    left_out: str
-
-
 def overview(
     archive: Archive, model: Surrogate, limit: int | None = None, examples: int | None = None
-) -> Overview:
-    """Return the overview of an archive.
+) -> dict[str, Any]:
+    """Return the overview of an archive, as the template of the question reads it.
 
     Args:
         archive: The results.
@@ -70,25 +48,26 @@ def overview(
             continue
         trials = [trial for trial in archive.scored if _models(trial.allocation) == models]
         own = [trial.score for trial in trials if not trial.stored]
-        rows = [_row(archive, model, trial) for trial in trials if trial.allocation in shown]
+        rows = [_row(model, trial) for trial in trials if trial.allocation in shown]
         for allocation, _ in promising.get(models, ()):
             cost = f"cost {space.cost(allocation):.0f}"
             rows.append(f"untried {_counts(allocation)}: {expected(model, allocation)}, {cost}")
         mean = f"{statistics.fmean(own):.3g}" if own else ""
-        groups.append(Group(" → ".join(models), most, mean, len(own), tuple(rows)))
+        group = {"models": " → ".join(models), "most": most, "mean": mean, "n": len(own)}
+        groups.append({**group, "rows": rows})
     failed = [r for r in archive.evaluated if r.failed]
     left_out = [f"Failed: {result.allocation}." for result in failed[-_MOST_STORED:]]
     if hidden := len(combinations) - len(groups):
         left_out.append(f"{hidden} further combinations have no trial and promise less.")
     stages = " → ".join(stage.name for stage in space.stages)
-    metrics = "the stages' own metrics" if any(_metrics(archive, t) for t in archive.scored) else ""
-    return Overview(
-        _noise(archive, model, examples),
-        f"In the order of the stages: {stages}",
-        metrics,
-        tuple(groups),
-        " ".join(left_out),
-    )
+    metrics = "the stages' own metrics" if any(_metrics(t) for t in archive.scored) else ""
+    return {
+        "noise": _noise(archive, model, examples),
+        "stages": f"In the order of the stages: {stages}",
+        "metrics": metrics,
+        "groups": groups,
+        "left_out": " ".join(left_out),
+    }
 
 
 def expected(model: Surrogate, allocation: Allocation) -> str:
@@ -145,18 +124,18 @@ def _shown(archive: Archive, model: Surrogate, limit: int | None) -> set[Allocat
     return {*trials[:limit], *stored[:_MOST_STORED]}
 
 
-def _row(archive: Archive, model: Surrogate, trial: Scored) -> str:
+def _row(model: Surrogate, trial: Scored) -> str:
     n = f" (n={len(trial.examples)})" if trial.examples else ""
     parts = [
         f"{_counts(trial.allocation)}: {trial.score:.3g}{n}",
-        *_metrics(archive, trial),
+        *_metrics(trial),
         expected(model, trial.allocation),
         "from stored samples" if trial.stored else f"cost {trial.cost:.0f}",
     ]
     return ", ".join(parts)
 
 
-def _metrics(archive: Archive, trial: Scored) -> list[str]:
+def _metrics(trial: Scored) -> list[str]:
     """Return the stages' metrics that are not the score itself."""
     return [
         f"{name} {value:.2g}"

@@ -60,20 +60,18 @@ class PaperAgent:
 
         There are fewer or none if the model gives fewer usable ones.
         """
-        return Offer(self._propose(n, archive))
-
-    def _propose(self, n: int, archive: Archive) -> list[Proposal]:
-        self._remember(archive)
+        for event in self._written():  # of earlier starts, too
+            archive.write_guidelines(event["guidelines"])
         if self._proposer.given_up(archive):
-            return []
+            return Offer([])
         try:
             self._write_guidelines(archive)
         except LLMError as error:
             chat = self._propose_chat(n, archive, None)
             self._proposer.fall_back(chat, f"{error.fault}: {error}")
-            return []
-        return self._proposer.propose(
-            lambda limit: self._propose_chat(n, archive, limit), n, archive
+            return Offer([])
+        return Offer(
+            self._proposer.propose(lambda limit: self._propose_chat(n, archive, limit), n, archive)
         )
 
     def _propose_chat(self, n: int, archive: Archive, limit: int | None) -> Chat:
@@ -123,11 +121,6 @@ class PaperAgent:
             "guidelines", key=chat.key, trials=len(archive.evaluated), guidelines=sentences
         )
         archive.write_guidelines(sentences)
-
-    def _remember(self, archive: Archive) -> None:
-        """Put the guidelines of earlier starts into the archive."""
-        for event in self._written():
-            archive.write_guidelines(event["guidelines"])
 
     def _written(self) -> list[dict[str, Any]]:
         """Return the guidelines so far, in order.

@@ -7,11 +7,12 @@ change is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, replace
 
 from agenttts.errors import nearest_name
 from agenttts.search.llm.reading import RawAllocation, RawChoice
+from agenttts.search.moves import smaller_model
 from agenttts.space import Allocation, Choice, SearchSpace, Stage, fits
 
 
@@ -44,8 +45,8 @@ def project_to_space(
         if model is None:
             return f"'{choice.model}' is not a model of stage '{stage.name}'"
         choices.append(Choice(stage.name, model, _samples(stage, choice, otherwise, notes)))
-    fitted = _within_budget(space, choices, notes)
-    return Projected(Allocation(tuple(fitted)), tuple(notes))
+    fitted = _within_budget(space, Allocation(tuple(choices)), notes)
+    return Projected(fitted, tuple(notes))
 
 
 def _model(stage: Stage, choice: RawChoice, otherwise: Allocation, notes: list[str]) -> str | None:
@@ -73,71 +74,51 @@ def _samples(stage: Stage, choice: RawChoice, otherwise: Allocation, notes: list
     return samples
 
 
-def _within_budget(
-    space: SearchSpace, choices: Sequence[Choice], notes: list[str]
-) -> Sequence[Choice]:
-    """Return the choices, made smaller until they are within the budget.
+def _within_budget(space: SearchSpace, wanted: Allocation, notes: list[str]) -> Allocation:
+    """Return the allocation, made smaller until it is within the budget.
 
     Samples are scaled down by one factor, then models are made smaller.
     """
-    wanted = space.cost(Allocation(tuple(choices)))
-    if fits(wanted, space.budget):
-        return choices
-    notes.append(f"its budget {wanted:.0f} is above {space.budget:g}")
-    smaller = list(choices)
-    while not fits(_cost(space, _scaled(space, smaller, 0.0)), space.budget):
+    cost = space.cost(wanted)
+    if fits(cost, space.budget):
+        return wanted
+    notes.append(f"its budget {cost:.0f} is above {space.budget:g}")
+    while (least := _scaled(space, wanted, 0.0)) not in space:
         # The stage whose next smaller model saves most.
-        _, position, model = max(
-            (_least_cost(space, c.stage, c.model) - _least_cost(space, c.stage, m), -i, m)
-            for i, c in enumerate(smaller)
-            for m in _smaller(space.stage(c.stage), c.model)
-        )
-        changed = smaller[-position]
+        smaller = [smaller_model(space.stage(c.stage), c) for c in least.choices]
+        savings = [
+            (space.choice_budget(c) - space.choice_budget(less), -i, less.model)
+            for i, (c, less) in enumerate(zip(least.choices, smaller, strict=True))
+            if less != c
+        ]
+        _, position, model = max(savings)
+        changed = wanted.choices[-position]
         notes.append(f"{changed.stage}: {model} instead of {changed.model}")
-        smaller[-position] = Choice(changed.stage, model, changed.samples)
-    scaled = _scaled(space, smaller, _largest_factor(space, smaller))
-    for before, after in zip(smaller, scaled, strict=True):
+        wanted = wanted.replace(replace(changed, model=model))
+    scaled = _scaled(space, wanted, _largest_factor(space, wanted))
+    for before, after in zip(wanted.choices, scaled.choices, strict=True):
         if before.samples != after.samples:
             notes.append(f"{after.stage}: {before.samples} samples scaled down to {after.samples}")
     return scaled
 
 
-def _largest_factor(space: SearchSpace, choices: Sequence[Choice]) -> float:
+def _largest_factor(space: SearchSpace, wanted: Allocation) -> float:
     """Return the largest factor on all samples (to 1/4096) within the budget.
 
     0 stands for the fewest allowed samples.
     """
-    low, high = 0.0, 1.0
-    if fits(_cost(space, choices), space.budget):
+    if wanted in space:
         return 1.0
-    for _ in range(12):
-        middle = (low + high) / 2
-        if fits(_cost(space, _scaled(space, choices, middle)), space.budget):
-            low = middle
-        else:
-            high = middle
-    return low
+    above = bisect_left(
+        range(4096), True, 1, key=lambda step: _scaled(space, wanted, step / 4096) not in space
+    )
+    return (above - 1) / 4096
 
 
-def _scaled(space: SearchSpace, choices: Sequence[Choice], factor: float) -> list[Choice]:
+def _scaled(space: SearchSpace, allocation: Allocation, factor: float) -> Allocation:
     scaled = []
-    for choice in choices:
+    for choice in allocation.choices:
         allowed = space.stage(choice.stage).samples
-        below = [count for count in allowed if count <= choice.samples * factor + 1e-9]
-        scaled.append(Choice(choice.stage, choice.model, below[-1] if below else allowed[0]))
-    return scaled
-
-
-def _least_cost(space: SearchSpace, stage: str, model: str) -> float:
-    return space.choice_budget(Choice(stage, model, space.stage(stage).samples[0]))
-
-
-def _smaller(stage: Stage, model: str) -> list[str]:
-    """Return the next smaller model of the stage, as a list of one or none."""
-    size = stage.model(model).params
-    less = [m for m in stage.models if m.params < size]
-    return [max(less, key=lambda m: m.params).name] if less else []
-
-
-def _cost(space: SearchSpace, choices: Sequence[Choice]) -> float:
-    return space.cost(Allocation(tuple(choices)))
+        below = bisect_right(allowed, choice.samples * factor + 1e-9)
+        scaled.append(replace(choice, samples=allowed[max(0, below - 1)]))
+    return Allocation(tuple(scaled))

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agenttts.errors import UserError
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.llm.base import Chat, Message
 from agenttts.search.llm.task_description import TaskDescription
@@ -43,7 +44,8 @@ class Prompts:
             "budget": f"{space.budget:g}",
             "stages": [_stage_facts(space, stage, task_description) for stage in space.stages],
             "insights": set(insights),
-            "example": _example(space),
+            # A feasible allocation that shows the format; it need not be good.
+            "example": allocation_text(space.cheapest),
         }
 
     def chat(
@@ -149,29 +151,27 @@ def allocation_text(allocation: Allocation) -> str:
     return json.dumps(record, ensure_ascii=False)
 
 
+def choices_text(allocation: Allocation) -> str:
+    """Return an allocation as prompts list it, e.g. ``retrieval=m x 4, answer=n x 1``."""
+    return ", ".join(f"{c.stage}={c.model} x {c.samples}" for c in allocation.choices)
+
+
 def _result(space: SearchSpace, number: int, result: TrialResult) -> dict[str, str]:
     metrics = (f"{name}={value:.3f}" for name, value in result.metrics.items())
     return {
         "number": str(number),
-        "allocation": ", ".join(
-            f"{c.stage}={c.model} x {c.samples}" for c in result.allocation.choices
-        ),
-        "cost": f"{space.cost(result.allocation):.0f}" if _known(space, result) else "?",
+        "allocation": choices_text(result.allocation),
+        "cost": _cost(space, result.allocation),
         "score": "failed" if result.score is None else f"{result.score:.4f}",
         "metrics": " ".join(metrics),
     }
 
 
-def _known(space: SearchSpace, result: TrialResult) -> bool:
-    """Return whether the space knows the cost of a result's allocation.
-
-    It does if the allocation has the space's own stages and models.
-    """
-    names = [choice.stage for choice in result.allocation.choices]
-    return names == [stage.name for stage in space.stages] and all(
-        any(model.name == choice.model for model in stage.models)
-        for choice, stage in zip(result.allocation.choices, space.stages, strict=True)
-    )
+def _cost(space: SearchSpace, allocation: Allocation) -> str:
+    try:
+        return f"{space.cost(allocation):.0f}"
+    except UserError:  # a stage or a model that the space no longer has
+        return "?"
 
 
 def _stage_facts(
@@ -208,11 +208,6 @@ def _samples_text(samples: Sequence[int]) -> str:
     return ", ".join(shown) + (
         f", ... up to {samples[-1]}" if len(samples) > _LONGEST_SAMPLE_LIST else ""
     )
-
-
-def _example(space: SearchSpace) -> str:
-    """Return a feasible allocation that shows the format; it need not be good."""
-    return allocation_text(space.cheapest)
 
 
 def _list(item: Mapping[str, Any], most: int) -> dict[str, Any]:

@@ -189,7 +189,9 @@ class AllocationProposer:
                     **({} if allocation is None else facts(raw, allocation)),
                 }
             )
-        self._record(chat, n, len(chosen), decisions, len(archive.tried))
+        if self._caller.transcript.find("proposals", chat.key) is None:
+            values = {"asked": n, "usable": len(chosen), "known": len(archive.tried)}
+            self._caller.transcript.add("proposals", key=chat.key, **values, decisions=decisions)
         if not raws:
             cut = " (it was cut off)" if reply.finish_reason == "length" else ""
             return [], f"the reply contains no allocation{cut}"
@@ -229,13 +231,6 @@ class AllocationProposer:
             },
         )
         return replace(first, messages=messages, seed=first.seed + attempt + 1)
-
-    def _record(
-        self, chat: Chat, n: int, usable: int, decisions: list[dict[str, Any]], known: int
-    ) -> None:
-        if self._caller.transcript.find("proposals", chat.key) is None:
-            values = {"asked": n, "usable": usable, "known": known, "decisions": decisions}
-            self._caller.transcript.add("proposals", key=chat.key, **values)
 
 
 def archive_state(archive: Archive) -> str:

@@ -53,11 +53,9 @@ def ask_sketch(caller: Caller, prompts: Prompts, space: SearchSpace, seed: int) 
     return sketch
 
 
-def asked_counts(stage: Stage) -> list[int]:
+def asked_counts(stage: Stage) -> tuple[int, ...]:
     """Return the numbers of samples at which a stage is sketched."""
-    low, high = stage.samples[0], stage.samples[-1]
-    between = (stage.nearest_samples(low * (high / low) ** share) for share in (1 / 3, 2 / 3))
-    return sorted({low, *between, high})
+    return stage.spread_samples(number=4)
 
 
 def read_sketch(text: str, space: SearchSpace) -> Sketch | None:

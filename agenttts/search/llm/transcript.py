@@ -24,8 +24,11 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, create_model
 
 from agenttts.files.documents import typed
 from agenttts.files.json_lines import JsonLinesFile, read_json_lines
@@ -179,7 +182,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     damaged: list[int] = []
     for number, event in read_json_lines(path, lambda number, problem: damaged.append(number)):
         try:
-            typed(_KINDS.get(typed(_Event, event).event, _Event), event)
+            typed(_kind(str(event.get("event")) if isinstance(event, dict) else ""), event)
         except ValueError:
             damaged.append(number)
         else:
@@ -191,36 +194,6 @@ _MAKE_ROOM = (
     "free space there, then run 'agenttts-hpc resume RUN' (or the same replay); "
     "recorded replies are used again"
 )
-
-# The fields that readers of each kind of event need.
-
-
-@dataclass(frozen=True)
-class _Event:
-    event: str
-
-
-@dataclass(frozen=True)
-class _Call:
-    key: str
-    purpose: str
-    model: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Reply(_Call):
-    reply: str
-    prompt_tokens: int
-    completion_tokens: int
-    finish_reason: str
-    trials: int | None = None
-
-
-@dataclass(frozen=True)
-class _Failed(_Call):
-    fault: str
-    error: str
 
 
 @dataclass(frozen=True)
@@ -234,45 +207,26 @@ class _Decision:
     mean: float | None = None
 
 
-@dataclass(frozen=True)
-class _Proposals:
-    key: str
-    usable: int
-    decisions: list[_Decision]
-    known: int = 0
-
-
-@dataclass(frozen=True)
-class _Guidelines:
-    key: str
-    trials: int
-    guidelines: list[str]
-
-
-@dataclass(frozen=True)
-class _Sketch:
-    key: str
-    usable: bool
-
-
-@dataclass(frozen=True)
-class _Fallback:
-    key: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Served:
-    time: str
-    what: str
-
-
-_KINDS: dict[str, type] = {
-    "reply": _Reply,
-    "failed": _Failed,
-    "proposals": _Proposals,
-    "guidelines": _Guidelines,
-    "sketch": _Sketch,
-    "fallback": _Fallback,
-    "served": _Served,
+# The fields that readers of each kind of event need: their type, and the default of those that
+# earlier versions did not write.
+_CALL: dict[str, Any] = {"key": str, "purpose": str, "model": str, "seconds": float}
+_COUNTS: dict[str, Any] = {"prompt_tokens": int, "completion_tokens": int}
+_FIELDS: dict[str, dict[str, Any]] = {
+    "reply": {**_CALL, **_COUNTS, "reply": str, "finish_reason": str, "trials": (int | None, None)},
+    "failed": {**_CALL, "fault": str, "error": str},
+    "proposals": {"key": str, "usable": int, "decisions": list[_Decision], "known": (int, 0)},
+    "guidelines": {"key": str, "trials": int, "guidelines": list[str]},
+    "sketch": {"key": str, "usable": bool},
+    "fallback": {"key": str, "reason": str},
+    "served": {"time": str, "what": str},
 }
+
+
+@cache
+def _kind(event: str) -> type[BaseModel]:
+    """Return what an event must fit; of an unknown one only its name is checked."""
+    fields: dict[str, Any] = {
+        name: kind if isinstance(kind, tuple) else (kind, ...)
+        for name, kind in {"event": str, **_FIELDS.get(event, {})}.items()
+    }
+    return create_model("Event", **fields)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from agenttts.search.archive import Archive, Scored
@@ -29,17 +28,8 @@ _MOST_PREDICTIONS = 20
 _BETTER, _WORSE, _FAILED = 1.0, -1.0, -2.0
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A proposal of the model that was tried.
-
-    Attributes:
-        decision: What the transcript says of it.
-        trial: Its trial; None if it failed by its own fault.
-    """
-
-    decision: Mapping[str, Any]
-    trial: Scored | None
+Judged = tuple[Mapping[str, Any], Scored | None]
+"""What the transcript says of a proposal, and its trial; None if it failed by its own fault."""
 
 
 def places(weight: float, known: int, n: int) -> int:
@@ -82,8 +72,7 @@ def model_weight(told: Sequence[Mapping[str, Any]], archive: Archive, model: Sur
     observed, errors, picks = [], [], []
     for batch in batches:
         made.append([])
-        for one in batch:
-            decision, trial = one.decision, one.trial
+        for decision, trial in batch:
             if trial is None:
                 picks.append(_FAILED)
                 continue
@@ -125,7 +114,7 @@ def judged(told: Sequence[Mapping[str, Any]], archive: Archive) -> list[list[Jud
     for number, event in enumerate(told):
         for decision, allocation in usable(event):
             if allocation in tried and decision.get("expected"):
-                last[allocation] = (number, Judged(decision, tried[allocation]))
+                last[allocation] = (number, (decision, tried[allocation]))
     batches: dict[int, list[Judged]] = {}
     for number, one in sorted(last.values(), key=lambda found: found[0]):
         batches.setdefault(number, []).append(one)

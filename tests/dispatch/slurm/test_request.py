@@ -156,6 +156,8 @@ def test_options_that_the_project_sets_are_refused_by_name(option, instead):
         ({"mail-user": "a|b"}, "contains |"),
         ({"mail-user": " "}, "'mail-user': it is empty"),
         ({"mail-type": True}, "'mail-type': its value cannot be true or false"),
+        ({"ntasks-per-node": "4"}, "'ntasks-per-node': a job is one task, and Slurm would give it"),
+        ({"tres-per-task": "gres/gpu:2"}, "'tres-per-task' is set by the project: use the keys cpus"),
         ({"gres": "gpu:2"}, "'gres': the project requests GPUs itself; use the keys gpu_request"),
         ({"gres": "lscratch:10, gpu:a100:2"}, "'gres': the project requests GPUs itself"),
         ({"mail-type": "END", "mail_type": "FAIL"}, "'mail_type' is given twice"),
@@ -167,7 +169,8 @@ def test_other_options_that_would_come_out_wrong_are_refused(sbatch, message):
     assert message in str(caught.value)
 
 
-def test_features_may_be_joined():
+def test_features_may_be_joined_and_one_task_named():
+    assert JobResources(sbatch={"ntasks-per-node": 1}).sbatch == {"ntasks-per-node": "1"}
     assert JobResources(sbatch={"prefer": "a100|h100&ib"}).sbatch == {"prefer": "a100|h100&ib"}
 
 
@@ -176,6 +179,7 @@ def test_features_may_be_joined():
     [
         *[(key, text) for key in ("mem", "mem_per_gpu") for text in ("nan", "$(id)", "1.5G", "-1G", "G", "", "12 G", "64GiB", "٣G", "1G\n")],
         *[(key, text) for key in ("partition", "account", "qos", "reservation", "wckey", "gpu_type") for text in ("", "a b", "a\nb", "-x", "a;b", "$(id)", "a,", "`id`", "'a'")],
+        *[("gpu_type", text) for text in ("a100,h100", "a100:2", "gpu:a100", "a100=2")],
         *[(key, text) for key in ("nodelist", "exclude") for text in ("", "n 1", "n1\nn2", "n1;n2", "$(hostname)", "-w")],
         *[("constraint", text) for text in ("", "a b", "a\nb", "$x", "a;b", "`a`", "'a'")],
         *[("time", text) for text in ("", "nan", "4h", "1:00:00\n", "$(id)")],

@@ -13,6 +13,7 @@ from submitit.core.utils import FailedJobError
 
 from agenttts.dispatch.base import JobRequest, QueueUnavailable, SubmitLimitReached
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.slurm import queue as slurm_queue
 from agenttts.dispatch.slurm.partitions import partition_checks
 from agenttts.dispatch.slurm.queue import cancel_jobs, job_states, live_jobs
@@ -246,6 +247,10 @@ def test_a_slurmdbd_that_is_down_is_not_a_job_that_nobody_knows(fake, said):
         "Requested operation is presently disabled",
         "Unexpected message received",
         "Unable to create job record, try again",
+        "fetch_config: DNS SRV lookup failed sbatch: fatal: Could not establish a configuration source",
+        "fatal: Unable to process configuration file",
+        "_establish_config_source: failed to fetch config",
+        "Unable to establish control machine address",
     ],
 )
 def test_a_refusal_that_passes_is_waited_for(said):
@@ -336,7 +341,15 @@ def test_single_jobs_before_a_refusal_are_found(fake, tmp_path):
     assert single.find("r-1", requests(tmp_path, 3)) == {"t0": "1", "t1": "2"}
 
 
-@pytest.mark.parametrize(("size", "most"), [(2, 2), (3, 3), (1001, 50)])
+@pytest.mark.parametrize(
+    ("size", "most"),
+    [
+        (2, 2),
+        (3, 3),
+        (1001, 50),
+        ("1001; echo SchedulerParameters = bf_interval=2,max_array_tasks=4", 4),
+    ],
+)
 def test_an_array_has_as_many_elements_as_the_cluster_allows(fake, tmp_path, size, most):
     fake("scontrol", f"echo MaxArraySize = {size}")
     assert scheduler(tmp_path, max_running=60, max_pending=50).capacity(0) == most
@@ -355,6 +368,29 @@ def test_a_partition_that_is_closed_for_now_is_waited_for(fake, tmp_path, refusa
         QueueUnavailable, match="does not accept jobs at present: .*'sinfo' shows it as up"
     ):
         scheduler(tmp_path).submit("r-1", requests(tmp_path, 2))
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("kill -TERM $$", "sbatch was ended by signal 15, so a job may"),
+        ("kill -KILL $$", "sbatch was ended by signal 9, so a job may"),
+        ("echo 'slurmctld is busy' >&2; kill -USR2 $$", "signal 12, .*: slurmctld is busy"),
+        ("exit 143", "sbatch was ended by signal 15, so a job may"),
+        (r"printf 'caf\351\n'; sleep 9", "its output cannot be read .*, so a job may"),
+    ],
+)
+def test_an_sbatch_that_a_signal_ended_may_have_submitted_jobs(fake, tmp_path, end, said):
+    """A cancel or preemption of the controller's job signals the sbatch that it has started."""
+    fake("sbatch", end)
+    tried = scheduler(tmp_path)
+    with pytest.raises(QueueUnavailable, match=said):
+        tried.submit("r-1", requests(tmp_path, 2))
+    service = ServiceRequest("s", "s1", print, "svc", comment="c", section="trial", exclude=("n1",))
+    with pytest.raises(QueueUnavailable, match=said):
+        tried.start_service(service)
+    left = {path.name for path in (tmp_path / "jobs").glob("*.pkl")}
+    assert left == {"r-1.0.pkl", "r-1.1.pkl", "s-s1.0.pkl"}, "what the jobs would run"
 
 
 def test_an_answer_of_sbatch_that_cannot_be_read_may_be_a_job(fake, tmp_path):
@@ -452,6 +488,12 @@ def test_a_job_finds_what_it_runs_by_itself(fake, tmp_path, size, count):
         else:
             assert (tmp_path / f"ran-{trial}").exists()
             assert (tmp_path / "jobs" / f"{job}_submitted.pkl").exists()
+
+
+def test_a_refusal_by_a_script_in_place_of_sbatch_is_one_whatever_its_exit_status(fake, tmp_path):
+    fake("sbatch", "echo 'no budget is left' >&2; exit 255")
+    with pytest.raises(MissingRequirement, match="refused the job: no budget is left"):
+        scheduler(tmp_path).submit("r-1", requests(tmp_path, 1))
 
 
 def test_errors_keep_what_they_are(fake):

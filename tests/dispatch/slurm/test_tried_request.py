@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.slurm.tried_request import check_accepted
+from agenttts.dispatch.slurm.tried_request import check_accepted, request_check
 from agenttts.errors import MissingRequirement
 
 PARTITIONS = (
@@ -79,11 +79,46 @@ def test_what_may_pass_is_no_error(slurm, said):
     check(time="01:00:00")
 
 
+def test_a_test_that_a_signal_ended_is_no_error(slurm):
+    slurm("sbatch", "kill -TERM $$")
+    check()
+
+
 def test_nodes_that_are_out_of_service_may_have_what_is_requested(slurm):
     said = "allocation failure: Requested node configuration is not available"
     slurm("sbatch", f"echo '{said}' >&2; exit 1")
     slurm("sinfo", "echo n7")
     check(time="01:00:00")
+
+
+def test_several_nodes_are_tried_as_the_exclusion_of_all_others(slurm, tmp_path):
+    slurm("scontrol", f"printf '{PARTITIONS.replace('State', 'Nodes=gpu[1-8] State')}'")
+    check(time="01:00:00", nodelist="gpu[3-4]")
+    asked = (tmp_path / "asked").read_text()
+    assert "--exclude=gpu[1-2,5-8] " in asked
+    assert "nodelist" not in asked
+    with pytest.raises(MissingRequirement, match="trial: nodelist names gpu9, and"):
+        check(time="01:00:00", nodelist="gpu[8-9]")
+    slurm("scontrol", "exit 1")
+    check(time="01:00:00", nodelist="gpu[8-9]")
+
+
+def test_a_reservation_that_has_not_begun_is_waited_for(slurm):
+    """Slurm 22.05 answers this to a test, and accepts the job."""
+    slurm("sbatch", "echo 'allocation failure: Invalid time specified' >&2; exit 1")
+    check(time="01:00:00", reservation="r1")
+    site = profile(time="01:00:00", reservation="r1")
+    found = request_check("trial", site, site.trial, 1)
+    assert found.ok is None
+    assert "jobs would wait at present (1 GPU)" in found.detail
+    with pytest.raises(MissingRequirement, match="Invalid time specified"):
+        check(time="01:00:00")
+
+
+def test_the_fix_names_what_narrows_the_nodes(slurm):
+    slurm("sbatch", "echo 'Requested node configuration is not available' >&2; exit 1")
+    with pytest.raises(MissingRequirement, match="gpu_type, constraint, exclude in the profile"):
+        check(time="01:00:00", constraint="nvlink", exclude="gpu7")
 
 
 def test_a_refusal_whose_reason_is_known_names_what_is_valid(slurm):

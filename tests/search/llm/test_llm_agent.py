@@ -7,7 +7,6 @@ import pytest
 from agenttts.search import TrialResult, create
 from agenttts.search.archive import Archive
 from agenttts.search.initial import initial_trials
-from agenttts.search.insights import InsightRules
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.prompts import allocation_text
 from agenttts.search.llm.transcript import Transcript
@@ -20,6 +19,7 @@ from tests.support.llm import (
     score,
     scripted,
     scripted_session,
+    surrogate_of,
 )
 
 GOOD = allocation("qwen-72b", 2, "llama-3b", 16)
@@ -67,10 +67,10 @@ def ask(connection, batches=1, n=4):
     archive = Archive(SPACE)
     first = initial_trials(SPACE)
     archive.add([TrialResult(p.allocation, score(p.allocation)) for p in first])
-    agent, rules = LLMAgent(SPACE, 0, connection), InsightRules(archive)
+    agent = LLMAgent(SPACE, 0, connection)
     asked = []
     for _ in range(batches):
-        asked.append(agent.propose(n, archive, rules.model()).proposals)
+        asked.append(agent.propose(n, archive, surrogate_of(archive)).proposals)
         assert all(p.allocation in SPACE and p.allocation not in archive for p in asked[-1])
         archive.add([TrialResult(p.allocation, score(p.allocation)) for p in asked[-1]])
     return asked, archive
@@ -165,7 +165,7 @@ def test_a_replay_gives_up_where_it_did_the_first_time(tmp_path):
         for count in range(1, 6):
             one = SPACE.allocation(("qwen-7b", count), ("llama-3b", 1))
             archive.add([TrialResult(one, score(one), stderr=0.05)])
-            models.setdefault(count, InsightRules(archive).model())
+            models.setdefault(count, surrogate_of(archive))
             found.append(agent.propose(4, archive, models[count]).proposals)
         return found
 

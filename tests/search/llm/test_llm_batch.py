@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from agenttts.search import TrialResult, create
 from agenttts.search.archive import Archive
-from agenttts.search.insights import InsightRules
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.overview import standard_errors
 from agenttts.search.llm.prompts import Prompts
@@ -27,6 +26,7 @@ from tests.support.llm import (
     score,
     scripted,
     scripted_session,
+    surrogate_of,
 )
 
 
@@ -59,12 +59,11 @@ def asked():
     ]
     session = scripted_session(replies)
     archive, agent = Archive(SPACE), LLMAgent(SPACE, 0, session)
-    rules = InsightRules(archive)
     archive.add(FIRST)
-    offers = [agent.propose(10, archive, rules.model())]
+    offers = [agent.propose(10, archive, surrogate_of(archive))]
     archive.add(tried(("qwen-72b", 4, "llama-3b", 1)))
     archive.add_pending([SPACE.allocation(("qwen-7b", 9), ("llama-3b", 2))])
-    offers.append(agent.propose(10, archive, rules.model()))
+    offers.append(agent.propose(10, archive, surrogate_of(archive)))
     events = session.caller.transcript.events
     questions = [e["messages"][1]["content"] for e in events if e["event"] == "reply"]
     return questions, offers, session.caller.transcript, archive
@@ -113,7 +112,7 @@ def test_predictions_are_read_in_percent_if_the_scores_are(said, predicted):
     archive.add([replace(r, score=100 * r.score, stderr=5.0, metrics={}) for r in FIRST])
     one = allocation("qwen-72b", 4, "llama-3b", 1)
     session = scripted_session([batch_reply([one], [], said)])
-    LLMAgent(SPACE, 0, session).propose(4, archive, InsightRules(archive).model())
+    LLMAgent(SPACE, 0, session).propose(4, archive, surrogate_of(archive))
     [event] = [e for e in session.caller.transcript.events if e["event"] == "proposals"]
     assert event["decisions"][0]["predicted"] == pytest.approx(predicted)
     assert event["decisions"][0]["mean"] == pytest.approx(100 * fmean(r.score for r in FIRST))
@@ -154,7 +153,7 @@ def scored():
     archive = Archive(SPACE)
     picks = [("qwen-7b", number + 1, "llama-3b", 2) for number in range(8)]
     archive.add(tried(*picks, scored=lambda one: truth(one.choices[0].samples - 1)))
-    return archive, InsightRules(archive).model()
+    return archive, surrogate_of(archive)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +255,7 @@ def test_a_score_of_examples_all_alike_is_not_exact():
     archive.add([replace(result, stderr=0.06) for result in tried(*picks, scored=lambda one: 0.2)])
     none_right = SPACE.allocation(("qwen-7b", 9), ("llama-3b", 2))
     archive.add([TrialResult(none_right, 0.0, stderr=0.0)])
-    model = InsightRules(archive).model()
+    model = surrogate_of(archive)
     assert standard_errors(model)[none_right] == pytest.approx(0.027, abs=0.001)
     decision = {"outcome": "valid", "allocation": none_right.to_records(), "notes": [], "predicted": 0.0,
                 "expected": [0.1, 0.03], "best": 0.2}  # fmt: skip

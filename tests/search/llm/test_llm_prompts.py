@@ -6,11 +6,10 @@ import re
 import pytest
 
 from agenttts.search.archive import Archive, TrialResult
-from agenttts.search.insights import InsightRules
 from agenttts.search.llm.paper import PaperAgent
 from agenttts.search.llm.prompts import FOLDER, Prompts, history
 from agenttts.spec.stage_names import REPLY_KEYS
-from tests.support.llm import SPACE, TASK_DESCRIPTION, allocation, scripted_session
+from tests.support.llm import SPACE, TASK_DESCRIPTION, allocation, scripted_session, surrogate_of
 
 
 def archive(trials=12):
@@ -38,7 +37,7 @@ def asked(insights=(1, 2, 3), trials=12):
     agent = PaperAgent(SPACE, 0, connection, insights)
     for count in range(trials, trials + 16, 4):
         known = archive(count)
-        agent.propose(3, known, InsightRules(known).model())
+        agent.propose(3, known, surrogate_of(known))
     events = [e for e in connection.caller.transcript.events if e["event"] == "reply"]
     return {
         purpose: [e["messages"][-1]["content"] for e in events if e["purpose"] == purpose]

@@ -36,7 +36,7 @@ def test_every_way_to_write_a_sketch(text):
 
 
 def test_lists_and_percent_in_the_order_of_the_counts_asked():
-    assert asked_counts(SPACE.stage("answer")) == [1, 4, 16, 64]
+    assert asked_counts(SPACE.stage("answer")) == (1, 4, 16, 64)
     lists = {
         "retrieval": {"qwen-7b": [20, 30, 40, 50]},
         "answer": {"llama-3b": [30, 50, 70, 80]},
