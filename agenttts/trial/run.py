@@ -267,7 +267,10 @@ def _unexpected(error: Exception, err: TextIO) -> Fault:
 
 
 def _kind(error: Exception) -> str:
-    """Return the kind of an error's fault: the allocation did not cause file system trouble."""
+    """Return the kind of an error's fault.
+
+    The allocation is not the cause of file system trouble.
+    """
     return "INFRA_FAILED" if is_outside_trouble(error) else "FAILED"
 
 
