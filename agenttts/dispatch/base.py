@@ -139,6 +139,11 @@ class JobStatus:
         return self.state == "PENDING"
 
     @property
+    def paused(self) -> bool:
+        """Whether it has started, and does nothing until it is continued or released."""
+        return self.state in ("SUSPENDED", "STOPPED") or (self.stuck and not self.pending)
+
+    @property
     def completing(self) -> bool:
         """Whether its program has ended, and only its node is being cleaned up."""
         return self.state == "COMPLETING"

@@ -79,16 +79,11 @@ def is_locked(path: Path) -> bool:
         OSError: The file system failed, so it is not known.
     """
     try:
-        with path.open("r+b") as stream:
-            return try_lock(stream.fileno()) is LockResult.BUSY
+        # Shared, so that two processes that ask at once do not take each other for the holder.
+        with path.open("rb") as stream:
+            return try_lock(stream.fileno(), shared=True) is LockResult.BUSY
     except FileNotFoundError:
         return False
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EROFS):
-            raise
-    # A file of someone else's: NFS gives it a shared lock only.
-    with path.open("rb") as stream:
-        return try_lock(stream.fileno(), shared=True) is LockResult.BUSY
 
 
 @contextmanager

@@ -210,14 +210,15 @@ class Evaluation:
                 else:
                     trouble = self._still(trouble, error)
             except QueueUnavailable as error:
-                self._workers.give_signs()
+                self._workers.give_signs(unseen=True)
                 # Jobs keep running. `_adopt` finds those of a submission without an answer.
                 log.warning("%s; asking again", error)
                 trouble = self._still(trouble, error)
             except (AgentTTSError, OSError) as error:
+                self._workers.give_signs(unseen=True)
                 # The failed step is not in the journal, so the next pass repeats it.
                 files.failed(error)
-            time.sleep(self._settings.poll_seconds)
+            self._workers.pause(self._settings.poll_seconds)
 
     def check_run(self, patience: float) -> bool:
         """Return whether the run's directory is there.

@@ -65,7 +65,7 @@ class Moment:
         workers: The workers that have not ended.
         free: How many jobs may be started.
         earlier_jobs: Returns the jobs of a trial's earlier attempts, which did not complete.
-        retiring: Whether a worker has been told to end, so that a place will be free.
+        retiring: Whether a worker without trials has been told to end: a place will soon be free.
         trials: All trials of the run.
         more: Whether further trials are expected after those that are planned.
         pause_seconds: Expected seconds from the end of an iteration to the next trials.
@@ -140,6 +140,11 @@ class EvenLists(ListPlanner):
             # They can take none of these trials, and hold the places of those that could.
             tuple(w.progress.name for w in idle) if left and now.free <= 0 else (),
         )
+
+    def not_needed(self, now: Moment) -> tuple[str, ...]:
+        if now.more:
+            return ()
+        return tuple(w.progress.name for w in now.workers if w.state == "idle")
 
     def _most_gpus(self, members: Iterable[TrialProgress]) -> int:
         return max(self._gpus(trial.planned) for trial in members)

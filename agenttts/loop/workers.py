@@ -17,7 +17,7 @@ from typing import Literal
 
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import JobStatus, JobTrial
-from agenttts.dispatch.job_starts import read_job_starts
+from agenttts.dispatch.job_starts import next_number, read_job_starts
 from agenttts.dispatch.node.mailbox import GivenList, Mailbox
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import Journal, TrialProgress, WorkerProgress
@@ -61,10 +61,13 @@ class _Sight:
         submitted: When its job was submitted or requeued.
         seconds: How long its lists take once its job runs; None if that is not known.
         started: When its job started; None while it is pending.
+        recorded: Whether its job has recorded its present start.
+        earlier: How many earlier starts its job has recorded; None if that is not known.
         busy_since: Since when it has trials: since its start, or since it was given a list.
         idle_since: Since when it waits for a list; None while it has trials.
-        signed: When it last got a keep-alive sign, since it has been idle.
+        signed: When it last got a keep-alive sign, since it was last seen with trials.
         retired: Whether it was told to end.
+        paused: Whether the queue has suspended its job, or holds it.
         ending: Whether its program has ended.
         ended_since: Since when the queue says that its job has ended.
         node: Its node; '' if it is not known.
@@ -73,10 +76,13 @@ class _Sight:
     submitted: float
     seconds: float | None = None
     started: float | None = None
+    recorded: bool = False
+    earlier: int | None = None
     busy_since: float | None = None
     idle_since: float | None = None
     signed: float | None = None
     retired: bool = False
+    paused: bool = False
     ending: bool = False
     ended_since: float | None = None
     node: str = ""
@@ -160,13 +166,17 @@ class Workers:
         self, worker: WorkerProgress, sight: _Sight, status: JobStatus, busy: bool, now: float
     ) -> None:
         sight.ending = status.ended or status.completing
+        sight.paused = status.paused
         if status.pending:
             if sight.started is not None:  # it was requeued
                 sight.submitted, sight.started, sight.seconds = now, None, None
+                sight.recorded, sight.earlier = False, None
+            if sight.earlier is None:
+                sight.earlier = next_number(self.run.worker(worker.name)) - 1
             sight.busy_since = sight.idle_since = None
             return
         sight.node = status.node or sight.node
-        if sight.started is None:
+        if not sight.recorded:
             self._note_start(worker, sight, now)
         if busy:
             sight.idle_since = sight.signed = None
@@ -175,21 +185,31 @@ class Workers:
             sight.idle_since, sight.busy_since, sight.seconds = now, None, None
 
     def _note_start(self, worker: WorkerProgress, sight: _Sight, now: float) -> None:
-        """Take note that a worker runs, with the times that its job has recorded."""
-        records = read_job_starts(self.run.worker(worker.name))
-        if records and records[-1].finished is None:
-            sight.started = now - _seconds_since(records[-1].started)
-            sight.node = sight.node or records[-1].node
-            waited = records[-1].waited_since
-            if waited is not None:
-                began = datetime.fromisoformat(records[-1].started)
-                since = datetime.fromisoformat(waited)
-                self.waits.append(max(0.0, (began - since).total_seconds()))
-        else:  # its record may not be visible yet
+        """Take note that a worker runs, with the times that its job has recorded.
+
+        Its program writes the record some time after the queue says that the job runs.
+        """
+        if sight.started is None:
             sight.started = now
+        records = read_job_starts(self.run.worker(worker.name))
+        # A start that was killed has no end either.
+        if not records or records[-1].finished or records[-1].number <= (sight.earlier or 0):
+            return
+        record, sight.recorded = records[-1], True
+        sight.started = min(sight.started, now - _seconds_since(record.started))
+        sight.node = sight.node or record.node
+        if record.waited_since is not None:
+            began = datetime.fromisoformat(record.started)
+            since = datetime.fromisoformat(record.waited_since)
+            self.waits.append(max(0.0, (began - since).total_seconds()))
 
     def live(self) -> list[LiveWorker]:
         """Return the workers that may be given lists, in the order of their names."""
+        found = self._alive()
+        return [w for w in found if w.state != "idle" or not self._sight(w.progress).paused]
+
+    def _alive(self) -> list[LiveWorker]:
+        """Return the workers that have neither ended nor been told to, by their names."""
         now = time.monotonic()
         found = []
         for worker in self.by_job().values():
@@ -216,7 +236,7 @@ class Workers:
             worker: Its name.
             seconds: How long its first trials take once it runs; 0 if that is not known.
         """
-        self._seen[worker] = _Sight(submitted=time.monotonic(), seconds=seconds or None)
+        self._seen[worker] = _Sight(time.monotonic(), seconds or None, earlier=0)
 
     def without_trials(self) -> list[str]:
         """Return the jobs of workers that wait in the queue and have no trial left.
@@ -232,8 +252,9 @@ class Workers:
 
     @property
     def any_retiring(self) -> bool:
-        """Whether a worker was told to end and has not ended."""
-        sights = (self._sight(worker) for worker in self.by_job().values())
+        """Whether a worker without trials was told to end, so that its place will soon be free."""
+        busy = {trial.job_id for trial in self.journal.state.unfinished()}
+        sights = (self._sight(w) for job, w in self.by_job().items() if job not in busy)
         return any(sight.retired and not sight.ending for sight in sights)
 
     def retire_on(self, nodes: Collection[str]) -> None:
@@ -241,30 +262,35 @@ class Workers:
         workers = self.journal.state.workers.values()
         self.retire([worker.name for worker in workers if self._sight(worker).node in nodes])
 
-    def give_signs(self) -> None:
+    def give_signs(self, *, unseen: bool = False) -> None:
         """Tell the workers that wait that the controller works.
 
         A worker that has had no sign for nearly as long as it stays may be about to end. It is
         retired, so that it gets no list that it would not take. If a sign cannot be written, a
         later one may.
+
+        Args:
+            unseen: Whether the controller cannot see now which trials end. Workers with trials get
+                signs too: they may have ended them. A worker with trials ignores its signs.
         """
         with self._lock:
             try:
-                self._give_signs()
+                self._give_signs(unseen)
             except OSError as error:
                 log.warning("no keep-alive sign could be given to workers: %s", error)
 
-    def _give_signs(self) -> None:
+    def _give_signs(self, unseen: bool) -> None:
         now = time.monotonic()
-        for live in self.live():
-            if live.state != "idle":
+        for live in self._alive():  # those that are paused too, which may be continued at any time
+            if live.state == "pending" or (live.state == "busy" and not unseen):
                 continue
             sight = self._sight(live.progress)
             since = sight.signed if sight.signed is not None else sight.idle_since
             silent = now - since if since is not None else 0.0
-            if silent > self.stays_for * (1 - 1 / _SIGNS) and silent > 1.0:
+            may_leave = silent > self.stays_for * (1 - 1 / _SIGNS) and silent > 1.0
+            if may_leave and live.state == "idle":
                 self.retire([live.progress.name])
-            elif sight.signed is None or silent > min(_SIGN_S, self.stays_for / _SIGNS):
+            elif sight.signed is None or silent > self._sign_seconds:
                 self._mailbox(live.progress).give_sign()
                 sight.signed = now
 
@@ -331,10 +357,11 @@ class Workers:
         The caller gives no list meanwhile.
         """
         over = threading.Event()
+        pause = self._sign_seconds / 2 or _SIGN_S
 
         def give() -> None:
-            while not over.wait(_SIGN_S / 2):
-                self.give_signs()
+            while not over.wait(pause):
+                self.give_signs(unseen=True)
 
         thread = threading.Thread(target=give, name="signs", daemon=True)
         thread.start()
@@ -343,6 +370,19 @@ class Workers:
         finally:
             over.set()
             thread.join()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, and give signs meanwhile if the workers do not stay without one for so long."""
+        if not 0 < self._sign_seconds < seconds:
+            time.sleep(seconds)
+            return
+        with self.signs_meanwhile():
+            time.sleep(seconds)
+
+    @property
+    def _sign_seconds(self) -> float:
+        """Most seconds between two signs to a worker; 0: no worker stays."""
+        return min(_SIGN_S, self.stays_for / _SIGNS)
 
     def _mailbox(self, worker: WorkerProgress) -> Mailbox:
         return Mailbox(self.run.worker(worker.name))

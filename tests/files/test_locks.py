@@ -75,6 +75,23 @@ def test_is_locked_asks_without_creating_or_holding(tmp_path):
         pass
 
 
+def test_two_that_ask_at_once_do_not_take_each_other_for_the_holder(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    path.touch()
+    real, others = locks.try_lock, []
+
+    def try_lock(descriptor: int, **how: bool) -> LockResult:
+        result = real(descriptor, **how)
+        if not others:
+            others.append(None)
+            others[0] = is_locked(path)  # another process asks before the first has closed the file
+        return result
+
+    monkeypatch.setattr(locks, "try_lock", try_lock)
+    assert not is_locked(path)
+    assert others == [False]
+
+
 @pytest.mark.processes
 def test_the_kernel_releases_the_lock_of_a_killed_process(tmp_path):
     path = tmp_path / "lock"

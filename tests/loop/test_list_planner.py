@@ -153,10 +153,10 @@ def test_a_trial_that_fits_no_time_limit_gets_a_job_of_its_own(cost_lists):
     assert sum(len(part.trials) for part in plan.lists) == 2
 
 
-def test_idle_workers_end_when_nothing_follows(cost_lists):
-    assert cost_lists.not_needed(moment(live("w0"), more=True)) == ()
-    assert cost_lists.not_needed(moment(live("w0"), more=False)) == ("w0",)
-    assert cost_lists.not_needed(moment(live("w0", "busy"), more=False)) == ()
+def test_idle_workers_end_when_nothing_follows(planner):
+    assert planner.not_needed(moment(live("w0"), more=True)) == ()
+    assert planner.not_needed(moment(live("w0"), more=False)) == ("w0",)
+    assert planner.not_needed(moment(live("w0", "busy"), more=False)) == ()
 
 
 def test_a_worker_that_has_idled_for_long_ends(cost_lists):

@@ -4,6 +4,7 @@ scheduler with faults.
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,7 @@ from agenttts.errors import MissingRequirement
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
 from agenttts.loop import controller_job as process
+from agenttts.loop.workers import Workers
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.starts import ControllerHandle, write_handle
@@ -49,7 +51,10 @@ class Unsteady(InProcessScheduler):
         return jobs
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
-        if self._next("poll"):
+        when = self._next("poll")
+        if when == "files":
+            raise OSError(errno.EIO, "Input/output error")
+        if when:
             raise QueueUnavailable("squeue did not answer", fix="wait")
         return super().poll(job_ids)
 
@@ -78,13 +83,16 @@ def controller(scripted_spec, tmp_path, monkeypatch):
     return run, controller, made[0]
 
 
-def test_a_queue_that_comes_back_costs_no_trial(controller):
+def test_a_queue_that_comes_back_costs_no_trial(controller, monkeypatch):
     run, loop, scheduler = controller
+    signs: list[bool] = []
+    monkeypatch.setattr(Workers, "give_signs", lambda _, unseen=False: signs.append(unseen))
     scheduler.down = {
         ("submit", 1): "before", ("submit", 2): "before", ("submit", 3): "before", ("submit", 4): "before",
-        ("submit", 6): "after", ("poll", 3): "yes", ("poll", 4): "yes", ("poll", 9): "yes",
+        ("submit", 6): "after", ("poll", 3): "yes", ("poll", 4): "yes", ("poll", 9): "yes", ("poll", 7): "files",
     }  # fmt: skip
     loop.run()
+    assert signs.count(True) >= len(scheduler.down), "workers may end their trials meanwhile"
     told = journal_events(run.path)
     finished = [e["row"] for e in told if e["event"] == "finished"]
     assert finished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -100,6 +101,37 @@ def test_the_times_of_a_job_are_those_that_it_recorded(journal, tmp_path):
     assert found.waits == [pytest.approx(300.0, abs=0.1)]
 
 
+def test_the_wait_in_the_queue_is_taken_when_the_job_has_recorded_it(journal, tmp_path):
+    """The queue says that a job runs seconds before its program has written anything."""
+    found = workers(journal, tmp_path)
+    found.submitted(WORKER, 10.0)
+    found.observe({"7": PENDING})
+    found.observe({"7": RUNNING})
+    assert found.waits == []
+    job_started(tmp_path, ago=0.0, waited=7200.0)
+    found.observe({"7": RUNNING})
+    found.observe({"7": RUNNING})
+    assert found.waits == [pytest.approx(7200.0, abs=0.1)], "once"
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["same", "new"])
+def test_the_record_of_a_start_that_was_killed_is_not_that_of_the_next(journal, tmp_path, new):
+    """Its node died, so its record has no end; the controller may be a new one."""
+    found = workers(journal, tmp_path)
+    found.submitted(WORKER, 10.0)
+    job_started(tmp_path, ago=3 * 3600.0, waited=100.0)
+    found.observe({"7": RUNNING})
+    found = workers(journal, tmp_path) if new else found
+    found.observe({"7": PENDING})
+    found.observe({"7": RUNNING})
+    [live] = found.live()
+    assert live.runs_for < 5.0
+    job_started(tmp_path, ago=0.0, waited=60.0, number=2)
+    found.observe({"7": RUNNING})
+    assert found.live()[0].runs_for < 5.0
+    assert found.waits == [pytest.approx(seconds, abs=0.1) for seconds in [100.0, 60.0][new:]]
+
+
 def test_a_list_that_takes_longer_than_expected_is_not_expected_to_end_at_once(
     journal, tmp_path, monkeypatch
 ):
@@ -128,7 +160,12 @@ def test_workers_on_nodes_that_failed_are_retired(journal, tmp_path):
     assert found.live()
     found.retire_on(["n1", "n3"])
     assert found.live() == []
-    assert found.any_retiring
+    assert not found.any_retiring, "its trials go on, perhaps for hours"
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    assert found.any_retiring, "its place will soon be free"
+    found.observe({"7": replace(RUNNING, state="COMPLETING")})
+    assert not found.any_retiring
 
 
 def test_a_new_controller_gives_nothing_to_a_worker_that_was_retired(journal, tmp_path):
@@ -159,6 +196,55 @@ def test_signs_go_on_while_the_controller_is_busy(journal, tmp_path, monkeypatch
         until(lambda: mailbox.sign != first, "another sign")
 
 
+@pytest.mark.parametrize("how", ["meanwhile", "pause"])
+def test_a_worker_that_stays_for_a_short_time_gets_its_signs_in_it(
+    journal, tmp_path, monkeypatch, how
+):
+    """Also where it stays for less than the time between two looks at the queue."""
+    found = workers(journal, tmp_path, stays_for=0.4)
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    given = threading.Event()
+    monkeypatch.setattr(Mailbox, "give_sign", lambda _: given.set())
+    if how == "meanwhile":
+        with found.signs_meanwhile():
+            given.wait(5)
+    else:
+        monkeypatch.setattr(time, "sleep", lambda _: given.wait(5))
+        found.pause(5.0)
+    assert given.is_set()
+
+
+def test_workers_with_trials_get_signs_too_while_the_controller_is_busy(
+    journal, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(workers_module, "_SIGN_S", 0.02)
+    found = workers(journal, tmp_path)
+    found.observe({"7": RUNNING})
+    with found.signs_meanwhile():
+        until(lambda: Mailbox(RunDirectory(tmp_path).worker(WORKER)).sign, "a sign")
+
+
+def test_a_worker_that_may_have_ended_its_trials_unseen_gets_signs(journal, tmp_path, monkeypatch):
+    """The queue does not answer, or the search proposes."""
+    found = workers(journal, tmp_path, stays_for=600.0)
+    found.observe({"7": RUNNING})
+    mailbox = Mailbox(RunDirectory(tmp_path).worker(WORKER))
+    found.give_signs(unseen=True)
+    first = mailbox.sign
+    assert first
+    found.give_signs(unseen=True)
+    assert mailbox.sign == first, "not at every look"
+    later = time.monotonic() + 500.0
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    found.give_signs(unseen=True)
+    assert mailbox.sign != first
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    found.give_signs()
+    assert [live.state for live in found.live()] == ["idle"], "it was never silent"
+
+
 def test_a_long_list_does_not_count_as_silence(journal, tmp_path, monkeypatch):
     """The worker heard nothing while it was busy, which is as it should be."""
     found = workers(journal, tmp_path, stays_for=60.0)
@@ -184,6 +270,23 @@ def test_a_worker_that_is_requeued_is_pending_again(journal, tmp_path):
     found.observe({"7": RUNNING})
     [live] = found.live()
     assert live.runs_for < 1.0, "its time limit begins again"
+
+
+@pytest.mark.parametrize(
+    "paused", [JobStatus("SUSPENDED", ended=False), JobStatus("REQUEUE_HOLD", False, stuck=True)]
+)
+def test_a_worker_that_is_suspended_or_held_gets_signs_and_no_list(journal, tmp_path, paused):
+    found = workers(journal, tmp_path)
+    found.observe({"7": RUNNING})
+    found.observe({"7": paused})
+    assert [live.state for live in found.live()] == ["busy"]
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": paused})
+    assert found.live() == []
+    found.give_signs()
+    assert Mailbox(RunDirectory(tmp_path).worker(WORKER)).sign, "it may be continued"
+    found.observe({"7": RUNNING})
+    assert [live.state for live in found.live()] == ["idle"]
 
 
 def test_a_worker_that_waits_gets_signs_and_a_busy_one_none(journal, tmp_path):
