@@ -181,9 +181,13 @@ def _limit_of_the_job(end: AttemptEnd) -> Verdict | None:
 
 def _not_of_the_allocation(end: AttemptEnd) -> Verdict | None:
     """Return the verdict if the trial reports an outside failure, e.g. of a server."""
-    if end.fault is None or end.fault.kind != TrialState.INFRA_FAILED:
+    fault = end.fault
+    if fault is None or fault.kind != TrialState.INFRA_FAILED:
         return None
-    return _infra(end.fault.message)
+    # What a server answers says nothing about this node; what a system call answers may.
+    of_this_node = fault.source != "engine" or "[Errno " in fault.message
+    said = find_message(_own_words(fault), (*MACHINE_MESSAGES, *CONSEQUENCES))
+    return _by_message(said) if said and of_this_node else _infra(fault.message)
 
 
 def _memory_of_somebody_else(end: AttemptEnd) -> Verdict | None:

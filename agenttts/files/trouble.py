@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import time
 from collections.abc import Callable
 
@@ -37,6 +38,8 @@ PASSING = frozenset(
     if (number := getattr(errno, name, None)) is not None
 )
 
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
 
 class FilesUnavailable(MissingRequirement):
     """The file system has been in trouble for too long.
@@ -56,11 +59,28 @@ def passing_trouble(error: BaseException) -> OSError | None:
     while isinstance(found, (AgentTTSError, OSError)) and found not in seen:
         if isinstance(found, FilesUnavailable):
             return None
-        if isinstance(found, OSError) and found.errno in PASSING:
+        if isinstance(found, OSError) and _number(found) in PASSING:
             return found
         seen.append(found)
         found = found.__cause__ or found.__context__
     return None
+
+
+def is_outside_trouble(error: BaseException) -> bool:
+    """Return whether passing trouble other than a lack of memory is behind an error.
+
+    Work that runs into it would succeed elsewhere or later. Memory may run out because of the work.
+    """
+    trouble = passing_trouble(error)
+    return trouble is not None and _number(trouble) != errno.ENOMEM
+
+
+def _number(error: OSError) -> int | None:
+    """Return an error's number in errno(3); Polars has it only in its text."""
+    if error.errno is not None:
+        return error.errno
+    said = _OS_ERROR.search(str(error))
+    return int(said[1]) if said else None
 
 
 class FilePatience:

@@ -225,16 +225,17 @@ class WrappedEngine:
         self._engine.close()
 
 
+FailureKind = Literal["OOM", "FAILED", "INFRA_FAILED"]
+
+
 class EngineError(Exception):
     """The engine could not load or run its model.
 
     ``kind`` distinguishes memory exhaustion from other failures. INFRA_FAILED is a failure of what
-    the engine depends on, such as a server; it says nothing about the allocation.
+    the engine depends on, such as a server or a file system; it says nothing about the allocation.
     """
 
-    def __init__(
-        self, message: str, *, kind: Literal["OOM", "FAILED", "INFRA_FAILED"] = "FAILED"
-    ) -> None:
+    def __init__(self, message: str, *, kind: FailureKind = "FAILED") -> None:
         super().__init__(message)
         self.kind = kind
 

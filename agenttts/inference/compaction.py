@@ -144,7 +144,7 @@ def _portions(shards: Sequence[Path]) -> Iterator[tuple[list[pl.DataFrame], list
 def _read(shard: Path) -> pl.DataFrame | None:
     """Return the samples of a shard.
 
-    None if the shard is large, damaged, of another version, or gone.
+    None if the shard is large, damaged, of another version, gone, or may not be read.
     """
     try:
         bytes_ = shard.stat().st_size
@@ -153,7 +153,7 @@ def _read(shard: Path) -> pl.DataFrame | None:
         if bytes_ > _PROBED_BYTES and _size_in_memory(shard) > MOST_BYTES:
             return None
         return pl.read_parquet(shard, schema=SCHEMA, glob=False)
-    except (*UNREADABLE, FileNotFoundError):
+    except (*UNREADABLE, FileNotFoundError, PermissionError):
         return None
 
 

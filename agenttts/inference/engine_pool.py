@@ -59,8 +59,9 @@ CACHE_BYTES = 512 << 20
 class EnginePool:
     """The engines of one process.
 
-    An engine that could not be loaded is not loaded again. Without ``expect``, every engine may be
-    needed again. ``starts`` counts the engines that were started.
+    An engine that could not be loaded is not loaded again. One that could not be loaded beside
+    others is loaded again when there are none. Without ``expect``, every engine may be needed
+    again. ``starts`` counts the engines that were started.
 
     Args:
         factory: Makes the engine of a model, with its model loaded.
@@ -90,7 +91,7 @@ class EnginePool:
         self._expected: list[ModelConfig] | None = None
         self.starts = 0
         self._loaded: list[_Loaded] = []  # the one used last is the last
-        self._failed: list[tuple[ModelConfig, EngineError]] = []
+        self._failed: list[_Failure] = []
 
     def is_loaded(self, model: ModelConfig) -> bool:
         """Return whether a call of the model needs no loading."""
@@ -123,13 +124,13 @@ class EnginePool:
         Raises:
             EngineError: The model cannot be loaded.
         """
-        for failed, error in self._failed:
-            if same_engine(failed, model):
-                raise error
         found = self._find(model)
         if found is not None and found.asleep and not self._wakes(found):
             found = None
         if found is None:
+            for failure in self._failed:
+                if same_engine(failure.model, model) and (failure.alone or self._loaded):
+                    raise failure.error
             found = self._load(model)
         self._loaded.remove(found)
         self._loaded.append(found)
@@ -146,6 +147,10 @@ class EnginePool:
     def any_loaded(self) -> bool:
         """Whether an engine is loaded."""
         return bool(self._loaded)
+
+    def fails_alone(self, model: ModelConfig) -> bool:
+        """Return whether the model could not be loaded though no other engine was loaded."""
+        return any(failure.alone and same_engine(failure.model, model) for failure in self._failed)
 
     def forget_failures(self) -> None:
         """Let models be loaded again that could not be loaded."""
@@ -205,7 +210,7 @@ class EnginePool:
 
     def _note_failure(self, model: ModelConfig, error: EngineError) -> None:
         if error.kind != "INFRA_FAILED":  # a server, for example, may answer the next time
-            self._failed.append((model, error))
+            self._failed.append(_Failure(model, error, alone=not self._loaded))
 
     def _free_gpus(self, needed: _Loaded | None) -> None:
         """Put engines on GPUs, except ``needed``, to sleep; close those that cannot."""
@@ -299,6 +304,15 @@ class _Loaded:
     model: ModelConfig
     engine: Engine
     asleep: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Failure:
+    """A model that could not be loaded; ``alone``: no other engine was loaded then."""
+
+    model: ModelConfig
+    error: EngineError
+    alone: bool
 
 
 def same_engine(a: ModelConfig, b: ModelConfig) -> bool:

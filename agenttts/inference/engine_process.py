@@ -300,7 +300,8 @@ def worker_error(lines: Iterable[str]) -> str | None:
 def _serve(connection: Connection[Any, Any]) -> None:
     """Answer the parent until it asks to end: a `ModelConfig`, then lists of requests.
 
-    Between calls, the engine may be told to sleep and to wake.
+    Between calls, the engine may be told to sleep and to wake. What is not an `EngineError` leaves
+    the engine as it is: closing it may hang.
     """
     engine: Engine | None = None
     try:
@@ -318,10 +319,9 @@ def _serve(connection: Connection[Any, Any]) -> None:
             else:
                 connection.send((_DONE, answer))
     except EOFError:
-        return
-    finally:
-        if engine is not None:
-            engine.close()
+        pass
+    if engine is not None:
+        engine.close()
 
 
 def _answer(engine: Engine, message: Any, connection: Connection[Any, Any]) -> Any:
@@ -374,12 +374,17 @@ def _main(descriptor: int, engine: str = "") -> None:
     # see the end of a message that this process was killed in.
     os.register_at_fork(after_in_child=connection.close)
     _import_libraries(engine)
-    _serve(connection)
+    code = 0
+    try:
+        _serve(connection)
+    except BaseException:  # the parent waits for the end of this process
+        traceback.print_exc()
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     # The interpreter shutdown of torch and vLLM takes seconds and may hang. Everything is closed by
-    # now.
-    os._exit(0)
+    # now, or the parent kills what is left of this process group.
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -248,7 +248,8 @@ class Sampler:
         """Draw several requests together; if that fails, draw them one by one.
 
         So only the requests that the engine cannot serve fail. If kept engines were loaded before
-        the call, a request that fails alone is tried once more without them.
+        the call, a request that fails alone is tried once more without them, unless its model is
+        known not to load without them either.
 
         Returns:
             For each request, the result or the error.
@@ -259,8 +260,9 @@ class Sampler:
         except EngineError as error:
             # The next call finds what this one has stored. The engine's state is unknown.
             self._store.flush()
-            self._engines.drop(self._models[requests[0].model])
-            if len(requests) == 1 and not kept:
+            model = self._models[requests[0].model]
+            self._engines.drop(model)
+            if len(requests) == 1 and (not kept or self._engines.fails_alone(model)):
                 return [error]
         if len(requests) == 1:
             self._engines.close()

@@ -228,12 +228,17 @@ class SampleStore:
     def _checked(self, name: str, read: Callable[[], T]) -> T | None:
         """Return what is read from one shard.
 
-        None if the shard is damaged or not a shard of this version; it is not used from then on.
+        None if the shard is damaged, not a shard of this version, or not readable for this user; it
+        is not used from then on.
         """
         shard = self._directory / name
         try:
             return read()
         except FileNotFoundError:  # another job has set it aside
+            return None
+        except PermissionError as error:  # e.g. of a colleague with the umask 077
+            self._unusable.add(name)
+            log.warning("%s cannot be read (%s) and is not used", shard, error.strerror or error)
             return None
         except (pl.exceptions.ColumnNotFoundError, pl.exceptions.SchemaError) as error:
             self._unusable.add(name)

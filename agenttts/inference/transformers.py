@@ -22,8 +22,8 @@ from agenttts.inference.base import (
     SamplingParams,
 )
 from agenttts.inference.beats import Beat
+from agenttts.inference.failure_kind import failure_kind
 from agenttts.inference.option_models import TransformersOptions
-from agenttts.inference.out_of_memory import is_out_of_memory
 from agenttts.inference.tokenization import encode_request
 from agenttts.spec.strict import read_options
 
@@ -312,5 +312,5 @@ def _engine_error(config: ModelConfig, what: str, error: Exception) -> EngineErr
     text = f"{type(error).__name__}: {error}"
     return EngineError(
         f"model '{config.name}' ({config.path}) could not be {what} by transformers: {text}",
-        kind="OOM" if is_out_of_memory(error) else "FAILED",
+        kind=failure_kind(error),
     )

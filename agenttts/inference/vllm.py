@@ -25,7 +25,7 @@ from agenttts.inference.base import (
     Sample,
 )
 from agenttts.inference.beats import Beat, beat_at_steps
-from agenttts.inference.out_of_memory import is_out_of_memory
+from agenttts.inference.failure_kind import failure_kind
 from agenttts.inference.placement import over_gpus
 from agenttts.inference.tokenization import EncodedPrompt, encode_request
 
@@ -105,12 +105,18 @@ class VLLMEngine:
         This is vLLM's sleep level 1. The result is false if the engine was made without sleep mode.
         """
         if self._sleeps:
-            self._llm.sleep(level=1)
+            try:
+                self._llm.sleep(level=1)
+            except Exception as error:
+                raise _engine_error(self._config, "put to sleep", error) from error
         return self._sleeps
 
     def wake(self) -> None:
         """Move the weights back to the GPUs."""
-        self._llm.wake_up()
+        try:
+            self._llm.wake_up()
+        except Exception as error:
+            raise _engine_error(self._config, "woken", error) from error
 
     def close(self) -> None:
         """Release the model's memory."""
@@ -338,5 +344,5 @@ def _engine_error(config: ModelConfig, what: str, error: Exception) -> EngineErr
     text = f"{type(error).__name__}: {error}"
     return EngineError(
         f"model '{config.name}' ({config.path}) could not be {what} by vLLM: {text}",
-        kind="OOM" if is_out_of_memory(error) else "FAILED",
+        kind=failure_kind(error),
     )

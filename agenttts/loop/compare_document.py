@@ -21,7 +21,7 @@ class SideDocument(Document):
         budget: What one example costs in budget units.
         tokens_per_example: Prompt and generated tokens of one example, reused ones included.
         gpu_seconds_per_example: GPU-seconds that the trial took, by example.
-        reused_share: The share of the trial's tokens that were reused and took no GPU time.
+        reused_share: The share of the trial's tokens that were found in the sample store.
         run_gpu_hours: GPU-hours of all jobs of the run.
         run_tokens: Tokens that the run's jobs computed.
         run_trials: Number of trials of the run.

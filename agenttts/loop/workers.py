@@ -252,7 +252,7 @@ class Workers:
 
     @property
     def any_retiring(self) -> bool:
-        """Whether a worker without trials was told to end, so that its place will soon be free."""
+        """Whether a worker without trials was told to end; its place is soon free."""
         busy = {trial.job_id for trial in self.journal.state.unfinished()}
         sights = (self._sight(w) for job, w in self.by_job().items() if job not in busy)
         return any(sight.retired and not sight.ending for sight in sights)
@@ -372,7 +372,7 @@ class Workers:
             thread.join()
 
     def pause(self, seconds: float) -> None:
-        """Sleep, and give signs meanwhile if the workers do not stay without one for so long."""
+        """Sleep, and give signs meanwhile if workers need them more often."""
         if not 0 < self._sign_seconds < seconds:
             time.sleep(seconds)
             return

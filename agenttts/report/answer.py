@@ -162,5 +162,5 @@ def _cost(row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
             yield (
                 "GPU time of one example",
                 f"{seconds:.3g} s in its trial, engine starts included; {reused:.0%} of its tokens "
-                "were reused from other trials",
+                "were reused from the sample store",
             )

@@ -9,7 +9,11 @@ from agenttts.inference.sampler import DrawRequest
 
 @dataclass(frozen=True)
 class StageDraw:
-    """Samples that a trial needs to go on, in the stage of number ``stage`` from 0."""
+    """Samples that a trial needs to go on, in the stage of number ``stage`` from 0.
+
+    ``optional``: the evaluation also goes on if an `EngineError` is thrown into it instead.
+    """
 
     stage: int
     request: DrawRequest
+    optional: bool = False

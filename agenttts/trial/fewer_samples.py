@@ -13,10 +13,11 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from agenttts.inference.base import EngineError
 from agenttts.inference.sampler import DrawResult
 from agenttts.tables.stored_results import StoredResult
 from agenttts.tables.uncertainty import standard_error
@@ -80,8 +81,9 @@ class FewerSamples:
     ) -> Generator[StageDraw, Sequence[DrawResult], None]:
         """Add the next stage of the trial.
 
-        A task may fail with numbers of samples that were not asked for. That is logged, and the
-        trial goes on without results for them.
+        A task may fail with numbers of samples that were not asked for, and the engine may fail in
+        a call for them. That is logged, and the trial goes on without results for them. After an
+        engine's failure no more calls are made.
 
         Args:
             stage: The stage.
@@ -101,13 +103,15 @@ class FewerSamples:
                 if by_model and calls == 0:
                     continue
                 calls -= by_model
-                fused = yield from fuse([c[:count] for c in values.candidates])
+                fused = yield from _optional(fuse([c[:count] for c in values.candidates]))
                 if stage.name == self._last:
                     final = _final(stage, fused, values, toolbox)
                     fewer[count] = _metrics(stage, final, values.examples)
                 elif fused == list(values.fused):
                     fewer[count] = {}
             except Exception as error:  # the task's own code may raise anything
+                if isinstance(error, EngineError):
+                    calls = 0
                 log.warning(
                     "stage '%s': its first %d of %d samples give no result (%s: %s)",
                     stage.name, count, samples, type(error).__name__, error,
@@ -126,6 +130,19 @@ class FewerSamples:
             for samples in fewer
         )
         return [result for result in found if result is not None]
+
+
+def _optional(
+    fusing: Generator[StageDraw, Sequence[DrawResult], list[Any]],
+) -> Generator[StageDraw, Sequence[DrawResult], list[Any]]:
+    """Return what fuses the samples, with its draws marked as optional."""
+    try:
+        draw = next(fusing)
+        while True:
+            draw = fusing.send((yield replace(draw, optional=True)))
+    except StopIteration as end:
+        fused: list[Any] = end.value
+        return fused
 
 
 def _needs_model(stage: StageDefinition, count: int, values: StageValues) -> bool:

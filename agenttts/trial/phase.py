@@ -8,7 +8,7 @@ which has limits of its own.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -61,6 +61,15 @@ class PhaseNotes:
             phase = Phase(self._number, name, model, tokens)
             atomic_write_json(self._path, asdict(phase), durable=False)
 
+    @contextlib.contextmanager
+    def during(self, name: PhaseName, model: str, tokens: int = 0) -> Iterator[None]:
+        """Record a phase that lasts as long as the block, however that ends."""
+        self.note(name, model, tokens)
+        try:
+            yield
+        finally:
+            self.note("other", model)
+
 
 def read_phase(directory: Path) -> Phase | None:
     """Return the phase of the current attempt.
@@ -82,9 +91,8 @@ def noted(
     """Return a factory that records the starts and calls of its engines."""
 
     def create(config: ModelConfig) -> Engine:
-        notes.note("load", config.name)
-        engine = engine_factory(config)
-        notes.note("other", config.name)
+        with notes.during("load", config.name):
+            engine = engine_factory(config)
         return _NotedEngine(engine, config.name, notes)
 
     return create
@@ -105,13 +113,15 @@ class _NotedEngine(WrappedEngine):
         tokens = 0
         if not getattr(self._engine, "reports_progress", False):
             tokens = sum(len(request.seeds) * request.params.max_tokens for request in requests)
-        self._notes.note("generate", self._model, tokens)
-        completions = super().generate(requests, on_finished)
-        self._notes.note("other", self._model)
-        return completions
+        with self._notes.during("generate", self._model, tokens):
+            return super().generate(requests, on_finished)
+
+    def sleep(self) -> bool:
+        """Put the engine to sleep; the limit of a start holds for it, too."""
+        with self._notes.during("load", self._model):
+            return super().sleep()
 
     def wake(self) -> None:
         """Wake the engine, which is part of its start as far as limits are concerned."""
-        self._notes.note("load", self._model)
-        super().wake()
-        self._notes.note("other", self._model)
+        with self._notes.during("load", self._model):
+            super().wake()

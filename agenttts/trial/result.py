@@ -38,8 +38,8 @@ class TrialOutput:
 
     ``score`` is the main metric and ``metrics`` holds every ``STAGE.METRIC``; they are means over
     the examples, in [0, 1]. ``prompt_tokens`` and ``decode_tokens`` are the tokens of the
-    allocation; ``reused_tokens`` of them came from the sample store and were not computed for this
-    trial, not even by a job that handed it over (`agenttts.trial.part`).
+    allocation; ``reused_tokens`` of them were found in the sample store: of other trials, or of
+    earlier attempts of this one, but not of a job that handed it over (`agenttts.trial.part`).
     ``seconds`` are wall seconds by phase (``load``, ``generate``). ``score_stderr`` is the score's
     standard error over the examples; None where it is unknown, as from an older image.
     ``metrics_stderr`` has the standard error of each metric; it is empty from an older image.
@@ -68,7 +68,7 @@ class Fault:
     """Why a trial failed, as the trial recorded it.
 
     ``kind`` is FAILED, OOM, or INFRA_FAILED if something that the trial depends on failed, such as
-    a server. ``message`` is one paragraph. ``source`` says where the fault arose:
+    a server or a file system. ``message`` is one paragraph. ``source`` says where the fault arose:
     ``engine``, ``task`` (the task's code) or ``input`` (a file or the spec). It is empty in faults
     that an older image wrote.
     """

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from agenttts.errors import AgentTTSError
+from agenttts.files.trouble import is_outside_trouble
 from agenttts.inference.base import Engine, EngineError, ModelConfig
 from agenttts.inference.engine_child import SpareEngine
 from agenttts.inference.sampler import Drawn, Sampler
@@ -230,7 +231,7 @@ def _advance(
         progress.begin(group[0][1].request.model, (trial.stage_of(draw) for trial, draw in group))
         for (trial, _), found in zip(group, _draw(group, sampler), strict=True):
             if isinstance(found, Fault):
-                trial.fail(found)
+                trial.go_without(found)
             else:
                 trial.go_on(found)
 
@@ -243,7 +244,7 @@ def _draw(
         sampler.await_stored([d.request for t, d in group if d.stage < t.earlier.stages])
         drawn = sampler.draw_each([draw.request for _, draw in group])
     except AgentTTSError as error:  # e.g. a package that the engine needs is missing
-        return [Fault("FAILED", str(error), "input")] * len(group)
+        return [Fault(_kind(error), str(error), "input")] * len(group)
     except Exception as error:  # e.g. a task's prompt that is not a prompt
         if len(group) > 1:
             return [found for pair in group for found in _draw([pair], sampler)]
@@ -255,14 +256,22 @@ def _draw(
 
 
 def _unexpected(error: Exception, err: TextIO) -> Fault:
-    """Return the fault of an error in the task's own code.
+    """Return the fault of an error in the task's own code, or of the file system.
 
     Its message has the place of the error in the code.
     """
     traceback.print_exception(error, file=err)
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}:{place.lineno}"
-    return Fault("FAILED", f"{type(error).__name__}: {error} ({where})", "task")
+    return Fault(_kind(error), f"{type(error).__name__}: {error} ({where})", "task")
+
+
+def _kind(error: Exception) -> str:
+    """Return the kind of an error's fault.
+
+    The allocation is not the cause of file system trouble.
+    """
+    return "INFRA_FAILED" if is_outside_trouble(error) else "FAILED"
 
 
 def _next_group(
@@ -338,7 +347,7 @@ class _RunningTrial:
         try:
             self.spec = TrialSpec.read(self.path)
         except AgentTTSError as error:
-            self.fail(Fault("FAILED", str(error), "input"))
+            self.fail(Fault(_kind(error), str(error), "input"))
             return
         self.earlier = read_part(self.directory)
         self._seconds.update(self.earlier.seconds)
@@ -357,6 +366,15 @@ class _RunningTrial:
         evaluation = self._evaluation
         assert evaluation is not None
         self._step(lambda: evaluation.send(results))
+
+    def go_without(self, fault: Fault) -> None:
+        """Go on without the samples that the trial waited for, or end it if it needs them."""
+        evaluation = self._evaluation
+        if evaluation is None or self.waits_for is None or not self.waits_for.optional:
+            self.fail(fault)
+            return
+        self._computed.append([])
+        self._step(lambda: evaluation.throw(EngineError(fault.message)))
 
     def fail(self, fault: Fault) -> None:
         """End the trial with a fault."""
@@ -379,7 +397,7 @@ class _RunningTrial:
         except EngineError as error:  # e.g. of an embedding model that the task uses
             self.fail(Fault(error.kind, str(error), "engine"))
         except AgentTTSError as error:
-            self.fail(Fault("FAILED", str(error), "input"))
+            self.fail(Fault(_kind(error), str(error), "input"))
         except Exception as error:  # the task's own code may raise anything
             self.fail(_unexpected(error, self.err))
 

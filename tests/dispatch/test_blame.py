@@ -104,6 +104,10 @@ CASES = [
     ("the engine ended, and a worker's file was lost", AttemptEnd(exit_code=1, fault=engine("Engine core initialization failed. See root cause above.; the cause, printed by a process of the engine: OSError: [Errno 116] Stale file handle")), NODE),
     ("a start limit twice, beside a warning", AttemptEnd(stopped="start limit", stops_before=1, began=True, log=WARNING), TIMEOUT),
     # A process limit that is used up is the node's, whoever says it.
+    ("a file server went away", AttemptEnd(exit_code=1, fault=Fault("INFRA_FAILED", "OSError: [Errno 108] Cannot send after transport endpoint shutdown (atomic.py:70)", "task")), INFRA),
+    ("the node's file handle is stale", AttemptEnd(exit_code=1, fault=Fault("INFRA_FAILED", "OSError: [Errno 116] Stale file handle (atomic.py:70)", "task")), NODE),
+    ("the weights' file handle is stale", AttemptEnd(exit_code=1, fault=engine("model 'm' could not be loaded by vLLM: OSError: [Errno 116] Stale file handle", "INFRA_FAILED")), NODE),
+    ("a server's own file system failed", AttemptEnd(exit_code=1, fault=engine("model 'm': the server says: Input/output error", "INFRA_FAILED")), INFRA),
     ("the task's code got no thread", AttemptEnd(exit_code=1, fault=Fault("FAILED", "RuntimeError: can't start new thread (threading.py:994)", "task")), NODE),
     ("the engine got no process", AttemptEnd(exit_code=1, fault=engine("no process could be started for model 'm': [Errno 11] Resource temporarily unavailable")), NODE),
     ("the command got no process", AttemptEnd(problem="apptainer: process: Resource temporarily unavailable"), NODE),

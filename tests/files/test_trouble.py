@@ -14,6 +14,7 @@ from agenttts.files.trouble import (
     PASSING,
     FilePatience,
     FilesUnavailable,
+    is_outside_trouble,
     passing_trouble,
 )
 
@@ -48,6 +49,13 @@ def test_a_trouble_is_known_whatever_was_made_of_it(number, kinds, keep):
 @pytest.mark.parametrize("name", ["ESTALE", "EIO", "ENOTCONN", "EACCES", "ENOSPC", "EDQUOT", "ETIMEDOUT", "ESHUTDOWN"])  # fmt: skip
 def test_what_a_file_server_says_while_it_fails_over_passes(name):
     assert getattr(errno, name) in PASSING
+
+
+@pytest.mark.parametrize(("number", "outside"), [(108, True), (12, False), (2, False)])
+def test_what_polars_says_is_known_by_its_text(number, outside):
+    error = OSError(f"it says (os error {number}): /a/file.parquet")
+    assert (passing_trouble(error) is not None) == (number in PASSING)
+    assert is_outside_trouble(error) == outside
 
 
 @pytest.mark.parametrize("name", ["ENOENT", "ENOTDIR", "ENAMETOOLONG", "EINVAL", "EISDIR"])

@@ -97,6 +97,22 @@ def test_damage_is_left_for_readers_and_takes_nothing_with_it(tmp_path, content)
     assert everything(tmp_path) == before
 
 
+def test_a_shard_that_may_not_be_read_is_left_out(tmp_path, monkeypatch):
+    filled(tmp_path)
+    [closed, *_] = names(tmp_path)
+    read = pl.read_parquet
+
+    def refuse(shard, **options):
+        if Path(shard).name == closed:
+            raise PermissionError(13, "Permission denied", str(shard))
+        return read(shard, **options)
+
+    monkeypatch.setattr(compaction.pl, "read_parquet", refuse)
+    assert compact(tmp_path, fewest=2, settle_seconds=0) == (5, 0)
+    assert compact(tmp_path, fewest=2, settle_seconds=0) == (0, 5)
+    assert closed in names(tmp_path)
+
+
 def test_a_damaged_result_costs_no_shard(tmp_path):
     filled(tmp_path)
     before = everything(tmp_path)

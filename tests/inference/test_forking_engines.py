@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -55,3 +56,14 @@ def test_a_core_that_was_killed_is_taken_for_one_out_of_memory(forking):
     with pytest.raises(EngineError, match=r"EngineDeadError.*; a process .* is killed") as caught:
         forking.generate([replace(REQUEST, content="dead")])
     assert caught.value.kind == "OOM"
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("forking", [""], indirect=True)
+def test_an_error_that_is_no_engine_s_ends_the_engine_at_once(forking):
+    """The shutdown of the interpreter waits for threads, and may hang."""
+    begun = time.monotonic()
+    with pytest.raises(EngineError, match="ended .exit code 1.; its last line: MemoryError"):
+        forking.generate([replace(REQUEST, content="odd")])
+    assert time.monotonic() - begun < 10
+    until(lambda: not group_members(forking.pid), seconds=5, pause=0.05)

@@ -276,6 +276,36 @@ def test_a_call_that_fails_in_the_middle_keeps_what_came_before(sampler):
     assert draw.texts == whole.texts
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_model_that_does_not_load_beside_others_is_loaded_once_without_them(
+    sampler, model, alone
+):
+    """vLLM's errors of this kind need not say that memory ran out."""
+    engines = Engines()
+
+    def start(config: ModelConfig) -> Recorded:
+        loaded = engines.events.count(("start", "m")) > engines.events.count(("close", "m"))
+        if config.name == "b" and (loaded or not alone):
+            engines.events.append("no start")
+            raise EngineError("Error in memory profiling")
+        return engines(config)
+
+    model = dataclasses.replace(model, gpus=0)  # engines without GPUs stay beside each other
+    other = dataclasses.replace(model, name="b", options={"seconds_per_sample": 0.0})
+    of = sampler(start, {"m": model, "b": other}, keep_engines=True)
+    few = [DrawRequest("b", [TREE], HOT, 1), DrawRequest("b", [LONG], HOT, 2)]
+    of.draw_together([DrawRequest("m", [TREE], HOT, 1)])
+    found = of.draw_each(few)
+    assert [isinstance(one, Drawn) for one in found] == [alone] * 2
+    assert engines.events.count("no start") == (1 if alone else 2)
+    # It is known by now whether it loads alone; engines are not closed for it again.
+    of.draw_together([DrawRequest("m", [LONG], HOT, 1)])
+    of.draw_each([DrawRequest("b", [Prompt("", "Another tree?")], HOT, 1)])
+    assert engines.events.count("no start") == (1 if alone else 2)
+    assert engines.events.count(("start", "b")) == alone
+    assert engines.events.count(("close", "m")) == 1
+
+
 def test_who_needs_only_what_came_before_a_failure_is_served(sampler):
     requests = [DrawRequest("m", [TREE], HOT, 4), DrawRequest("m", [TREE, LONG], HOT, 8)]
     served, failed = sampler(Engines(finished=stop_at(6))).draw_each(requests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -145,6 +146,26 @@ def test_a_damaged_shard_that_cannot_be_moved_is_not_used(tmp_path, monkeypatch,
     caplog.clear()
     assert texts(store.lookup({"a": 1})) == {"a": []}
     assert not caplog.text, "told once"
+
+
+def test_a_shard_that_may_not_be_read_is_not_used(tmp_path, monkeypatch, caplog):
+    """Of a colleague whose files nobody else may read; tests may run as root, who may."""
+    filled(tmp_path, sample("a", 0))
+    filled(tmp_path, sample("a", 1), sample("b", 0), writer="colleague")
+    [closed] = tmp_path.glob("colleague*")
+    footer_of = shard_index.footer_of
+
+    def refuse(shard):
+        if Path(shard) == closed:
+            raise PermissionError(13, "Permission denied", str(shard))
+        return footer_of(shard)
+
+    monkeypatch.setattr(shard_index, "footer_of", refuse)
+    store = SampleStore(tmp_path, "r")
+    for _ in range(2):
+        assert texts(store.lookup({"a": 2, "b": 1})) == {"a": ["a0"], "b": []}
+    assert caplog.text.count(f"{closed} cannot be read (Permission denied) and is not used") == 1
+    assert closed.exists()
 
 
 def test_another_program_s_file_is_left_where_it_is(tmp_path, caplog):

@@ -37,6 +37,8 @@ def test_the_recommended_allocation_with_its_score_and_cost(make_run):
     assert facts["measured score"] == "0.5000 ± 0.196 on 20 examples (t0001)"
     assert facts["tokens of one example"] == "55, prompts included"
     assert facts["GPU time of one example"].startswith("2 s ")
+    # The trial's own, too, where an earlier attempt had stored them.
+    assert facts["GPU time of one example"].endswith("reused from the sample store")
     assert facts["budget of one example"] == "100 units (38.4 TFLOPs)"
     assert "by the model of all trials" in facts["expected score"]
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +30,8 @@ from agenttts.inference.scripted import ScriptedOptions
 
 
 class ForkingEngine:
-    """Finishes one sample of a call and no other; a call "dead" fails as vLLM's without a core.
+    """Finishes one sample of a call and no other; a call "dead" fails as vLLM's without a core, and
+    "odd" in a way that is no engine's, with a thread that does not end soon.
 
     The forked process writes to the model's path whether it holds the engine's socket, and waits.
     """
@@ -48,6 +51,9 @@ class ForkingEngine:
         assert on_finished is not None
         if requests[0].content == "dead":
             raise EngineError("EngineDeadError: EngineCore encountered an issue.")
+        if requests[0].content == "odd":
+            threading.Thread(target=time.sleep, args=(12,)).start()
+            raise MemoryError("no pinned memory")
         on_finished(Finished(0, (0,), Completion((Sample("one", 1, "stop"),), 1)))
         while True:
             signal.pause()

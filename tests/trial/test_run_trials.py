@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agenttts.dispatch.blame import AttemptEnd, blame
+from agenttts.inference.failure_kind import failure_kind
 from agenttts.inference.sampler import SAMPLES_A_CALL
+from agenttts.inference.store import SampleStore
+from agenttts.tables.stored_results import STORED_FILE, read_stored
 from agenttts.trial.command import DueTrial, TrialCommand
 from agenttts.trial.phase import PHASE_FILE
 from agenttts.trial.result import read_fault, read_result
@@ -214,3 +220,63 @@ def test_an_error_of_a_task_s_prompt_is_the_trial_s_own_fault(tmp_path):
     (Path(bad.directory) / "fault.json").unlink()
     assert run_list([bad])[0] == 1
     assert read_fault(Path(bad.directory)).source == "task"
+
+
+@pytest.mark.parametrize(
+    ("where", "number", "node"),
+    [
+        ("store", errno.ESHUTDOWN, False),
+        ("store", errno.ESTALE, True),
+        ("spec", errno.EACCES, False),
+    ],
+)
+def test_trouble_of_the_file_system_is_not_the_allocation_s_fault(
+    tmp_path, monkeypatch, where, number, node
+):
+    [spec] = make_list(trial_writer(tmp_path), LISTS[:1])
+
+    def fails(*args: object) -> None:
+        raise OSError(number, os.strerror(number), str(tmp_path / "x"))
+
+    with monkeypatch.context() as patched:
+        if where == "store":
+            patched.setattr(SampleStore, "add", fails)
+        else:
+            patched.setattr(Path, "read_bytes", fails)
+            patched.setattr(Path, "read_text", fails)
+        assert run_list([spec])[0] == 1
+    fault = read_fault(Path(spec.directory))
+    assert fault.kind == "INFRA_FAILED"
+    verdict = blame(AttemptEnd(exit_code=1, fault=fault, began=True))
+    found = (verdict.state, verdict.retry, verdict.exclude_node)
+    assert found == ("INFRA_FAILED", True, node)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ESHUTDOWN, "Cannot send after transport endpoint shutdown"), "INFRA_FAILED"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "OOM"),
+        (OSError(errno.ENOENT, "No such file or directory"), "FAILED"),
+        (OSError("Unable to load weights"), "FAILED"),
+        (RuntimeError("CUDA out of memory"), "OOM"),
+    ],
+)
+def test_what_a_library_raises_while_files_fail_is_not_the_model_s_fault(error, kind):
+    assert failure_kind(error) == kind
+
+
+def test_an_engine_that_fails_in_an_optional_call_costs_only_its_result(tmp_path, caplog):
+    """The own result of the trial is known by then; no second count is tried."""
+    choices = [[("weak", 1), ("weak", 33)]]
+    own, engines = Engines(), Engines(breaks=lambda request: len(engines.calls) >= len(own.calls))
+    [spec] = make_list(trial_writer(folder(tmp_path, "a")), choices)
+    run_list([spec], own)
+    score = read_result(Path(spec.directory)).score
+    fewer = {"answer": (1, 4, 17)}
+    [spec] = make_list(trial_writer(folder(tmp_path, "b")), choices, fewer_samples=fewer)
+    assert run_list([spec], engines)[0] == 0
+    assert read_result(Path(spec.directory)).score == score
+    assert read_fault(Path(spec.directory)) is None
+    assert [stored.samples for stored in read_stored(Path(spec.directory) / STORED_FILE)] == [(1, 1)]  # fmt: skip
+    assert caplog.text.count("give no result (EngineError: a prompt that kills the engine)") == 1

@@ -41,7 +41,7 @@ from agenttts.dispatch.node.mailbox import Mailbox
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.progress import TrialSight
 from agenttts.dispatch.node.scratch import CompileCache, scratch_directory
-from agenttts.dispatch.node.trial_lock import LockHeld, LockHolder, trial_lock
+from agenttts.dispatch.node.trial_lock import LockHeld, LockHolder, Waits, trial_lock
 from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, read_end
 from agenttts.dispatch.own_job import node_name, queue_job, trial_job_id, why_stopped
 from agenttts.dispatch.slurm.syntax import minutes
@@ -229,6 +229,7 @@ class TrialJob:
         """
         me = LockHolder(self._job_id(), node_name(), now(), queue_job() is not None)
         due: list[JobTrial] = []
+        waits = Waits()
         for trial in trials:
             if trial in self._locks:  # an earlier call took it, and then failed at a file
                 due.append(trial)
@@ -237,7 +238,7 @@ class TrialJob:
                 continue
             lock = ExitStack()
             try:
-                lock.enter_context(trial_lock(trial.directory, me, self._say))
+                lock.enter_context(trial_lock(trial.directory, me, self._say, waits))
             except LockHeld as held:
                 self._attempts.start([trial], log_size(self.directory / LOG_FILE))
                 verdict = Verdict(TrialState.INFRA_FAILED, True, False, str(held))

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.dispatch.attempts import read_attempts
-from agenttts.dispatch.base import JobStatus, QueueUnavailable
+from agenttts.dispatch.base import JobStatus, JobTrial, QueueUnavailable
 from agenttts.dispatch.node import trial_lock
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.node.trial_lock import (
@@ -97,11 +97,12 @@ def held(tmp_path, monkeypatch) -> Iterator:
     monkeypatch.setenv("SLURMD_NODENAME", "gpu2")
     monkeypatch.setattr(trial_lock, "_PATIENCE_S", 1.0)
     monkeypatch.setattr(trial_lock, "_QUESTION_S", 0.2)
+    monkeypatch.setattr(trial_lock, "_IDLE_S", 0.3)
     monkeypatch.setattr(trial_lock, "_SETTLED_S", 0.3)
     children = []
 
-    def hold(holder: str) -> None:
-        command = [sys.executable, "-c", HOLD, str(tmp_path / LOCK_FILE), holder]
+    def hold(holder: str, trial: str = "") -> None:
+        command = [sys.executable, "-c", HOLD, str(tmp_path / trial / LOCK_FILE), holder]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         children.append(child)
         assert child.stdout
@@ -168,9 +169,75 @@ def test_a_lock_that_changed_hands_is_not_taken_for_what_its_last_holder_wrote(
     """A new holder has the lock before it has written its name."""
     fake("squeue", QUEUE.format("NODE_FAIL"))
     me = replace(ME, since="now")
-    wait = trial_lock._Wait(tmp_path / LOCK_FILE, me, print)
+    wait = trial_lock._Wait(tmp_path / LOCK_FILE, me, print, trial_lock.Waits())
     assert not wait.is_lost(HOLDER)
     assert not wait.is_lost("Slurm job 6 on gpu3 since now")
     assert not wait.is_lost(HOLDER)
     time.sleep(0.4)
     assert wait.is_lost(HOLDER)
+
+
+def waited(holder: LockHolder, states: list[tuple[float, str]], monkeypatch) -> tuple[float, str]:
+    """Wait for a lock whose holder is in these states, each from a moment on.
+
+    Returns:
+        The seconds, and what ended the wait: a lost lock or the error.
+    """
+    clock, said = [1000.0], list[str]()
+
+    def ask(jobs: Iterable[str]) -> Mapping[str, JobStatus]:
+        state = [state for begins, state in states if clock[0] - 1000 >= begins][-1]
+        return dict.fromkeys(jobs, JobStatus(state, False, stuck=state == "REQUEUE_HOLD"))
+
+    monkeypatch.setattr(trial_lock, "job_states", ask)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    wait = trial_lock._Wait(Path("t0/lock"), ME, said.append, trial_lock.Waits())
+    try:
+        while not wait.is_lost(str(holder)):
+            clock[0] += 1
+    except trial_lock.LockHeld as error:
+        said.append(str(error))
+    return clock[0] - 1000, said[-1]
+
+
+@pytest.mark.parametrize(
+    ("states", "seconds", "end"),
+    [
+        # The clean-up of its node does not end, or it is not started again.
+        ([(0, "RUNNING"), (60, "COMPLETING")], 601, "no process of that job runs (COMPLETING)"),
+        ([(0, "COMPLETING"), (90, "PENDING")], 601, "no process of that job runs (PENDING)"),
+        ([(0, "REQUEUE_HOLD")], 601, "no process of that job runs (REQUEUE_HOLD)"),
+        # It has just ended, and its node will release the lock.
+        ([(0, "RUNNING"), (590, "COMPLETING")], 661, "no process of that job runs (COMPLETING)"),
+        # It runs, or runs again.
+        ([(0, "RUNNING")], 601, "has held the trial's lock"),
+        ([(0, "PENDING"), (580, "RUNNING")], 601, "has held the trial's lock"),
+        ([(0, "RUNNING"), (590, "COMPLETING"), (620, "RUNNING")], 631, "has held the trial's lock"),
+    ],
+)
+def test_a_job_without_a_process_loses_its_lock_when_the_patience_has_passed(
+    monkeypatch, states, seconds, end
+):
+    found, said = waited(replace(ME, job="7_0", host="gpu1"), states, monkeypatch)
+    assert found == seconds
+    assert end in said
+
+
+def test_a_process_on_this_node_keeps_its_lock(monkeypatch):
+    _, said = waited(replace(ME, job="7_0"), [(0, "COMPLETING")], monkeypatch)
+    assert "has held the trial's lock" in said
+
+
+def test_the_holder_of_several_trials_is_waited_for_once(held, tmp_path, fake):
+    fake("squeue", QUEUE.format("RUNNING"))
+    trials = [JobTrial(tmp_path / name) for name in ("t0", "t1", "t2")]
+    for trial in trials:
+        trial.directory.mkdir()
+        held(HOLDER, trial.directory.name)
+    begun = time.monotonic()
+    job = TrialJob(tmp_path, ("true",), {}, 0, 10_000, 5, 1, trials=tuple(trials))
+    assert job() == TrialState.INFRA_FAILED
+    assert 1.0 <= time.monotonic() - begun < 2.8
+    for trial in trials:
+        [attempt] = read_attempts(trial.directory)
+        assert "has held the trial's lock" in attempt.error
