@@ -213,42 +213,52 @@ def test_a_worker_hands_a_trial_over_and_goes_on_with_it_if_it_is_given_the_rest
     assert (start.attempts, start.lost_seconds) == (3, 0)
 
 
+def drawn_here_and_then_by_another(worker: Worker) -> None:
+    """Note that the worker and then another job have drawn a stage of its later trial each."""
+    moment = "2026-01-01T00:00:00+00:00"
+    for number, job in enumerate((worker.job._job_id(), "another"), 1):
+        write_attempt(worker.later, Attempt(number, job, "n1", 0, "", moment, state=HANDED_OVER))
+
+
 @pytest.mark.processes
-@pytest.mark.parametrize("started_again", [False, True])
-def test_a_worker_runs_the_rest_of_a_trial_that_comes_back_from_another_job(
-    tmp_path, started_again
-):
+def test_a_worker_runs_the_rest_of_a_trial_that_comes_back_from_another_job(tmp_path):
     """A small model's stages are before and after those of a large one, which has another job."""
-    with Worker(tmp_path, stays_for=1.0 if started_again else 600) as worker:
-        if started_again:
-            worker.thread.join(60)
-            worker.job.linger_seconds = 600
-            worker.start_again()
-        moment = "2026-01-01T00:00:00+00:00"
-        for number, job in enumerate((worker.job._job_id(), "another"), 1):
-            write_attempt(
-                worker.later, Attempt(number, job, "n1", 0, "", moment, state=HANDED_OVER)
-            )
+    with Worker(tmp_path, stays_for=600) as worker:
+        drawn_here_and_then_by_another(worker)
         worker.give()
         until(lambda: read_result(worker.later), "the result of the rest")
     assert states(worker.later) == [HANDED_OVER, HANDED_OVER, "COMPLETED"]
 
 
 @pytest.mark.processes
-def test_a_worker_that_is_started_again_leaves_a_trial_that_another_job_has(tmp_path):
+def test_a_worker_that_is_started_again_runs_such_a_trial_of_a_new_list(tmp_path):
+    third = tmp_path / "third"
+    third.mkdir()
     with Worker(tmp_path, stays_for=1.0) as worker:
         worker.thread.join(60)
-        moment = "2026-01-01T00:00:00+00:00"
-        for number, job in enumerate((worker.job._job_id(), "another"), 1):
-            write_attempt(worker.later, Attempt(number, job, "n1", 0, "", moment))
-        worker.give()  # before the start, so that an earlier start may have had it
+        worker.give(trial=third)  # it has this list when it starts again
         worker.job.linger_seconds = 600
         worker.start_again()
-        third = tmp_path / "third"
-        third.mkdir()
+        until(lambda: read_result(third), "the result of the list from before")
+        drawn_here_and_then_by_another(worker)
+        worker.give(number=2)
+        until(lambda: read_result(worker.later), "the result of the rest")
+    assert states(worker.later) == [HANDED_OVER, HANDED_OVER, "COMPLETED"]
+
+
+@pytest.mark.processes
+def test_a_worker_that_is_started_again_leaves_a_trial_that_another_job_has(tmp_path):
+    third = tmp_path / "third"
+    third.mkdir()
+    with Worker(tmp_path, stays_for=1.0) as worker:
+        worker.thread.join(60)
+        drawn_here_and_then_by_another(worker)
+        worker.give()  # before the start, so that an earlier start may have had it
         worker.give(number=2, trial=third)
+        worker.job.linger_seconds = 600
+        worker.start_again()
         until(lambda: read_result(third), "the result of the list after it")
-    assert states(worker.later) == [None, None]
+    assert states(worker.later) == [HANDED_OVER, HANDED_OVER]
 
 
 @pytest.mark.processes
