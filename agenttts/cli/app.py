@@ -437,8 +437,9 @@ def compare(
 ) -> None:
     """Compare an allocation of one run with that of another run.
 
-    Scores are compared example by example. The verdict is "better", "worse" or "not to be told
-    apart". The last one means that there is no clear difference.
+    Scores are compared example by example if the two trials have enough common examples, otherwise
+    by their means. The verdict is "better", "worse" or "not to be told apart". The last one means
+    that there is no clear difference.
     """
     if len(runs) != 2:
         raise UserError(
@@ -800,7 +801,9 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a first spec, its task and a profile of this machine, with comments.
+    """Write a first spec, its task and a profile of the cluster, with comments.
+
+    Where there is no Slurm, it is a profile of this machine.
 
     Without DATA and --cluster the command asks questions on the terminal.
     """

@@ -205,7 +205,8 @@ def extension_plan(document: dict[str, Any]) -> None:
     for line in lines:
         say(f"  {line}")
     say(f"trials of the search so far: {document['trials']}; the plan of the whole search:")
-    plan(document)
+    _plan(document)
+    say(_NOTHING_DONE)
 
 
 def cleaned(document: dict[str, Any]) -> None:
@@ -220,7 +221,7 @@ def cleaned(document: dict[str, Any]) -> None:
         for part in run["parts"]:
             files = f"{part['files']} file{'s' if part['files'] != 1 else ''}"
             say(f"  {part['what']}: {_bytes(part['bytes'])} in {files}")
-            say(f"    without them {part['without']}")
+            say(f"    without them, {part['without']}")
         for line in run["kept"]:
             say(f"  {line}")
     if not removed and any(run["parts"] for run in document["runs"]):
@@ -286,6 +287,15 @@ def data_read(sources: list[dict[str, Any]], skip_bad: int) -> None:
 
 def plan(document: dict[str, Any]) -> None:
     """``launch --dry-run``: show what would be done."""
+    _plan(document)
+    say(f"the run would be in {document['path']}{_new(document['new_results'])}")
+    say(_NOTHING_DONE)
+
+
+_NOTHING_DONE = "nothing was created or submitted (--dry-run)"
+
+
+def _plan(document: dict[str, Any]) -> None:
     _search_plan(document)
     data_read(document["task"]["data"], document["task"]["skip_bad"])
     _models_plan(document)
@@ -293,12 +303,22 @@ def plan(document: dict[str, Any]) -> None:
     for problem in document["problems"]:
         say(Text.assemble(("missing", "red"), f" {problem['what']}"))
         say(f"        fix: {problem['fix']}")
-    say(f"the run would be in {document['path']}{_new(document['new_results'])}")
-    say("nothing was created or submitted (--dry-run)")
 
 
 def _new(results: bool) -> str:
     return ", in a new results directory (--results names another)" if results else ""
+
+
+def _last_trials(search: dict[str, Any]) -> str:
+    """Say which trials may follow the iterations, before any finalists."""
+    if not search["recommended"]:
+        return ""
+    if search["recommended"] == 1:
+        return ", plus a trial of the recommended allocation if it has not been tried"
+    return (
+        f", plus up to {search['recommended']} trials that compare the recommended allocation "
+        "with its rivals"
+    )
 
 
 def _search_plan(document: dict[str, Any]) -> None:
@@ -313,12 +333,7 @@ def _search_plan(document: dict[str, Any]) -> None:
         f"cheapest allocation costs {_units(search['least_budget'])}), "
         f"{search['initial_trials']} initial trials + {search['iterations']} x "
         f"{search['batch_size']} "
-        f"= {search['trials_at_most']} at most"
-        + (
-            ", plus a trial of the recommended allocation if it has not been tried"
-            if search["recommended"]
-            else ""
-        )
+        f"= {search['trials_at_most']} at most{_last_trials(search)}"
     )
     if part := search["examples"]:
         again = (
@@ -408,8 +423,13 @@ def forecast(document: dict[str, Any]) -> None:
 
 
 def _span(span: Mapping[str, float], factor: float = 1.0) -> str:
-    low, high = (f"{span[key] * factor:.2g}" for key in ("low", "high"))
+    low, high = (_two_digits(span[key] * factor) for key in ("low", "high"))
     return low if low == high else f"{low} to {high}"
+
+
+def _two_digits(value: float) -> str:
+    """Format a number to two digits, or more if it has more before the point."""
+    return f"{value:.2g}" if value < 99.5 else f"{value:,.0f}"
 
 
 def exported(document: dict[str, Any]) -> None:
@@ -583,7 +603,7 @@ def _status_view(document: dict[str, Any]) -> list[Text | Table]:
 
 def _cost_lines(cost: dict[str, Any]) -> str:
     """Return two lines: what a run used so far, and for what."""
-    from agenttts.report.contents import duration, share
+    from agenttts.report.contents import duration, number, share
 
     on_gpus = cost["gpu_seconds"] > 0
     by_part = cost["gpu_seconds_by"] if on_gpus else cost["seconds"]
@@ -592,7 +612,7 @@ def _cost_lines(cost: dict[str, Any]) -> str:
     shares = ", ".join(f"{part} {share(s / used)}" for part, s in parts.items() if used)
     tokens, queued = cost["tokens"], duration(cost["seconds"]["queue"])
     return (
-        f"cost: {f'{used / 3600:.3g} GPU-hours' if on_gpus else f'{duration(used)} of jobs'}, "
+        f"cost: {f'{number(used / 3600)} GPU-hours' if on_gpus else f'{duration(used)} of jobs'}, "
         f"{cost['engine_starts']} engine starts, {tokens['computed']:,} tokens computed, "
         f"{tokens['reused']:,} reused\n"
         f"time of jobs: {shares or 'none yet'}; waited in the queue before that: {queued}"

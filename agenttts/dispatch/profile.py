@@ -274,7 +274,7 @@ class Profile(Section):
     container: ContainerDefaults | None = None
     """The containers of trials.
 
-    None: trials run on the host's Python, unless the spec names an image.
+    None: trials run on the host's Python, unless the spec names an image or binds.
     """
     start_minutes: Annotated[float, Field(gt=0)] = 30.0
     """Minutes that the start of one engine may take before the attempt is ended.
@@ -340,8 +340,8 @@ class Profile(Section):
                 raise ValueError(
                     f"'{name}' looks like the name of a secret, and profiles and runs are plain "
                     "files; remove it here and export it in the shell that launches (for trials in "
-                    f"containers as APPTAINERENV_{name}); the key of a server that a model's "
-                    "api_key_env names is passed on by itself"
+                    f"containers as APPTAINERENV_{name}); a variable that a model's "
+                    "api_key_env names is passed on automatically"
                 )
         return value
 
@@ -519,8 +519,9 @@ def _with_nodes(resources: JobResources, folder: Path, what: str) -> JobResource
 def describe(resources: JobResources) -> dict[str, Any]:
     """Return what a kind of job requests, for plans.
 
-    Fields with the defaults of their section are left out, except for ``time`` and ``cpus``. What
-    the whole profile has by default is included, e.g. the memory of the controller.
+    Fields whose value is the default of the section's class are left out, except for ``time`` and
+    ``cpus``. A default that `Profile` itself sets for a section is included, e.g. the memory of the
+    controller.
     """
     fields = type(resources).model_fields
     return {

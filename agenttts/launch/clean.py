@@ -104,12 +104,12 @@ def planned_cleaning(run: RunDirectory) -> Cleaning:
         ),
         (
             "logs and batch files of jobs",
-            "logs has only the journal's reasons",
+            "'logs RUN' shows only the reasons in the journal",
             [*_inside(run.scheduler_logs), *run.agent.glob("*.log")],
         ),
         (
             "parts of trials and jobs that no report reads",
-            "logs RUN TRIAL has no lines",
+            "'logs RUN TRIAL' shows no lines of the trial's log",
             list(_parts_of_trials(run)),
         ),
     ]

@@ -83,7 +83,7 @@ class SearchDocument(Document):
         seed: The seed of the spec.
         seed_role: What the seed decides in the method, besides the examples and samples it draws.
         recommended: How many trials may follow to try a recommended allocation that has not been
-            tried.
+            tried, or to compare it with its rivals on common examples.
         examples: On how many of the examples trials are scored; None if always on all.
         finalists: The comparison of the best allocations on more examples; None without one.
         test: The final test; None without one.

@@ -402,9 +402,13 @@ class Evaluation:
         return len(jobs.union(self._workers.running()))
 
     def _earlier_jobs(self, trial: TrialProgress) -> set[str]:
-        """Return the jobs of the trial's attempts, without those that handed it over."""
+        """Return the jobs that must not have the trial again.
+
+        These are the jobs of its attempts, without those that handed it over.
+        """
         if not trial.submissions and not trial.preemptions and not trial.earlier_attempts:
-            # It has no such attempt, or its job has ended: by a cancel, or at the time limit.
+            # It has no such attempt, or only those that a cancel or the time limit has ended. Their
+            # jobs are gone.
             return set()
         attempts = read_attempts(self._run.trial(trial.planned.trial))
         return {a.job_id for a in attempts if a.state != HANDED_OVER}

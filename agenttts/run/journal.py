@@ -192,8 +192,10 @@ class RunState:
     workers: dict[str, WorkerProgress] = field(default_factory=dict)
     """The workers that, as far as is known, have not ended, by name."""
     told: int = 0
-    """One more than the number of the last iteration of which the searcher has been told; at first
-    0."""
+    """One more than the number of the last iteration that is over; at first 0.
+
+    The searcher has then been told all its results.
+    """
     tells: list[tuple[str, ...]] = field(default_factory=list)
     """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)
@@ -293,8 +295,8 @@ class RunState:
     def scored_since(self) -> int:
         """Return how many trials have scored since the searcher was told results.
 
-        Finalists and final tests do not count. It is 0 if the searcher has been told nothing. These
-        trials have no part in ``recommended`` and ``guidelines``.
+        The counted trials have no part in ``recommended`` and ``guidelines`` yet. Finalists and
+        final tests are not counted. It is 0 if the searcher has been told nothing.
         """
         known = {trial for trials in self.tells for trial in trials}
         rows = [t.row for name, t in self.trials.items() if t.row and name not in known]

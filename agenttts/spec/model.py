@@ -42,7 +42,8 @@ class TaskSection(Section):
     split: str = "search"
     """Which part of the data trials use.
 
-    ``search``, or ``test`` (for ``evaluate``): the examples that the search does not use.
+    ``search``: the examples that the search uses. ``test`` (for ``evaluate``): those that it does
+    not use.
     """
     examples: Annotated[int, Field(ge=1)] | None = None
     """The number of examples that are read from the split; None: all.

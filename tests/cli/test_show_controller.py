@@ -145,3 +145,11 @@ def test_launching_a_run_that_is_done_says_what_can_be_done_with_it(monkeypatch)
     assert "--name" in text
     assert "extend" not in launched(monkeypatch, **(over | {"iterations": 0}))
     assert "launched: results/r" in launched(monkeypatch, **over, created=True)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(0.0312, 0.0312, "0.031"), (99.2, 99.7, "99 to 100"), (119.6, 1234.0, "120 to 1,234")],
+)
+def test_estimates_are_never_written_with_an_exponent(low, high, text):
+    assert show._span({"low": low, "high": high}) == text

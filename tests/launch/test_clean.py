@@ -110,7 +110,7 @@ def test_what_cannot_be_done_any_more_is_said(run, cli):
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
     assert "resume, extend and other runs draw these samples again" in said
-    assert "logs has only the journal's reasons" in said
+    assert "without them, 'logs RUN' shows only the reasons in the journal" in said
     assert "nothing was removed; --yes removes the files" in said
     assert "can be removed" in said
     assert cli("logs", "small").returncode == 0

@@ -360,6 +360,8 @@ def test_a_dry_run_changes_nothing(finished, cli):
     assert said["trials"] == len(table(finished)) - len(names(finished, *AFTER_SEARCH))
     done = cli("extend", "small", *MORE, "--dry-run")
     assert "search.iterations: 1 -> 2" in done.stdout
+    assert "nothing was created or submitted" in done.stdout
+    assert "the run would be in" not in done.stdout, "it is there"
     assert {p: p.read_bytes() for p in finished.iterdir() if p.is_file()} == before
 
 

@@ -3,7 +3,8 @@
 Order of trust: a valid result of the trial > squeue > sacct. sacct is optional, because many small
 clusters have no accounting. While a job is being requeued, sacct reports NODE_FAIL for it, so sacct
 is asked only about jobs that squeue does not know. If sacct calls such a job RUNNING or PENDING,
-the job has ended: slurmdbd was not told of its end, or not yet.
+the job has ended, unless it was submitted in the last minutes (`_SHOWS_WITHIN`): slurmdbd was not
+told of its end, or not yet.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ def _held_up(state: str, job: str, row: QueueRow) -> str:
 
 
 def never_cleared(row: QueueRow) -> JobStatus:
-    """Return the status of a job that its node has not cleaned up after for too long.
+    """Return the status of a job whose node takes too long to clean up after it.
 
     The job counts as ended.
     """
@@ -251,8 +252,8 @@ def give_up(job: str, row: QueueRow) -> None:
     """
     mark = _GAVE_UP + re.sub(r"[^\w]+", "_", waits_for(row))
     set_name_and_comment(job, comment=f"{row.comment} {mark}".strip())
-    # A job that has started in the meantime continues. scancel --state takes only some states, and
-    # those of held jobs are not among them.
+    # With --state=PENDING, a job that has started in the meantime continues. scancel does not take
+    # the states of held jobs there, so such a job is cancelled even if it was just released.
     cancel_jobs([job], *([] if row.state in HELD else ["--state=PENDING"]))
 
 
@@ -312,8 +313,17 @@ def names_and_batch_files(jobs: Collection[str]) -> dict[str, tuple[str, Path | 
 
 
 def live_jobs() -> list[str]:
-    """Return the user's jobs that wait or run, with each element of an array."""
-    return [job for job, row in _squeue().rows.items() if not status(row.state, "").ended]
+    """Return the user's jobs that have not ended, with each element of an array.
+
+    A completing job is among them.
+
+    Raises:
+        QueueUnavailable: squeue does not answer, or its answer was cut off.
+    """
+    queue = _squeue()
+    if not queue.complete:
+        raise _cut_off("squeue")
+    return [job for job, row in queue.rows.items() if not status(row.state, "").ended]
 
 
 def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
@@ -344,7 +354,8 @@ def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> bool:
     A job that has ended already is not changed. This does not count as a failure.
 
     Returns:
-        Whether Slurm makes such changes for now.
+        False if Slurm refused the change or did not answer; the caller then leaves out further
+        ones.
     """
     command = ["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"]
     if name:
@@ -430,7 +441,8 @@ def _run(command: list[str]) -> bytes:
 def _ask(command: list[str]) -> Answer:
     """Return a command's answer.
 
-    It is run again if a signal to this process's job ended it: each may be run twice.
+    If a signal to this process's job ended the command, it is run again, a few times. Each command
+    here has the same effect when it is repeated.
     """
     answer = ask(command, _TIMEOUT_S, query_environment())
     for _ in range(_SIGNALS_TO_A_JOB):
@@ -444,7 +456,7 @@ def _ask(command: list[str]) -> Answer:
 def one_squeue_call() -> Iterator[None]:
     """Answer all questions of the block from one call of squeue, the first one's.
 
-    It is for looks at a queue that nobody acts on.
+    Use it only to show the queue. Nothing may be submitted or cancelled because of these answers.
     """
     token = _KEPT.set([])
     try:
