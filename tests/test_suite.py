@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -84,6 +85,29 @@ def test_a_violation_is_found(source):
 )
 def test_what_is_allowed_is_not_found(source):
     assert violations(source) == []
+
+
+def numbers_looked_for(source: str) -> list[str]:
+    """The lines of a test file that assert that digits alone are not in something.
+
+    Texts hold numbers that no test chooses: the directory of the session, process ids, ports.
+    """
+    return [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Compare)
+        and isinstance(node.ops[0], ast.NotIn)
+        and isinstance(node.left, ast.Constant)
+        and isinstance(node.left.value, str)
+        and not re.search("[^0-9]", node.left.value or "-")
+    ]
+
+
+def test_no_test_fails_where_a_path_or_a_pid_holds_its_number():
+    found = {str(path.relative_to(TESTS)): numbers_looked_for(path.read_text()) for path in files()}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+    assert numbers_looked_for("assert '82' not in text") == ["line 1: '82' not in text"]
+    assert numbers_looked_for("assert 't82' not in text and 82 not in ids") == []
 
 
 def test_every_directory_of_tests_is_a_package():

@@ -128,10 +128,10 @@ def test_a_run_is_done_whether_or_not_the_queue_says_what_is_left(run, late, cap
 
 def test_programs_that_outlive_their_jobs_are_ended_without_a_word(run, late, caplog, cli):
     """An engine that frees its GPU ends seconds after its job."""
-    late.appears, late.late = 0, {"8315": OUTLIVED, "late0": "a job"}
+    late.appears, late.late = 0, {"outlived0": OUTLIVED, "late0": "a job"}
     launch.cancel(run)
-    assert late.ended == ["8315", "late0"]
-    assert "8315" not in caplog.text
+    assert late.ended == ["outlived0", "late0"]
+    assert "outlived0" not in caplog.text
     said = cli("status", "small").stdout
-    assert "8315" not in said
+    assert "outlived0" not in said
     assert "late0" in said

@@ -239,7 +239,7 @@ print('pids', sorted(map(int, pids)))
 """
     outcome = run(code)
     assert outcome.exit_code == 0, outcome
-    assert "8841" not in outcome.stdout
+    assert "tell-nobody-8841" not in outcome.stdout
     assert "pids [1, 2]" in outcome.stdout, "its own process tree alone"
 
 
