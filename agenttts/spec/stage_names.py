@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from agenttts.spec.section import PlacedError
 
@@ -36,9 +37,9 @@ def check_names_in_replies(names: Iterable[str]) -> None:
     Raises:
         PlacedError: One has.
     """
-    reserved = {_folded(key) for key in REPLY_KEYS}
+    reserved = {folded(key) for key in REPLY_KEYS}
     for name in names:
-        if _folded(name) in reserved:
+        if folded(name) in reserved:
             raise PlacedError(
                 ("stages", name),
                 f"a stage cannot be called '{name}' while the search asks a language model, whose "
@@ -47,5 +48,6 @@ def check_names_in_replies(names: Iterable[str]) -> None:
             )
 
 
-def _folded(name: str) -> str:
-    return re.sub(r"[\s_.-]+", "", name).lower()
+def folded(key: Any) -> str:
+    """Return a key of a reply without case and separators."""
+    return re.sub(r"[\s_.-]+", "", str(key)[:200]).lower()

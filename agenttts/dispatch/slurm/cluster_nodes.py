@@ -6,17 +6,18 @@ import re
 
 from agenttts.dispatch.profile import JobResources
 from agenttts.dispatch.slurm.node_lists import node_names, several
+from agenttts.dispatch.slurm.partitions import SHOW_PARTITIONS
 from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.errors import MissingRequirement
 
 _NODES = re.compile(r"(?<!\S)Nodes=(\S+)")
 
 
-def read_nodes(answer: str) -> list[str]:
+def nodes_in_partitions(answer: str) -> list[str]:
     """Return the nodes of all partitions, each once.
 
     Args:
-        answer: That of ``scontrol --all show partition --oneliner``. Lists of another form are
+        answer: That of `SHOW_PARTITIONS`. Lists of another form are
             skipped, e.g. ``(null)`` of a partition without nodes.
     """
     names: dict[str, None] = {}
@@ -45,15 +46,14 @@ def nodes_besides(resources: JobResources, *, all_known: bool = False) -> list[s
     """
     if resources.nodelist is None or not several(resources.nodelist):
         return []
-    command = ["scontrol", "--all", "show", "partition", "--oneliner"]
-    found = read_nodes(run_slurm(command))
+    found = nodes_in_partitions(run_slurm(SHOW_PARTITIONS))
     wanted = node_names(resources.nodelist)
     present = set(found)
     missing = [name for name in wanted if name not in present]
     if missing and (all_known or len(missing) == len(wanted)):
         raise MissingRequirement(
             f"nodelist names {', '.join(missing[:5])}, and no partition of the cluster has "
-            f"{'it' if len(missing) == 1 else 'them'} ('{' '.join(command)}')",
+            f"{'it' if len(missing) == 1 else 'them'} ('{' '.join(SHOW_PARTITIONS)}')",
             fix="correct nodelist in the profile ('sinfo -N' lists the nodes)",
         )
     return found

@@ -14,6 +14,9 @@ from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import MissingRequirement
 
+SHOW_PARTITIONS = ["scontrol", "--all", "show", "partition", "--oneliner"]
+"""Shows every partition on a line of its own, also hidden ones."""
+
 _PAIR = re.compile(r"(\w+)=(\S*)")
 _UNLIMITED = {"", "UNLIMITED", "INFINITE", "NONE", "(null)"}
 _ALL = {"", "ALL", "NONE", "(NULL)", "N/A"}
@@ -47,7 +50,7 @@ class Partition:
 
 
 def read_partitions(answer: str) -> dict[str, Partition]:
-    """Read the answer of ``scontrol --all show partition --oneliner``.
+    """Read the answer of `SHOW_PARTITIONS`.
 
     Lines of another form are skipped.
     """
@@ -122,7 +125,7 @@ def above_time_limit(what: str, resources: JobResources) -> Check | None:
 
 
 def _known() -> dict[str, Partition]:
-    return read_partitions(run_slurm(["scontrol", "--all", "show", "partition", "--oneliner"]))
+    return read_partitions(run_slurm(SHOW_PARTITIONS))
 
 
 def _parents() -> dict[str, str] | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agenttts.dispatch.base import QueueUnavailable
-from agenttts.dispatch.slurm.partitions import Partition, read_partitions
+from agenttts.dispatch.slurm.partitions import SHOW_PARTITIONS, Partition, read_partitions
 from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.errors import MissingRequirement
 
@@ -86,9 +86,7 @@ def survey() -> Survey:
         MissingRequirement: Its commands are not here.
     """
     config = run_slurm(["scontrol", "show", "config"])
-    partitions = read_partitions(
-        run_slurm(["scontrol", "--all", "show", "partition", "--oneliner"])
-    )
+    partitions = read_partitions(run_slurm(SHOW_PARTITIONS))
     nodes = read_nodes(run_slurm(["sinfo", "--noheader", "--exact", "--format", _NODES]))
     accounts, default, qos, problem = _associations()
     return Survey(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agenttts.space import SearchSpace
+from agenttts.spec.stage_names import folded
 
 _LONGEST_REPLY = 60_000
 _MOST_ALLOCATIONS = 200
@@ -261,11 +262,6 @@ def read_score(value: Any) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9:
         return float(value)
     return None
-
-
-def folded(key: Any) -> str:
-    """Return a key without case and separators."""
-    return re.sub(r"[\s_.-]+", "", str(key)[:200]).lower()
 
 
 def _text(value: Any) -> str | None:

@@ -18,9 +18,10 @@ from agenttts.search.llm.base import LLMError
 from agenttts.search.llm.baselines import LLMSearcher
 from agenttts.search.llm.caller import Caller
 from agenttts.search.llm.prompts import Prompts
-from agenttts.search.llm.reading import folded, json_values, read_score
+from agenttts.search.llm.reading import json_values, read_score
 from agenttts.search.water_filling import Option, water_fill
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
+from agenttts.spec.stage_names import folded
 
 Sketch = Mapping[str, Mapping[str, Mapping[int, float]]]
 """By stage, model and number of samples: the expected utility of the stage's output, 0 to 1."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.profile import JobResources, Profile, load_profile
-from agenttts.dispatch.slurm.cluster_nodes import nodes_besides, read_nodes
+from agenttts.dispatch.slurm.cluster_nodes import nodes_besides, nodes_in_partitions
 from agenttts.dispatch.slurm.node_lists import (
     common_nodes,
     compressed,
@@ -140,7 +140,7 @@ PARTITIONS = (
 
 
 def test_the_nodes_of_all_partitions():
-    assert read_nodes(PARTITIONS) == ["gpu7", "gpu8", "gpu9", "n1", "n2", "n3", "n4"]
+    assert nodes_in_partitions(PARTITIONS) == ["gpu7", "gpu8", "gpu9", "n1", "n2", "n3", "n4"]
 
 
 def test_nodes_are_asked_for_only_where_several_are_allowed(fake):
