@@ -34,9 +34,9 @@ from benchmarks.search.logs import finished
 from benchmarks.search.problems import (
     FAMILIES,
     HERE,
+    TABLE_EXAMPLES,
     Problem,
     surface_problem,
-    table_names,
     table_problem,
 )
 from benchmarks.search.summary import write_summary
@@ -134,7 +134,7 @@ def cases(
                 ]
     return made + [
         Case(method, f"table {name}", seed, 0, batch)
-        for name in table_names()
+        for name in TABLE_EXAMPLES
         for method in methods
         for batch in (1, 10)
         for seed in range(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +20,8 @@ HERE = Path(__file__).parents[1]
 SPARSE = (1, 2, 4, 8, 16, 32, 64)
 FAMILIES = ("chain", "additive", "logistic", "sparse")
 
-# Number of examples of recorded tables that have neither scores by example nor standard errors.
+# Recorded tables of scores alone, with the number of their examples. The others have scores by
+# example: see tables_by_example.py.
 TABLE_EXAMPLES = {"small_llms": 40}
 
 
@@ -90,8 +90,3 @@ def table_problem(name: str) -> TableProblem:
     scores = (table.trial(space, allocation).score for allocation in space.feasible())
     best = max(score for score in scores if score is not None)
     return TableProblem(table, space, best, TABLE_EXAMPLES.get(name))
-
-
-def table_names() -> Iterator[str]:
-    """Recorded tables that are there."""
-    return (path.stem for path in sorted((HERE / "tables").glob("*.parquet")))
