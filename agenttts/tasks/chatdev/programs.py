@@ -89,9 +89,9 @@ def read_files(reply: str) -> dict[str, str]:
             name = MAIN
         if name.endswith(".py") and (
             language in _OTHER_LANGUAGES
-            # A block without a language may be a command. It does not replace a file unless it is
-            # Python.
-            or (name in files and language not in _PYTHON and _tree(code) is None)
+            # A block without a language may be a command or an output. It does not replace a file
+            # unless it reads as Python.
+            or (name in files and language not in _PYTHON and not _reads_as_code(code))
         ):
             continue
         if _is_safe(name) and code.strip() and len(files) < _MOST_FILES:

@@ -92,6 +92,14 @@ def test_blocks_of_other_languages_are_no_python_files():
     assert read_files('config.json\n```json\n{"a": 1}\n```') == {"config.json": '{"a": 1}\n'}
 
 
+@pytest.mark.parametrize("output", ["hi", "5", "(1, 2)", "3 < 4", "[[1, 'a']]"])
+def test_a_programs_output_that_parses_as_python_does_not_replace_it(output):
+    reply = f"main.py\n```python\n{HELLO}```\nThe output of `main.py`:\n```\n{output}\n```"
+    assert read_files(reply) == {"main.py": HELLO}
+    changed = reply.replace(f"\n{output}\n", "\nimport shop\nshop.open()\n")
+    assert read_files(changed) == {"main.py": "import shop\nshop.open()\n"}
+
+
 @pytest.mark.parametrize("name", ["../evil.py", "/etc/evil.py", "a/../../evil.py", "x" * 90 + ".py"])  # fmt: skip
 def test_paths_that_leave_the_directory_are_not_taken(name):
     files = read_files(f"{name}\n```\nx=1\n```")
