@@ -25,7 +25,10 @@ _STEP_TEXTS = ("step", "task", "description", "desc", "step_name", "id")
 _CALL_LISTS = ("task_nodes", "tool_nodes", "nodes", "tools", "tasks")
 _CALL_NAMES = ("task", "tool", "name", "id", "tool_name", "api")
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
-_NUMBERED = re.compile(r"^\s*(?:step\s+\d+\s*[:.)-]|\d+\s*[:.)]|[-*•]\s)\s*\S", re.I)
+# Mark-up may surround the number: "**Step 1:** ...", "### Step 1: ...", "**1**. ...".
+_NUMBERED = re.compile(
+    r"^[\s#>*_]*(?:step\s+\d+[*_]*\s*[:.)-]|\d+[*_]*\s*[:.)]|[-*•]\s)\s*\S", re.I
+)
 _BRACKET = re.compile(r"[{\[]")
 _TEXT_OR_BRACKET = re.compile(r'"(?:\\.|[^"\\])*(?:"|\Z)|[\[\]{}]', re.DOTALL)
 _OPENS_JSON = re.compile(

@@ -32,6 +32,14 @@ def test_steps_without_json_are_the_numbered_lines():
 
 
 @pytest.mark.parametrize(
+    "line",
+    ["**Step 1:** Do a", "### Step 1: Do a", "**Step 1**: Do a", "**1.** Do a", "__1__. Do a", "> 1. Do a", "- **Step 1:** Do a"],
+)  # fmt: skip
+def test_numbers_of_steps_may_have_mark_up(line):
+    assert parse_steps(f"### The plan\n**Note** this.\n{line}\n") == [line]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         '{"task_nodes": [{"task": "a"}, {"task": "b", "arguments": []}]}',
