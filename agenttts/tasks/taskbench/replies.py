@@ -195,6 +195,7 @@ def _tools(value: Any) -> list[str]:
 
 
 def _calls(value: Any, resources: bool) -> list[dict[str, Any]]:
+    value = _unwrapped(value, _CALL_LISTS)
     if isinstance(value, dict) and not any(key in value for key in _CALL_LISTS):
         value = [value]
     calls = []
@@ -211,11 +212,16 @@ def _listed(value: Any, keys: Sequence[str]) -> list[Any]:
 
     A list is returned as it is.
     """
+    value = _unwrapped(value, keys)
     if isinstance(value, dict):
-        if isinstance(value.get("result"), dict):
-            value = value["result"]
         value = next((value[key] for key in keys if isinstance(value.get(key), list)), [])
     return value if isinstance(value, list) else []
+
+
+def _unwrapped(value: Any, keys: Sequence[str]) -> Any:
+    """Return the object under ``result`` if it has one of the keys, else the value."""
+    inner = value.get("result") if isinstance(value, dict) else None
+    return inner if isinstance(inner, dict) and any(key in inner for key in keys) else value
 
 
 def _text_in(item: Any, keys: Sequence[str]) -> str:

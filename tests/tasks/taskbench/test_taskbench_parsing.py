@@ -86,6 +86,24 @@ def test_resources(arguments):
     assert parse_calls(text, True) == [{"task": "t", "arguments": ["a.png", "<node-0>"]}]
 
 
+@pytest.mark.parametrize("key", ["task_nodes", "tool_nodes", "tools"])
+def test_calls_may_be_inside_a_result(key):
+    calls = [{"task": "a", "arguments": [{"name": "n", "value": "v"}]}]
+    for plan in (
+        {"result": {key: calls}},
+        {"thought": "x", "result": {"task_steps": [], key: calls}},
+    ):
+        text = json.dumps(plan)
+        assert parse_calls(text, False) == calls
+        assert parse_tools(text, []) == ["a"]
+
+
+def test_a_call_or_plan_with_a_result_of_another_kind_is_read_without_it():
+    call = {"task": "a", "arguments": [{"name": "n", "value": "v"}]}
+    assert parse_calls(json.dumps(call | {"result": {"ok": True}}), False) == [call]
+    assert parse_calls(json.dumps({"task_nodes": [call], "result": {}}), False) == [call]
+
+
 def test_a_plan_cut_off_at_the_token_limit_keeps_its_whole_calls():
     text = '{"task_nodes": [{"task": "a", "arguments": [{"name": "n", "value": "v"}]}, {"task": "b", "argu'
     first, *_ = parse_calls(text, False)
