@@ -34,10 +34,24 @@ HELLO = "print('hello')\n"
         HELLO,  # no fence at all
         f"{HELLO}```",  # closed, never opened
         f"```bash\npip install x\n```\n```python\n{HELLO}```",
+        f"./main.py\n```python\n{HELLO}```",
+        f"```python ././main.py\n{HELLO}```",
     ],
 )
 def test_ways_of_giving_one_file(reply):
     assert read_files(reply) == {"main.py": HELLO}
+    assert read_files(reply.replace("\n", "\r\n")) == read_files(reply)
+
+
+def test_ways_of_writing_a_path_are_one_file():
+    reply = f"./lib/a.py\n```python\nx = 1\n```\n```python\n# lib//a.py\n{HELLO}```"
+    assert read_files(reply) == {"lib/a.py": f"# lib//a.py\n{HELLO}"}
+
+
+@pytest.mark.parametrize("path", ["/app/main.py", "../main.py", "x" * 90 + ".py"])
+def test_a_comment_with_a_path_outside_names_no_file(path):
+    code = f"# {path}\n{HELLO}"
+    assert read_files(f"```python\n{code}```") == {"main.py": code}
 
 
 def test_names_in_a_first_comment_and_several_files():
