@@ -292,7 +292,7 @@ def _tool(node: Any, where: str) -> Tool:
         isinstance(p, dict) and isinstance(p.get("name"), str) for p in parameters
     ):
         raise record.error("parameters", "must be a list of objects with a 'name'")
-    return Tool(name, description, {p["name"]: str(p.get("desc", "")) for p in parameters})
+    return Tool(name, description, {p["name"]: str(p.get("desc") or "") for p in parameters})
 
 
 def _types(record: Record, field: str) -> tuple[str, ...]:

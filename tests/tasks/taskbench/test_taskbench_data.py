@@ -71,6 +71,14 @@ def test_daily_life_apis_take_named_arguments(tmp_path):
     assert found.steps == ("Step 1: Book a car",)
 
 
+def test_a_parameter_without_a_description_has_an_empty_one(tmp_path):
+    parameters = [{"name": "a", "desc": None}, {"name": "b"}, {"name": "c", "desc": ""}]
+    path = tmp_path / "tool_desc.json"
+    path.write_text(json.dumps({"nodes": [{"id": "x", "desc": "y", "parameters": parameters}]}))
+    [tool] = read_tools(path)
+    assert tool.parameters == {"a": "", "b": "", "c": ""}
+
+
 def test_resource_tools_take_values_and_what_other_tools_put_out(tmp_path):
     [found] = load_requests(write(tmp_path, [RESOURCE], RESOURCE_TOOLS, "data.jsonl"))
     assert found.resources
