@@ -153,6 +153,12 @@ def test_a_damaged_plan_is_repaired_before_a_part_of_it_is_taken_for_the_plan(te
     assert parse_tools(text, ["weather", "mail"]) == [call["task"] for call in calls]
 
 
+@pytest.mark.parametrize("noise", ["{ ", "[", '{"a" ', '{"task": [', "{ // \n"])
+def test_a_plan_before_brackets_that_repeat_without_end_is_read(noise):
+    text = f'{{"task_nodes": [{W}, {M}, {noise * 5000}'
+    assert parse_calls(text, False)[:2] == [WEATHER, MAIL]
+
+
 def test_a_plan_cut_off_inside_an_argument_is_no_plan_of_its_arguments():
     text = (
         '{"task_nodes": [{"task": "book", "arguments": [{"name": "from", "value": "Rome"}, '
