@@ -77,9 +77,10 @@ def read_files(reply: str) -> dict[str, str]:
       whatever the line before it names.
     - A block that is not closed (the reply was cut) extends to the end.
     - A reply without any fence is ``main.py`` as a whole if it reads as Python.
-    - Paths that leave the program's directory are dropped.
+    - Paths that leave the program's directory are dropped; in a comment they are no names.
     - If two files have the same name, the last counts.
     """
+    reply = reply.replace("\r\n", "\n")
     files: dict[str, str] = {}
     for language, named, code in _blocks(reply):
         name = named or _commented_name(code)
@@ -87,11 +88,12 @@ def read_files(reply: str) -> dict[str, str]:
             if language not in ("", *_PYTHON) or MAIN in files:
                 continue
             name = MAIN
+        name = str(PurePosixPath(name))  # "./main.py" is main.py
         if name.endswith(".py") and (
             language in _OTHER_LANGUAGES
-            # A block without a language may be a command. It does not replace a file unless it is
-            # Python.
-            or (name in files and language not in _PYTHON and _tree(code) is None)
+            # A block without a language may be a command or an output. It does not replace a file
+            # unless it reads as Python.
+            or (name in files and language not in _PYTHON and not _reads_as_code(code))
         ):
             continue
         if _is_safe(name) and code.strip() and len(files) < _MOST_FILES:
@@ -190,7 +192,9 @@ def _name_in(text: str, language: str) -> str | None:
 
 def _commented_name(code: str) -> str | None:
     match = _COMMENT_NAME.match(code.lstrip("\n").partition("\n")[0])
-    return match[1] if match and _has_extension(match[1], _EXTENSIONS) else None
+    if match and _has_extension(match[1], _EXTENSIONS) and _is_safe(match[1]):
+        return match[1]
+    return None
 
 
 def _has_extension(name: str, extensions: tuple[str, ...]) -> bool:

@@ -96,7 +96,7 @@ class Answer(StageDefinition):
 
         A label on a line of its own is skipped, unless there is nothing else.
         """
-        lines = [line.strip(_AROUND) for line in text.splitlines()]
+        lines = [_MARK.sub("", line).strip(_AROUND) for line in text.splitlines()]
         said = (_LABEL.sub("", line).strip(_AROUND) for line in lines)
         answer = next((line for line in said if line), "")
         answer = answer or next((line for line in lines if line), "")
@@ -176,5 +176,7 @@ def _first_line(text: str) -> str:
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 # Whole numbers in ASCII digits, at most six, because int() refuses thousands of digits.
 _NUMBER = re.compile(r"(?<![0-9.])[0-9]{1,6}(?![0-9]|\.[0-9])")
-_LABEL = re.compile(r"^(?:(?:the )?(?:(?:best|final|short) )?answer(?: is\b|\s*:)|A:)\s*:?", re.I)
+_LABEL = re.compile(r"^(?:(?:the )?(?:(?:best|final|short) )?answer(?: is\b|\s*:|$)|A:)\s*:?", re.I)
+_MARK = re.compile(r"^\s*(?:#{1,6}\s+|>\s*)+")
+"""The marks of a heading or a quotation, before its text."""
 _AROUND = " \t\"'`*“”‘’«»"

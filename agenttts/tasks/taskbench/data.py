@@ -8,7 +8,7 @@ Tools with *resource* dependencies (huggingface, multimedia) take resources of a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,8 @@ def load_requests(
         report: Records what was read.
 
     Raises:
-        UserError: Data are missing, malformed or too few. Also the errors of `read_hub`.
+        UserError: Data are missing, malformed or too few, or the tools are those of other data.
+            Also the errors of `read_hub`.
     """
     data = data or DEFAULT_DATA
     tools_file = _tools_file(data, tools)
@@ -171,11 +172,19 @@ def load_requests(
     )
     known = read_tools(tools_file)
     resources = not any(tool.parameters for tool in known) and any(tool.inputs for tool in known)
+    plans: list[tuple[ToolCall, ...]] = []
+
+    def make(record: Record, number: int) -> list[TaskBenchExample]:
+        example = _example(record, number, known, resources)
+        plans.append(example.calls)
+        return [example]
+
     found = convert(
         source,
-        lambda record, number: [_example(record, number, known, resources)],
+        make,
         report or LoadReport(),
         ident=lambda example: example.id,
+        notes=lambda: _unknown_tools(plans, known, tools_file),
     )
     return take_split(
         found, split=split, examples=examples, search_examples=search_examples, seed=seed, data=data
@@ -239,6 +248,32 @@ def _tools_file(data: str, tools: str) -> Path:
     return file.with_name(TOOLS_FILE)
 
 
+def _unknown_tools(
+    plans: Sequence[Sequence[ToolCall]], known: Sequence[Tool], file: Path
+) -> list[str]:
+    """Return a note on the gold plans with tools that the file does not have.
+
+    Raises:
+        UserError: No tool of any plan is in the file, so it belongs to other data.
+    """
+    names = {tool_name(tool.id) for tool in known}
+    unknown = [[c.tool for c in plan if tool_name(c.tool) not in names] for plan in plans]
+    given = [tool for plan in unknown for tool in plan]
+    if not given:
+        return []
+    if len(given) == sum(map(len, plans)):
+        raise UserError(
+            f"{file}: has none of the tools in the gold plans, such as '{given[0]}', but "
+            f"{len(known)} others, such as '{known[0].id}'; name the {TOOLS_FILE} that belongs to "
+            "the data",
+            at=("options", "tools"),
+        )
+    return [
+        f"{sum(map(bool, unknown))} of {len(plans)} gold plans have tools that {file} does not "
+        f"have, such as '{given[0]}'"
+    ]
+
+
 def _tool(node: Any, where: str) -> Tool:
     record = Record(node if isinstance(node, dict) else {}, lambda: where)
     name = record.text("id").strip()
@@ -257,7 +292,7 @@ def _tool(node: Any, where: str) -> Tool:
         isinstance(p, dict) and isinstance(p.get("name"), str) for p in parameters
     ):
         raise record.error("parameters", "must be a list of objects with a 'name'")
-    return Tool(name, description, {p["name"]: str(p.get("desc", "")) for p in parameters})
+    return Tool(name, description, {p["name"]: str(p.get("desc") or "") for p in parameters})
 
 
 def _types(record: Record, field: str) -> tuple[str, ...]:

@@ -34,10 +34,24 @@ HELLO = "print('hello')\n"
         HELLO,  # no fence at all
         f"{HELLO}```",  # closed, never opened
         f"```bash\npip install x\n```\n```python\n{HELLO}```",
+        f"./main.py\n```python\n{HELLO}```",
+        f"```python ././main.py\n{HELLO}```",
     ],
 )
 def test_ways_of_giving_one_file(reply):
     assert read_files(reply) == {"main.py": HELLO}
+    assert read_files(reply.replace("\n", "\r\n")) == read_files(reply)
+
+
+def test_ways_of_writing_a_path_are_one_file():
+    reply = f"./lib/a.py\n```python\nx = 1\n```\n```python\n# lib//a.py\n{HELLO}```"
+    assert read_files(reply) == {"lib/a.py": f"# lib//a.py\n{HELLO}"}
+
+
+@pytest.mark.parametrize("path", ["/app/main.py", "../main.py", "x" * 90 + ".py"])
+def test_a_comment_with_a_path_outside_names_no_file(path):
+    code = f"# {path}\n{HELLO}"
+    assert read_files(f"```python\n{code}```") == {"main.py": code}
 
 
 def test_names_in_a_first_comment_and_several_files():
@@ -90,6 +104,14 @@ def test_blocks_of_other_languages_are_no_python_files():
     assert read_files(reply) == {"main.py": HELLO}
     assert read_files(reply.replace("bash", "")) == {"main.py": HELLO}
     assert read_files('config.json\n```json\n{"a": 1}\n```') == {"config.json": '{"a": 1}\n'}
+
+
+@pytest.mark.parametrize("output", ["hi", "5", "(1, 2)", "3 < 4", "[[1, 'a']]"])
+def test_a_programs_output_that_parses_as_python_does_not_replace_it(output):
+    reply = f"main.py\n```python\n{HELLO}```\nThe output of `main.py`:\n```\n{output}\n```"
+    assert read_files(reply) == {"main.py": HELLO}
+    changed = reply.replace(f"\n{output}\n", "\nimport shop\nshop.open()\n")
+    assert read_files(changed) == {"main.py": "import shop\nshop.open()\n"}
 
 
 @pytest.mark.parametrize("name", ["../evil.py", "/etc/evil.py", "a/../../evil.py", "x" * 90 + ".py"])  # fmt: skip

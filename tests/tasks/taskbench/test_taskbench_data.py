@@ -10,6 +10,7 @@ import pytest
 from agenttts import tasks
 from agenttts.errors import Unavailable, UserError
 from agenttts.tasks.base import TaskConfig
+from agenttts.tasks.loading.report import LoadReport
 from agenttts.tasks.taskbench.arguments import argument_overlap
 from agenttts.tasks.taskbench.data import ToolCall, load_requests, read_tools
 from agenttts.tasks.taskbench.replies import parse_calls
@@ -68,6 +69,14 @@ def test_daily_life_apis_take_named_arguments(tmp_path):
     assert found.calls == (ToolCall("book_car", (("date", "5"), ("location", "Tarn"))),)
     assert found.tools[0].parameters == {"date": "When", "location": "Where"}
     assert found.steps == ("Step 1: Book a car",)
+
+
+def test_a_parameter_without_a_description_has_an_empty_one(tmp_path):
+    parameters = [{"name": "a", "desc": None}, {"name": "b"}, {"name": "c", "desc": ""}]
+    path = tmp_path / "tool_desc.json"
+    path.write_text(json.dumps({"nodes": [{"id": "x", "desc": "y", "parameters": parameters}]}))
+    [tool] = read_tools(path)
+    assert tool.parameters == {"a": "", "b": "", "c": ""}
 
 
 def test_resource_tools_take_values_and_what_other_tools_put_out(tmp_path):
@@ -165,6 +174,31 @@ def test_the_tools_are_found_beside_the_data_or_where_the_option_says(tmp_path):
         task.load(TaskConfig(path, options={"tool": str(moved)}))
     with pytest.raises(UserError, match=r"^options.tools: missing; hub data set"):
         task.load(TaskConfig("hf:someone/plans"))
+
+
+@pytest.mark.parametrize("other", [NAMED_TOOLS["nodes"][1:], RESOURCE_TOOLS["nodes"]])
+def test_the_tools_of_other_data_are_refused(tmp_path, other):
+    path = write(tmp_path, [NAMED, NAMED | {"id": "8"}], {"nodes": other})
+    with pytest.raises(UserError) as caught:
+        load_requests(path)
+    assert caught.value.at == ("options", "tools")
+    assert f"{tmp_path / 'tool_desc.json'}: has none of the tools in the gold plans" in str(caught.value)  # fmt: skip
+    assert f"such as 'book_car', but {len(other)} others, such as '{other[0]['id']}'" in str(caught.value)  # fmt: skip
+
+
+def test_gold_tools_that_the_file_does_not_have_are_noted(tmp_path):
+    ping = {"task": "ping", "arguments": []}
+    strange = NAMED | {"id": "8", "task_nodes": [ping, ping | {"task": "zzz"}]}
+    spaced = NAMED | {"id": "9", "task_nodes": [ping | {"task": "book  car"}]}
+    report = LoadReport()
+    assert len(load_requests(write(tmp_path, [NAMED, strange, spaced], NAMED_TOOLS), report=report)) == 3  # fmt: skip
+    [source] = report.sources.values()
+    [note] = source.notes
+    assert note.startswith("1 of 3 gold plans have tools that ")
+    assert note.endswith("tool_desc.json does not have, such as 'zzz'")
+    report = LoadReport()
+    load_requests(write(tmp_path, [NAMED, spaced], NAMED_TOOLS), report=report)
+    assert [source.notes for source in report.sources.values()] == [()]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,14 @@ def test_steps_without_json_are_the_numbered_lines():
 
 
 @pytest.mark.parametrize(
+    "line",
+    ["**Step 1:** Do a", "### Step 1: Do a", "**Step 1**: Do a", "**1.** Do a", "__1__. Do a", "> 1. Do a", "- **Step 1:** Do a"],
+)  # fmt: skip
+def test_numbers_of_steps_may_have_mark_up(line):
+    assert parse_steps(f"### The plan\n**Note** this.\n{line}\n") == [line]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         '{"task_nodes": [{"task": "a"}, {"task": "b", "arguments": []}]}',
@@ -76,6 +84,24 @@ def test_named_arguments(arguments):
 def test_resources(arguments):
     text = json.dumps({"task_nodes": [{"task": "t", "arguments": arguments}]})
     assert parse_calls(text, True) == [{"task": "t", "arguments": ["a.png", "<node-0>"]}]
+
+
+@pytest.mark.parametrize("key", ["task_nodes", "tool_nodes", "tools"])
+def test_calls_may_be_inside_a_result(key):
+    calls = [{"task": "a", "arguments": [{"name": "n", "value": "v"}]}]
+    for plan in (
+        {"result": {key: calls}},
+        {"thought": "x", "result": {"task_steps": [], key: calls}},
+    ):
+        text = json.dumps(plan)
+        assert parse_calls(text, False) == calls
+        assert parse_tools(text, []) == ["a"]
+
+
+def test_a_call_or_plan_with_a_result_of_another_kind_is_read_without_it():
+    call = {"task": "a", "arguments": [{"name": "n", "value": "v"}]}
+    assert parse_calls(json.dumps(call | {"result": {"ok": True}}), False) == [call]
+    assert parse_calls(json.dumps({"task_nodes": [call], "result": {}}), False) == [call]
 
 
 def test_a_plan_cut_off_at_the_token_limit_keeps_its_whole_calls():
@@ -125,6 +151,12 @@ W, M = json.dumps(WEATHER), json.dumps(MAIL)
 def test_a_damaged_plan_is_repaired_before_a_part_of_it_is_taken_for_the_plan(text, calls):
     assert parse_calls(text, False) == calls
     assert parse_tools(text, ["weather", "mail"]) == [call["task"] for call in calls]
+
+
+@pytest.mark.parametrize("noise", ["{ ", "[", '{"a" ', '{"task": [', "{ // \n"])
+def test_a_plan_before_brackets_that_repeat_without_end_is_read(noise):
+    text = f'{{"task_nodes": [{W}, {M}, {noise * 5000}'
+    assert parse_calls(text, False)[:2] == [WEATHER, MAIL]
 
 
 def test_a_plan_cut_off_inside_an_argument_is_no_plan_of_its_arguments():
