@@ -17,6 +17,8 @@ from agenttts.spec.stage_names import folded
 _LONGEST_REPLY = 60_000
 _MOST_ALLOCATIONS = 200
 _LONGEST_LINE, _CUT = 300, " [...]"
+# JSON escapes can stand for these; terminals obey the first, and no file can hold the second.
+_CONTROL_OR_SURROGATE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.S)
 _PAIR = re.compile(
     r"^\s*(?P<model>.+?)\s*(?:[×*:@,]|\bx\b|x(?=\s*\d))\s*(?P<samples>\d+)\s*$", re.I
@@ -207,7 +209,7 @@ def _choice(value: Any) -> RawChoice:
     if isinstance(value, str):
         pair = _PAIR.match(value[:200])
         if pair:
-            return RawChoice(pair["model"].strip(), float(pair["samples"][:9]))
+            return RawChoice(_text(pair["model"]), float(pair["samples"][:9]))
         return RawChoice(_text(value), None)
     return RawChoice(None, _number(value))
 
@@ -232,7 +234,7 @@ def _sentences(value: Any) -> list[str]:
 
 def _line(text: str) -> str:
     """Return a text as one line without mark-up; what is cut off a long one is marked."""
-    line = " ".join(text.replace("*", " ").split()).strip(" -")
+    line = _one_line(text.replace("*", " ")).strip(" -")
     if len(line) <= _LONGEST_LINE:
         return line
     kept = line[: _LONGEST_LINE - len(_CUT)]
@@ -265,7 +267,11 @@ def read_score(value: Any) -> float | None:
 
 
 def _text(value: Any) -> str | None:
-    return " ".join(value.split())[:100] or None if isinstance(value, str) else None
+    return _one_line(value)[:100] or None if isinstance(value, str) else None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(_CONTROL_OR_SURROGATE.sub(" ", text).split())
 
 
 def _number(value: Any) -> float | None:

@@ -142,3 +142,24 @@ def test_guidelines_are_few_and_short():
     [whole] = read_guidelines(json.dumps({"guidelines": ["x" * 300]}))
     assert whole == "x" * 300
     assert read_guidelines("No idea, sorry.") == []
+
+
+@pytest.mark.parametrize(
+    "escape", ["\\ud83d", "\\ude00", "\\u0000", "\\u001b", "\\u007f", "\\u009b"]
+)
+def test_texts_have_no_half_characters_and_no_control_characters(escape):
+    asked = {name: {"model": "m!x", "samples": 3} for name in ("retrieval", "answer")}
+    reply = {"allocations": [{**asked, "reason": "why! not"}], "guidelines": ["more! samples"]}
+    text = json.dumps(reply).replace("!", escape)
+    for said in (text, f"{text[:-1]},}}"):  # the second is repaired
+        [found] = read_allocations(said, SPACE)
+        assert found.choices["retrieval"].model == "m x"
+        assert found.reason == "why not"
+        assert read_guidelines(said, named=True) == ["more samples"]
+    pair = json.dumps({"retrieval": "m!x × 4", "answer": "n × 2"}, ensure_ascii=False)
+    [found] = read_allocations(pair.replace("!", escape), SPACE)
+    assert found.choices["retrieval"] == RawChoice("m x", 4)
+
+
+def test_an_escaped_emoji_stays():
+    assert read_guidelines('["more \\ud83d\\ude00 samples"]') == ["more \U0001f600 samples"]
