@@ -163,3 +163,34 @@ def test_texts_have_no_half_characters_and_no_control_characters(escape):
 
 def test_an_escaped_emoji_stays():
     assert read_guidelines('["more \\ud83d\\ude00 samples"]') == ["more \U0001f600 samples"]
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [
+        ("16", 16), ("16 samples", 16), ("up to 12", 12), ("n=4", 4), ("x8", 8), ("16.0", 16),
+        ("1,000", 1000), ("12,345,678", 12345678), ("1_000", 1000), ("1'000", 1000),
+        ("1\u202f000 samples", 1000), ("1e3", 1000), ("2.5", 2.5), ("-1,000", -1000),
+        ("12345678901", 1e9), ("1.000", None), ("1 000", None), ("1,0000", None), ("4,8", None),
+        ("1,000.5", None), ("1.234.567", None), ("2k", None), ("1.5 k", None), ("many", None),
+    ],
+)  # fmt: skip
+def test_counts_are_read_whole_or_not_at_all(said, count):
+    entry = {"retrieval": {"model": "qwen-7b", "samples": said}}
+    [found] = read_allocations(json.dumps({"allocations": [entry]}), SPACE)
+    assert found.choices["retrieval"].samples == count
+
+
+@pytest.mark.parametrize(
+    ("said", "choice"),
+    [
+        ("qwen-7b x 1,000", RawChoice("qwen-7b", 1000)),
+        ("qwen-7b×1'000", RawChoice("qwen-7b", 1000)),
+        ("qwen-7b, 12", RawChoice("qwen-7b", 12)),
+        ("qwen:8, 128", RawChoice("qwen:8", 128)),
+        ("qwen-7b x 12345678901", RawChoice("qwen-7b", 1e9)),
+    ],
+)
+def test_counts_beside_a_model_are_read_whole(said, choice):
+    [found] = read_allocations(json.dumps({"allocations": [{"retrieval": said}]}), SPACE)
+    assert found.choices["retrieval"] == choice
