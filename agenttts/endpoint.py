@@ -2,8 +2,8 @@
 
 The search's language model and the engine of trials share this module. A whole answer arrives
 within a time, or the request has failed. The key is in one request header only: every text that
-leaves this file has the key removed. Redirects are not followed, because the key would go with
-them.
+leaves this file has the key removed (`Address.without_key`). Redirects are not followed, because
+the key would go with them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ fails.
 """
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _LARGEST_ANSWER = 4_000_000
+_LONG_KEY, _MIXED_KEY = 16, 8  # characters; keys of providers have 20 and more
 _TOO_LONG = re.compile(
     r"context.{0,20}(length|size|window)|context_length|maximum context|too long|too many tokens|"
     r"max_model_len|reduce the length|max_new_tokens.{0,20} must be <=",
@@ -76,8 +77,12 @@ class Address:
     key: str = field(default="", repr=False)
 
     def without_key(self, text: str) -> str:
-        """Return a text with the key removed."""
-        return text.replace(self.key, "[key]") if self.key else text
+        """Return a text with the key removed.
+
+        A key that cannot be a secret stays: local servers take any key, such as ``none``, and such
+        a word may be a part of any text.
+        """
+        return text.replace(self.key, "[key]") if _may_be_secret(self.key) else text
 
 
 @dataclass(frozen=True)
@@ -253,6 +258,12 @@ def shown_variable(variable: str) -> str:
     if re.fullmatch(r"[A-Z][A-Z0-9_]{0,39}", variable):
         return f"the environment variable {variable}"
     return "the environment variable that it names"
+
+
+def _may_be_secret(key: str) -> bool:
+    """Return whether a key is long, or no word and no number."""
+    mixed = any(c.isdigit() for c in key) and any(c.isalpha() for c in key)
+    return len(key) >= _LONG_KEY or (len(key) >= _MIXED_KEY and mixed)
 
 
 def _start(text: str, address: Address, length: int) -> str:

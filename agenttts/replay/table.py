@@ -22,6 +22,7 @@ from agenttts.search.base import TrialResult
 from agenttts.search.stored import stored_trials
 from agenttts.space import Allocation, SearchSpace
 from agenttts.tables.aggregate import main_metric
+from agenttts.tables.cells import count_in, number_in, score_in
 from agenttts.tables.example_scores import example_ids, example_scores
 from agenttts.tables.schema import (
     AFTER_SEARCH,
@@ -355,7 +356,7 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
         models, counts = _point(path, number, space, cells)
         metrics = {name: v for name, v in (trial["metrics"] or {}).items() if v is not None}
         error = _stderr(path, number, trial, "score_stderr")
-        score = _score(path, number, trial)
+        score = score_in(path, number, trial)
         recorded = _recorded(trial["state"], score, error, metrics)
         errors = trial["metrics_stderr"] or {}
         known = {name: value for name, value in errors.items() if value is not None}
@@ -426,7 +427,7 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
         error = _stderr(path, number, row, error_column)
         state = row["state"] if exported else TrialState.COMPLETED
         scores = _examples(path, number, row["examples"]) if by_example else None
-        score = _score(path, number, row)
+        score = score_in(path, number, row)
         if score is None and scores is not None:
             score = fmean(scores)
         recorded = _recorded(state, score, error, found)
@@ -447,7 +448,7 @@ def _examples(path: Path, number: int, cell: object) -> tuple[float, ...] | None
             cell = [None]
     if cell is None or cell == []:
         return None
-    values = [_number(value) for value in cell] if isinstance(cell, list) else [None]
+    values = [number_in(value) for value in cell] if isinstance(cell, list) else [None]
     if any(value is None for value in values):
         raise UserError(
             f"{path}: row {number}: column 'examples' is not a list of finite numbers; valid: "
@@ -474,7 +475,7 @@ def _point(
     path: Path, number: int, space: SearchSpace, row: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     models = tuple(str(row[f"{stage.name}.model"]) for stage in space.stages)
-    counts = tuple(_count(path, number, f"{stage.name}.samples", row) for stage in space.stages)
+    counts = tuple(count_in(path, number, f"{stage.name}.samples", row) for stage in space.stages)
     return models, counts
 
 
@@ -531,47 +532,16 @@ def _rows_in_space(path: Path, space: SearchSpace, rows: Sequence[_Row]) -> list
     return kept
 
 
-def _count(path: Path, number: int, column: str, row: Mapping[str, Any]) -> int:
-    value = _number(row[column])
-    if value is None or value < 1 or value != int(value):
-        raise UserError(
-            f"{path}: row {number}: column '{column}' is '{row[column]}'; "
-            "valid: whole numbers from 1"
-        )
-    return int(value)
-
-
-def _score(path: Path, number: int, row: Mapping[str, Any]) -> float | None:
-    if row.get("score") is None:
-        return None
-    value = _number(row["score"])
-    if value is None:
-        raise UserError(
-            f"{path}: row {number}: column 'score' is '{row['score']}'; "
-            "valid: finite numbers, or empty for a failed trial"
-        )
-    return value
-
-
 def _stderr(path: Path, number: int, row: Mapping[str, Any], column: str) -> float | None:
     if row.get(column) is None:
         return None
-    value = _number(row[column])
+    value = number_in(row[column])
     if value is None or value < 0:
         raise UserError(
             f"{path}: row {number}: column '{column}' is '{row[column]}'; "
             "valid: finite numbers from 0, or empty if it is not known"
         )
     return value
-
-
-def _number(value: object) -> float | None:
-    """Return a cell as a finite number; None if it is not one."""
-    try:
-        number = float(str(value))
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _merge(same: Sequence[Recorded]) -> Recorded:

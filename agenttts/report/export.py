@@ -75,7 +75,7 @@ def write_plain_page(report: Report, out: Path) -> None:
     """
     from agenttts.report.render_html import render_html
 
-    _write_file(out, render_html(report, with_figures=False).encode())
+    _write_file(out, render_html(report, with_figures=False).encode("utf-8", "replace"))
 
 
 def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
@@ -159,7 +159,7 @@ def _parquet(report: Report) -> bytes:
 def _html(report: Report) -> bytes:
     from agenttts.report.render_html import render_html  # imports Altair, which takes half a second
 
-    return render_html(report).encode()
+    return render_html(report).encode("utf-8", "replace")
 
 
 _CONTENT: dict[str, Callable[[Report], bytes]] = {

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from agenttts.search.gaussian import unit_of
 from agenttts.space import Allocation, Choice, SearchSpace
 
 Rows = NDArray[np.int64]
@@ -171,5 +172,5 @@ class ChoiceGrid:
 
 
 def _standardised(values: Floats) -> Floats:
-    standardised: Floats = (values - values.mean()) / (values.std() or 1.0)
+    standardised: Floats = (values - values.mean()) / unit_of(values.tolist(), float(values.std()))
     return standardised

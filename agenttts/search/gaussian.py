@@ -8,7 +8,7 @@ predict. Reference: Rasmussen & Williams, *Gaussian Processes for Machine Learni
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,6 +134,11 @@ def matern(distance: Floats) -> Floats:
     scaled = math.sqrt(5.0) * distance
     correlation: Floats = (1.0 + scaled + scaled * scaled / 3.0) * np.exp(-scaled)
     return correlation
+
+
+def unit_of(values: Sequence[float], spread: float) -> float:
+    """``spread`` as a unit: 1 where the values differ by rounding alone."""
+    return spread if spread > 1e-9 * max(1.0, *map(abs, values)) else 1.0
 
 
 def _factor(kernels: Floats, noises: Floats) -> Floats:

@@ -25,6 +25,7 @@ from agenttts.search.gaussian import (
     log_evidence,
     matern,
     search_settings,
+    unit_of,
 )
 from agenttts.space import Allocation
 from agenttts.spec.section import Options
@@ -125,7 +126,7 @@ class MaternModel:
         self._stages = len(grid.choices)
         self._inputs = [_scaled(np.log2(samples)) for samples in grid.samples]
         scores = evidence.scores
-        targets = (scores - scores.mean()) / (scores.std() or 1.0)
+        targets = (scores - scores.mean()) / unit_of(scores.tolist(), float(scores.std()))
         self._fit(targets)
 
     def choose(self, rows: Rows, n: int, pending: Rows) -> list[int]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from agenttts.search.encoding import Rows
 from agenttts.search.evidence import Evidence
-from agenttts.search.gaussian import Floats, Posterior, log_evidence, search_settings
+from agenttts.search.gaussian import Floats, Posterior, log_evidence, search_settings, unit_of
 from agenttts.search.kernel import EffectKernel, Points, Qualities
 from agenttts.search.noise import squared_errors
 from agenttts.search.quality import Observed, QualityModel
@@ -79,7 +79,7 @@ class Surrogate:
         self.grid = grid = evidence.grid
         scores = evidence.scores.tolist()
         self._centre = statistics.fmean(scores)
-        self._unit = _spread(scores, statistics.pstdev(scores))
+        self._unit = unit_of(scores, statistics.pstdev(scores))
         explained = curves and coupling
         self._scale = _Scale.of(scores)
         self._quality = _quality_model(evidence, self._scale) if explained else None
@@ -296,13 +296,8 @@ class _Scale:
         low, high = min(values), max(values)
         if low >= 0.0 and high <= 1.0 and not 0.0 < high - low < _MIN_SCORE_RANGE:
             return cls(0.0, 1.0)
-        unit = _spread(values, (high - low) / 0.8)
+        unit = unit_of(values, (high - low) / 0.8)
         return cls(low - 0.1 * unit, unit)
-
-
-def _spread(values: Sequence[float], spread: float) -> float:
-    """``spread`` as a unit: 1 where the values differ by rounding alone."""
-    return spread if spread > 1e-9 * max(1.0, *map(abs, values)) else 1.0
 
 
 def _quality_model(evidence: Evidence, scale: _Scale) -> QualityModel:

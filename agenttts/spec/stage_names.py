@@ -30,15 +30,24 @@ def check_stage_names(names: Iterable[str]) -> None:
 
 
 def check_names_in_replies(names: Iterable[str]) -> None:
-    """Check that no stage has the name of another part of a language model's reply.
+    """Check that replies tell stages from each other and from other keys.
 
-    Replies are read without regard to case and separators.
+    A language model's replies are read without regard to case and separators.
 
     Raises:
-        PlacedError: One has.
+        PlacedError: Two stages, or a stage and a key of `REPLY_KEYS`, have the same name then.
     """
     reserved = {folded(key) for key in REPLY_KEYS}
+    known: dict[str, str] = {}
     for name in names:
+        same = known.setdefault(folded(name), name)
+        if same != name:
+            raise PlacedError(
+                ("stages", name),
+                f"stages cannot be called '{same}' and '{name}' while the search asks a language "
+                "model, whose replies are read without regard to case and separators (space, _, - "
+                "and .); rename one of them in the task and here, or set 'agent: none'",
+            )
         if folded(name) in reserved:
             raise PlacedError(
                 ("stages", name),

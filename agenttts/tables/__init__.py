@@ -1,1 +1,1 @@
-"""Schemas of the result tables, and aggregations of them."""
+"""Schemas of the result tables, aggregations of them, and cells of other tables."""

@@ -432,6 +432,13 @@ def test_a_reply_is_valid_text(server):
     assert completion.samples[0].text == "a ? b [key]"
 
 
+def test_a_key_that_is_a_word_changes_no_sample(server, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "none")
+    server.answers = [said("The answer is none of these: (C)")]
+    [completion] = engine(server).generate([request()])
+    assert completion.samples[0].text == "The answer is none of these: (C)"
+
+
 @pytest.mark.processes
 def test_in_its_own_process_a_server_s_lack_of_memory_is_not_the_allocation_s(server):
     server.answers = [(400, "hi", {}), (500, "CUDA out of memory. Tried to allocate 2 GiB", {})]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.report import build_report, render
+from agenttts.report import build_report, render, write_plain_page
 from agenttts.report.contents import duration, number, run_contents
 from agenttts.report.figures.best import progress_figure
 from agenttts.report.render_html import render_html
@@ -136,6 +136,14 @@ def test_quantities() -> None:
     assert [duration(v) for v in (None, 5.0, 61.0, 7260.0)] == [
         *("-", "5.0 s", "1 min 01 s", "2 h 01 min")
     ]
+
+
+def test_half_a_character_in_a_guideline_is_a_question_mark(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    report = build_report([make_run()], guidelines={"demo": ["few \ud83d samples"]})
+    write_plain_page(report, tmp_path / "report.html")
+    assert "few ? samples" in (tmp_path / "report.html").read_text()
 
 
 def test_the_latest_guidelines_come_first_with_their_iteration(make_run: MakeRun) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from agenttts.search.encoding import ChoiceGrid
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.moves import within_budget
-from agenttts.space import SearchSpace
+from agenttts.space import Model, SearchSpace, Stage
 from tests.support.spaces import equal_stage_spaces
 
 
@@ -56,3 +56,10 @@ def test_any_allocation_is_cut_down_to_the_budget(space, rng):
     cut = within_budget(space, wanted)
     assert cut in space
     assert cut == wanted or wanted not in space
+
+
+@pytest.mark.parametrize("params", [3e9, 7e9, 7.6e9])
+def test_models_of_one_size_do_not_differ_by_rounding(params):
+    models = tuple(Model(name, params) for name in "abc")
+    [sizes] = ChoiceGrid(SearchSpace((Stage("plan", models, 64, 64, (1, 2)),), 50)).sizes
+    assert sizes == pytest.approx([0.0, 0.0, 0.0])

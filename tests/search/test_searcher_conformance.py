@@ -485,6 +485,14 @@ def test_options_out_of_range():
         create("gp", space, initial=0)
 
 
+@pytest.mark.parametrize("score", [0.0, 0.1, 0.3, 0.6, 70.1])
+def test_of_equal_scores_gp_recommends_the_cheapest(score):
+    space = SPACES["two stages"]
+    searcher, tried = create("gp", space), create("random", space, 3).ask(13)
+    searcher.tell([TrialResult(allocation, score) for allocation in tried])
+    assert space.cost(searcher.best()) == min(map(space.cost, tried))
+
+
 def test_grid_refuses_a_large_space():
     with pytest.raises(
         UserError, match=r"all [\d,]+ feasible allocations, .* at most 50; .*values:"

@@ -197,3 +197,11 @@ def test_a_stage_is_not_called_like_a_part_of_a_language_models_reply(name):
     with pytest.raises(UserError, match=rf"job.yaml:\d+: stages.{name}: .*or set 'agent: none'"):
         parse(renamed(name, SCRIPTED))
     assert "reasoning" in parse(renamed("reasoning", SCRIPTED)).stages
+
+
+@pytest.mark.parametrize("name", ["Retrieval", "retrieval_", "re-trieval", "re.trieval"])
+def test_two_stages_that_replies_do_not_tell_apart_are_refused(name):
+    assert name in parse(renamed(name)).stages, "no language model is asked"
+    problem = rf"job.yaml:\d+: stages.{name}: .*'retrieval' and '{name}' .*or set 'agent: none'"
+    with pytest.raises(UserError, match=problem):
+        parse(renamed(name, SCRIPTED))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from agenttts.endpoint import estimated_tokens
 from agenttts.replies import COMMON_THINKING, Thinking, remove_thinking
-from agenttts.search.llm.base import LLM, Chat, LLMError, Reply
+from agenttts.search.llm.base import LLM, Chat, LLMError, Reply, writable
 from agenttts.search.llm.transcript import Transcript
 
 log = logging.getLogger(__name__)
@@ -86,10 +86,7 @@ class Caller:
                     raise
                 self._sleep(wait)
             else:
-                # A lone surrogate from a JSON escape can be written neither to a file nor to a
-                # later prompt.
-                text = reply.text.encode("utf-8", "replace").decode()
-                reply = replace(reply, text=text)
+                reply = replace(reply, text=writable(reply.text))
                 self.transcript.add_reply(chat, self.llm.model, reply, time.monotonic() - started)
                 return self._answer(reply)
         raise AssertionError("the last attempt raises or returns")

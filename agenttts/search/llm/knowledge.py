@@ -16,6 +16,7 @@ from agenttts.errors import UserError, located
 from agenttts.search.llm.prompts import choices_text
 from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.tables.aggregate import scored
+from agenttts.tables.cells import count_in, number_in, score_in
 from agenttts.tables.schema import AFTER_SEARCH, read_trials
 
 _MOST_PAST = 3
@@ -127,13 +128,18 @@ def _replay_points(table: Path) -> list[Point]:
             at=(),
         )
     points: list[Point] = []
-    for row in frame.iter_rows(named=True):
+    for number, row in enumerate(frame.iter_rows(named=True), start=1):
         if row.get("source") in AFTER_SEARCH:
             continue
-        choices = (Choice(s, str(row[f"{s}.model"]), int(row[f"{s}.samples"])) for s in stages)
-        if isinstance(row["score"], (int, float)):
-            allocation = Allocation(tuple(choices))
-            points.append((allocation, float(row["score"]), row.get("budget")))
+        choices = tuple(
+            Choice(
+                stage, str(row[f"{stage}.model"]), count_in(table, number, f"{stage}.samples", row)
+            )
+            for stage in stages
+        )
+        score = score_in(table, number, row)
+        if score is not None:
+            points.append((Allocation(choices), score, number_in(row.get("budget"))))
     return points
 
 

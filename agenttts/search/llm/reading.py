@@ -17,11 +17,19 @@ from agenttts.spec.stage_names import folded
 _LONGEST_REPLY = 60_000
 _MOST_ALLOCATIONS = 200
 _LONGEST_LINE, _CUT = 300, " [...]"
+# JSON escapes can stand for these; terminals obey the first, and no file can hold the second.
+_CONTROL_OR_SURROGATE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.S)
+# 1,000 and the like, with one separator before each three digits.
+_GROUPED = r"\d{1,3}(?:[,_'’\u00a0\u202f]\d{3})+(?!\d)"
 _PAIR = re.compile(
-    r"^\s*(?P<model>.+?)\s*(?:[×*:@,]|\bx\b|x(?=\s*\d))\s*(?P<samples>\d+)\s*$", re.I
+    r"^\s*(?P<model>.+?)\s*(?:[×*:@,]|\bx\b|x(?=\s*\d))\s*"
+    rf"(?P<samples>{_GROUPED}|\d+)\s*$",
+    re.I,
 )
-_INTEGER = re.compile(r"-?\d{1,9}")
+_COUNT = re.compile(rf"(?P<grouped>-?{_GROUPED})|-?\d+(?:\.\d{{1,2}})?(?:e\+?\d{{1,2}})?", re.I)
+# After a count: it is a part of a number that can be read in several ways.
+_GOES_ON = re.compile(r"[.,_'’\s]?\d|\s?k\b", re.I)
 _DECIMAL = re.compile(r"-?\d{0,9}\.?\d{1,17}(?:e-?\d{1,2})?\s*%?", re.I)
 # The same, but not a part of a name like F1, acc@1 or top-1.
 _ALONE = re.compile(r"(?<![\w@.-])" + _DECIMAL.pattern, re.I)
@@ -161,7 +169,7 @@ def _record(value: Mapping[Any, Any], space: SearchSpace) -> RawAllocation | Non
             choices[stage.name] = _choice(by_name[name])
         elif f"{name}model" in by_name or f"{name}samples" in by_name:
             choices[stage.name] = RawChoice(
-                _text(by_name.get(f"{name}model")), _number(by_name.get(f"{name}samples"))
+                _text(by_name.get(f"{name}model")), read_count(by_name.get(f"{name}samples"))
             )
     if any(c.model is not None or c.samples is not None for c in choices.values()):
         return RawAllocation(choices, _reason(by_name), _predicted(by_name))
@@ -201,15 +209,15 @@ def _choice(value: Any) -> RawChoice:
         model = by_name.get("model", by_name.get("name"))
         names = ("samples", "numsamples", "n", "k", "count")
         samples = next((by_name[name] for name in names if name in by_name), None)
-        return RawChoice(_text(model), _number(samples))
+        return RawChoice(_text(model), read_count(samples))
     if isinstance(value, list) and len(value) == 2:
-        return RawChoice(_text(value[0]), _number(value[1]))
+        return RawChoice(_text(value[0]), read_count(value[1]))
     if isinstance(value, str):
         pair = _PAIR.match(value[:200])
         if pair:
-            return RawChoice(pair["model"].strip(), float(pair["samples"][:9]))
+            return RawChoice(_text(pair["model"]), read_count(pair["samples"]))
         return RawChoice(_text(value), None)
-    return RawChoice(None, _number(value))
+    return RawChoice(None, read_count(value))
 
 
 def _sentences(value: Any) -> list[str]:
@@ -232,7 +240,7 @@ def _sentences(value: Any) -> list[str]:
 
 def _line(text: str) -> str:
     """Return a text as one line without mark-up; what is cut off a long one is marked."""
-    line = " ".join(text.replace("*", " ").split()).strip(" -")
+    line = _one_line(text.replace("*", " ")).strip(" -")
     if len(line) <= _LONGEST_LINE:
         return line
     kept = line[: _LONGEST_LINE - len(_CUT)]
@@ -264,17 +272,25 @@ def read_score(value: Any) -> float | None:
     return None
 
 
-def _text(value: Any) -> str | None:
-    return " ".join(value.split())[:100] or None if isinstance(value, str) else None
+def read_count(value: Any) -> float | None:
+    """Return a count as a number that a float holds exactly; else None.
 
-
-def _number(value: Any) -> float | None:
-    """Return a count as a number that a float holds exactly; else None."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, (int, float)):
-        return float(value) if abs(value) < 1e9 else 1e9 if value == value and value > 0 else None
+    A text is read only if its first number can be read in one way: ``1,000`` but not ``1.000``.
+    """
     if isinstance(value, str):
-        match = _INTEGER.search(value)
-        return float(match.group()) if match else None
+        text = value[:200]
+        match = _COUNT.search(text)
+        if match is None or _GOES_ON.match(text, match.end()):
+            return None
+        value = float(re.sub(r"[^-\d]", "", match.group()) if match["grouped"] else match.group())
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value) if abs(value) < 1e9 else 1e9 if value == value and value > 0 else None
     return None
+
+
+def _text(value: Any) -> str | None:
+    return _one_line(value)[:100] or None if isinstance(value, str) else None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(_CONTROL_OR_SURROGATE.sub(" ", text).split())

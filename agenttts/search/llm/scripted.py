@@ -18,6 +18,7 @@ empty text).
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,6 @@ from agenttts.errors import UserError, valid_names
 from agenttts.files.documents import parse_json
 from agenttts.search.llm.base import Chat, LLMError, Reply
 
-_KEYS = ("text", "allocations", "error", "message", "retry_after", "timeout", "delay", "for")
 _AGAIN = {408, 429, 500, 502, 503, 504}
 
 
@@ -96,7 +96,7 @@ def load_script(path: Path) -> dict[str, Any]:
         UserError: The script is wrong; the message names the file and the reply.
     """
     try:
-        script = parse_json(path.read_text(encoding="utf-8"))
+        script = parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: the script of replies does not exist") from None
     except (OSError, ValueError) as error:
@@ -108,14 +108,44 @@ def load_script(path: Path) -> dict[str, Any]:
             f"{path}: unknown key '{unknown[0]}'; {valid_names(unknown[0], ('replies', 'then'))}"
         )
     for number, reply in enumerate([*script["replies"], script.get("then", "")]):
+        where = f"replies[{number}]" if number < len(script["replies"]) else "then"
         if not isinstance(reply, (str, dict)):
-            raise UserError(f"{path}: replies[{number}] is neither a text nor a mapping")
-        for key in reply if isinstance(reply, dict) else ():
-            if key not in _KEYS:
+            raise UserError(f"{path}: {where} is neither a text nor a mapping")
+        for key, value in reply.items() if isinstance(reply, dict) else ():
+            if key not in _VALID:
+                raise UserError(f"{path}: {where}: unknown key '{key}'; {valid_names(key, _VALID)}")
+            valid, fits = _VALID[key]
+            if not fits(value):
                 raise UserError(
-                    f"{path}: replies[{number}]: unknown key '{key}'; {valid_names(key, _KEYS)}"
+                    f"{path}: {where}.{key}: {json.dumps(value)[:60]} is not valid; valid: {valid}"
                 )
     return script
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_seconds(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 <= value < math.inf
+
+
+def _is_status(value: Any) -> bool:
+    return type(value) is int and 400 <= value <= 599
+
+
+# By key of a reply: what is valid, in words and as a check.
+_VALID: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "text": ("a text", _is_text),
+    "allocations": ("a list", lambda value: isinstance(value, list)),
+    "error": ("an HTTP status from 400 to 599", _is_status),
+    "message": ("a text", _is_text),
+    "retry_after": ("seconds, 0 or more", _is_seconds),
+    "timeout": ("true or false", lambda value: isinstance(value, bool)),
+    "delay": ("seconds, 0 or more", _is_seconds),
+    "for": ("a text", _is_text),
+}
 
 
 def _entry(reply: str | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from agenttts.search.llm.base import LLMError
 from agenttts.search.llm.baselines import LLMSearcher
 from agenttts.search.llm.caller import Caller
 from agenttts.search.llm.prompts import Prompts
-from agenttts.search.llm.reading import json_values, read_score
+from agenttts.search.llm.reading import json_values, read_count, read_score
 from agenttts.search.water_filling import Option, water_fill
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
 from agenttts.spec.stage_names import folded
@@ -168,7 +168,7 @@ def _curves(stage: Stage, value: Any) -> dict[str, dict[int, float]]:
 def _points(value: Mapping[Any, Any]) -> dict[int, float]:
     points: dict[int, float] = {}
     for key, part in value.items():
-        count, utility = read_score(key), read_score(part)
+        count, utility = read_count(key), read_score(part)
         if count is not None and 1 <= count < 1e9 and utility is not None:
             points[int(count)] = utility
     high = max(points.values(), default=0.0)

@@ -170,6 +170,34 @@ def test_knowledge_that_is_none_is_refused(tmp_path):
             create("mlcopilot", SPACE, knowledge=sources)
 
 
+@pytest.mark.parametrize(
+    ("cells", "problem"),
+    [
+        ("qwen-7b,,llama-3b,8,0.9", r"row 2: column 'retrieval.samples' is 'None'; valid: whole"),
+        ("qwen-7b,x,llama-3b,8,0.9", r"row 2: column 'retrieval.samples' is 'x'; valid: whole"),
+        ("qwen-7b,0,llama-3b,8,0.9", r"row 2: column 'retrieval.samples' is '0'; valid: whole"),
+        ("qwen-7b,3,llama-3b,2.5,0.9", r"row 2: column 'answer.samples' is '2.5'; valid: whole"),
+        ("qwen-7b,3,llama-3b,8,NaN", r"row 2: column 'score' is 'nan'; valid: finite numbers"),
+        ("qwen-7b,3,llama-3b,8,n/a", r"row 2: column 'score' is 'n/a'; valid: finite numbers"),
+    ],
+)
+def test_a_row_of_knowledge_that_is_wrong_is_named(tmp_path, cells, problem):
+    head = "retrieval.model,retrieval.samples,answer.model,answer.samples,score"
+    table = tmp_path / "odd.csv"
+    table.write_text(f"{head}\nqwen-7b,1,llama-3b,2,0.5\n{cells}\n")
+    with pytest.raises(UserError, match=rf"odd.csv: {problem}"):
+        create("mlcopilot", SPACE, knowledge=[str(table)])
+
+
+def test_knowledge_without_scores_or_budgets_in_some_rows(past):
+    rows = pl.read_csv(past / "near.csv").with_columns(pl.col("score").cast(pl.String))
+    rows = rows.with_columns(score=pl.Series(["0.2", None, "0.6"]), budget=pl.Series(["n/a", "3", "41.2"]))  # fmt: skip
+    rows.write_csv(past / "some.csv")
+    [loaded] = load_experience([str(past / "some.csv")])
+    assert [(score, budget) for _, score, budget in loaded.points] == [(0.6, 41.2), (0.2, None)]
+    assert loaded.shown()["lines"][1] == "retrieval=qwen-7b x 5, answer=llama-3b x 8: score 0.2000"
+
+
 @pytest.mark.parametrize("option", ["llm", "proposer", "seed", "space"])
 def test_objects_are_no_options_of_a_spec(scripted_spec, option):
     for method in [*METHODS, "agenttts"]:

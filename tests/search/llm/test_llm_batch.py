@@ -318,3 +318,29 @@ def test_the_schema_takes_a_reply_in_the_order_of_thought():
     del reply["allocations"][0]["predicted_score"]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(reply, schema)
+
+
+def test_half_a_character_in_a_reply_does_not_end_the_search():
+    reply = batch_reply(
+        [allocation("qwen-72b", 4, "llama-3b", 1), allocation("opus?", 1, "llama-3b", 1)],
+        ["More ? samples."],
+        "61 %",
+    ).replace("?", "\\ud83d")
+    session = scripted_session([reply, batch_reply([allocation("qwen-72b", 3, "llama-3b", 2)], [])])
+    archive, agent = Archive(SPACE), LLMAgent(SPACE, 0, session)
+    archive.add(FIRST)
+    agent.propose(10, archive, surrogate_of(archive))
+    archive.add(tried(("qwen-72b", 4, "llama-3b", 1)))
+    agent.propose(10, archive, surrogate_of(archive))
+    replies = [e for e in session.caller.transcript.events if e["event"] == "reply"]
+    second = replies[1]["messages"][1]["content"]
+    assert "- More samples." in second
+    assert "1 more could not be used" in second
+    assert archive.guidelines == ["More samples."]
+
+
+def test_what_an_earlier_version_kept_of_half_a_character_can_be_asked():
+    prompts, problem = Prompts(SPACE, TASK_DESCRIPTION), "'x\ud83d' is not a model"
+    chat = prompts.chat("propose", "again", problem=problem, n=1, form="_format")
+    assert "'x?' is not a model" in chat.messages[1]["content"]
+    assert len(chat.key) == 16

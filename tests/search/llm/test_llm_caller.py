@@ -133,8 +133,19 @@ def test_sessions_share_their_task_description():
         ('{"replies": [1]}', "replies\\[0\\] is neither"),
         ('{"replies": [], "than": ""}', "unknown key 'than'.*did you mean 'then'"),
         ('{"replies": [{"txt": "x"}]}', "replies\\[0\\]: unknown key 'txt'.*did you mean 'text'"),
+        ('{"replies": ["x", {"error": "overloaded"}]}', 'replies\\[1\\].error: "overloaded" is not valid; valid: an HTTP'),
+        ('{"replies": [{"error": true}]}', "replies\\[0\\].error: true is not valid; valid: an HTTP"),
+        ('{"replies": [{"error": 200}]}', "replies\\[0\\].error: 200 is not valid; valid: an HTTP"),
+        ('{"replies": [{"delay": -1}]}', "replies\\[0\\].delay: -1 is not valid; valid: seconds, 0 or"),
+        ('{"replies": [{"delay": NaN}]}', "replies\\[0\\].delay: NaN is not valid; valid: seconds"),
+        ('{"replies": [{"error": 429, "retry_after": "2"}]}', 'retry_after: "2" is not valid; valid: seconds'),
+        ('{"replies": [{"error": 429, "message": 7}]}', "message: 7 is not valid; valid: a text"),
+        ('{"replies": [{"timeout": "yes"}]}', 'timeout: "yes" is not valid; valid: true or false'),
+        ('{"replies": [{"allocations": {}}]}', "allocations: {} is not valid; valid: a list"),
+        ('{"replies": [], "then": {"text": null}}', "then.text: null is not valid; valid: a text"),
+        ('{"replies": [], "then": 3}', "then is neither a text nor a mapping"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_script_is_refused(tmp_path, content, problem):
     path = tmp_path / "replies.json"
     path.write_text(content)
@@ -142,3 +153,10 @@ def test_a_wrong_script_is_refused(tmp_path, content, problem):
         load_script(path)
     with pytest.raises(UserError, match="the script of replies does not exist"):
         load_script(tmp_path / "nowhere.json")
+
+
+def test_a_script_may_have_a_byte_order_mark(tmp_path):
+    script = {"replies": ["x", {"error": 429, "retry_after": 0.5}, {"delay": 0, "text": "y"}]}
+    path = tmp_path / "replies.json"
+    path.write_text(json.dumps(script), encoding="utf-8-sig")
+    assert load_script(path) == script

@@ -192,6 +192,23 @@ def test_a_server_that_repeats_the_key_does_not_bring_it_into_errors_or_replies(
     assert KEY not in repr(Address(server.url, KEY))
 
 
+@pytest.mark.parametrize(
+    "key", ["1", "none", "x", "test", "EMPTY", "ollama", "not-needed", "12345678"]
+)
+def test_a_key_that_is_no_secret_changes_no_text(server, key):
+    llm = EndpointLLM("m", lambda: Address(server.url, key), max_tokens=9)
+    server.answers = [said(f"it is {key}1 of 11"), (401, f"invalid {key}", {})]
+    assert llm.complete(CHAT).text == f"it is {key}1 of 11"
+    assert server.requests[0][1]["Authorization"] == f"Bearer {key}"
+    with pytest.raises(LLMError, match=f"invalid {key}"):
+        llm.complete(CHAT)
+
+
+@pytest.mark.parametrize("key", ["pass4711", "token-abc123", "a" * 16, "4711-" * 4])
+def test_a_key_that_may_be_a_secret_is_removed(key):
+    assert Address("http://h/v1", key).without_key(f"it is {key}.") == "it is [key]."
+
+
 def test_closing_twice(server):
     server.answers = [said("x")]
     llm = client(server)

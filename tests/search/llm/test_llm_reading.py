@@ -142,3 +142,55 @@ def test_guidelines_are_few_and_short():
     [whole] = read_guidelines(json.dumps({"guidelines": ["x" * 300]}))
     assert whole == "x" * 300
     assert read_guidelines("No idea, sorry.") == []
+
+
+@pytest.mark.parametrize(
+    "escape", ["\\ud83d", "\\ude00", "\\u0000", "\\u001b", "\\u007f", "\\u009b"]
+)
+def test_texts_have_no_half_characters_and_no_control_characters(escape):
+    asked = {name: {"model": "m!x", "samples": 3} for name in ("retrieval", "answer")}
+    reply = {"allocations": [{**asked, "reason": "why! not"}], "guidelines": ["more! samples"]}
+    text = json.dumps(reply).replace("!", escape)
+    for said in (text, f"{text[:-1]},}}"):  # the second is repaired
+        [found] = read_allocations(said, SPACE)
+        assert found.choices["retrieval"].model == "m x"
+        assert found.reason == "why not"
+        assert read_guidelines(said, named=True) == ["more samples"]
+    pair = json.dumps({"retrieval": "m!x × 4", "answer": "n × 2"}, ensure_ascii=False)
+    [found] = read_allocations(pair.replace("!", escape), SPACE)
+    assert found.choices["retrieval"] == RawChoice("m x", 4)
+
+
+def test_an_escaped_emoji_stays():
+    assert read_guidelines('["more \\ud83d\\ude00 samples"]') == ["more \U0001f600 samples"]
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [
+        ("16", 16), ("16 samples", 16), ("up to 12", 12), ("n=4", 4), ("x8", 8), ("16.0", 16),
+        ("1,000", 1000), ("12,345,678", 12345678), ("1_000", 1000), ("1'000", 1000),
+        ("1\u202f000 samples", 1000), ("1e3", 1000), ("2.5", 2.5), ("-1,000", -1000),
+        ("12345678901", 1e9), ("1.000", None), ("1 000", None), ("1,0000", None), ("4,8", None),
+        ("1,000.5", None), ("1.234.567", None), ("2k", None), ("1.5 k", None), ("many", None),
+    ],
+)  # fmt: skip
+def test_counts_are_read_whole_or_not_at_all(said, count):
+    entry = {"retrieval": {"model": "qwen-7b", "samples": said}}
+    [found] = read_allocations(json.dumps({"allocations": [entry]}), SPACE)
+    assert found.choices["retrieval"].samples == count
+
+
+@pytest.mark.parametrize(
+    ("said", "choice"),
+    [
+        ("qwen-7b x 1,000", RawChoice("qwen-7b", 1000)),
+        ("qwen-7b×1'000", RawChoice("qwen-7b", 1000)),
+        ("qwen-7b, 12", RawChoice("qwen-7b", 12)),
+        ("qwen:8, 128", RawChoice("qwen:8", 128)),
+        ("qwen-7b x 12345678901", RawChoice("qwen-7b", 1e9)),
+    ],
+)
+def test_counts_beside_a_model_are_read_whole(said, choice):
+    [found] = read_allocations(json.dumps({"allocations": [{"retrieval": said}]}), SPACE)
+    assert found.choices["retrieval"] == choice

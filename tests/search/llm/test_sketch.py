@@ -46,6 +46,13 @@ def test_lists_and_percent_in_the_order_of_the_counts_asked():
     assert sketch["answer"]["llama-3b"] == {1: 0.3, 4: 0.5, 16: 0.7, 64: 0.8}
 
 
+def test_counts_with_a_separator_are_read_whole():
+    said = TEXT.replace('"100"', '"1,000"').replace('"22"', '"1.000"')
+    sketch = read_sketch(said, SPACE)
+    assert sketch is not None
+    assert sketch["retrieval"]["qwen-7b"] == {1: 0.2, 5: 0.3, 1000: 0.4}
+
+
 @pytest.mark.parametrize("text", ["", "no idea", "{}", '{"utility": 3}', json.dumps({"retrieval": UTILITY["retrieval"]}), '{"retrieval": {"qwen-7b": {"a": "b"}}, "answer": {"llama-3b": [null]}}', "[" * 3000])  # fmt: skip
 def test_no_sketch(text):
     assert read_sketch(text, SPACE) is None
