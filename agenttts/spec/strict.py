@@ -17,8 +17,7 @@ from agenttts.spec.section import Section
 from agenttts.spec.source import Place, Source
 from agenttts.spec.yaml_document import read_document, read_value
 
-_KEY_PART = re.compile(r"([^.\[\]=]+)|\[(\d+)\]")
-_KEY_PATH = re.compile(r"[^.\[\]=]+(\.[^.\[\]=]+|\[\d+\])*")
+_KEY_PART = re.compile(r"\.([^.\[\]=]+)|\[(\d+)\]")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -95,15 +94,13 @@ def _override(
     """
     shown = _shortened(override)
     key, separator, text = override.partition("=")
-    if not separator or not _KEY_PATH.fullmatch(key):
+    path = _parts(document, key)
+    if not separator or not path:
         raise UserError(
             f"--set {shown or chr(39) * 2}: valid is KEY.PATH=VALUE, e.g. --set "
             "search.budget=500 or "
             "--set stages.answer.models[0]=llama-3b"
         )
-    path: list[str | int] = [
-        int(index) if index else name for name, index in _KEY_PART.findall(key)
-    ]
     try:
         value = read_value(model, path, text)
     except UserError as error:
@@ -130,6 +127,33 @@ def _override(
                 new.append(tuple(path[: number + 1]))
             place = place.setdefault(part, {})
     return tuple(path), new
+
+
+def _parts(document: Any, key: str) -> list[str | int] | None:
+    """Return the parts of a key path; None if it is not one.
+
+    A name in the document may have dots or brackets of its own; the longest that fits is taken.
+    """
+    path: list[str | int] = []
+    place, text, at = document, f".{key}", 0
+    while at < len(text):
+        keys = [f".{k}" for k in place if k != ""] if isinstance(place, Mapping) else []
+        ends = [at + len(k) for k in keys if text.startswith(k, at)]
+        end = max((end for end in ends if text[end : end + 1] in ("", ".", "[")), default=None)
+        found = _KEY_PART.match(text, at)
+        if end is not None:
+            part: str | int = text[at + 1 : end]
+        elif found is not None:
+            part, end = found[1] or int(found[2]), found.end()
+        else:
+            return None
+        path.append(part)
+        at = end
+        try:
+            place = place[part]
+        except (KeyError, IndexError, TypeError):
+            place = None
+    return path
 
 
 def _place(override: str) -> str:

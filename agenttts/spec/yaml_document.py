@@ -54,8 +54,15 @@ _Loader.yaml_implicit_resolvers = {
     ]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(_TAG + "int", _INT, list("-+0123456789"))
-_Loader.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+0123456789."))
+
+
+class _Dumper(_SafeDumper):  # type: ignore[misc, valid-type]
+    """PyYAML's safe dumper. It also quotes texts that `_Loader` would take for numbers."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(_TAG + "int", _INT, list("-+0123456789"))
+    _class.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+0123456789."))
 
 
 def read_document(
@@ -89,7 +96,7 @@ def dump_document(document: Mapping[str, Any]) -> str:
 
     Characters above U+FFFF, such as emoji, are written as escapes, which read as the same text.
     """
-    text: str = yaml.dump(document, Dumper=_SafeDumper, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 

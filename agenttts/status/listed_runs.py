@@ -15,10 +15,12 @@ from typing import Any
 from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.service import ELSEWHERE
 from agenttts.errors import AgentTTSError
+from agenttts.files.access import check_readable
 from agenttts.launch.controller import StartedController, started_controller
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, read_state
 from agenttts.run.rows import row_from_json
+from agenttts.spec.model import RUN_NAME
 from agenttts.status.document import ListDocument
 from agenttts.status.run_status import best_of, last_iteration
 from agenttts.tables.documents import printed
@@ -29,8 +31,16 @@ _MARKS = ("spec.yaml", "journal.jsonl", "run.json", "origin.json")
 
 
 def list_runs(results: Path) -> dict[str, Any]:
-    """Return the runs of a results directory as `ListDocument`, the latest first."""
-    found = [_read(path) for path in sorted(results.glob("*/")) if _is_run(path)]
+    """Return the runs of a results directory as `ListDocument`, the latest first.
+
+    Raises:
+        OSError: The results directory cannot be read.
+    """
+    places: list[Path] = []
+    if results.is_dir():
+        check_readable(results)
+        places = sorted(results.iterdir())
+    found = [_read(path) for path in places if _is_run(path)]
     _ask_queues([run for run in found if run.started is not None and run.state is not None])
     found.sort(key=lambda run: (run.active, run.path.name), reverse=True)
     documents = [run.document() for run in found]
@@ -111,7 +121,11 @@ class _Listed:
 
 
 def _is_run(path: Path) -> bool:
-    return any((path / mark).exists() for mark in _MARKS)
+    """Return whether a path is a run's directory, or is closed and may be one."""
+    try:
+        return any((path / mark).exists() for mark in _MARKS)
+    except OSError:
+        return RUN_NAME.fullmatch(path.name) is not None
 
 
 def _read(path: Path) -> _Listed:

@@ -91,7 +91,7 @@ def trial_log(run: RunDirectory, given: str, lines: int | None) -> Iterator[str]
         return
     last = attempts[-1]
     log = log_of(directory, last)
-    text = _read(log, last.log_start)
+    text = _read(log, last.log_start, _log_end(run, log, last))
     yield from _causes(last, text)
     yield ""
     yield f"log: {log.resolve()}"
@@ -191,12 +191,29 @@ def _shown(text: str, lines: int | None, *, warnings: bool = False) -> Iterator[
     yield from shown[-lines:]
 
 
-def _read(log: Path, start: int) -> str:
-    """Return a log from byte ``start`` on, or only its end if it is long."""
+def _log_end(run: RunDirectory, log: Path, attempt: Attempt) -> int | None:
+    """Return the byte of the log where the job's next trials begin, if there are any.
+
+    A worker writes the lines of all its trials to one log.
+    """
+    began = (attempt.log_start, attempt.started)  # trials that begin together have both in common
+    later = [
+        other.log_start
+        for directory in (run.path / "trials").glob("t*")
+        for other in read_attempts(directory)
+        if (other.log_start, other.started) > began
+        and log_of(directory, other).resolve() == log.resolve()
+    ]
+    return min(later, default=None)
+
+
+def _read(log: Path, start: int, end: int | None = None) -> str:
+    """Return the bytes ``start`` to ``end`` of a log, or their last part if many."""
     try:
         with log.open("rb") as stream:
             size = stream.seek(0, 2)
-            stream.seek(max(min(start, size), size - _MOST_BYTES))
-            return stream.read().decode("utf-8", errors="replace")
+            end = size if end is None else min(end, size)
+            first = stream.seek(max(min(start, end), end - _MOST_BYTES))
+            return stream.read(end - first).decode("utf-8", errors="replace")
     except OSError as error:
         return f"(the log cannot be read: {error.strerror or error})"

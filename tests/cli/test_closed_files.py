@@ -171,6 +171,37 @@ def test_a_run_that_may_only_be_read_is_shown(half, place, closed_out):
     assert json.loads(done.stdout)["controller"]["alive"]
 
 
+def test_one_closed_directory_hides_no_other_run(half, place, closed_out):
+    """The results directory may be shared, and have directories of the file system's own."""
+    results = half.parent
+    for name in ("a-colleague", "lost+found", ".snapshot", "notes"):
+        (results / name / "run").mkdir(parents=True)
+    (results / "a-link").symlink_to(results / "a-colleague" / "run")
+    for name in ("a-colleague", "lost+found", ".snapshot"):
+        (results / name).chmod(0)
+    done = closed_out("list", "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    runs = {run["run"]: run for run in json.loads(done.stdout)["runs"]}
+    assert {name: run["state"] for name, run in runs.items()} == {
+        "small": "stopped",
+        "a-colleague": "damaged",
+        "a-link": "damaged",
+    }
+    assert str(results / "a-colleague") in runs["a-colleague"]["detail"]
+    assert "Permission denied" in runs["a-colleague"]["detail"]
+
+
+@pytest.mark.parametrize("mode", [0, 0o311, 0o644])
+def test_a_closed_results_directory_is_one_error(half, place, closed_out, mode):
+    half.parent.chmod(mode)
+    done = closed_out("list", cwd=place)
+    assert done.returncode in (2, 3), done
+    assert done.stdout == ""
+    [line] = done.stderr.strip().splitlines()
+    assert "results" in line
+    assert "small" not in line
+
+
 def test_a_run_that_is_open_again_goes_on(half, place, closed_out):
     (half / "trials").chmod(0)
     assert closed_out("resume", "small", "--wait", cwd=place).returncode == 3

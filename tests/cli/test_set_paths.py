@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import yaml
+
+from agenttts.spec.load import load_spec
 
 WRONG = [
     # What is no path, or no value.
@@ -97,3 +100,29 @@ def test_settings_that_are_right(cli, scripted_spec):
     ):
         done = cli("launch", scripted_spec(), "--dry-run", "--set", setting)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-7b", "qwen[7b]", "a.b.c", "v1.[2].x"])
+def test_a_setting_reaches_a_model_with_separators_in_its_name(scripted_spec, tmp_path, name):
+    """Also beside a model whose name is its beginning."""
+    scripted_spec()
+    spec = yaml.safe_load((tmp_path / "small.yaml").read_text())
+    model = spec["models"]["weak"]
+    spec["models"] |= {name: model, name[:2].rstrip("."): model}
+    spec["stages"]["answer"]["models"] = ["weak", name]
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(spec))
+    settings = [f"models.{name}.params=7e9", f"models.{name}.options.seconds_per_sample=0.5"]
+    models = load_spec(tmp_path / "small.yaml", settings).models
+    assert models[name].params == 7e9
+    assert models[name].options["seconds_per_sample"] == 0.5
+    assert models["weak"].params == model["params"]
+
+
+def test_an_unknown_key_of_a_model_with_a_dot_in_its_name_is_one_error(
+    cli, scripted_spec, tmp_path
+):
+    text = scripted_spec().read_text()
+    (tmp_path / "small.yaml").write_text(text.replace("weak", "weak-2.5"))
+    done = cli("launch", "small.yaml", "--dry-run", "--set", "models.weak-2.5.parms=1")
+    assert done.returncode == 2
+    assert "models.weak-2.5.parms: unknown key" in done.stderr

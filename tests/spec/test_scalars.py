@@ -5,16 +5,18 @@ reader agrees.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from agenttts.dispatch.profile import Profile
 from agenttts.errors import UserError
 from agenttts.spec import dump_spec, load_strict, parse_spec
-from agenttts.spec.yaml_document import dump_document, load_plain
+from agenttts.spec.yaml_document import dump_document, load_plain, read_document
 
 SPEC = """\
 name: {name}
@@ -159,6 +161,26 @@ def test_what_a_run_freezes_it_reads_back(text):
 def test_a_written_document_is_read_back_unchanged(text):
     document = {"name": text, text: [text, {"lines": f"{text}\n{text}\n"}]}
     assert load_plain(dump_document(document)) == document
+
+
+class Free(BaseModel):
+    """A document with a field of any type."""
+
+    options: Any
+
+
+@given(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]))
+    | st.from_regex(r"[-+]?[0-9]{1,3}[._xob]?[0-9]{0,2}([eE][-+]?[0-9]{1,4})?", fullmatch=True)
+    | st.sampled_from(WRITTEN)
+)
+@example("7e9")
+@example("12e4567")
+def test_a_text_in_a_written_document_stays_a_text(text):
+    document = {"options": {text: [text, 7e9, 1e300, -0.5, 7, None, True]}}
+    written = dump_document(document)
+    assert read_document(Free, written, "x")[0] == document
+    assert load_plain(written) == document
 
 
 def test_set_reaches_into_lists():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from agenttts.dispatch.attempts import Attempt, write_attempt
 from agenttts.loop import controller_job
 from agenttts.loop.controller_job import log_file
+from agenttts.status.logs import trial_log
 from tests.support.runs import attempts, table
 
 FAILS = {
@@ -75,6 +77,64 @@ def test_causes_come_before_the_log_and_noise_is_folded(cli, failed):
     assert shown.count("[... 50 lines of the engine; --all shows them]") == 2
     assert "x.py" not in shown
     assert text(cli, "small", trial, "--all").count("x.py") == 100
+
+
+FIRST = "line of 0 and 1\nValueError: a\n"
+THIRD = "CUDA out of memory. Tried to allocate\n"
+
+
+def failed_attempt(minute: int, log_start: int) -> Attempt:
+    """An attempt at a trial of a worker, which failed within the minute."""
+    return Attempt(
+        number=1,
+        job_id="7",
+        node="n1",
+        gpus=1,
+        devices="0",
+        started=f"2026-01-01T00:{minute:02}:00+00:00",
+        finished=f"2026-01-01T00:{minute:02}:30+00:00",
+        state="FAILED",
+        error="why",
+        log_start=log_start,
+        log="../../workers/w1/log.txt",
+    )
+
+
+@pytest.fixture
+def worker(unstarted_run):
+    """A run of four trials on a worker: the first two together, the last without a line."""
+    run = unstarted_run()
+    log = run.path / "workers" / "w1" / "log.txt"
+    log.parent.mkdir(parents=True)
+    log.write_text(FIRST + THIRD)
+    places = [(0, 0), (0, 0), (1, len(FIRST)), (2, len(FIRST + THIRD))]
+    for number, (minute, start) in enumerate(places):
+        run.trial(f"t{number:04}").mkdir(parents=True)
+        write_attempt(run.trial(f"t{number:04}"), failed_attempt(minute, start))
+    return run
+
+
+@pytest.mark.parametrize("lines", [40, None])
+def test_a_trial_s_log_ends_where_the_next_trial_of_its_worker_begins(worker, lines):
+    log = (worker.path / "workers" / "w1" / "log.txt").resolve()
+
+    def shown(trial: str) -> list[str]:
+        every = list(trial_log(worker, trial, lines))
+        [attempt] = [n for n, line in enumerate(every) if line.startswith("attempt 1: ")]
+        return every[attempt + 1 :]
+
+    for trial in ("0", "1"):
+        assert shown(trial) == ["", f"log: {log}", *FIRST.splitlines()]
+    ran_out = ["the log says that memory ran out", ""]
+    assert shown("2") == [*ran_out, f"log: {log}", *THIRD.splitlines()]
+    assert shown("3") == ["", f"log: {log}"]
+
+
+def test_a_trial_without_a_line_shows_none_of_the_next(worker):
+    write_attempt(worker.trial("t0002"), failed_attempt(minute=1, log_start=0))
+    for lines in (40, None):
+        assert "ValueError: a" not in trial_log(worker, "0", lines)
+        assert "ValueError: a" in trial_log(worker, "2", lines)
 
 
 def test_the_number_of_lines_is_the_user_s(cli, failed):
