@@ -256,7 +256,8 @@ def shown_variable(variable: str) -> str:
 
 
 def _start(text: str, address: Address, length: int) -> str:
-    return address.without_key(" ".join(text[:length].split()))
+    # The key is removed first: a cut within the key would leave its first characters.
+    return " ".join(address.without_key(text)[:length].split())
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

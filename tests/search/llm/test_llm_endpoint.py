@@ -192,6 +192,16 @@ def test_a_server_that_repeats_the_key_does_not_bring_it_into_errors_or_replies(
     assert KEY not in repr(Address(server.url, KEY))
 
 
+@pytest.mark.parametrize(("status", "length"), [(401, 500), (500, 500), (200, 200)])
+@pytest.mark.parametrize("within", [1, len(KEY) // 2, len(KEY) - 1])
+def test_no_part_of_a_key_is_left_where_a_long_text_is_cut(server, status, length, within):
+    before = "x" * (length - within - 1)
+    server.answers = [(status, f"{before} {KEY}{'y' * length}", {})]
+    with pytest.raises(LLMError) as caught:
+        client(server).complete(CHAT)
+    assert str(caught.value).endswith(f"{before} [key]{'y' * length}"[:length])
+
+
 def test_closing_twice(server):
     server.answers = [said("x")]
     llm = client(server)
