@@ -262,12 +262,14 @@ def shown_variable(variable: str) -> str:
 
 def _may_be_secret(key: str) -> bool:
     """Return whether a key is long, or no word and no number."""
-    mixed = any(c.isdigit() for c in key) and any(c.isalpha() for c in key)
+    digits_and_letters = any(c.isdigit() for c in key) and any(c.isalpha() for c in key)
+    mixed = digits_and_letters or key[1:] not in (key[1:].lower(), key.upper()[1:])
     return len(key) >= _LONG_KEY or (len(key) >= _MIXED_KEY and mixed)
 
 
 def _start(text: str, address: Address, length: int) -> str:
-    return address.without_key(" ".join(text[:length].split()))
+    # The key is removed first: a cut within the key would leave its first characters.
+    return " ".join(address.without_key(text)[:length].split())
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

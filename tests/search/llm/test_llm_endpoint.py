@@ -193,7 +193,7 @@ def test_a_server_that_repeats_the_key_does_not_bring_it_into_errors_or_replies(
 
 
 @pytest.mark.parametrize(
-    "key", ["1", "none", "x", "test", "EMPTY", "ollama", "not-needed", "12345678"]
+    "key", ["1", "none", "x", "test", "EMPTY", "ollama", "not-needed", "Nothing-here", "12345678"]
 )
 def test_a_key_that_is_no_secret_changes_no_text(server, key):
     llm = EndpointLLM("m", lambda: Address(server.url, key), max_tokens=9)
@@ -204,9 +204,19 @@ def test_a_key_that_is_no_secret_changes_no_text(server, key):
         llm.complete(CHAT)
 
 
-@pytest.mark.parametrize("key", ["pass4711", "token-abc123", "a" * 16, "4711-" * 4])
+@pytest.mark.parametrize("key", ["pass4711", "token-abc123", "HunterTwo", "a" * 16, "4711-" * 4])
 def test_a_key_that_may_be_a_secret_is_removed(key):
     assert Address("http://h/v1", key).without_key(f"it is {key}.") == "it is [key]."
+
+
+@pytest.mark.parametrize(("status", "length"), [(401, 500), (500, 500), (200, 200)])
+@pytest.mark.parametrize("within", [1, len(KEY) // 2, len(KEY) - 1])
+def test_no_part_of_a_key_is_left_where_a_long_text_is_cut(server, status, length, within):
+    before = "x" * (length - within - 1)
+    server.answers = [(status, f"{before} {KEY}{'y' * length}", {})]
+    with pytest.raises(LLMError) as caught:
+        client(server).complete(CHAT)
+    assert str(caught.value).endswith(f"{before} [key]{'y' * length}"[:length])
 
 
 def test_closing_twice(server):
