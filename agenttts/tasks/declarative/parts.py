@@ -224,6 +224,16 @@ _FUSIONS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "median": _median,
     "union": _union,
 }
+_TEXT_FORM = "{{{{ {0} or 'unknown' }}}}"
+EMPTY_FORMS: Mapping[str, str] = {
+    "text": _TEXT_FORM,
+    "first_line": _TEXT_FORM,
+    "number": "{{% if {0} is not none %}}{{{{ '%.2f' % {0} }}}}{{% endif %}}",
+    "choice": _TEXT_FORM,
+    "list": "{{{{ {0}[0] | default('') }}}}",
+    "json": "{{{{ ({0} or {{}}).KEY | default('') }}}} or {{% for item in {0} or [] %}}",
+}
+"""How a template takes a stage's empty output, by parser; ``{0}`` is the stage."""
 METRICS: Mapping[str, Callable[[Any, Any], float]] = {
     "exact_match": _exact_match,
     "contains": _contains,
