@@ -266,6 +266,27 @@ def test_parsers(how, text, value):
 
 
 @pytest.mark.parametrize(
+    ("text", "choices", "named"),
+    [
+        ("I'd say B", "ABCD", "B"),
+        ("I\u2019d say B, it\u2019s clear", "ABSD", "B"),
+        ("This is a question about history. The answer is B.", "ABCD", "B"),
+        ("D's wrong, C is right", "ABCD", "C"),
+        ("It is 'B'.", "ABCD", "B"),
+        ("\u2018c\u2019", "ABCD", "C"),
+        ("the answer is (c)", "ABCD", "C"),
+        ("so b, or B", "abc", "b"),
+        ("Yes, A", ["A", "yes"], "yes"),
+        ("it's New\nYork", ["new york ", " Oslo"], "new york"),
+        ("Oslo", ["new  york", " Oslo"], "Oslo"),
+        ("don't know", ["t", "don"], ""),
+    ],
+)
+def test_a_choice_is_no_part_of_a_word_and_a_letter_has_its_case(text, choices, named):
+    assert parts.parse("choice", text, list(choices)) == named
+
+
+@pytest.mark.parametrize(
     ("how", "candidates", "fused"),
     [
         ("vote", ["b", "a", "", "a", ""], "a"),
