@@ -222,3 +222,48 @@ def test_each_stage_draws_by_its_share(make_trial, monkeypatch):
     )
     assert ("strong", 2, SamplePartition(1, 2)) in partitions
     assert ("weak", 3, ALONE) in partitions
+
+
+FACTS = """\
+name: facts
+main_metric: answer.exact_match
+stages:
+  retrieval:
+    prompt: "Facts: {{ text }}"
+    parse: json
+    metrics: {exact_match: city}
+  answer:
+    prompt: "{% if retrieval %}Add {{ retrieval.number + 1 }} in {{ retrieval.city }}{% else %}Guess{% endif %}"
+    fuse: {model: {prompt: "Merge: {{ candidates | join('; ') }}"}}
+    metrics: {exact_match: city}
+"""  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["I do not know", '{"town": 1}', '{"city": "Rome", "number": "x"}', "[1]", '{"number": 1}'],
+)
+def test_a_reply_that_a_later_prompt_cannot_take_spoils_its_example_alone(
+    make_trial, tmp_path, reply
+):
+    (tmp_path / "task.yaml").write_text(FACTS)
+    texts = ("Rome", "Oslo")
+    (tmp_path / "two.jsonl").write_text(
+        "".join(json.dumps({"id": t, "data": {"text": t, "city": t}}) + "\n" for t in texts)
+    )
+    rules = [
+        {"contains": ["Facts: Rome"], "replies": [{"text": '{"city": "Rome", "number": 1}'}]},
+        {"contains": ["Facts: Oslo"], "replies": [{"text": reply}]},
+        {"contains": ["Add 2 in Rome"], "replies": [{"text": "Rome"}]},
+        {"contains": ["Merge: Rome; Rome"], "replies": [{"text": "Rome"}]},
+    ]
+    (tmp_path / "facts.json").write_text(json.dumps({"rules": rules, "default": "a guess"}))
+    model = ModelConfig("weak", str(tmp_path / "facts.json"), engine="scripted", gpus=0)
+    spec = make_trial(
+        "t0000", ("weak", 1), ("weak", 2), task=str(tmp_path / "task.yaml"),
+        examples=str(tmp_path / "two.jsonl"), models={"weak": model},
+    )  # fmt: skip
+    output, _ = run(spec)
+    assert output.score == 0.5
+    answers = table(spec).filter(stage="answer")["output"].to_list()
+    assert [json.loads(text) for text in answers] == ["Rome", "a guess"]

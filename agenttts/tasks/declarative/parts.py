@@ -98,10 +98,19 @@ def _number(text: str, choices: Sequence[str]) -> float | None:
 
 
 def _choice(text: str, choices: Sequence[str]) -> str:
+    found = _first_choice(text, choices, letters=re.NOFLAG)  # "a" is an article, "A" a choice
+    return found or _first_choice(text, choices, letters=re.I)
+
+
+def _first_choice(text: str, choices: Sequence[str], letters: re.RegexFlag) -> str:
+    """Return the choice named first; choices of one letter are looked for with ``letters``."""
     best = ""
     best_place = (math.inf, 0)
-    for choice in choices:
-        match = re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", text, re.I)
+    for choice in map(str.strip, choices):
+        words = r"\s+".join(map(re.escape, choice.split()))
+        # An apostrophe inside a word is part of it: "I'd" does not name D.
+        pattern = rf"(?<!\w)(?<!\w['\u2019]){words}(?!\w|['\u2019]\w)"
+        match = re.search(pattern, text, letters if len(choice) == 1 else re.I)
         # If two begin at one place ("yes", "yes, but"), the longer one is meant.
         if match and (match.start(), -len(choice)) < best_place:
             best, best_place = choice, (match.start(), -len(choice))
@@ -224,6 +233,16 @@ _FUSIONS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "median": _median,
     "union": _union,
 }
+_TEXT_FORM = "{{{{ {0} or 'unknown' }}}}"
+EMPTY_FORMS: Mapping[str, str] = {
+    "text": _TEXT_FORM,
+    "first_line": _TEXT_FORM,
+    "number": "{{% if {0} is not none %}}{{{{ '%.2f' % {0} }}}}{{% endif %}}",
+    "choice": _TEXT_FORM,
+    "list": "{{{{ {0}[0] | default('') }}}}",
+    "json": "{{{{ ({0} or {{}}).KEY | default('') }}}} or {{% for item in {0} or [] %}}",
+}
+"""How a template takes a stage's empty output, by parser; ``{0}`` is the stage."""
 METRICS: Mapping[str, Callable[[Any, Any], float]] = {
     "exact_match": _exact_match,
     "contains": _contains,

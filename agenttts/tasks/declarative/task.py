@@ -51,16 +51,19 @@ def load_declarative(path: str) -> DeclarativeTask:
 
 
 class DeclarativeStage(StageDefinition):
-    """A stage described by its document."""
+    """A stage described by its document; ``earlier`` are the stages before it."""
 
-    def __init__(self, name: str, document: StageDocument) -> None:
+    def __init__(
+        self, name: str, document: StageDocument, earlier: Sequence[DeclarativeStage] = ()
+    ) -> None:
         self.name = name
+        self._earlier = tuple(earlier)
         self.temperature = document.temperature
         self.description = document.description
-        self._document = document
+        self.document = document
 
     def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
-        document = self._document
+        document = self.document
         return Prompt(
             system=document.system,
             user=self._render(("prompt",), document.prompt, example, outputs),
@@ -70,40 +73,43 @@ class DeclarativeStage(StageDefinition):
         )
 
     def parse(self, text: str, example: Example) -> Any:
-        return parts.parse(self._document.parse, text, self._choices(example))
+        return parts.parse(self.document.parse, text, self._choices(example))
 
     def fusion(
         self, candidates: Sequence[Any], example: Example, outputs: Mapping[str, Any]
     ) -> Fusion | None:
         given = [candidate for candidate in candidates if not parts.is_empty(candidate)]
-        how = self._document.fuse
+        how = self.document.fuse
         if not isinstance(how, FusedByModel) or len(candidates) < 2 or not given:
             return None
         known = {**outputs, CANDIDATES: given}
-        user = self._render(("fuse", "model", "prompt"), how.model.prompt, example, known)
+        try:
+            user = self._render(("fuse", "model", "prompt"), how.model.prompt, example, known)
+        except UserError:  # not the template, which check_templates() has tried: these samples
+            return None
         prompt = Prompt(
             system=how.model.system,
             user=user,
             shots=_pairs(how.model.shots),
-            label=self._document.label,
-            stop=tuple(self._document.stop),
+            label=self.document.label,
+            stop=tuple(self.document.stop),
         )
         return Fusion(prompt, how.model.temperature)
 
     def fuse(self, candidates: Sequence[Any], example: Example) -> Any:
-        how = self._document.fuse
-        empty = parts.parse(self._document.parse, "", self._choices(example))
-        return parts.fuse("vote" if isinstance(how, FusedByModel) else how, candidates, empty)
+        how = self.document.fuse
+        fusion = "vote" if isinstance(how, FusedByModel) else how
+        return parts.fuse(fusion, candidates, self.empty(example))
 
     def metrics(self, output: Any, example: Example) -> dict[str, float]:
         return {
             name: parts.METRICS[name](output, example.data[field])
-            for name, field in self._document.metrics.items()
+            for name, field in self.document.metrics.items()
         }
 
     def fields(self, stages: Sequence[str]) -> dict[str, str]:
         """Return the record's fields that the stage uses, each with the key that uses it."""
-        document = self._document
+        document = self.document
         found = {
             variable: dotted(("stages", self.name, *key))
             for key, template in templates(document)
@@ -121,7 +127,7 @@ class DeclarativeStage(StageDefinition):
 
         Tables may hold them as JSON texts.
         """
-        document = self._document
+        document = self.document
         found = [field for metric, field in document.metrics.items() if metric == parts.SET_F1]
         return [*found, document.choices] if isinstance(document.choices, str) else found
 
@@ -131,21 +137,75 @@ class DeclarativeStage(StageDefinition):
         Raises:
             UserError: It cannot.
         """
-        document = self._document
+        document = self.document
         if isinstance(document.choices, str):
             record.texts(document.choices)
         for metric, field in document.metrics.items():
             if problem := parts.gold_problem(metric, record.values[field]):
                 raise record.error(field, problem)
 
+    def empty(self, example: Example) -> Any:
+        """Return the output of a stage whose replies its parser cannot use."""
+        return self.parse("", example)
+
+    def check_templates(self, example: Example) -> None:
+        """Check that the templates can take what is known before a model has run.
+
+        That is the record, and empty outputs of the earlier stages, which may always occur. A
+        fusing template gets two samples that the parser made, except of ``parse: json``, whose
+        objects nobody knows.
+
+        Raises:
+            UserError: A template cannot.
+        """
+        document = self.document
+        known = self._empty_outputs(example)
+        if document.parse != "json":
+            known[CANDIDATES] = [self.parse("1", example)] * 2
+        for key, template in templates(document):
+            if key[0] == "fuse" and CANDIDATES not in known:
+                continue
+            try:
+                self._fill(key, template, example, known)
+            except UserError as error:
+                raise UserError(f"{error}{self._advice(template, example)}") from None
+
+    def _advice(self, template: str, example: Example) -> str:
+        """Return how a template takes empty outputs of the earlier stages that it uses."""
+        used = [stage for stage in self._earlier if stage.name in variables(template)]
+        if not used:
+            return ""
+        empty = ", ".join(f"{stage.name} is {stage.empty(example)!r}" for stage in used)
+        forms = dict.fromkeys(
+            parts.EMPTY_FORMS[stage.document.parse].format(stage.name) for stage in used
+        )
+        return (
+            f"; where no reply can be parsed, {empty}; write the template so that it takes that, "
+            f"e.g. {' or '.join(forms)}"
+        )
+
+    def _empty_outputs(self, example: Example) -> dict[str, Any]:
+        return {stage.name: stage.empty(example) for stage in self._earlier}
+
     def _choices(self, example: Example) -> Sequence[str]:
-        choices = self._document.choices
+        choices = self.document.choices
         if isinstance(choices, str):
             listed: Sequence[str] = example.data[choices]
             return listed
         return choices
 
     def _render(
+        self, key: Sequence[str], template: str, example: Example, outputs: Mapping[str, Any]
+    ) -> str:
+        """Return a filled template; outputs that it cannot take become empty ones."""
+        try:
+            return self._fill(key, template, example, outputs)
+        except UserError:
+            if not self._earlier:
+                raise
+            return self._fill(key, template, example, {**outputs, **self._empty_outputs(example)})
+
+    def _fill(
         self, key: Sequence[str], template: str, example: Example, outputs: Mapping[str, Any]
     ) -> str:
         try:
@@ -164,7 +224,10 @@ class DeclarativeTask(Task):
         self.name = document.name
         self.description = document.description
         self.main_metric = document.main_metric
-        self._stages = tuple(DeclarativeStage(n, stage) for n, stage in document.stages.items())
+        stages: list[DeclarativeStage] = []
+        for name, stage in document.stages.items():
+            stages.append(DeclarativeStage(name, stage, stages))
+        self._stages = tuple(stages)
         self.stages = self._stages
         self._source = source
 
@@ -217,7 +280,8 @@ class DeclarativeTask(Task):
         self._check_record(record)
         example = Example(example_id(record, number), dict(record.values))
         try:  # what can be checked before a model has run
-            self._stages[0].prompt(example, {})
+            for stage in self._stages:
+                stage.check_templates(example)
         except UserError as error:
             raise UserError(f"{record.place()}: {self._source}: {error}") from None
         return example

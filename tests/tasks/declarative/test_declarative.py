@@ -157,6 +157,66 @@ def test_templates_see_data_alone_and_fail_as_user_errors(make, template):
         create_and_load()
 
 
+EARLIER = """\
+name: t
+main_metric: b.exact_match
+stages:
+  a: {{prompt: "{{{{ text }}}}", parse: {parse}}}
+  b:
+    prompt: "{prompt}"
+    fuse: {{model: {{prompt: "{fusing}"}}}}
+    metrics: {{exact_match: words}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("parse", "template", "words"),
+    [
+        ("json", "City: {{ a.city }}", ["'None' has no attribute 'city'", "a is None", "(a or {}).KEY"]),
+        ("json", "{% for x in a %}{{ x }}{% endfor %}", ["a is None", "for item in a or []"]),
+        ("list", "{{ a[0] }}", ["a is []", "{{ a[0] | default('') }}"]),
+        ("number", "{{ '%.2f' % a }}", ["a is None", "{% if a is not none %}"]),
+        ("first_line", "{{ 'abc'[a] + 1 }}", ["a is ''", "{{ a or 'unknown' }}"]),
+        ("text", "{% include 'x' %}", ["no loader"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("where", ["prompt", "fuse.model.prompt"])
+def test_a_template_that_cannot_take_empty_outputs_is_refused(make, parse, template, words, where):
+    texts = {"prompt": "{{ text }}", "fusing": "{{ text }}"}
+    texts["fusing" if where.startswith("fuse") else "prompt"] = template
+    task_file, data = make(EARLIER.format(parse=parse, **texts))
+    with pytest.raises(UserError) as caught:
+        create(task_file).load(TaskConfig(data=data))
+    for word in ["data.jsonl:1", f"task.yaml: stages.b.{where}", *words]:
+        assert word in str(caught.value)
+
+
+def test_the_forms_that_are_advised_take_empty_outputs_and_others(make):
+    outputs = {"list": ["x"], "json": {"KEY": 1}, "number": 2, "text": "x"}
+    for parse, output in outputs.items():
+        form = parts.EMPTY_FORMS[parse].format("a").replace(" or {% for item in a or [] %}", "")
+        task_file, data = make(EARLIER.format(parse=parse, prompt=form, fusing=form))
+        task = create(task_file)
+        [example] = task.load(TaskConfig(data=data, examples=1))
+        said = {task.stages[1].prompt(example, {"a": value}).user for value in (output, None)}
+        assert len(said) == 2
+
+
+def test_samples_that_a_fusing_template_cannot_take_are_fused_by_vote(make):
+    text = GOOD.replace("candidates | join('; ')", "candidates[0].city + '!'")
+    task_file, data = make(text)
+    task = create(task_file)
+    with pytest.raises(UserError, match=r"stages\.say\.fuse\.model\.prompt.*'city'"):
+        task.load(TaskConfig(data=data))
+    task_file, data = make(text.replace("    fuse: {model", "    parse: json\n    fuse: {model"))
+    task = create(task_file)
+    [example] = task.load(TaskConfig(data=data, examples=1))
+    say = task.stages[2]
+    fusion = say.fusion([{"city": "Rome"}, {"city": "Oslo"}], example, {"read": [], "add": None})
+    assert fusion.prompt.user == "Merge: Rome!"
+    assert say.fusion([{"town": 1}, {"town": 2}], example, {"read": [], "add": None}) is None
+
+
 def test_what_templates_know_is_no_field(make):
     task_file, data = make(GOOD.replace("Numbers in: {{ text }}", "{% for i in range(2) %}{{ loop.index }}{% endfor %} {{ text }}"))  # fmt: skip
     task = create(task_file)
@@ -203,6 +263,27 @@ def test_parsers(how, text, value):
     found = parts.parse(how, text, ["yes", "no", "yes, but"])
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "choices", "named"),
+    [
+        ("I'd say B", "ABCD", "B"),
+        ("I\u2019d say B, it\u2019s clear", "ABSD", "B"),
+        ("This is a question about history. The answer is B.", "ABCD", "B"),
+        ("D's wrong, C is right", "ABCD", "C"),
+        ("It is 'B'.", "ABCD", "B"),
+        ("\u2018c\u2019", "ABCD", "C"),
+        ("the answer is (c)", "ABCD", "C"),
+        ("so b, or B", "abc", "b"),
+        ("Yes, A", ["A", "yes"], "yes"),
+        ("it's New\nYork", ["new york ", " Oslo"], "new york"),
+        ("Oslo", ["new  york", " Oslo"], "Oslo"),
+        ("don't know", ["t", "don"], ""),
+    ],
+)
+def test_a_choice_is_no_part_of_a_word_and_a_letter_has_its_case(text, choices, named):
+    assert parts.parse("choice", text, list(choices)) == named
 
 
 @pytest.mark.parametrize(
