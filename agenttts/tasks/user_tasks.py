@@ -77,6 +77,16 @@ def freeze_source(name: str, folder: Path) -> None:
     shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns(*_IGNORED))
 
 
+def make_importable(name: str, folder: str) -> None:
+    """Let the module or package of the task called ``name`` be imported from ``folder``.
+
+    A file is loaded by its path. On `sys.path`, which engines get too, the folder of a file called
+    queue.py would hide the module of that name from all of them.
+    """
+    if not _is_file(name) and folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
 def frozen_name(name: str, folder: Path) -> str:
     """Return the name by which trials find a task frozen into ``folder``."""
     if is_declarative(name):
@@ -94,6 +104,10 @@ def missing_file(path: Path, what: str) -> UserError:
     near = nearest_name(path.name, names)
     hint = f"; did you mean '{path.parent / near}'?" if near else ""
     return UserError(f"there is no {what} {path}{hint}", at=("name",))
+
+
+def _is_file(name: str) -> bool:
+    return is_declarative(name) or name.rpartition(":")[0].endswith(".py")
 
 
 def _source(name: str) -> Path | None:

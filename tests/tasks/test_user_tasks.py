@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 
@@ -11,7 +12,7 @@ from agenttts.errors import AgentTTSError, UserError
 from agenttts.tasks import create
 from agenttts.tasks.base import Example, TaskConfig
 from agenttts.tasks.user_code import load_task
-from agenttts.tasks.user_tasks import freeze_source, frozen_name
+from agenttts.tasks.user_tasks import freeze_source, frozen_name, make_importable
 
 SOURCE = """\
 from agenttts.inference.base import Prompt
@@ -103,6 +104,26 @@ def test_a_frozen_file_needs_the_original_no_more(tmp_path):
     freeze_source(name, tmp_path / "task")
     (tmp_path / "saying.py").unlink()
     assert create(frozen_name(name, tmp_path / "task")).main_metric == "say.right"
+
+
+@pytest.mark.parametrize(
+    ("name", "importable"),
+    [
+        ("email.py:Saying", False),
+        ("/run/task/email.py:Saying", False),
+        ("code.yaml", False),
+        ("code.yml", False),
+        ("mypkg.mytask:Saying", True),
+        ("mypkg:Saying", True),
+    ],
+)
+def test_only_packages_are_imported_from_where_they_are_frozen(
+    monkeypatch, tmp_path, name, importable
+):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    for _ in range(2):
+        make_importable(name, str(tmp_path))
+    assert sys.path.count(str(tmp_path)) == importable
 
 
 def test_the_name_of_a_stage_may_have_a_dot(tmp_path):
