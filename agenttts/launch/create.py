@@ -66,7 +66,7 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
         if spec.samples:
             _prepare_store(Path(spec.samples), run.path)
         temporary.rename(run.path)
-    except MissingRequirement:
+    except (MissingRequirement, UserError):
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     except OSError as error:

@@ -5,7 +5,6 @@ Everything is checked. Nothing is created or submitted.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -51,7 +50,7 @@ from agenttts.serving.served_model import check_agent, served_dtype
 from agenttts.spec import JobSpec
 from agenttts.spec.paths import check_characters
 from agenttts.tables.forecast import Forecast
-from agenttts.tasks.user_tasks import frozen_name
+from agenttts.tasks.user_tasks import frozen_name, make_importable
 
 
 @dataclass(frozen=True)
@@ -157,9 +156,8 @@ def plan_of_run(run: Run, cluster: str, profile: Profile, *, dry_run: bool = Fal
     directory = run.directory
     spec = without_profile_image(run.spec, run.profile).model_copy(update={"cluster": cluster})
     problems = Problems(dry_run=dry_run)
-    source = str(directory.task_source)
-    if directory.task_source.is_dir() and source not in sys.path:
-        sys.path.insert(0, source)  # as trials import a user's own task
+    if directory.task_source.is_dir():
+        make_importable(spec.task.name, str(directory.task_source))
     with spec.located():
         with located("task"):
             task = tasks.create(frozen_name(spec.task.name, directory.task_source))

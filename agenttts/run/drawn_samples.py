@@ -8,7 +8,6 @@ that fuse samples are not included.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from agenttts.inference.store import SampleStore, StoredSample
 from agenttts.run.directory import Run
 from agenttts.tables.schema import read_examples
 from agenttts.tasks.base import Example, StageDefinition
-from agenttts.tasks.user_tasks import frozen_name
+from agenttts.tasks.user_tasks import frozen_name, make_importable
 from agenttts.trial.evaluate import examples_of
 from agenttts.trial.spec import TrialSpec
 
@@ -74,8 +73,8 @@ def drawn_samples(run: Run) -> Iterator[dict[str, Any]]:
 
 def _places(spec: TrialSpec, directory: Path) -> dict[str, _Place]:
     """Return where the prompts of a trial occur, by the addresses of their samples."""
-    if spec.task_source is not None and spec.task_source not in sys.path:
-        sys.path.insert(0, spec.task_source)  # as trials import a user's own task
+    if spec.task_source is not None:
+        make_importable(spec.task, spec.task_source)
     task = tasks.create(spec.task)
     stages = {stage.name: stage for stage in task.stages}
     examples = {example.id: example for example in examples_of(spec)}

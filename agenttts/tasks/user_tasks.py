@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from agenttts.tasks.user_code import WRONG, told
 
 _DECLARATIVE = (".yaml", ".yml")
 _LARGEST_BYTES = 20_000_000
-_IGNORED = ("__pycache__", "*.pyc", ".*")
+_ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
 def is_declarative(name: str) -> bool:
@@ -54,10 +55,10 @@ def load_class(name: str) -> type[Task]:
 def freeze_source(name: str, folder: Path) -> None:
     """Copy the source of the task called ``name`` into the new ``folder``.
 
-    Built-in tasks have no source to copy.
+    Built-in tasks have no source to copy. Links that lead nowhere are left out.
 
     Raises:
-        UserError: The package is too large to be a task's own.
+        UserError: The package is too large to be a task's own, or a file of it cannot be copied.
     """
     source = _source(name)
     if source is None:
@@ -66,15 +67,32 @@ def freeze_source(name: str, folder: Path) -> None:
     if source.is_file():
         shutil.copy(source, folder / source.name)
         return
-    size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
-    if size > _LARGEST_BYTES:
+    if _is_too_large(source):
         raise UserError(
-            f"task '{name}': its package {source} takes {size / 1e6:.0f} MB, and a "
-            "task's own source is copied into "
-            f"the run, up to {_LARGEST_BYTES / 1e6:.0f} MB; move the task into a file or a "
-            "package of its own",
+            f"task '{name}': its package {source} takes more than {_LARGEST_BYTES / 1e6:.0f} MB, "
+            "the most that is copied into a run as a task's own source (with what its links lead "
+            "to); move the task into a file or a package of its own",
         )
-    shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns(*_IGNORED))
+    try:
+        shutil.copytree(
+            source, folder / source.name, ignore=_ignored, ignore_dangling_symlinks=True
+        )
+    except shutil.Error as error:  # of all files that cannot be copied
+        file, _, reason = error.args[0][0]
+        raise UserError(
+            f"task '{name}': {file} cannot be copied into the run ({reason}), as all of the "
+            f"package {source} is; make it readable or move it elsewhere"
+        ) from error
+
+
+def make_importable(name: str, folder: str) -> None:
+    """Let the module or package of the task called ``name`` be imported from ``folder``.
+
+    A file is loaded by its path. On `sys.path`, which engines get too, the folder of a file called
+    queue.py would hide the module of that name from all of them.
+    """
+    if not _is_file(name) and folder not in sys.path:
+        sys.path.insert(0, folder)
 
 
 def frozen_name(name: str, folder: Path) -> str:
@@ -94,6 +112,23 @@ def missing_file(path: Path, what: str) -> UserError:
     near = nearest_name(path.name, names)
     hint = f"; did you mean '{path.parent / near}'?" if near else ""
     return UserError(f"there is no {what} {path}{hint}", at=("name",))
+
+
+def _is_too_large(source: Path) -> bool:
+    """Return whether a copy of a package would exceed the limit; links are followed."""
+    size = 0
+    for folder, folders, files in os.walk(source, followlinks=True):
+        left_out = _ignored(folder, [*folders, *files])
+        folders[:] = [name for name in folders if name not in left_out]
+        paths = [Path(folder, name) for name in files if name not in left_out]
+        size += sum(path.stat().st_size for path in paths if path.exists())
+        if size > _LARGEST_BYTES:
+            return True
+    return False
+
+
+def _is_file(name: str) -> bool:
+    return is_declarative(name) or name.rpartition(":")[0].endswith(".py")
 
 
 def _source(name: str) -> Path | None:

@@ -8,7 +8,6 @@ need (`agenttts.trial.run`).
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +28,7 @@ from agenttts.tables.schema import ExampleRow, StageCuts, examples_frame
 from agenttts.tables.stored_results import StoredResult
 from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ExecutingStage, StageDefinition, Toolbox
+from agenttts.tasks.user_tasks import make_importable
 from agenttts.trial.draws import StageDraw
 from agenttts.trial.fewer_samples import FewerSamples, StageValues
 from agenttts.trial.result import TrialOutput
@@ -86,8 +86,8 @@ def evaluate(spec: TrialSpec) -> Evaluation:
     Raises:
         UserError: No stage gave the main metric, or a file cannot be used.
     """
-    if spec.task_source is not None and spec.task_source not in sys.path:
-        sys.path.insert(0, spec.task_source)
+    if spec.task_source is not None:
+        make_importable(spec.task, spec.task_source)
     task = tasks.create(spec.task)
     examples = examples_of(spec)
     settings = task.toolbox_settings(task.read_options(spec.options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 
@@ -11,7 +12,7 @@ from agenttts.errors import AgentTTSError, UserError
 from agenttts.tasks import create
 from agenttts.tasks.base import Example, TaskConfig
 from agenttts.tasks.user_code import load_task
-from agenttts.tasks.user_tasks import freeze_source, frozen_name
+from agenttts.tasks.user_tasks import freeze_source, frozen_name, make_importable
 
 SOURCE = """\
 from agenttts.inference.base import Prompt
@@ -105,6 +106,26 @@ def test_a_frozen_file_needs_the_original_no_more(tmp_path):
     assert create(frozen_name(name, tmp_path / "task")).main_metric == "say.right"
 
 
+@pytest.mark.parametrize(
+    ("name", "importable"),
+    [
+        ("email.py:Saying", False),
+        ("/run/task/email.py:Saying", False),
+        ("code.yaml", False),
+        ("code.yml", False),
+        ("mypkg.mytask:Saying", True),
+        ("mypkg:Saying", True),
+    ],
+)
+def test_only_packages_are_imported_from_where_they_are_frozen(
+    monkeypatch, tmp_path, name, importable
+):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    for _ in range(2):
+        make_importable(name, str(tmp_path))
+    assert sys.path.count(str(tmp_path)) == importable
+
+
 def test_the_name_of_a_stage_may_have_a_dot(tmp_path):
     (tmp_path / "saying.py").write_text(source().replace('"say', '"say.it'))
     assert create(f"{tmp_path}/saying.py:Saying").main_metric == "say.it.right"
@@ -120,11 +141,59 @@ def test_a_package_that_is_too_large_is_refused(tmp_path, monkeypatch):
     package = tmp_path / "hugepkg"
     package.mkdir()
     (package / "__init__.py").write_text(source())
-    with (package / "weights.bin").open("wb") as stream:
-        stream.truncate(21_000_000)
+    write_large(package / "weights.bin")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UserError, match=r"hugepkg takes 21 MB.*a file or a package of its own"):
+    with pytest.raises(UserError, match=r"hugepkg takes more than 20 MB.*a package of its own"):
         freeze_source("hugepkg:Saying", tmp_path / "task")
+
+
+def write_large(path):
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as stream:
+        stream.truncate(21_000_000)
+
+
+def test_what_links_of_a_package_lead_to_counts_as_large(tmp_path, monkeypatch):
+    package = tmp_path / "linkedpkg"
+    package.mkdir()
+    (package / "__init__.py").write_text(source())
+    write_large(tmp_path / "scratch" / "weights.bin")
+    (package / "data").symlink_to(tmp_path / "scratch")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match=r"linkedpkg takes more than 20 MB"):
+        freeze_source("linkedpkg:Saying", tmp_path / "task")
+
+
+def test_what_is_not_copied_of_a_package_does_not_count(tmp_path, monkeypatch):
+    package = tmp_path / "gitpkg"
+    package.mkdir()
+    (package / "__init__.py").write_text(source())
+    for place in (".git/pack", "__pycache__/x.bin", "left.pyc"):
+        write_large(package / place)
+    (package / "data").symlink_to("/nonexistent/data")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    freeze_source("gitpkg:Saying", tmp_path / "task")
+    assert [path.name for path in (tmp_path / "task" / "gitpkg").iterdir()] == ["__init__.py"]
+
+
+def test_a_file_of_a_package_that_cannot_be_copied_is_named_and_leaves_no_run(
+    cli, tmp_path, monkeypatch
+):
+    package = tmp_path / "pipepkg"
+    package.mkdir()
+    (package / "__init__.py").write_text(source())
+    os.mkfifo(package / "pipe")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    done = cli("launch", job(tmp_path, "pipepkg:Saying"))
+    assert done.returncode == 2
+    for words in (
+        "task 'pipepkg:Saying'",
+        f"{package}/pipe",
+        "is a named pipe",
+        "move it elsewhere",
+    ):
+        assert words in " ".join(done.stderr.split())
+    assert list((tmp_path / "results").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -196,6 +197,18 @@ def test_a_main_metric_that_no_stage_gives_is_named_with_those_that_there_are(ma
     spec = make_trial("t0000", ("strong", 1), ("strong", 1), task=f"{tmp_path}/own.py:Own")
     with pytest.raises(UserError, match=r"main_metric 'answer\.exact'; valid: retrieval\.precision, .*answer\.em"):  # fmt: skip
         run(spec)
+
+
+def test_the_folder_of_a_tasks_file_hides_no_module_from_engines(make_trial, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    folder = tmp_path / "task"
+    folder.mkdir()
+    (folder / "queue.py").write_text(
+        "from agenttts.tasks.retrieval.task import RetrievalQA as Own\n"
+    )
+    own = {"task": f"{folder}/queue.py:Own", "task_source": str(folder)}
+    run(make_trial("t0000", ("strong", 1), ("strong", 1), **own))
+    assert str(folder) not in sys.path, "engines would import its queue.py"
 
 
 def test_the_score_comes_with_its_standard_error_over_the_examples(make_trial):
