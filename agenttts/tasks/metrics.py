@@ -13,6 +13,11 @@ from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+# Thai and Lao, Burmese, Khmer, kana, Chinese characters
+_WITHOUT_SPACES = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff]"
+)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -36,14 +41,34 @@ class Overlap:
 def normalise(text: str) -> str:
     """Return the form in which answers are compared.
 
-    'The  U.S. Navy!' becomes 'us navy'.
+    'The  U.S. Navy!' becomes 'us navy'. An answer of articles alone keeps them (option '(A)', the
+    band 'The The'), and one of punctuation alone is compared as written ('+'): empty, it would
+    equal every other such answer.
     """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    for words in (_without_articles(text), text.lower().translate(_PUNCTUATION), text.lower()):
+        if found := " ".join(words.split()):
+            return found
+    return ""
+
+
+def contains(text: str, answer: str) -> bool:
+    """Return whether a text has the words of an answer, in their order and normalised.
+
+    Each character of a script without spaces (Chinese, Japanese, Thai, ...) is a word. An answer of
+    articles or punctuation alone is looked for as written, one of one letter in its own case: "a"
+    is in most texts.
+    """
+    if words := _spaced(_without_articles(answer)):
+        return f" {words} " in f" {_spaced(_without_articles(text))} "
+    answer = answer.translate(_PUNCTUATION).strip() or answer.strip()
+    left, right = ("(?<!\\w)", "(?!\\w)") if answer[:1].isalpha() else ("", "")
+    letters = re.NOFLAG if len(answer) == 1 else re.I
+    return bool(answer and re.search(left + re.escape(answer) + right, text, letters))
 
 
 def exact_match(prediction: str, gold: Sequence[str]) -> float:
     """Return 1 if the normalised prediction equals a normalised gold answer, else 0."""
-    return float(any(_words(prediction) == _words(answer) != [] for answer in gold))
+    return float(any(normalise(prediction) == normalise(answer) != "" for answer in gold))
 
 
 def token_overlap(prediction: str, gold: Sequence[str]) -> Overlap:
@@ -52,9 +77,9 @@ def token_overlap(prediction: str, gold: Sequence[str]) -> Overlap:
     Repeated words count. On a tie the first gold answer is taken.
     """
     best = Overlap(0.0, 0.0, 0.0)
-    predicted = _words(prediction)
+    predicted = normalise(prediction).split()
     for answer in gold:
-        wanted = _words(answer)
+        wanted = normalise(answer).split()
         hits = (Counter(predicted) & Counter(wanted)).total()
         best = max(best, Overlap.of(hits, len(predicted), len(wanted)), key=lambda o: o.f1)
     return best
@@ -90,7 +115,9 @@ def _rouge_words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.lower()) or text.split()
 
 
-def _words(text: str) -> list[str]:
-    # An answer of only articles or punctuation (the band "The The") is compared as written.
-    # Normalised, it would be empty and equal every other such answer.
-    return normalise(text).split() or text.lower().split()
+def _without_articles(text: str) -> str:
+    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION))
+
+
+def _spaced(text: str) -> str:
+    return " ".join(_WITHOUT_SPACES.sub(r" \g<0> ", text).split())

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from agenttts.tasks.metrics import (
     Overlap,
+    contains,
     exact_match,
     normalise,
     rouge_l,
@@ -26,6 +27,51 @@ def test_answers_are_compared_without_case_punctuation_articles_and_space():
         "an answer that normalises to nothing is not matched by nothing"
     )
     assert exact_match("The The", ["the the"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "equal"),
+    [
+        ("A.", "A", 1),
+        ("(a)", "A", 1),
+        ("A", "the", 0),
+        ("?", "-", 0),
+        ("?", "A", 0),
+        ("+", "+", 1),
+        ("the the!", "The The", 1),
+        ("the cat", "a cat.", 1),
+        (" ", "?", 0),
+    ],
+)
+def test_answers_of_articles_or_punctuation_are_told_apart(prediction, gold, equal):
+    assert exact_match(prediction, [gold]) == equal
+    assert token_overlap(prediction, [gold]).f1 == equal
+    assert (normalise(prediction) == normalise(gold)) is bool(equal)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "there"),
+    [
+        ("It is (A).", "A", True),
+        ("It is A", "(A)", True),
+        ("It is a question", "A", False),
+        ("PLAN A1", "A", False),
+        ("use the + sign", "+", True),
+        ("5% of it", "%", True),
+        ("I hear the the often", "The The", True),
+        ("the other", "The The", False),
+        ("答案是北京。", "北京", True),
+        ("答案是南京。", "北京", False),
+        ("我爱Rome的", "rome", True),
+        ("我爱Romeo的", "rome", False),
+        ("คำตอบคือกรุงเทพ", "กรุงเทพ", True),
+        ("the U.S. Navy", "us navy", True),
+        ("", "A", False),
+        ("anything", " ", False),
+    ],
+)
+def test_a_text_contains_an_answer_as_words(text, answer, there):
+    assert contains(text, answer) is there
 
 
 def test_words_of_an_answer_count_as_often_as_they_occur():

@@ -13,7 +13,14 @@ from typing import Any
 
 from agenttts.tasks.loading.answers import texts_of_named_answer
 from agenttts.tasks.loading.unicode import clean_value
-from agenttts.tasks.metrics import exact_match, normalise, rouge_l, set_overlap, token_overlap
+from agenttts.tasks.metrics import (
+    contains,
+    exact_match,
+    normalise,
+    rouge_l,
+    set_overlap,
+    token_overlap,
+)
 from agenttts.tasks.votes import most_frequent
 
 # A hyphen after a number or a word is not a minus sign: "3-5", "2019-2020".
@@ -159,9 +166,8 @@ def _exact_match(output: Any, gold: Any) -> float:
 
 
 def _contains(output: Any, gold: Any) -> float:
-    found = f" {normalise(_text(output))} "
-    wanted = [normalise(text) for text in _texts(gold)]
-    return float(any(text and f" {text} " in found for text in wanted))
+    text = _text(output)
+    return float(any(contains(text, answer) for answer in _texts(gold)))
 
 
 def _token_f1(output: Any, gold: Any) -> float:

@@ -319,6 +319,10 @@ def test_fusions(how, candidates, fused):
         ("rouge_l", "red small boat", "small red boat", 2 / 3),  # common: red boat
         ("set_f1", ["B", "c"], ["a", "b"], 0.5),
         ("set_f1", [], ["a"], 0),
+        ("set_f1", ["?"], ["A"], 0),
+        ("set_f1", ["(A)", "the"], ["A", "B"], 0.5),
+        ("contains", "It is (A)", ["A"], 1),
+        ("contains", "答案是北京", "北京", 1),
         ("number", 0.1 + 0.2, 0.3, 1),
         ("number", "about 1,000", 1000, 1),
         ("number", None, 0, 0),
