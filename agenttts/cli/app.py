@@ -674,7 +674,8 @@ def replay(
     """Run a search method on a recorded table of results, without GPUs or a cluster.
 
     If the method asks a language model, it is the one in the agent section of the spec (--space).
-    The replies are written to OUT.agent.jsonl, where OUT is the trace (--out).
+    The replies are written to OUT.agent.jsonl, where OUT is the trace (--out). The same replay uses
+    them again; another one needs another OUT.
 
     --evaluations, --examples-first, --examples-most and --stored need scores by example: a
     column 'examples' of lists, or a run's trials.parquet beside the directories of its trials.
@@ -696,14 +697,21 @@ def replay(
     search.create_for(spec, method=searcher, seed=seed)
     if out is not None:
         check_out(out)
-    session = session_for_replay(spec, searcher, out)
+    recorded = load_table(table, feasible)
+    given = {
+        "--seed": seed,
+        "--batch": batch,
+        "--examples-first": examples_first,
+        "--examples-most": examples_most,
+        "--stored": stored,
+    }
+    session = session_for_replay(spec, searcher, table, out, given)
     if session is None and search.asks_llm(searcher) == "needs":
         raise UserError(
             f"--searcher: '{searcher}' needs a language model to ask; give one in the agent "
             f"section of {space} "
             "(kind: endpoint or scripted), or choose agenttts, which does without"
         )
-    recorded = load_table(table, feasible)
     feasible = recorded.within(feasible)
     method = search.create_for(spec, method=searcher, seed=seed, llm=session, space=feasible)
     method.fidelity = replay_fidelity(

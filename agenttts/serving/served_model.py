@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -49,6 +50,7 @@ from agenttts.serving.worker_model import (
     model_of_search,
 )
 from agenttts.spec import JobSpec, ScriptedAgent, ServeAgent
+from agenttts.spec.agent import EndpointAgent
 from agenttts.spec.paths import places_of_options
 from agenttts.tasks.base import Task
 
@@ -109,16 +111,25 @@ def check_agent(spec: JobSpec, profile: Profile, dtype: str | None) -> GpuNeed |
     return _served_need(spec, spec.agent, profile, dtype)
 
 
-def session_for_replay(spec: JobSpec, method: str, out: Path | None) -> LLMSession | None:
+def session_for_replay(
+    spec: JobSpec, method: str, table: Path, out: Path | None, given: Mapping[str, Any]
+) -> LLMSession | None:
     """Return the language model of a replay.
 
     The transcript is ``OUT.agent.jsonl``. Replies that it has are used again.
+
+    Args:
+        spec: The job spec.
+        method: The search method.
+        table: The recorded results.
+        out: The trace.
+        given: What else decides the proposals, by its name in messages.
 
     Returns:
         The model; None if the method asks none or the spec names none.
 
     Raises:
-        UserError: The model would have to be served first.
+        UserError: The model would have to be served first, or the transcript is another replay's.
     """
     if search.asks_llm(method) == "no" or spec.agent == "none":
         return None
@@ -131,7 +142,27 @@ def session_for_replay(spec: JobSpec, method: str, out: Path | None) -> LLMSessi
     with located("agent"):
         check_key(spec.agent)
     task_description = task_description_of(tasks.create_for(spec), spec.task.examples)
-    transcript = Transcript(out.with_name(f"{out.name}.agent.jsonl") if out else None)
+    path = out.with_name(f"{out.name}.agent.jsonl") if out else None
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    transcript = Transcript(path)
+    by_spec = f"{spec.space()!r} {spec.search.options!r}"
+    model = spec.agent.model if isinstance(spec.agent, EndpointAgent) else spec.agent.kind
+    differing = transcript.keep_search(
+        {
+            "--searcher": method,
+            **given,
+            "the table": hashlib.sha256(table.read_bytes()).hexdigest(),
+            "the space or options in the spec": hashlib.sha256(by_spec.encode()).hexdigest(),
+            "the model in the spec's agent section": model,
+        }
+    )
+    if differing:
+        raise UserError(
+            f"{path} is the transcript of another replay, whose proposals this one would count as "
+            f"its own; different: {', '.join(differing)}; remove the file, or name another trace "
+            "with --out"
+        )
     return connect(spec.agent, task_description, transcript, thinking=agent_thinking(spec))
 
 

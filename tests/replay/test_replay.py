@@ -103,3 +103,78 @@ def test_an_unwritable_parent_is_named(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(UserError, match="locked is not writable"):
         check_out(tmp_path / "locked" / "deep" / "trace.csv")
+
+
+TABLE = """retrieval.model,retrieval.samples,answer.model,answer.samples,score
+weak,1,weak,1,0.2
+weak,4,strong,1,0.5
+strong,1,weak,4,0.6
+strong,2,strong,2,0.7
+"""
+
+
+@pytest.fixture
+def asking(cli, scripted_spec, tmp_path):
+    """Replay `TABLE` with a scripted language model; the result of the command."""
+    (tmp_path / "replies.json").write_text('{"replies": [], "then": "{}"}')
+    (tmp_path / "table.csv").write_text(TABLE)
+    agent = {"kind": "scripted", "replies": str(tmp_path / "replies.json")}
+
+    def call(*options, **changes):
+        spec = scripted_spec(agent=agent, **changes)
+        common = ["table.csv", "--space", spec, "--searcher", "llm_zs", "--out", "t.csv"]
+        return cli("replay", *common, "--trials", 4, *options)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "different"),
+    [
+        (["--seed", 1], {}, "--seed"),
+        (["--batch", 2, "--seed", 1], {}, "--seed, --batch"),
+        (["--searcher", "agenthpo"], {}, "--searcher"),
+        ([], {"search__budget": 90}, "the space or options in the spec"),
+    ],
+)
+def test_the_transcript_of_another_replay_is_refused(asking, tmp_path, options, changes, different):
+    assert asking().returncode == 0
+    asked = (tmp_path / "t.csv.agent.jsonl").read_bytes()
+    done = asking(*options, **changes)
+    assert done.returncode == 2
+    assert "t.csv.agent.jsonl is the transcript of another replay" in done.stderr
+    assert f"different: {different}; remove the file, or name another" in done.stderr
+    assert (tmp_path / "t.csv.agent.jsonl").read_bytes() == asked
+    assert asking(*options, "--out", "other.csv", **changes).returncode == 0
+
+
+def test_the_transcript_of_the_same_replay_is_used_again(asking, tmp_path):
+    assert asking("--batch", 2, "--trials", 2).returncode == 0
+    first = (tmp_path / "t.csv.agent.jsonl").read_bytes()
+    assert asking("--batch", 2, "--trials", 2).returncode == 0
+    assert (tmp_path / "t.csv.agent.jsonl").read_bytes() == first, "nothing is asked again"
+    assert asking("--batch", 2, "--trials", 4).returncode == 0
+    assert (tmp_path / "t.csv.agent.jsonl").read_bytes().startswith(first), "it goes on"
+
+
+def test_the_transcript_of_another_table_is_refused(asking, tmp_path):
+    assert asking().returncode == 0
+    (tmp_path / "table.csv").write_text(TABLE.replace("0.7", "0.3"))
+    done = asking()
+    assert done.returncode == 2
+    assert "different: the table;" in done.stderr
+
+
+def test_a_transcript_without_questions_belongs_to_no_replay(asking, tmp_path):
+    replies = tmp_path / "replies.json"
+    replies.write_text("no JSON")
+    assert asking().returncode == 2, "the search is recorded, and nothing is asked"
+    replies.write_text('{"replies": [], "then": "{}"}')
+    assert asking("--seed", 1).returncode == 0
+    assert "different: --seed;" in asking().stderr
+
+
+def test_the_transcript_may_be_in_a_new_directory(asking, tmp_path):
+    done = asking("--out", "new/t.csv")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "new" / "t.csv.agent.jsonl").exists()

@@ -6,6 +6,7 @@ before, and a run's caps count over all of its starts.
 
 Events, besides ``time``:
 
+- ``search``: what decides the proposals of a replay, whose questions follow;
 - ``reply``: a call that brought a reply: key, purpose, model, messages, trials, state, reply,
   tokens, seconds, notes;
 - ``failed``: an attempt without a reply: key, purpose, model, messages, fault, error, seconds;
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -93,6 +95,24 @@ class Transcript:
         failure = {"fault": error.fault, "error": str(error), "seconds": round(seconds, 3)}
         self.add("failed", **_asked(chat, model), **failure)
         self.calls += 1
+
+    def keep_search(self, search: Mapping[str, Any]) -> list[str]:
+        """Record whose questions follow, unless other questions are recorded already.
+
+        A transcript of an earlier version does not say whose its questions are; it is taken.
+
+        Args:
+            search: What decides the proposals of the search, as JSON values by name.
+
+        Returns:
+            The names of what differs in the search that the transcript belongs to.
+        """
+        known = [event["search"] for event in self.events if event["event"] == "search"]
+        if len(known) == len(self.events) and search not in known[-1:]:
+            self.add("search", search=dict(search))
+        elif known:
+            return [name for name in search if known[-1].get(name) != search[name]]
+        return []
 
     def recorded(self, chat: Chat) -> Reply | None:
         """Return the recorded reply to the same question."""
@@ -212,6 +232,7 @@ class _Decision:
 _CALL: dict[str, Any] = {"key": str, "purpose": str, "model": str, "seconds": float}
 _COUNTS: dict[str, Any] = {"prompt_tokens": int, "completion_tokens": int}
 _FIELDS: dict[str, dict[str, Any]] = {
+    "search": {"search": dict[str, Any]},
     "reply": {**_CALL, **_COUNTS, "reply": str, "finish_reason": str, "trials": (int | None, None)},
     "failed": {**_CALL, "fault": str, "error": str},
     "proposals": {"key": str, "usable": int, "decisions": list[_Decision], "known": (int, 0)},
