@@ -52,7 +52,9 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object], *, durable: bo
         Exception: Whatever ``write`` raises.
     """
     path = path.resolve()
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
+    # The length of a name is limited in bytes (255 on Linux), of which a character may take four.
+    name = os.fsencode(path.name)[:100].decode(errors="ignore")
+    temporary = path.with_name(f".{name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
     try:
         # "x" creates the file with the permissions of the user's umask. The 0600 of tempfile would
         # hide results from the group.

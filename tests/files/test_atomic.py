@@ -30,6 +30,19 @@ def test_a_write_creates_and_replaces(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["漢" * 85, "a" + "é" * 127, "😀" * 63, "x" * 255, b"\xff" * 255],
+    ids=["three bytes", "two bytes", "four bytes", "one byte", "not UTF-8"],
+)
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path, name: str | bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    for text in ("old", "new"):
+        atomic_write_text(path, text)
+        assert path.read_text() == text
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     atomic_write_text(path, "old")
