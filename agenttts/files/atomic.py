@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # Polars takes a tenth of a second to import; writers of text
 TEMPORARY_SUFFIX = ".agenttts-tmp"
 
 
-def atomic_write(path: Path, write: Callable[[BinaryIO], None], *, durable: bool = True) -> None:
+def atomic_write(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:
     """Write ``path`` whole or not at all; the module describes the steps.
 
     If this raises, the target is unchanged and the temporary file is gone.
@@ -52,7 +52,9 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], None], *, durable: bool
         Exception: Whatever ``write`` raises.
     """
     path = path.resolve()
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
+    # The length of a name is limited in bytes (255 on Linux), of which a character may take four.
+    name = os.fsencode(path.name)[:100].decode(errors="ignore")
+    temporary = path.with_name(f".{name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
     try:
         # "x" creates the file with the permissions of the user's umask. The 0600 of tempfile would
         # hide results from the group.
@@ -70,6 +72,22 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], None], *, durable: bool
         raise
     if durable:
         _sync_directory(path.parent)
+
+
+def write_output(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write to a place that a user has named, which may be a pipe or a device.
+
+    A rename would replace the pipe or device by a file. All else is written by `atomic_write`.
+
+    Raises:
+        OSError: The place cannot be written to.
+        Exception: Whatever ``write`` raises.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        with path.open("wb") as stream:
+            write(stream)
+    else:
+        atomic_write(path, write)
 
 
 def atomic_write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import polars as pl
 
 from agenttts.errors import UserError, valid_names
-from agenttts.files.atomic import atomic_write_bytes
+from agenttts.files.atomic import write_output
 from agenttts.report.render_table import print_tables, tables_text
 from agenttts.report.summary import Report
 from agenttts.tables.schema import TRIAL_SECONDS, metric_names
@@ -182,10 +182,7 @@ def _write_standard_output(content: bytes) -> None:
 
 def _write_file(out: Path, content: bytes) -> None:
     try:
-        if out.exists() and not (out.is_file() or out.is_dir()):
-            out.write_bytes(content)  # a pipe or /dev/null: a rename would replace the device
-        else:
-            atomic_write_bytes(out, content)
+        write_output(out, lambda stream: stream.write(content))
     except OSError as error:
         raise UserError(
             f"{out}: the report cannot be written: {error.strerror or error}"

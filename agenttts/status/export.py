@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.errors import UserError
-from agenttts.files.atomic import atomic_write
+from agenttts.files.atomic import write_output
 from agenttts.report.trackers.base import FinishedTable
 from agenttts.run.directory import RunDirectory
 from agenttts.run.drawn_samples import drawn_samples, sample_line
@@ -32,7 +32,7 @@ def export(run: RunDirectory, places: Mapping[str, Path]) -> list[dict[str, Any]
     Args:
         run: The run, finished or not.
         places: Where to write, by form: ``samples``, ``optuna``, ``wandb``, ``mlflow``. A file of
-            samples replaces one that exists; the others replace nothing.
+            samples replaces one that exists, and may be a pipe; the others replace nothing.
 
     Returns:
         {form, path, count, unit} of what was written.
@@ -110,7 +110,7 @@ def _write_samples(run: RunDirectory, place: Path) -> int:
             count += 1
 
     try:
-        atomic_write(place, write)
+        write_output(place, write)
     except OSError as error:
         if reading:  # the run's fault, and not the place's
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from agenttts.dispatch.attempts import Attempt, read_attempts
 from agenttts.dispatch.messages import MACHINE_MESSAGES, find_in_log, memory_ran_out
@@ -25,7 +26,9 @@ from agenttts.tables.failures import failure_groups
 from agenttts.tables.schema import TrialState
 
 _MOST_BYTES = 4 * 1024 * 1024
-"""If a log is longer, only its end is read."""
+"""If a log is longer, only its end is read, unless all lines are asked for."""
+_Part = tuple[int, int | None]
+"""The first byte of a part of a log, and the byte after its last one; None: the log's end."""
 
 
 def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
@@ -62,7 +65,7 @@ def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
     yield f"controller: {latest}"
     if older:
         yield f"  ({len(older)} of earlier starts beside it)"
-    yield from _end(latest, 0, lines)
+    yield from _shown(latest, (0, None), lines)
 
 
 def trial_log(run: RunDirectory, given: str, lines: int | None) -> Iterator[str]:
@@ -91,13 +94,13 @@ def trial_log(run: RunDirectory, given: str, lines: int | None) -> Iterator[str]
         return
     last = attempts[-1]
     log = log_of(directory, last)
-    text = _read(log, last.log_start, _log_end(run, log, last))
-    yield from _causes(last, text)
+    part = (last.log_start, _log_end(run, log, last))
+    yield from _causes(last, _end(log, part)[0])
     yield ""
     yield f"log: {log.resolve()}"
     if last.together > 1 and last.log:
         yield f"  (of its job, with {last.together - 1} other trials)"
-    yield from _shown(text, lines, warnings=last.state == TrialState.COMPLETED)
+    yield from _shown(log, part, lines, warnings=last.state == TrialState.COMPLETED)
 
 
 def _end_of(run: RunDirectory, outcome: str) -> str:
@@ -173,19 +176,18 @@ def _causes(attempt: Attempt, text: str) -> Iterator[str]:
         yield f"raised: {line}"
 
 
-def _end(log: Path, start: int, lines: int | None) -> Iterator[str]:
-    yield from _shown(_read(log, start), lines)
-
-
-def _shown(text: str, lines: int | None, *, warnings: bool = False) -> Iterator[str]:
+def _shown(log: Path, part: _Part, lines: int | None, *, warnings: bool = False) -> Iterator[str]:
     """Yield the last lines; ``warnings``: an engine's warnings are folded too."""
+    if lines is None:
+        yield from _every_line(log, part)
+        return
+    text, left_out = _end(log, part)
     every = log_lines(text)
     while every and not every[-1]:
         every.pop()
-    if lines is None:
-        yield from every
-        return
     shown = list(folded(every, warnings=warnings))
+    if left_out:
+        yield f"[... {left_out:,} bytes before these lines are not read; --all shows them]"
     if len(shown) > lines:
         yield f"[... {len(shown) - lines} earlier lines; --lines N shows more]"
     yield from shown[-lines:]
@@ -207,13 +209,48 @@ def _log_end(run: RunDirectory, log: Path, attempt: Attempt) -> int | None:
     return min(later, default=None)
 
 
-def _read(log: Path, start: int, end: int | None = None) -> str:
-    """Return the bytes ``start`` to ``end`` of a log, or their last part if many."""
+def _every_line(log: Path, part: _Part) -> Iterator[str]:
+    """Yield the lines of a part of a log, without empty ones at its end."""
+    empty = 0
     try:
         with log.open("rb") as stream:
-            size = stream.seek(0, 2)
-            end = size if end is None else min(end, size)
-            first = stream.seek(max(min(start, end), end - _MOST_BYTES))
-            return stream.read(end - first).decode("utf-8", errors="replace")
+            at, end = _bounds(stream, part)
+            stream.seek(at)
+            while line := stream.readline(end - at):
+                at += len(line)
+                [text] = log_lines(line.removesuffix(b"\n").decode("utf-8", errors="replace"))
+                if text:
+                    yield from [""] * empty
+                    yield text
+                empty = 0 if text else empty + 1
     except OSError as error:
-        return f"(the log cannot be read: {error.strerror or error})"
+        yield _unreadable(error)
+
+
+def _end(log: Path, part: _Part) -> tuple[str, int]:
+    """Return the last `_MOST_BYTES` of a part of a log, and the length of what is before.
+
+    The text begins with a whole line.
+    """
+    try:
+        with log.open("rb") as stream:
+            start, end = _bounds(stream, part)
+            first = stream.seek(max(start, end - _MOST_BYTES))
+            content = stream.read(end - first)
+    except OSError as error:
+        return _unreadable(error), 0
+    if first > start and b"\n" in content:
+        content = content.partition(b"\n")[2]
+    return content.decode("utf-8", errors="replace"), end - start - len(content)
+
+
+def _bounds(stream: BinaryIO, part: _Part) -> tuple[int, int]:
+    """Return the first byte of a part of a log, and the byte after its last one."""
+    start, end = part
+    size = stream.seek(0, 2)
+    end = size if end is None else min(end, size)
+    return min(start, end), end
+
+
+def _unreadable(error: OSError) -> str:
+    return f"(the log cannot be read: {error.strerror or error})"

@@ -18,6 +18,7 @@ from agenttts.files.atomic import (
     atomic_write_json,
     atomic_write_parquet,
     atomic_write_text,
+    write_output,
 )
 
 
@@ -26,6 +27,19 @@ def test_a_write_creates_and_replaces(tmp_path: Path) -> None:
     atomic_write_text(path, "one é\n")
     atomic_write_text(path, "two")
     assert path.read_text(encoding="utf-8") == "two"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["漢" * 85, "a" + "é" * 127, "😀" * 63, "x" * 255, b"\xff" * 255],
+    ids=["three bytes", "two bytes", "four bytes", "one byte", "not UTF-8"],
+)
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path, name: str | bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    for text in ("old", "new"):
+        atomic_write_text(path, text)
+        assert path.read_text() == text
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -114,3 +128,18 @@ def test_json_and_parquet(tmp_path: Path) -> None:
 def test_a_missing_directory_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         atomic_write_text(tmp_path / "no" / "a", "x")
+
+
+def test_output_goes_through_a_device_and_replaces_a_file_whole(tmp_path: Path) -> None:
+    write_output(Path("/dev/null"), lambda stream: stream.write(b"x"))
+    assert Path("/dev/null").is_char_device()
+    link, file = tmp_path / "link", tmp_path / "file"
+    link.symlink_to("/dev/null")
+    write_output(link, lambda stream: stream.write(b"x"))
+    assert link.is_char_device()
+    write_output(file, lambda stream: stream.write(b"old"))
+    with pytest.raises(ZeroDivisionError):
+        write_output(file, lambda stream: stream.write(b"new") / 0)
+    assert file.read_bytes() == b"old"
+    with pytest.raises(IsADirectoryError):
+        write_output(tmp_path, lambda stream: stream.write(b"x"))

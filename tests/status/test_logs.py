@@ -7,6 +7,7 @@ import pytest
 from agenttts.dispatch.attempts import Attempt, write_attempt
 from agenttts.loop import controller_job
 from agenttts.loop.controller_job import log_file
+from agenttts.status import logs
 from agenttts.status.logs import trial_log
 from tests.support.runs import attempts, table
 
@@ -145,6 +146,35 @@ def test_the_number_of_lines_is_the_user_s(cli, failed):
     assert "line t" in shown
     assert "line q" not in shown
     assert "line a" in text(cli, "small", "--all")
+
+
+def test_a_long_log_is_shown_from_a_whole_line_and_all_of_it_if_asked(cli, failed, monkeypatch):
+    monkeypatch.setattr(logs, "_MOST_BYTES", 64)
+    log = failed.scheduler_logs / "controller" / "77.err"
+    every = [f"line {chr(97 + n)} " + "é" * 9 for n in range(20)]
+    log.write_text("".join(f"{line}\n" for line in every))
+    shown = text(cli, "small").splitlines()
+    assert shown[-3:] == [
+        f"[... {18 * 26} bytes before these lines are not read; --all shows them]",
+        *every[-2:],
+    ]
+    assert text(cli, "small", "--all").splitlines()[-20:] == every
+
+
+def test_a_long_log_without_a_line_break_is_shown(cli, failed, monkeypatch):
+    """As one of a progress bar."""
+    monkeypatch.setattr(logs, "_MOST_BYTES", 64)
+    log = failed.scheduler_logs / "controller" / "77.err"
+    log.write_text("".join(f"\rstep {n} of 99" for n in range(99)))
+    for option in ((), ("--all",)):
+        assert text(cli, "small", *option).splitlines()[-1] == "step 98 of 99"
+
+
+def test_all_lines_are_those_of_a_short_log(cli, failed):
+    log = failed.scheduler_logs / "controller" / "77.err"
+    log.write_text("\na\r\n\n\nb\n\n \n")
+    for option in ((), ("--all",)):
+        assert text(cli, "small", *option).endswith(f"controller: {log}\n\na\n\n\nb\n")
 
 
 def test_characters_that_a_terminal_would_obey_are_not_printed(cli, failed):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -111,6 +113,20 @@ def test_samples_as_json_lines(export, run, tmp_path):
     ]
     assert [line["text"] for line in lines] == run.samples()["text"].to_list()
     assert list(lines[0]) == run.samples().columns
+
+
+def test_samples_go_through_a_pipe(export, run, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+    reader.start()
+    done = export("--samples", "pipe")
+    assert done.returncode == 0, done.stderr
+    assert pipe.is_fifo()
+    reader.join(60)
+    [lines] = read
+    assert [json.loads(line)["text"] for line in lines.splitlines()] == run.samples()["text"].to_list()  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["study.db", "study.log"])
