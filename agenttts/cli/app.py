@@ -118,7 +118,10 @@ def _command() -> Any:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"agenttts-hpc: {' '.join(message.split())}", file=sys.stderr)
+    from agenttts.tables.console import without_controls
+
+    text = without_controls(" ".join(message.split()))
+    print(f"agenttts-hpc: {text}", file=sys.stderr)
     sys.exit(code)
 
 
