@@ -861,7 +861,7 @@ def image_build(
         runtime=runtime,
         force=force,
         build_args=_build_arguments(build_args or []),
-        log=output.with_suffix(".log"),
+        keep_log=True,
     )
     _print({"image": str(output), **vars(record)}, as_json, show.record)
 
