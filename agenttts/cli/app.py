@@ -118,7 +118,10 @@ def _command() -> Any:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"agenttts-hpc: {' '.join(message.split())}", file=sys.stderr)
+    from agenttts.tables.console import without_controls
+
+    text = without_controls(" ".join(message.split()))
+    print(f"agenttts-hpc: {text}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -866,7 +869,7 @@ def image_build(
         runtime=runtime,
         force=force,
         build_args=_build_arguments(build_args or []),
-        log=output.with_suffix(".log"),
+        keep_log=True,
     )
     _print({"image": str(output), **vars(record)}, as_json, show.record)
 

@@ -13,6 +13,7 @@ from agenttts.errors import UserError
 from agenttts.init.draft import Wanted, stage_names
 from agenttts.init.fields import read
 from agenttts.init.models import user_models
+from agenttts.tables.console import without_controls
 from agenttts.tasks.loading.records import read_file
 
 
@@ -101,4 +102,4 @@ def _answer_or_none(question: str) -> str:
 
 
 def _say(error: UserError) -> None:
-    typer.echo(str(error), err=True)
+    typer.echo(without_controls(str(error)), err=True)

@@ -25,6 +25,7 @@ from agenttts.cli.status_texts import (
     where_to_look,
 )
 from agenttts.tables.confidence import Confidence, since_text
+from agenttts.tables.console import PlainConsole, without_controls
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,7 +44,7 @@ def new_console() -> Console:
     default of 80 is too narrow for long model names.
     """
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    return Console(width=width, markup=False, emoji=False, highlight=False)
+    return PlainConsole(width=width, markup=False, emoji=False, highlight=False)
 
 
 console = new_console()
@@ -458,7 +459,7 @@ def line(text: str) -> None:
 
 def log_line(text: str) -> None:
     """Print a line of a log without control characters."""
-    print("".join(c for c in text if c.isprintable() or c == "\t"))
+    print(without_controls(text))
 
 
 def silence(text: str) -> None:

@@ -104,7 +104,7 @@ def build_image(
     runtime: str = "apptainer",
     force: bool = False,
     build_args: Mapping[str, str] = MappingProxyType({}),
-    log: Path | None = None,
+    keep_log: bool = False,
 ) -> ImageRecord:
     """Build an image from a definition file and write its record beside it.
 
@@ -118,11 +118,13 @@ def build_image(
         runtime: The command to build with.
         force: Replace an existing ``output``.
         build_args: Values for the definition's arguments, by name.
-        log: File for the runtime's messages; default ``OUTPUT.log``, which is removed when the
-            build succeeds.
+        keep_log: Keep the runtime's messages after a build, in a file beside the image that has its
+            name with the suffix ``.log``. Otherwise they are in ``OUTPUT.log``, which is removed
+            when the build succeeds.
 
     Raises:
-        UserError: The definition is missing, the project is not a checkout, or the output exists.
+        UserError: The definition is missing, the project is not a checkout, or the output exists,
+            is a directory or would be the log.
         MissingRequirement: The runtime is absent or the build fails.
     """
     definition, output, project = definition.resolve(), output.resolve(), project.resolve()
@@ -137,8 +139,7 @@ def build_image(
     _check_arguments(definition, text, build_args)
     _check_space(definition, text)
     output.parent.mkdir(parents=True, exist_ok=True)
-    kept_log = log is not None
-    log = (log or output.with_name(f"{output.name}.log")).resolve()
+    log = output.with_suffix(".log") if keep_log else output.with_name(f"{output.name}.log")
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     scratch_root = os.environ.get("APPTAINER_TMPDIR") or None
     # ignore_cleanup_errors: an ordinary user cannot remove files from the read-only directories of
@@ -182,7 +183,7 @@ def build_image(
         cuda=image_cuda(runtime, output),
     )
     atomic_write_json(_sidecar(output), {**asdict(record), "mtime_ns": output.stat().st_mtime_ns})
-    if not kept_log:
+    if not keep_log:
         log.unlink()
     return record
 
@@ -349,6 +350,12 @@ def _check_inputs(definition: Path, output: Path, project: Path, force: bool) ->
             f"{project} is not a source of agenttts-hpc: it has no package 'agenttts', which goes "
             f"into the image. The source: {SOURCE}"
         )
+    if output.is_dir():
+        raise UserError(
+            f"{output} is a directory; give the file of the image, such as agenttts.sif"
+        )
+    if output.suffix == ".log":
+        raise UserError(f"{output} would be the log of the build; give the image another suffix")
     if output.exists() and not force:
         raise UserError(f"{output} exists already; add --force to replace it")
 

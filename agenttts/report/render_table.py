@@ -16,6 +16,7 @@ from rich.text import Text
 from agenttts.report.comparable import comparison_warnings
 from agenttts.report.contents import Grid, RunContents, comparison, run_contents, run_titles
 from agenttts.report.summary import Report
+from agenttts.tables.console import PlainConsole
 
 _BARS = "▁▂▃▄▅▆▇█"
 _LONGEST_SPARKLINE = 60
@@ -27,13 +28,13 @@ def print_tables(report: Report) -> None:
     # Into a pipe Rich would wrap at 80 columns, which is too narrow for an allocation of long model
     # names.
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    _print(report, Console(highlight=False, width=None if known else _PLAIN_WIDTH))
+    _print(report, PlainConsole(highlight=False, width=None if known else _PLAIN_WIDTH))
 
 
 def tables_text(report: Report, width: int = _PLAIN_WIDTH) -> str:
     """Return the report as plain text, ``width`` columns wide."""
     stream = io.StringIO()
-    _print(report, Console(file=stream, width=width, highlight=False, color_system=None))
+    _print(report, PlainConsole(file=stream, width=width, highlight=False, color_system=None))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 

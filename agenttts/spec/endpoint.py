@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -19,8 +19,8 @@ from agenttts.spec.engine_options import EngineOptions
 from agenttts.spec.section import PlacedError
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-KEY_LIKE = re.compile(r"(^|_)(api_?key|key|token|secret|password|authorization)$", re.I)
-"""Names of settings whose value may be a secret."""
+KEY_LIKE = re.compile(r"(^|[_-])(api[_-]?key|key|token|secret|password|authorization)$", re.I)
+"""Names of settings and headers whose value may be a secret."""
 
 
 class SecretFound(ValueError):
@@ -62,21 +62,39 @@ def check_key_variable(value: str | None) -> str | None:
 
 def check_extra(value: dict[str, Any], reserved: Collection[str]) -> dict[str, Any]:
     """Return further fields of a request's body, which are JSON and not ``reserved``."""
-    for name in value:
-        if KEY_LIKE.search(name):
-            raise SecretFound(
-                f"'{name}' looks like the name of a secret, and specs and runs are plain files; "
-                "use api_key_env"
-            )
-        if name in reserved:
-            raise ValueError(f"'{name}' is set by the program; leave it out")
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
         raise ValueError(
             "it goes into a JSON request; valid: texts, numbers, true, false, null, lists, mappings"
         ) from None
+    secret = next(_secrets(value), None)
+    if secret is not None:
+        raise SecretFound(
+            f"'{secret}' looks like the name of a secret, and specs and runs are plain files; "
+            "use api_key_env"
+        )
+    for name in value:
+        if name in reserved:
+            raise ValueError(f"'{name}' is set by the program; leave it out")
     return value
+
+
+def _secrets(value: Any, above: str = "") -> Iterator[str]:
+    """Yield the paths of fields that may hold a secret.
+
+    Below the first level, these are only fields with a text or a list: a JSON schema may have a
+    property called ``key``.
+    """
+    if isinstance(value, Mapping):
+        for name, field in value.items():
+            path = f"{above}.{name}" if above else str(name)
+            if KEY_LIKE.search(str(name)) and (not above or isinstance(field, (str, list, tuple))):
+                yield path
+            yield from _secrets(field, path)
+    elif isinstance(value, (list, tuple)):
+        for index, field in enumerate(value):
+            yield from _secrets(field, f"{above}[{index}]")
 
 
 # What a stage, its task or the program itself decides.

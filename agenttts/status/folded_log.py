@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from agenttts.dispatch.node.trial_log import without_escapes
 from agenttts.inference.beats import MARK
 
 # Logger lines of vLLM and its libraries below warning, as "(EngineCore pid=7) INFO 11-20 10:11:12
@@ -17,7 +18,6 @@ _ENGINE = re.compile(
 _WARNING = re.compile(
     r"^(\([^)]*\) ?)*WARNING\b[ :]|^\[?W\d{4} \d\d:\d\d:|^\S+\.py:\d+: \w*Warning: "
 )
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _NUMBERS = re.compile(r"\d+")
 _OF_ENGINE = "engine"
 _FEWEST_OF_ENGINE, _FEWEST_SIMILAR = 2, 10
@@ -31,7 +31,7 @@ def log_lines(text: str) -> list[str]:
     only its last text is kept.
     """
     lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
-    return [_ESCAPES.sub("", line).rstrip() for line in lines]
+    return [without_escapes(line).rstrip() for line in lines]
 
 
 def folded(lines: Iterable[str], *, warnings: bool = False) -> Iterator[str]:

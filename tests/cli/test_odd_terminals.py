@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 
 import pytest
 
 from agenttts.cli.terminal import any_terminal, json_text
+from agenttts.loop import controller_job
 
 COMMANDS = [
     ("launch", "small.yaml", "--dry-run"),
@@ -54,6 +56,33 @@ def test_a_document_keeps_every_character(encoding, monkeypatch):
     print(json_text(document))
     text = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
     assert json.loads(text) == document
+
+
+HARMFUL = "red \x1b[31m, clear \x1b[2J\x9b2J, title \x1b]0;x\x07"
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@pytest.mark.parametrize(
+    "command", [("status",), ("list",), ("logs",), ("report", "--format", "table")], ids=" ".join
+)
+def test_what_a_failed_run_says_does_nothing_to_the_terminal(cli, unstarted_run, command):
+    run = unstarted_run(search__iterations=0, task__examples=2)
+    controller_job.make_controller(run.read()).run()
+    journal = run.journal_file.read_text()
+    assert '"outcome": "done"' in journal
+    run.journal_file.write_text(journal.replace('"done"', json.dumps(f"failed: {HARMFUL}")))
+    name, *options = command
+    done = cli(name, *(["small"] if name != "list" else []), *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "clear [2J2J, title ]0;x" in done.stdout
+    assert not CONTROLS.search(done.stdout)
+
+
+def test_an_error_that_quotes_a_text_does_nothing_to_the_terminal(cli, scripted_spec):
+    done = cli("launch", scripted_spec(), "--set", f"search.budget={HARMFUL}")
+    assert done.returncode == 2
+    assert "clear [2J2J, title ]0;x" in done.stderr
+    assert not CONTROLS.search(done.stderr)
 
 
 @pytest.mark.processes

@@ -117,9 +117,23 @@ def followed(monkeypatch, documents: list[dict[str, Any]], error: BaseException 
 def terminal(monkeypatch, **environment: str) -> io.StringIO:
     stream = io.StringIO()
     environment = {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "40"} | environment
-    console = Console(file=stream, force_terminal=True, _environ=environment)
+    console = type(show.console)(file=stream, force_terminal=True, _environ=environment)
     monkeypatch.setattr(show, "console", console)
     return stream
+
+
+def test_a_guideline_with_escape_sequences_does_nothing_to_the_terminal(running, monkeypatch):
+    document = run_status(running)
+    harmless = terminal(monkeypatch)
+    followed(monkeypatch, [document | {"guideline": "few [2J [31m ]0;title samples"}])
+    watch.progress(running, keep=True)
+    harmful = terminal(monkeypatch)
+    guideline = "few \x1b[2J \x9b[31m \x1b]0;title\x07 samples"
+    followed(monkeypatch, [document | {"guideline": guideline}])
+    watch.progress(running, keep=True)
+    times = r"\d\d:\d\d:\d\d"
+    assert re.sub(times, "", harmful.getvalue()) == re.sub(times, "", harmless.getvalue())
+    assert "few [2J [31m ]0;title samples" in harmful.getvalue()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), None])

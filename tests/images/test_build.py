@@ -297,6 +297,22 @@ def test_a_wrong_build_argument_is_named(cli, arguments, said):
     assert said in done.stderr
 
 
+@pytest.mark.parametrize("output", ["", ".", "..", "/", "images", "images/"])
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_directory_as_the_image_is_refused(cli, tmp_path, output, force):
+    (tmp_path / "images").mkdir()
+    done = cli("image", "build", ROOT / "Apptainer.def", "--output", output, *force)
+    assert done.returncode == 2, done.stderr
+    assert f"{(tmp_path / output).resolve()} is a directory; give the file" in done.stderr
+    assert list(tmp_path.rglob("*")) == [tmp_path / "images"]
+
+
+def test_an_image_that_would_be_its_own_log_is_refused(cli, tmp_path):
+    done = cli("image", "build", ROOT / "Apptainer.def", "--output", "agenttts.log")
+    assert done.returncode == 2, done.stderr
+    assert f"{tmp_path}/agenttts.log would be the log of the build" in done.stderr
+
+
 def test_a_build_that_the_temporary_space_does_not_hold_is_refused(cli, monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)._replace(free=5 * 10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)

@@ -61,6 +61,10 @@ SECRET = "sk-no-message-may-show-this-0123456789"
         {"token": SECRET},
         {"api_key_env": SECRET},
         {"extra": {"authorization": SECRET}},
+        {"extra": {"x-api-key": SECRET}},
+        {"extra": {"headers": {"Authorization": SECRET}}},
+        {"extra": {"gateway": {"headers": {"X-Api-Key": [SECRET]}}}},
+        {"extra": {"routes": [{"name": "a"}, {"auth": {"api_key": SECRET}}]}},
         {"base_url": f"https://me:{SECRET}@host/v1"},
         {"base_url": f"https://host/v1?key={SECRET}"},
     ],
@@ -69,6 +73,18 @@ def test_a_key_in_a_spec_is_an_error_that_does_not_repeat_it(options):
     with pytest.raises(UserError, match="api_key_env") as caught:
         check_options("endpoint", {"base_url": URL, **options})
     assert SECRET not in str(caught.value)
+
+
+def test_a_key_below_the_first_level_is_named_by_its_path():
+    extra = {"routes": [{}, {"headers": {"authorization": SECRET}}]}
+    with pytest.raises(UserError, match=r"'routes\[1\]\.headers\.authorization' looks like"):
+        check_options("endpoint", {"base_url": URL, "extra": extra})
+
+
+def test_a_schema_may_have_properties_called_key_and_token():
+    properties = {"key": {"type": "string"}, "token": {"enum": ["a", "b"]}}
+    extra = {"guided_json": {"type": "object", "properties": properties, "required": ["key"]}}
+    assert read_endpoint_options({"base_url": URL, "extra": extra}).extra == extra
 
 
 def address(model: ModelConfig, **options: object) -> str:

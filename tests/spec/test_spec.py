@@ -176,6 +176,14 @@ def test_paths_among_the_tasks_options_are_taken_from_the_specs_folder(tmp_path)
     }
 
 
+@pytest.mark.parametrize("extra", ["authorization: SK", "headers: {authorization: SK}"])
+def test_a_key_among_the_agent_s_further_fields_is_refused_and_not_repeated(extra):
+    agent = f"{{kind: endpoint, base_url: 'http://h/v1', model: m, extra: {{{extra}}}}}"
+    with pytest.raises(UserError, match=r"agent\.extra: .*authorization' looks like") as caught:
+        parse(GOOD + f"agent: {agent}\n")
+    assert "SK" not in str(caught.value)
+
+
 def renamed(name: str, agent: str = "none") -> str:
     return GOOD.replace("answer:", f"{name}:") + f"agent: {agent}\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from agenttts.dispatch.attempts import Attempt
@@ -12,6 +13,7 @@ LOG_FILE = "log.txt"
 # traceback.
 _END_BYTES = 256 * 1024
 _LAST_LINES = 5
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 def log_of(directory: Path, attempt: Attempt) -> Path:
@@ -41,7 +43,12 @@ def read_end(log: Path, start: int = 0) -> str:
         return ""
 
 
+def without_escapes(text: str) -> str:
+    """Return a text without escape sequences, such as those of colours."""
+    return _ESCAPES.sub("", text)
+
+
 def last_lines(log: Path, text: str) -> str:
     """Return the last lines of an attempt's log and the log's path, for a message."""
-    lines = text.strip().splitlines()[-_LAST_LINES:]
+    lines = without_escapes(text).strip().splitlines()[-_LAST_LINES:]
     return f"end of {log}: {' | '.join(lines)}" if lines else f"{log} is empty"

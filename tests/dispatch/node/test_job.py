@@ -113,6 +113,11 @@ def test_a_result_counts_whatever_the_exit_code(tmp_path):
     ("script", "state", "says"),
     [
         ("echo one; echo two >&2; exit 3", "INFRA_FAILED", ["exit code 3", "one | two", LOG_FILE]),
+        (
+            r"printf '\033[31mone\033[0m\n\033[1;32mtwo\n'; exit 3",
+            "INFRA_FAILED",
+            [": one | two"],
+        ),
         ("exit 0", "INFRA_FAILED", ["exit code 0", "is empty"]),
         ("kill -KILL $$", "INFRA_FAILED", ["SIGKILL", "memory"]),
         ("exit 137", "INFRA_FAILED", ["SIGKILL"]),
