@@ -86,7 +86,7 @@ def freeze_source(name: str, folder: Path) -> None:
 
 
 def make_importable(name: str, folder: str) -> None:
-    """Let the module or package of the task called ``name`` be imported from ``folder``.
+    """Let a task's module or package be imported from ``folder``.
 
     A file is loaded by its path. On `sys.path`, which engines get too, the folder of a file called
     queue.py would hide the module of that name from all of them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+from importlib.machinery import PathFinder
 
 import pytest
 
@@ -120,10 +120,10 @@ def test_a_frozen_file_needs_the_original_no_more(tmp_path):
 def test_only_packages_are_imported_from_where_they_are_frozen(
     monkeypatch, tmp_path, name, importable
 ):
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-    for _ in range(2):
-        make_importable(name, str(tmp_path))
-    assert sys.path.count(str(tmp_path)) == importable
+    monkeypatch.syspath_prepend(tmp_path / "lib")  # and what is put on the path later is removed
+    (tmp_path / "frozen_beside.py").write_text("")
+    make_importable(name, str(tmp_path))
+    assert (PathFinder.find_spec("frozen_beside") is not None) == importable
 
 
 def test_the_name_of_a_stage_may_have_a_dot(tmp_path):

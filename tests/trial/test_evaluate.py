@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import polars as pl
@@ -200,7 +200,7 @@ def test_a_main_metric_that_no_stage_gives_is_named_with_those_that_there_are(ma
 
 
 def test_the_folder_of_a_tasks_file_hides_no_module_from_engines(make_trial, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.syspath_prepend(tmp_path)  # and what is put on the path later is removed
     folder = tmp_path / "task"
     folder.mkdir()
     (folder / "queue.py").write_text(
@@ -208,7 +208,7 @@ def test_the_folder_of_a_tasks_file_hides_no_module_from_engines(make_trial, tmp
     )
     own = {"task": f"{folder}/queue.py:Own", "task_source": str(folder)}
     run(make_trial("t0000", ("strong", 1), ("strong", 1), **own))
-    assert str(folder) not in sys.path, "engines would import its queue.py"
+    assert PathFinder.find_spec("queue").origin != str(folder / "queue.py"), "engines get the path"
 
 
 def test_the_score_comes_with_its_standard_error_over_the_examples(make_trial):
