@@ -18,7 +18,11 @@ from agenttts.tasks.declarative import parts
 
 # Sandboxed: another author's template may read the record and the outputs, and nothing of Python.
 _JINJA = jinja2.sandbox.SandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    autoescape=False,
+    finalize=lambda value: "" if value is None else value,  # a null is not the word "None"
 )
 CANDIDATES = "candidates"
 """The name of the samples in a fusing template."""

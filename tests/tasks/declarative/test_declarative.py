@@ -238,6 +238,16 @@ def test_samples_that_a_fusing_template_cannot_take_are_fused_by_vote(make):
     assert say.fusion([{"town": 1}, {"town": 2}], example, {"read": [], "add": None}) is None
 
 
+def test_a_null_is_no_word_in_a_prompt(make):
+    records = [{**RECORDS[0], "text": None}]
+    task_file, data = make(records=records)
+    task = create(task_file)
+    [example] = task.load(TaskConfig(data=data))
+    assert task.stages[0].prompt(example, {}).user == "Numbers in: "
+    assert task.stages[2].prompt(example, {"read": [], "add": None}).user == "Say  of "
+    assert task.stages[2].prompt(example, {"read": [], "add": 0}).user == "Say 0 of "
+
+
 def test_what_templates_know_is_no_field(make):
     task_file, data = make(GOOD.replace("Numbers in: {{ text }}", "{% for i in range(2) %}{{ loop.index }}{% endfor %} {{ text }}"))  # fmt: skip
     task = create(task_file)
