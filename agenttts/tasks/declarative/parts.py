@@ -25,10 +25,13 @@ from agenttts.tasks.votes import most_frequent
 
 # A hyphen after a number or a word is not a minus sign: "3-5", "2019-2020".
 _NUMBER = re.compile(
-    r"(?:(?<![\w.)\]%])[-+])?(?:(?:\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d{1,18})?|(?<![\w)])\.\d{1,18})"
+    r"(?:(?<![\w.)\]%])[-+])?(?<!\d)"
+    r"(?:(?:(?<!\d,)\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d+)?|(?<![\w)])\.\d+)"
     r"(?:[eE][-+]?\d{1,2}(?!\w))?(?!\d)",
     re.ASCII,
 )
+# The minus sign and the small and full-width hyphen-minus: models write mathematics with these.
+_MINUS = str.maketrans(dict.fromkeys("\u2212\ufe63\uff0d", "-"))
 _LARGEST_WHOLE = 10**18
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
 _TOLERANCE = 1e-6
@@ -97,7 +100,7 @@ def _first_line(text: str, choices: Sequence[str]) -> str:
 
 
 def _number(text: str, choices: Sequence[str]) -> float | None:
-    found = _NUMBER.findall(text)
+    found = _NUMBER.findall(text.translate(_MINUS))
     if not found:
         return None
     value = float(found[-1].replace(",", ""))
@@ -110,7 +113,7 @@ def _choice(text: str, choices: Sequence[str]) -> str:
 
 
 def _first_choice(text: str, choices: Sequence[str], letters: re.RegexFlag) -> str:
-    """Return the choice named first; choices of one letter are looked for with ``letters``."""
+    """Return the first choice in a text; ``letters`` is for choices of one letter."""
     best = ""
     best_place = (math.inf, 0)
     for choice in map(str.strip, choices):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from agenttts.errors import UserError
 from agenttts.tasks import create
 from agenttts.tasks.base import TaskConfig
 from agenttts.tasks.declarative import parts
+from agenttts.tasks.declarative.document import variables
 
 GOOD = """\
 name: sums
@@ -88,6 +90,9 @@ def test_prompts_fusions_and_scores(make):
         ("fuse: union", "fuse: median", ["task.yaml:4", "stages.read", "parse: number"]),
         ("parse: number", "parse: choice", ["stages.add", "choices"]),
         ("temperature: 0.1", "temperature: 9", ["stages.say.fuse.model.temperature"]),
+        ("parse: number", "stop: ['.', '']", ["task.yaml:16", "stages.add.stop[1]", "at least 1 character"]),
+        ("parse: number", "parse: choice\n    choices: [a, ' ']", ["stages.add.choices", "a choice is blank"]),
+        ("parse: number", "parse: choice\n    choices: ' '", ["stages.add.choices", "a choice is blank"]),
         ("name: sums", "name: [", ["task.yaml:", "not valid YAML"]),
     ],
 )  # fmt: skip
@@ -140,6 +145,22 @@ def test_data_and_options_are_asked_for(make):
         create(task_file).load(TaskConfig(data=data, options={"search_example": 1}))
     with pytest.raises(UserError, match=r"did you mean '.*task\.yaml'"):
         create(task_file.replace("task.yaml", "tas.yaml"))
+
+
+def test_templates_are_parsed_once_and_not_for_every_record(make, monkeypatch):
+    task_file, data = make(records=[{**RECORDS[0], "id": str(i)} for i in range(50)])
+    parsed = []
+    parse = jinja2.Environment.parse
+
+    def counted(self, source, *args):
+        parsed.append(source)
+        return parse(self, source, *args)
+
+    monkeypatch.setattr(jinja2.Environment, "parse", counted)
+    variables.cache_clear()
+    assert len(create(task_file).load(TaskConfig(data=data))) == 50
+    assert len(set(parsed)) == 4
+    assert len(parsed) == 4
 
 
 @pytest.mark.parametrize(
@@ -217,6 +238,16 @@ def test_samples_that_a_fusing_template_cannot_take_are_fused_by_vote(make):
     assert say.fusion([{"town": 1}, {"town": 2}], example, {"read": [], "add": None}) is None
 
 
+def test_a_null_is_no_word_in_a_prompt(make):
+    records = [{**RECORDS[0], "text": None}]
+    task_file, data = make(records=records)
+    task = create(task_file)
+    [example] = task.load(TaskConfig(data=data))
+    assert task.stages[0].prompt(example, {}).user == "Numbers in: "
+    assert task.stages[2].prompt(example, {"read": [], "add": None}).user == "Say  of "
+    assert task.stages[2].prompt(example, {"read": [], "add": 0}).user == "Say 0 of "
+
+
 def test_what_templates_know_is_no_field(make):
     task_file, data = make(GOOD.replace("Numbers in: {{ text }}", "{% for i in range(2) %}{{ loop.index }}{% endfor %} {{ text }}"))  # fmt: skip
     task = create(task_file)
@@ -247,6 +278,14 @@ def test_what_templates_know_is_no_field(make):
         ("number", "the end.5", 5),
         ("number", "$1,234.50", 1234.5),
         ("number", "none", None),
+        ("number", "the answer is \u22125", -5),
+        ("number", "5\u22123", 3),
+        ("number", "1e\uff0d5 m", 1e-5),
+        ("number", "1234567890123456789012", None),
+        ("number", "7 of -1234567890123456789", 7),
+        ("number", "3.14159265358979323846264", 3.141592653589793),
+        ("number", "10,20,300", 300),
+        ("number", "1,234,567", 1_234_567),
         ("choice", "I think No, not yes", "no"),
         ("choice", "unknown", ""),
         ("choice", "yes, but slowly", "yes, but"),
