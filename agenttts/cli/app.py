@@ -5,7 +5,6 @@ Every import heavier than Typer is inside a command, so that ``--help`` answers 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -198,10 +197,23 @@ def launch(
 
 def _settings(overrides: list[str] | None, cluster: str | None, name: str | None) -> list[str]:
     """Return the values of --set, and those of --cluster and --name in the same form."""
+    from agenttts.spec.paths import check_characters
+
     settings = [*(overrides or [])]
-    settings += [f"cluster={json.dumps(cluster)}"] if cluster else []
-    settings += [f"name={json.dumps(name)}"] if name else []
+    if cluster:
+        check_characters(cluster, "--cluster")
+        settings.append(f"cluster={_quoted(cluster)}")
+    if name:
+        settings.append(f"name={_quoted(name)}")
     return settings
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a YAML scalar on one line."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    # JSON has other escapes for characters above U+FFFF, which YAML refuses.
+    kept = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
+    return f'"{"".join(kept)}"'
 
 
 def _launch(plan: Any, results: Path, wait: bool, as_json: bool) -> Any:

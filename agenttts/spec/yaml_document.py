@@ -57,7 +57,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 class _Dumper(_SafeDumper):  # type: ignore[misc, valid-type]
-    """PyYAML's safe dumper. It also quotes texts that `_Loader` would take for numbers."""
+    """PyYAML's safe dumper, with quotes also at what `_Loader` takes for numbers."""
 
 
 for _class in (_Loader, _Dumper):

@@ -228,9 +228,9 @@ def _every_line(log: Path, part: _Part) -> Iterator[str]:
 
 
 def _end(log: Path, part: _Part) -> tuple[str, int]:
-    """Return the last `_MOST_BYTES` of a part of a log, and the length of what is before.
+    """Return the end of a part of a log, and how many bytes of the part are before it.
 
-    The text begins with a whole line.
+    The end has at most `_MOST_BYTES`, and begins with a whole line.
     """
     try:
         with log.open("rb") as stream:

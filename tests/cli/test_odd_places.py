@@ -56,9 +56,24 @@ def test_a_run_that_was_renamed(cli, scripted_spec, tmp_path, command):
     refused(cli(command, tmp_path / "results" / ODD), "its path")
 
 
-def test_text_that_is_utf_8_is_taken_whatever_it_says(cli, tmp_path):
-    folder = tmp_path / "größe 🤖 100%"
+def test_an_option(cli, scripted_spec):
+    spec = scripted_spec()
+    refused(cli("launch", spec, "--dry-run", "--cluster", f"./{ODD}.yaml"), "--cluster ")
+    done = cli("launch", spec, "--dry-run", "--name", ODD)
+    assert done.returncode == 2
+    assert r"'b\udcff' is not a valid run name" in " ".join(done.stderr.split())
+
+
+# With characters that YAML escapes in other ways than JSON, or folds.
+PLACES = ["größe 🤖 100%", 'a"b\\n: #', "a\x85\u2028\x7f\ufeff\U000e0001\tb", "x" * 200 + " y" * 20]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=["emoji", "quotes", "controls", "long"])
+def test_text_that_is_utf_8_is_taken_whatever_it_says(cli, tmp_path, place):
+    folder = tmp_path / place
     folder.mkdir()
     spec = small_spec(folder, search__iterations=0, task__examples=2)
-    done = cli("launch", spec, "--wait", "--results", folder / "r")
+    profile = folder / "p.yaml"
+    profile.write_text("kind: in_process\ngpus_per_node: 0\npoll_seconds: 0.02\nmax_running: 1\n")
+    done = cli("launch", spec, "--wait", "--results", folder / "r", "--cluster", profile)
     assert done.returncode == 0, done.stderr
