@@ -22,6 +22,7 @@ from agenttts.cli.status_texts import (
     controller_text,
     how_they_count,
     status_line,
+    two_digits,
     where_to_look,
 )
 from agenttts.tables.confidence import Confidence, since_text
@@ -424,13 +425,8 @@ def forecast(document: dict[str, Any]) -> None:
 
 
 def _span(span: Mapping[str, float], factor: float = 1.0) -> str:
-    low, high = (_two_digits(span[key] * factor) for key in ("low", "high"))
+    low, high = (two_digits(span[key] * factor) for key in ("low", "high"))
     return low if low == high else f"{low} to {high}"
-
-
-def _two_digits(value: float) -> str:
-    """Format a number to two digits, or more if it has more before the point."""
-    return f"{value:.2g}" if value < 99.5 else f"{value:,.0f}"
 
 
 def exported(document: dict[str, Any]) -> None:

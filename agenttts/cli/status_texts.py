@@ -82,12 +82,12 @@ def how_they_count(run: str) -> str:
 
 def used_text(cost: dict[str, Any] | None) -> str:
     """Return what the run has used; '' if that is not known."""
-    from agenttts.report.contents import duration
+    from agenttts.report.contents import duration, number
 
     if cost is None:
         return ""
     if cost["gpu_seconds"] > 0:
-        return f"{cost['gpu_seconds'] / 3600:.3g} GPU-hours used"
+        return f"{number(cost['gpu_seconds'] / 3600)} GPU-hours used"
     seconds = sum(s for part, s in cost["seconds"].items() if part != "queue")
     return f"{duration(seconds)} of jobs used"
 
@@ -96,7 +96,7 @@ def to_come_text(rest: dict[str, Any] | None) -> str:
     """Return what the rest of the search may use; '' if that is not known."""
     if rest is None:
         return ""
-    low, high = (f"{rest['gpu_seconds'][key] / 3600:.2g}" for key in ("low", "high"))
+    low, high = (two_digits(rest["gpu_seconds"][key] / 3600) for key in ("low", "high"))
     hours = f"{low if low == high else f'{low} to {high}'} GPU-hours"
     on_gpus, trials = rest["gpu_seconds"]["high"] > 0, rest["trials"]
     if not rest["measured"]:
@@ -105,3 +105,8 @@ def to_come_text(rest: dict[str, Any] | None) -> str:
         return ""
     count = f"{trials} {'trial' if trials == 1 else 'trials'}"
     return f"{hours} to come ({count})" if on_gpus else f"{count} to come"
+
+
+def two_digits(value: float) -> str:
+    """Format a number to two digits, or more if it has more before the point."""
+    return f"{value:.2g}" if value < 99.5 else f"{value:,.0f}"

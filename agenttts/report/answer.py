@@ -152,7 +152,7 @@ def _cost(row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     if row is None:
         return
     flops = row["budget"] * UNIT_FLOPS
-    yield "budget of one example", f"{number(row['budget'])} units ({flops / 1e12:,.3g} TFLOPs)"
+    yield "budget of one example", f"{number(row['budget'])} units ({number(flops / 1e12)} TFLOPs)"
     if row.get("examples"):
         tokens = (row["prompt_tokens"] + row["decode_tokens"]) / row["examples"]
         yield "tokens of one example", f"{number(round(tokens, 1))}, prompts included"
@@ -161,6 +161,6 @@ def _cost(row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
             reused = row["reused_tokens"] / max(1, row["prompt_tokens"] + row["decode_tokens"])
             yield (
                 "GPU time of one example",
-                f"{seconds:.3g} s in its trial, engine starts included; {reused:.0%} of its tokens "
-                "were reused from the sample store",
+                f"{number(seconds)} s in its trial, engine starts included; {reused:.0%} of its "
+                "tokens were reused from the sample store",
             )

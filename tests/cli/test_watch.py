@@ -59,6 +59,22 @@ def test_the_view_of_a_running_run(running, width, colour):
         assert max(len(line) for line in text.splitlines()) <= width
 
 
+@pytest.mark.parametrize(
+    ("used", "low", "high", "said"),
+    [
+        (1234.4, 118.2, 255.7, "1,234 GPU-hours used; 118 to 256 GPU-hours to come"),
+        (123.4, 99.4, 99.6, "123.4 GPU-hours used; 99 to 100 GPU-hours to come"),
+        (0.0412, 0.0421, 1.26, "0.0412 GPU-hours used; 0.042 to 1.3 GPU-hours to come"),
+        (1000.2, 12345.0, 12345.0, "1,000 GPU-hours used; 12,345 GPU-hours to come"),
+    ],
+)
+def test_gpu_hours_are_written_out(running, used, low, high, said):
+    document = run_status(running)
+    document["cost"]["gpu_seconds"] = used * 3600
+    document["to_come"]["gpu_seconds"] = {"low": low * 3600, "high": high * 3600}
+    assert f"cost        {said} (18 trials)" in view(document, 120, color_system=None)
+
+
 def test_one_look_asks_the_queue_once(running, tmp_path):
     run_status(running)
     assert (tmp_path / "asked").read_text() == "asked\n"

@@ -43,6 +43,16 @@ def test_the_recommended_allocation_with_its_score_and_cost(make_run):
     assert "by the model of all trials" in facts["expected score"]
 
 
+def test_a_large_cost_of_an_example_is_written_out(make_run):
+    rows = [trial(1, 0.5, 1.23e4, examples=2, gpu_seconds=12_345.0)]
+    told = {"recommended": {"demo": rows[0].allocation.to_records()}}
+    found = answer(run_of(make_run, rows, **told))
+    assert found is not None
+    facts = dict(found.facts)
+    assert facts["budget of one example"] == "12,300 units (4,723 TFLOPs)"
+    assert facts["GPU time of one example"].startswith("6,172 s ")
+
+
 def test_a_unit_s_flops_are_those_of_the_space():
     model = Model("reference", 3e9)
     one, two = (

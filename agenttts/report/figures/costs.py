@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
+from agenttts.report.contents import number
 from agenttts.report.figures.style import PALETTE, WIDTH, Figure, figure
 from agenttts.report.summary import RunReport
 from agenttts.tables.cost import PARTS
@@ -46,7 +47,7 @@ def time_figure(runs: Sequence[RunReport], titles: Sequence[str], name: str) -> 
     word, size = next(unit for unit in _UNITS if longest >= unit[1] or unit[1] == 1.0)
     unit = f"GPU-{word}" if on_gpus else f"{word} of jobs"
     frame = pl.DataFrame(
-        [(*each, v / size, f"{v / size:.3g} ({share:.0%})") for *each, v, share in rows],
+        [(*each, v / size, f"{number(v / size)} ({share:.0%})") for *each, v, share in rows],
         schema=["run", "part", "order", "used", "text"],
         orient="row",
     )

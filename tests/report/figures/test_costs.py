@@ -20,6 +20,13 @@ def test_gpu_time_by_part_in_a_fitting_unit(read_runs):
     assert texts_of(figure)["waiting for trials"] == "0.667 (5%)"
 
 
+def test_thousands_of_hours_are_written_out(read_runs):
+    [run] = read_runs(gpus=20_000).runs
+    figure = time_figure([run], ["demo"], "time")
+    assert figure is not None
+    assert texts_of(figure)["generating"] == "1,667 (71%)"
+
+
 def test_without_gpus_it_is_the_time_of_jobs(read_runs):
     [run] = read_runs(gpus=0).runs
     figure = time_figure([run], ["demo"], "time")
