@@ -220,8 +220,9 @@ class SearchSpace:
         least = self.least_budget
         if not fits(least, self.budget):
             raise UserError(
-                f"{self.budget:g} is too small for any allocation: the cheapest one, "
-                f"{self.cheapest}, needs {least:g}; set it to {math.ceil(least)} or more",
+                f"{units_text(self.budget)} is too small for any allocation: the cheapest one, "
+                f"{self.cheapest}, needs {cost_above(least, self.budget)}; "
+                f"set it to {math.ceil(least)} or more",
                 at=("budget",),
             )
 
@@ -269,7 +270,7 @@ class SearchSpace:
                 return f"{choice.samples} samples are not allowed at stage '{stage.name}'"
         cost = self.cost(allocation)
         if not fits(cost, self.budget):
-            return f"its budget {cost:.1f} is over {self.budget:g}"
+            return f"its budget {cost_above(cost, self.budget)} is over {units_text(self.budget)}"
         return None
 
     def __contains__(self, allocation: Allocation) -> bool:
@@ -369,6 +370,17 @@ def allocation_budget(space: SearchSpace, allocation: Allocation) -> float:
 def fits(cost: float, budget: float) -> bool:
     """Return whether a cost is within a budget, with a slack for rounding errors."""
     return cost <= budget * (1.0 + _RELATIVE_SLACK)
+
+
+def units_text(budget: float) -> str:
+    """Return a budget as a text that is not rounded, but for errors of sums."""
+    return f"{budget:.12g}"
+
+
+def cost_above(cost: float, budget: float) -> str:
+    """Return a cost above a budget, with as many decimals as show that it is."""
+    texts = (f"{cost:.{decimals}f}" for decimals in range(1, 10))
+    return next((text for text in texts if float(text) > budget), repr(cost))
 
 
 def total(costs: Iterable[float]) -> float:

@@ -1,12 +1,23 @@
 import itertools
+import re
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agenttts.errors import UserError
 from agenttts.search.feasible import FeasibleSet
-from agenttts.space import Allocation, Choice, Model, SearchSpace, Stage, allocation_budget, fits
+from agenttts.space import (
+    Allocation,
+    Choice,
+    Model,
+    SearchSpace,
+    Stage,
+    allocation_budget,
+    cost_above,
+    fits,
+    units_text,
+)
 from tests.support.spaces import spaces
 
 
@@ -76,7 +87,7 @@ def two_stages(budget=1000.0, samples=tuple(range(1, 101))):
 
 def test_a_budget_too_small_says_the_least_feasible_one():
     # q7 x1: (7/3 * 2176 - 128) / 64 = 77.33; l3 x1: 3; together 80.33.
-    with pytest.raises(UserError, match=r"q7×1 → l3×1, needs 80\.3333; set it to 81"):
+    with pytest.raises(UserError, match=r"q7×1 → l3×1, needs 80\.3; set it to 81"):
         two_stages(budget=80)
     assert two_stages(budget=81).count() >= 1
 
@@ -146,3 +157,50 @@ def test_spread_samples_are_even_in_log_samples():
     assert stage.spread_samples(64, 4) == (1, 4, 16, 64)
     assert stage.spread_samples(0) == ()
     assert stage.spread_samples(8) == tuple(range(1, 9)), "no more than 12: all of them"
+
+
+@pytest.mark.parametrize(
+    ("cost", "budget", "text"),
+    [
+        (467.2, 100, "467.2"),
+        (100.37, 100, "100.4"),
+        (100.04, 100, "100.04"),
+        (100.000004, 100, "100.000004"),
+        (1234567.44, 1234567.4, "1234567.44"),
+        (0.1 + 0.2, 0.3, "0.30000000000000004"),
+    ],
+)
+def test_a_cost_above_a_budget_reads_as_above_it(cost, budget, text):
+    assert cost_above(cost, budget) == text
+
+
+@given(st.floats(1e-3, 1e12), st.floats(1e-12, 1e3))
+def test_any_cost_above_a_budget_reads_as_above_it(budget, share):
+    cost = budget * (1 + share)
+    assume(cost > budget)
+    assert float(cost_above(cost, budget)) > budget
+
+
+@pytest.mark.parametrize(
+    ("budget", "text"),
+    [(100, "100"), (100.37, "100.37"), (1e6, "1000000"), (1234567.4, "1234567.4"), (0.1 + 0.2, "0.3")],
+)  # fmt: skip
+def test_budgets_are_not_rounded(budget, text):
+    assert units_text(budget) == text
+
+
+def test_a_budget_just_too_small_is_not_said_to_suffice():
+    stage = Stage("plan", (Model("m", 3e9),), 128, 64, (411_523,))
+    least = SearchSpace((stage,), 1e9).least_budget
+    with pytest.raises(UserError, match="is too small") as caught:
+        SearchSpace((stage,), least - 0.01)
+    said = re.search(r"([\d.]+) is too small .*, needs ([\d.]+);", str(caught.value))
+    assert float(said[1]) == pytest.approx(least - 0.01, abs=1e-4)
+    assert float(said[1]) < float(said[2])
+
+
+def test_a_violation_just_over_the_budget_reads_as_over_it():
+    stage = Stage("plan", (Model("m", 3.137e9),), 128, 64, (1, 99))
+    over = Allocation((Choice("plan", "m", 99),))
+    assert stage.budget("m", 99) == pytest.approx(103.6123, abs=1e-4)
+    assert SearchSpace((stage,), 103.61).violation(over) == "its budget 103.612 is over 103.61"

@@ -12,7 +12,7 @@ from agenttts.report.background import Background, Provenance
 from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.journal import RunState
 from agenttts.run.task_identity import task_identity
-from agenttts.space import Allocation
+from agenttts.space import Allocation, units_text
 from agenttts.tables.insights import Outlook
 from agenttts.tables.schema import AFTER_SEARCH
 
@@ -46,7 +46,8 @@ def _provenance(run: Run, state: RunState) -> Provenance:
         "data": "; ".join(f"{each.source}: {each.records:,} records" for each in record.data)
         or "-",
         "score": record.main_metric or "-",
-        "search": f"{spec.search.method}, budget {spec.search.budget:g}, seed {spec.search.seed}",
+        "search": f"{spec.search.method}, budget {units_text(spec.search.budget)}, "
+        f"seed {spec.search.seed}",
         "scheduler": run.profile.kind,
     }
     models = tuple(

@@ -81,7 +81,7 @@ def test_what_the_model_proposed_shows_in_table_status_and_report(cli, scripted_
     assert "retrieval: pursue weak" in document["guidelines"]
     text = cli("report", "small").stdout
     assert ", ".join(f"{count} {name}" for name, count in decisions.items()) in text
-    assert "is above 80" in text.replace("\n", " ")
+    assert "is over 80" in text.replace("\n", " ")
 
 
 @pytest.mark.processes

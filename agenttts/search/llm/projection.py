@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from agenttts.errors import nearest_name
 from agenttts.search.llm.reading import RawAllocation, RawChoice
 from agenttts.search.moves import smaller_model
-from agenttts.space import Allocation, Choice, SearchSpace, Stage, fits
+from agenttts.space import Allocation, Choice, SearchSpace, Stage, cost_above, fits, units_text
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _within_budget(space: SearchSpace, wanted: Allocation, notes: list[str]) -> 
     cost = space.cost(wanted)
     if fits(cost, space.budget):
         return wanted
-    notes.append(f"its budget {cost:.0f} is above {space.budget:g}")
+    notes.append(f"its budget {cost_above(cost, space.budget)} is over {units_text(space.budget)}")
     while (least := _scaled(space, wanted, 0.0)) not in space:
         # The stage whose next smaller model saves most.
         smaller = [smaller_model(space.stage(c.stage), c) for c in least.choices]

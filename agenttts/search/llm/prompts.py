@@ -15,7 +15,7 @@ from agenttts.errors import UserError
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.llm.base import Chat, Message, writable
 from agenttts.search.llm.task_description import TaskDescription
-from agenttts.space import Allocation, SearchSpace, Stage
+from agenttts.space import Allocation, SearchSpace, Stage, units_text
 
 if TYPE_CHECKING:  # Jinja2 is imported when a prompt is written: most commands need none
     import jinja2
@@ -41,7 +41,7 @@ class Prompts:
         self._facts = {
             "task_description": task_description,
             "space": space,
-            "budget": f"{space.budget:g}",
+            "budget": units_text(space.budget),
             "stages": [_stage_facts(space, stage, task_description) for stage in space.stages],
             "insights": set(insights),
             # A feasible allocation that shows the format; it need not be good.

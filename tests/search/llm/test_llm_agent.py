@@ -80,7 +80,7 @@ def test_over_budget_proposals_are_repaired_and_repeats_dropped(plain):
     connection = scripted_session([], then=OVER)
     [first, second], _ = ask(connection, batches=2)
     assert [p.source for p in first] == ["agent-repaired"]
-    assert "above 1000" in first[0].reason
+    assert "over 1000" in first[0].reason
     assert second == [], "the same again is a repeat"
     outcomes = [
         d["outcome"] for e in connection.caller.transcript.events for d in e.get("decisions", ())

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -155,3 +156,8 @@ def test_no_stage_may_be_called_like_a_key_of_replies():
     entry = schema["properties"]["allocations"]["items"]
     keys = {*schema["properties"], *entry["properties"]} - {stage.name for stage in SPACE.stages}
     assert keys - {"allocations"} == set(REPLY_KEYS), "the value of 'allocations' is never a choice"
+
+
+def test_a_budget_above_a_million_is_not_rounded():
+    prompts = Prompts(replace(SPACE, budget=1234567.4), TASK_DESCRIPTION)
+    assert "none over B = 1234567.4 units" in prompts.text("_format", n=1)

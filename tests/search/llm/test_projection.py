@@ -1,5 +1,8 @@
 """Proposals become allocations of the space, with a note for every change."""
 
+import re
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,7 +47,7 @@ def test_over_the_budget_samples_are_scaled_down_together():
     result = projected(("qwen-72b", 9), ("llama-3b", 64))
     assert result.allocation in SPACE
     assert result.allocation == SPACE.allocation(("qwen-72b", 4), ("llama-3b", 32))
-    assert any("above 1000" in note for note in result.notes)
+    assert any("over 1000" in note for note in result.notes)
     assert any("scaled down" in note for note in result.notes)
     # No larger scale would have fitted.
     assert SPACE.allocation(("qwen-72b", 5), ("llama-3b", 32)) not in SPACE
@@ -88,3 +91,10 @@ def test_whatever_is_proposed_ends_in_the_space_or_is_refused(space, parts):
     asked = {name: (choice.model, choice.samples) for name, choice in raw.choices.items()}
     given_ = {c.stage: (c.model, c.samples) for c in result.allocation.choices}
     assert (asked == given_) == (not result.notes), "every change has a note"
+
+
+def test_a_cost_just_above_the_budget_reads_as_above_it():
+    space = replace(SPACE, budget=SPACE.cost(SPACE.allocation(("qwen-7b", 9), ("llama-3b", 8))) - 0.04)  # fmt: skip
+    result = projected(("qwen-7b", 9), ("llama-3b", 8), space)
+    cost, budget = re.search(r"its budget ([\d.]+) is over ([\d.]+)", result.notes[0]).groups()
+    assert float(cost) > float(budget)
