@@ -238,3 +238,16 @@ def test_a_key_that_trials_need_too_stays_in_the_environment(server, monkeypatch
         assert os.environ.get("SHARED_KEY") == left
         assert session.caller.ask(CHAT).text == "hi"
         assert server.requests[-1][1]["Authorization"] == f"Bearer {KEY}"
+
+
+def test_a_second_controller_of_one_process_has_the_key_too(server, monkeypatch):
+    server.answers = [said("hi")]
+    section = EndpointAgent(kind="endpoint", base_url=server.url, model="m", api_key_env="ONE_KEY")
+    for exported in (KEY, None, "another-" + KEY, None):
+        if exported:
+            monkeypatch.setenv("ONE_KEY", exported)
+            expected = exported
+        session = connect(section, TASK_DESCRIPTION, Transcript())
+        assert session.caller.ask(CHAT).text == "hi"
+        assert server.requests[-1][1]["Authorization"] == f"Bearer {expected}"
+        assert "ONE_KEY" not in os.environ
