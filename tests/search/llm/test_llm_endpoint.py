@@ -251,3 +251,24 @@ def test_a_second_controller_of_one_process_has_the_key_too(server, monkeypatch)
         assert session.caller.ask(CHAT).text == "hi"
         assert server.requests[-1][1]["Authorization"] == f"Bearer {expected}"
         assert "ONE_KEY" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1"),
+        ("https_proxy", "socks5h://me:pass4711@127.0.0.1:1"),
+        ("HTTP_PROXY", "ftp://127.0.0.1:1"),
+        ("HTTPS_PROXY", "http://proxy:port"),
+        ("NO_PROXY", "fd00::/8"),
+        ("NO_PROXY", "[::1]"),
+        ("SSL_CERT_FILE", "/nonexistent/ca.pem"),
+    ],
+)
+def test_an_environment_with_which_no_request_can_be_sent(server, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    server.answers = [said("hi")]
+    with pytest.raises(LLMError, match=f"{variable}.*unset") as caught:
+        client(server).complete(CHAT)
+    assert (caught.value.fault, caught.value.again) == ("refused", False)
+    assert "pass4711" not in str(caught.value)
