@@ -9,6 +9,7 @@ the key would go with them.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -27,6 +28,9 @@ fails.
 """
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _LARGEST_ANSWER = 4_000_000
+# What httpx reads of the environment. A proxy's value may hold a password: no message shows it.
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _LONG_KEY, _MIXED_KEY = 16, 8  # characters; keys of providers have 20 and more
 _TOO_LONG = re.compile(
     r"context.{0,20}(length|size|window)|context_length|maximum context|too long|too many tokens|"
@@ -146,10 +150,7 @@ class EndpointClient:
         import httpx
 
         if self._client is None:
-            limits = httpx.Limits(max_connections=self._connections)
-            self._client = httpx.Client(
-                trust_env=self._use_proxy, follow_redirects=False, limits=limits
-            )
+            self._client = self._new_client(address)
         headers = {"Authorization": f"Bearer {address.key}"} if address.key else {}
         deadline = time.monotonic() + self._timeout
         times = httpx.Timeout(self._timeout, connect=min(20.0, self._timeout))
@@ -177,6 +178,24 @@ class EndpointClient:
         except httpx.HTTPError as error:
             message = f"{address.base_url}: {error or type(error).__name__}"
             raise ServerError("connection", address.without_key(message), again=True) from None
+
+    def _new_client(self, address: Address) -> httpx.Client:
+        import httpx
+
+        limits = httpx.Limits(max_connections=self._connections)
+        try:
+            return httpx.Client(trust_env=self._use_proxy, follow_redirects=False, limits=limits)
+        # A SOCKS proxy needs a package that is not installed; the others are errors in a value.
+        except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+            names = (*_PROXY_VARIABLES, *(name.upper() for name in _PROXY_VARIABLES))
+            found = [name for name in (*names, *_CA_VARIABLES) if name in os.environ]
+            raise ServerError(
+                "refused",
+                f"{address.base_url}: no request can be sent with this environment ("
+                f"{', '.join(found) or 'no proxy is set'}): {type(error).__name__}; set the "
+                "proxy as http://HOST:PORT, NO_PROXY as a list of hosts, and SSL_CERT_FILE and "
+                "SSL_CERT_DIR to files that exist on this host, or unset them",
+            ) from error
 
 
 def refusal(answer: Answer, address: Address) -> ServerError:

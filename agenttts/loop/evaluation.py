@@ -558,7 +558,7 @@ class Evaluation:
         """
         try:
             self.release()
-        except OSError as error:
+        except (AgentTTSError, OSError) as error:
             log.warning(
                 "the served model could not be released (%s); it ends when its lease expires", error
             )

@@ -19,6 +19,7 @@ import pytest
 
 from agenttts.dispatch.base import JobRequest
 from agenttts.dispatch.in_process import InProcessScheduler
+from agenttts.files.json_lines import LineNotWritten
 from agenttts.files.trouble import FilesUnavailable
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
@@ -191,3 +192,18 @@ def test_a_result_that_cannot_be_read_for_now_is_not_one_that_is_missing(run, mo
     assert refused
     assert set(table(run.path)["state"]) == {"COMPLETED"}
     assert set(Recording.started.values()) == {1}
+
+
+class Unwritable:
+    """A served model whose release cannot be noted."""
+
+    def release(self) -> None:
+        raise LineNotWritten("agent.jsonl: Stale file handle", fix="free space")
+
+
+def test_the_jobs_of_a_run_that_is_gone_are_cancelled_if_the_release_cannot_be_noted(run):
+    evaluation = process.make_controller(run.read())._evaluation
+    evaluation._workers.by_job = lambda: {"17": "w1"}
+    evaluation._server = Unwritable()
+    evaluation.abandon("the directory is gone")
+    assert Recording.cancelled == ["17"]

@@ -20,6 +20,10 @@ from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
 from agenttts.spec.agent import AgentSection, EndpointAgent, ScriptedAgent, ServeAgent
 
+# Keys that were removed from the environment, by their variables: after trouble of the file system
+# a process makes another controller.
+_taken: dict[str, str] = {}
+
 
 def connect(
     section: AgentSection,
@@ -99,13 +103,16 @@ def take_key(section: AgentSection, shared: Collection[str] = ()) -> str:
     """Return the key, and remove it from this process's environment.
 
     So the processes that it starts (trials) do not inherit the key. A key in a ``shared`` variable
-    stays, because trials need it too.
+    stays, because trials need it too. A removed key is returned again by later calls.
     """
-    if isinstance(section, EndpointAgent) and section.api_key_env:
-        if section.api_key_env in shared:
-            return os.environ.get(section.api_key_env, "").strip()
-        return os.environ.pop(section.api_key_env, "").strip()
-    return ""
+    name = section.api_key_env if isinstance(section, EndpointAgent) else None
+    if not name:
+        return ""
+    if name in shared:
+        return os.environ.get(name, "").strip()
+    if name in os.environ:
+        _taken[name] = os.environ.pop(name).strip()
+    return _taken.get(name, "")
 
 
 def _fixed_address(section: EndpointAgent, shared: Collection[str]) -> Callable[[], Address]:

@@ -238,3 +238,37 @@ def test_a_key_that_trials_need_too_stays_in_the_environment(server, monkeypatch
         assert os.environ.get("SHARED_KEY") == left
         assert session.caller.ask(CHAT).text == "hi"
         assert server.requests[-1][1]["Authorization"] == f"Bearer {KEY}"
+
+
+def test_a_second_controller_of_one_process_has_the_key_too(server, monkeypatch):
+    server.answers = [said("hi")]
+    section = EndpointAgent(kind="endpoint", base_url=server.url, model="m", api_key_env="ONE_KEY")
+    for exported in (KEY, None, "another-" + KEY, None):
+        if exported:
+            monkeypatch.setenv("ONE_KEY", exported)
+            expected = exported
+        session = connect(section, TASK_DESCRIPTION, Transcript())
+        assert session.caller.ask(CHAT).text == "hi"
+        assert server.requests[-1][1]["Authorization"] == f"Bearer {expected}"
+        assert "ONE_KEY" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1"),
+        ("https_proxy", "socks5h://me:pass4711@127.0.0.1:1"),
+        ("HTTP_PROXY", "ftp://127.0.0.1:1"),
+        ("HTTPS_PROXY", "http://proxy:port"),
+        ("NO_PROXY", "fd00::/8"),
+        ("NO_PROXY", "[::1]"),
+        ("SSL_CERT_FILE", "/nonexistent/ca.pem"),
+    ],
+)
+def test_an_environment_with_which_no_request_can_be_sent(server, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    server.answers = [said("hi")]
+    with pytest.raises(LLMError, match=f"{variable}.*unset") as caught:
+        client(server).complete(CHAT)
+    assert (caught.value.fault, caught.value.again) == ("refused", False)
+    assert "pass4711" not in str(caught.value)
