@@ -216,7 +216,7 @@ def language_model(
     transcript: Transcript,
     avoided: Callable[[], Sequence[str]],
     workers: AnsweringWorkers,
-) -> tuple[ServedModel | None, LLMSession | None]:
+) -> tuple[ServedModel | None, Callable[[], LLMSession | None]]:
     """Return the language model that a run's search asks.
 
     Nothing is started, and nothing is asked yet.
@@ -228,8 +228,8 @@ def language_model(
         workers: The run's workers, which may answer in place of the model's server.
 
     Returns:
-        The server of a model that the run serves itself (None if it serves none), and the session
-        (None if the search asks no model).
+        The server of a model that the run serves itself (None if it serves none), and a function
+        that makes the session (None if the search asks no model).
     """
     section, record = run.spec.agent, run.record.agent or AgentRecord()
     served: ServedModel | None = None
@@ -244,7 +244,8 @@ def language_model(
             if own is not None:
                 asked = _workers_first(section, temperature, record.fields, own, workers, note)
         served = _served_model(run, section, config, own, avoided, workers, note)
-    session = connect(
+    session = partial(
+        connect,
         section,
         record.task_description,
         transcript,
