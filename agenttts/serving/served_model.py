@@ -56,6 +56,8 @@ from agenttts.tasks.base import Task
 
 # A served model outlives a controller that is being requeued, not one that is gone.
 _LEASE_S = 900.0
+# It is renewed between requests, not while one runs; a server may ask for a pause (Retry-After).
+_BESIDE_REQUEST_S = 600.0
 # What the server does not need to know of a model: the search's requests and the reading of replies
 # need it.
 _NOT_SERVED = ("template_args", "thinking", "weights")
@@ -314,9 +316,10 @@ def _served_model(
         poll_seconds=min(2.0, profile.poll_seconds),
         pauses=tuple(profile.retry_pauses),
     )
+    lease = max(_LEASE_S, section.timeout_seconds + _BESIDE_REQUEST_S)
     return ServedModel(
         directory,
-        _serving(directory, config, record.container, profile, local, run.cache),
+        _serving(directory, config, record.container, profile, local, run.cache, lease),
         scheduler,
         service_request(directory, run=run.name, token=run.tokens[0], gpus=gpus),
         limits,
@@ -414,6 +417,7 @@ def _serving(
     profile: Profile,
     local: bool,
     cache: CompileCache | None,
+    lease_seconds: float,
 ) -> Serving:
     # Elsewhere than on one machine the controller comes from another node: the key is what guards
     # the port.
@@ -440,7 +444,7 @@ def _serving(
     needs = [Path(config.path), *places_of_options(config.options).values()]
     needs += [container.image] if container is not None else []
     seen = tuple(str(path) for path in needs if path.is_absolute())
-    return Serving(command, dict(env), keys, host, _LEASE_S, config.name, served, kept, seen)
+    return Serving(command, dict(env), keys, host, lease_seconds, config.name, served, kept, seen)
 
 
 def _note(transcript: Transcript, what: str) -> None:
