@@ -31,6 +31,7 @@ from agenttts.run.examples import count_examples
 from agenttts.run.journal import DamagedJournal, Journal, read_state
 from agenttts.run.models import changed_weights
 from agenttts.run.starts import RunCancelled, StartCheck, StartSuperseded, only_controller
+from agenttts.search.base import Searcher
 from agenttts.search.llm.transcript import Transcript
 from agenttts.serving.served_model import language_model
 from agenttts.space import SearchSpace
@@ -205,11 +206,14 @@ def make_controller(run: Run, check: Callable[[], None] | None = None) -> Contro
         check=check,
     )
     served, session = language_model(run, transcript, lambda: journal.state.avoided, idle)
-    examples = count_examples(directory.examples_file) if run.spec.search.examples else None
-    searcher = search.create_for(run.spec, llm=session, examples=examples)
+
+    def make_searcher() -> Searcher:
+        examples = count_examples(directory.examples_file) if run.spec.search.examples else None
+        return search.create_for(run.spec, llm=session(), examples=examples)
+
     builder = JobBuilder(run)
     check_models(run)
-    check_trials(run, searcher.space, journal)
+    check_trials(run, run.spec.space(), journal)
     loop_settings = _loop_settings(run)
     settings = _evaluation_settings(run.profile, scheduler.settle_seconds)
     planner = _list_planner(run, scheduler, builder, workers)
@@ -217,7 +221,7 @@ def make_controller(run: Run, check: Callable[[], None] | None = None) -> Contro
         run, journal, scheduler, builder, workers, planner, settings, served, check
     )
     between = partial(_compact_samples, run.samples)
-    return Controller(directory, searcher, journal, evaluation, loop_settings, between)
+    return Controller(directory, make_searcher, journal, evaluation, loop_settings, between)
 
 
 def _list_planner(

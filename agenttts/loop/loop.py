@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any, NoReturn
 
@@ -88,7 +89,8 @@ class Controller:
 
     Args:
         run: The run's directory.
-        searcher: Proposes allocations.
+        make_searcher: Returns what proposes allocations. It is called when the search goes on:
+            cancelling needs no searcher, whose files or packages may be gone.
         journal: The journal that ``evaluation`` writes to.
         evaluation: Evaluates the proposed trials.
         settings: The sizes of the search.
@@ -98,7 +100,7 @@ class Controller:
     def __init__(
         self,
         run: RunDirectory,
-        searcher: Searcher,
+        make_searcher: Callable[[], Searcher],
         journal: Journal,
         evaluation: Evaluation,
         settings: LoopSettings,
@@ -106,10 +108,14 @@ class Controller:
     ) -> None:
         self._between = between
         self._run = run
-        self._searcher = searcher
+        self._make_searcher = make_searcher
         self._journal = journal
         self._evaluation = evaluation
         self._settings = settings
+
+    @cached_property
+    def _searcher(self) -> Searcher:
+        return self._make_searcher()
 
     def run(self) -> None:
         """Continue the run until it is over.
@@ -126,10 +132,12 @@ class Controller:
             RunFailed: All trials of an iteration failed, or the last ``batch_size`` trials of an
                 asynchronous search (see `_stop_if_all_failed`).
         """
+        # An error of a searcher that cannot be made leaves the run and its jobs as they are.
+        first = 1 if self._searcher.initial_batch else 0
         try:
             self._journal.append("started")
             try:
-                self._run_search()
+                self._run_search(first)
             except RunCancelled:
                 self.cancel("cancelled")
             except (AgentTTSError, OSError) as error:
@@ -182,9 +190,8 @@ class Controller:
         except (AgentTTSError, OSError) as error:
             log.warning("the served model could not be released: %s", error)
 
-    def _run_search(self) -> None:
+    def _run_search(self, first: int) -> None:
         state = self._journal.state
-        first = 1 if self._searcher.initial_batch else 0
         self._complete_earlier_closing()
         if self._settings.asynchronous:
             self._restore()

@@ -97,10 +97,15 @@ def write_serving(directory: Path, serving: Serving) -> None:
 def write_key(directory: Path) -> None:
     """Write a new random key, unless there is one.
 
-    Only the user can read the file, from its creation on.
+    Only the user can read the file, from its creation on. An empty file, which a full disk leaves,
+    is no key: the server would listen without one.
     """
+    path = directory / KEY_FILE
+    with suppress(FileNotFoundError):
+        if not path.read_text(encoding="utf-8"):
+            path.unlink()
     with suppress(FileExistsError):
-        descriptor = os.open(directory / KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as stream:
             stream.write(secrets.token_urlsafe(32))
 

@@ -56,6 +56,8 @@ from agenttts.tasks.base import Task
 
 # A served model outlives a controller that is being requeued, not one that is gone.
 _LEASE_S = 900.0
+# It is renewed between requests, not while one runs; a server may ask for a pause (Retry-After).
+_BESIDE_REQUEST_S = 600.0
 # What the server does not need to know of a model: the search's requests and the reading of replies
 # need it.
 _NOT_SERVED = ("template_args", "thinking", "weights")
@@ -216,7 +218,7 @@ def language_model(
     transcript: Transcript,
     avoided: Callable[[], Sequence[str]],
     workers: AnsweringWorkers,
-) -> tuple[ServedModel | None, LLMSession | None]:
+) -> tuple[ServedModel | None, Callable[[], LLMSession | None]]:
     """Return the language model that a run's search asks.
 
     Nothing is started, and nothing is asked yet.
@@ -228,8 +230,8 @@ def language_model(
         workers: The run's workers, which may answer in place of the model's server.
 
     Returns:
-        The server of a model that the run serves itself (None if it serves none), and the session
-        (None if the search asks no model).
+        The server of a model that the run serves itself (None if it serves none), and a function
+        that makes the session (None if the search asks no model).
     """
     section, record = run.spec.agent, run.record.agent or AgentRecord()
     served: ServedModel | None = None
@@ -244,7 +246,8 @@ def language_model(
             if own is not None:
                 asked = _workers_first(section, temperature, record.fields, own, workers, note)
         served = _served_model(run, section, config, own, avoided, workers, note)
-    session = connect(
+    session = partial(
+        connect,
         section,
         record.task_description,
         transcript,
@@ -313,9 +316,10 @@ def _served_model(
         poll_seconds=min(2.0, profile.poll_seconds),
         pauses=tuple(profile.retry_pauses),
     )
+    lease = max(_LEASE_S, section.timeout_seconds + _BESIDE_REQUEST_S)
     return ServedModel(
         directory,
-        _serving(directory, config, record.container, profile, local, run.cache),
+        _serving(directory, config, record.container, profile, local, run.cache, lease),
         scheduler,
         service_request(directory, run=run.name, token=run.tokens[0], gpus=gpus),
         limits,
@@ -413,6 +417,7 @@ def _serving(
     profile: Profile,
     local: bool,
     cache: CompileCache | None,
+    lease_seconds: float,
 ) -> Serving:
     # Elsewhere than on one machine the controller comes from another node: the key is what guards
     # the port.
@@ -439,7 +444,7 @@ def _serving(
     needs = [Path(config.path), *places_of_options(config.options).values()]
     needs += [container.image] if container is not None else []
     seen = tuple(str(path) for path in needs if path.is_absolute())
-    return Serving(command, dict(env), keys, host, _LEASE_S, config.name, served, kept, seen)
+    return Serving(command, dict(env), keys, host, lease_seconds, config.name, served, kept, seen)
 
 
 def _note(transcript: Transcript, what: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from agenttts.loop.controller_job import make_controller
 from tests.support.llm import KEY, Server, allocation, batch_reply, said
 from tests.support.runs import kill_controller, outcome, table, transcript_events, until_more_events
 
@@ -314,3 +315,10 @@ def test_a_replay_asks_the_specs_model_and_its_transcript_repeats_it(cli, script
     done = cli("replay", "table.csv", "--space", served)
     assert done.returncode == 2
     assert "a replay cannot serve a model" in done.stderr
+
+
+@pytest.mark.parametrize(("timeout", "lease"), [(120.0, 900.0), (900.0, 1500.0), (3600.0, 4200.0)])
+def test_the_lease_of_a_served_model_outlasts_a_request(unstarted_run, timeout, lease):
+    agent = {"kind": "serve", "model": "weak", "timeout_seconds": timeout}
+    run = unstarted_run(**SMALL, agent=agent)
+    assert make_controller(run.read())._evaluation._server._serving.lease_seconds == lease

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from agenttts.errors import UserError
-from agenttts.loop.controller_job import make_controller
+from agenttts.loop.controller_job import close_cancelled, make_controller
 from agenttts.loop.job_builder import sample_partitions
 from agenttts.loop.reports import FIGURES
 from agenttts.run.directory import RunDirectory
@@ -272,6 +272,28 @@ def test_a_model_that_the_run_was_launched_without_is_named(created_run):
         UserError, match=r"models\.new: the run was launched without this model \(run\.json"
     ):
         make_controller(created_run.read())
+
+
+@pytest.mark.parametrize("gone", ["past.csv", "replies.json"])
+def test_a_run_whose_searcher_cannot_be_made_any_more_is_cancelled(unstarted_run, tmp_path, gone):
+    columns = "retrieval.model,retrieval.samples,answer.model,answer.samples,score,budget"
+    (tmp_path / "past.csv").write_text(f"{columns}\nweak,1,weak,1,0.5,2\n")
+    (tmp_path / "replies.json").write_text('{"replies": [], "then": "no idea"}')
+    run = unstarted_run(
+        search__method="mlcopilot",
+        search__options={"knowledge": [str(tmp_path / "past.csv")]},
+        agent={"kind": "scripted", "replies": str(tmp_path / "replies.json")},
+    )
+    make_controller(run.read())._propose(0, 2)
+    (tmp_path / gone).unlink()
+    before = run.journal_file.read_bytes()
+    with pytest.raises(UserError, match=gone):
+        make_controller(run.read()).run()
+    assert run.journal_file.read_bytes() == before, "its jobs go on"
+    close_cancelled(run)
+    state = read_state(run.journal_file)
+    assert state.finished == "cancelled"
+    assert [p.row["state"] for p in state.trials.values()] == ["CANCELLED"] * 2
 
 
 def test_a_run_of_an_older_version_is_said_in_one_paragraph(created_run, cli):

@@ -137,6 +137,15 @@ def test_a_model_is_stopped_even_if_that_cannot_be_noted(bench):
     assert not (served.folder / KEY_FILE).exists()
 
 
+def test_an_empty_key_file_is_no_key(bench):
+    served = bench()
+    served.folder.mkdir()
+    (served.folder / KEY_FILE).touch(0o644)  # a full disk, or a kill before the key was written
+    address = served.model.locate()
+    assert len(address.key) >= 32
+    assert stat.S_IMODE((served.folder / KEY_FILE).stat().st_mode) == 0o600
+
+
 def test_started_again_when_it_dies(bench):
     served = bench()
     first, pid = served.model.locate(), served.pid
