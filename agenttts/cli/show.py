@@ -145,7 +145,7 @@ def evaluated(run: RunReport) -> None:
 
     row = run.best
     if row is None:
-        say(f"no score; 'agenttts-hpc logs {run.run} 0' shows why")
+        say(f"no score; 'agenttts-hpc logs {run.path} 0' shows why")
         return
     task = run.settings["task"]["name"]
     tokens = (row["prompt_tokens"] + row["decode_tokens"]) / row["examples"]

@@ -203,7 +203,7 @@ def stop_controllers(
     Args:
         run: The run.
         on_record: Whether it is on disk that they have to end, so that a controller sees it.
-        again: The command that waits for them again, for a message; the run's name follows.
+        again: The command that waits for them again, for a message; the run's path follows.
 
     Raises:
         MissingRequirement: They are on another host.
@@ -233,6 +233,6 @@ def stop_controllers(
             raise RunFailed(
                 f"the controller (job {', '.join(live)}{where}) of {run.path} has not ended within "
                 f"{_STOP_PATIENCE_S:g} s. It is on record that it has to end, and it ends when it "
-                f"sees that; '{again} {run.name}' waits again"
+                f"sees that; '{again} {run.path}' waits again"
             )
         time.sleep(0.2)

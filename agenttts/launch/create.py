@@ -170,16 +170,16 @@ def check_same_spec(run: RunDirectory, spec: JobSpec, profile: Profile) -> None:
     ways = "choose another name with --name, remove that run, or continue it unchanged with"
     if list(found) == ["cluster"]:
         ways = (
-            f"'agenttts-hpc resume {run.name} --cluster {spec.cluster}' continues it on that "
+            f"'agenttts-hpc resume {run.path} --cluster {spec.cluster}' continues it on that "
             "profile; or choose another name with --name, or continue it unchanged with"
         )
     elif (settings := widening_settings(run, spec, found)) is not None:
         given = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
         ways = (
-            f"'agenttts-hpc extend {run.name} {given}' continues it with these values; or choose "
+            f"'agenttts-hpc extend {run.path} {given}' continues it with these values; or choose "
             "another name with --name, or continue it unchanged with"
         )
     raise UserError(
         f"{run.path}: a run named '{run.name}' exists with another spec "
-        f"({'; '.join(changed[:5])}); {ways} 'agenttts-hpc resume'"
+        f"({'; '.join(changed[:5])}); {ways} 'agenttts-hpc resume {run.path}'"
     )

@@ -114,7 +114,7 @@ def run_here(
             except RunCancelled:
                 return  # `cancel` interrupts a controller that does not end soon
             raise RunFailed(
-                f"run {run.path} was interrupted; 'agenttts-hpc resume {run.name}' continues it"
+                f"run {run.path} was interrupted; 'agenttts-hpc resume {run.path}' continues it"
             ) from None
         except AgentTTSError:
             if read_state(run.journal_file).finished is None:

@@ -435,7 +435,7 @@ class Controller:
             log.error("the run's jobs could not be cancelled: %s", error)
             return (
                 f"; its jobs may still run ({error}): 'agenttts-hpc cancel "
-                f"{self._run.name}' stops them"
+                f"{self._run.path}' stops them"
             )
         return ""
 
@@ -451,7 +451,7 @@ class Controller:
                 "remaining jobs of this run could not be listed: %s; "
                 "'agenttts-hpc cancel %s' tries again",
                 error,
-                self._run.name,
+                self._run.path,
             )
 
     def _restore(self) -> None:

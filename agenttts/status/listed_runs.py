@@ -108,7 +108,7 @@ class _Listed:
             return over, "" if over == outcome else outcome
         if self.problem is not None:
             return "unknown", self.problem
-        goes_on = f"'agenttts-hpc resume {self.path.name}' continues it"
+        goes_on = f"'agenttts-hpc resume {self.path.resolve()}' continues it"
         if self.started is None or self.queue is None:
             return "stopped", f"no controller was started; {goes_on}"
         if self.queue.state == ELSEWHERE:

@@ -45,7 +45,7 @@ def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
         yield _end_of(run, state.finished)
     failed = [t for t in state.trials.values() if _failed(t)]
     if failed:
-        yield f"trials without a result ('agenttts-hpc logs {run.name} TRIAL' shows one):"
+        yield f"trials without a result ('agenttts-hpc logs {run.path} TRIAL' shows one):"
     rows = [row_from_json(trial.row) for trial in failed if trial.row is not None]
     tried = {row.trial: f"{row.trial}  {row.state}  {row.allocation}" for row in rows}
     for group in failure_groups((row.trial, row.state, row.error) for row in rows):
@@ -90,7 +90,7 @@ def trial_log(run: RunDirectory, given: str, lines: int | None) -> Iterator[str]
     for attempt in attempts:
         yield _attempt_line(attempt)
     if not attempts:
-        yield f"it has not begun; 'agenttts-hpc status {run.name}' shows its job"
+        yield f"it has not begun; 'agenttts-hpc status {run.path}' shows its job"
         return
     last = attempts[-1]
     log = log_of(directory, last)
@@ -109,7 +109,7 @@ def _end_of(run: RunDirectory, outcome: str) -> str:
         handle = read_handle(run)
         if outcome == "cancelled" and handle is not None and not handle.cancelled:
             return (
-                f"the run was cancelled and started again; 'agenttts-hpc status {run.name}' shows "
+                f"the run was cancelled and started again; 'agenttts-hpc status {run.path}' shows "
                 "its controller"
             )
     return f"the run is over: {' '.join(outcome.split())}"

@@ -422,7 +422,7 @@ def follow(
                     f"the controller of {run.path} (job {status['controller']['job_id']}) "
                     + with_profile_fix(
                         f"cannot start: {status['controller']['reason']}. It is still pending; "
-                        f"'agenttts-hpc cancel {run.name}' removes it",
+                        f"'agenttts-hpc cancel {run.path}' removes it",
                         run,
                     )
                 )

@@ -127,7 +127,8 @@ def test_an_existing_run_with_another_spec(cli, scripted_spec, tmp_path):
         assert (done.returncode, done.stdout) == (2, "")
         assert len(done.stderr.splitlines()) == 1
         assert "Traceback" not in done.stderr
-        for part in ("a run named 'small' exists with another spec", said, "--name"):
+        unchanged = f"'agenttts-hpc resume {tmp_path}/results/small'\n"
+        for part in ("a run named 'small' exists with another spec", said, "--name", unchanged):
             assert part in done.stderr
     assert tree() == before
 

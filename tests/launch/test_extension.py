@@ -369,7 +369,7 @@ def test_launch_of_a_wider_spec_names_the_command(finished, cli, scripted_spec):
     wider = scripted_spec(**{**SMALL, **AFTER, "search__iterations": 2})
     done = cli("launch", wider)
     assert done.returncode == 2
-    assert "'agenttts-hpc extend small --set search.iterations=2'" in done.stderr
+    assert f"'agenttts-hpc extend {finished} --set search.iterations=2'" in done.stderr
     assert cli("extend", "small", *MORE, "--wait").returncode == 0
     assert cli("launch", wider).returncode == 0, "the spec is the run's own now"
 

@@ -109,7 +109,7 @@ def test_a_profile_of_another_name_becomes_the_run_s(stopped, cli, small, tmp_pa
     (tmp_path / "slurm" / "other.yaml").write_text(RIGHT)
     done = cli("launch", small, "--cluster", "other")
     assert done.returncode == 2
-    assert "'agenttts-hpc resume small --cluster other'" in done.stderr
+    assert f"'agenttts-hpc resume {stopped} --cluster other'" in done.stderr
     done = cli("resume", "small", "--cluster", "other", "--json")
     assert done.returncode == 0, done.stderr
     changes = {"cluster": ["site", "other"], "max_attempts": [1, 4]}

@@ -267,7 +267,7 @@ def test_cancel_stops_the_jobs_that_an_ended_run_left_behind(refused):
     run, scheduler = refused(deaf=True)
     state = read_state(run.journal_file)
     assert "may still run" in state.finished
-    assert "agenttts-hpc cancel small" in state.finished
+    assert f"'agenttts-hpc cancel {run.path}' stops them" in state.finished
     assert not any(status.ended for status in scheduler.poll(scheduler.taken.values()).values())
     launch.cancel(run)
     until_ended(scheduler, scheduler.taken.values(), seconds=30)

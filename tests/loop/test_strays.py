@@ -123,7 +123,7 @@ def test_a_run_is_done_whether_or_not_the_queue_says_what_is_left(run, late, cap
     late.deaf = True
     process.make_controller(run.read()).run()
     assert read_state(run.journal_file).finished == "done"
-    assert "'agenttts-hpc cancel small' tries again" in caplog.text
+    assert f"'agenttts-hpc cancel {run.path}' tries again" in caplog.text
 
 
 def test_programs_that_outlive_their_jobs_are_ended_without_a_word(run, late, caplog, cli):

@@ -270,7 +270,7 @@ def test_status_says_why_controller_and_served_model_wait_and_following_has_pati
     done = cli("status", "small", "--watch")
     assert done.returncode == 4
     assert "cannot start: PartitionTimeLimit: " in done.stderr
-    assert "'agenttts-hpc cancel small' removes it" in done.stderr
+    assert f"'agenttts-hpc cancel {on_slurm.path}' removes it" in done.stderr
     assert not (tmp_path / "scancelled").exists(), "watching changes nothing"
 
 
@@ -333,7 +333,8 @@ def test_a_cancel_does_not_wait_for_a_node_that_never_cleans_up(
     [comment] = comments(tmp_path)
     monkeypatch.setattr(controller, "_STOP_PATIENCE_S", 0.3)
     (tmp_path / "queue").write_text(f"7|COMPLETING|None|{comment}\n")
-    with starts.only_controller(on_slurm), pytest.raises(RunFailed, match="has not ended within"):
+    again = rf"has not ended within.*; 'agenttts-hpc cancel {on_slurm.path}' waits again"
+    with starts.only_controller(on_slurm), pytest.raises(RunFailed, match=again):
         launch.cancel(on_slurm)
     launch.cancel(on_slurm)
     assert read_state(on_slurm.journal_file).finished == "cancelled"

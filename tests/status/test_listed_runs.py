@@ -14,6 +14,7 @@ from agenttts.dispatch.service import ELSEWHERE
 from agenttts.errors import MissingRequirement
 from agenttts.loop import controller_job
 from agenttts.run.starts import ControllerHandle, write_handle
+from tests.support import command_line
 from tests.support.runs import table
 
 
@@ -93,7 +94,7 @@ def test_a_damaged_run_is_a_line_among_the_others(cli, unstarted_run, tmp_path, 
     [
         (JobStatus("RUNNING", ended=False), "running", ""),
         (JobStatus("PENDING", ended=False, detail="Priority: later"), "pending", "Priority: later"),
-        (JobStatus("UNKNOWN", ended=True), "stopped", "agenttts-hpc resume one"),
+        (JobStatus("UNKNOWN", ended=True), "stopped", "results/one' continues it"),
         (JobStatus(ELSEWHERE, ended=False, detail="runs on n7"), "unknown", "runs on n7"),
         (
             QueueUnavailable("squeue does not answer", fix="wait"),
@@ -133,6 +134,16 @@ def test_a_host_is_asked_for_the_processes_of_each_run(
     assert said in runs["one"]["detail"]
 
 
+@pytest.mark.parametrize("results", ["../results", "{}/results"])
+def test_the_command_for_a_run_of_another_directory_has_its_path(unstarted_run, tmp_path, results):
+    run = unstarted_run(search__iterations=0)
+    here = tmp_path / "here"
+    here.mkdir()
+    done = command_line.call("list", "--results", results.format(tmp_path), cwd=here)
+    assert f"small: no controller was started; 'agenttts-hpc resume {run.path}' con" in done.stdout
+    assert command_line.call("logs", run.path, cwd=here).returncode == 0
+
+
 def test_a_cancelled_and_a_failed_run(cli, unstarted_run):
     for name, outcome in (("stopped", "cancelled"), ("broken", "every trial failed")):
         run = unstarted_run(name=name, search__iterations=0)
@@ -169,7 +180,8 @@ def test_a_run_that_was_started_again_is_not_over(cli, unstarted_run, fake):
         status = json.loads(cli("status", "again", "--json").stdout)
         over = status["outcome"] is not None
         assert over == (states[0] == "cancelled") == (status["to_come"] is None), queue
-    assert "the run was cancelled and started again" in cli("logs", "again").stdout
+    said = f"started again; 'agenttts-hpc status {runs[0].path}' shows its controller"
+    assert f"the run was cancelled and {said}" in cli("logs", "again").stdout
     fake("squeue", SQUEUE.format(state="RUNNING"))
     write_handle(runs[0], ControllerHandle("slurm", job_id="7", cancelled=True))
     assert listed(cli)["again"]["state"] == "cancelled"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agenttts.dispatch.attempts import Attempt, write_attempt
+from agenttts.dispatch.attempts import Attempt, attempt_files, write_attempt
 from agenttts.loop import controller_job
 from agenttts.loop.controller_job import log_file
 from agenttts.status import logs
@@ -41,6 +41,7 @@ def test_a_run_s_log_is_that_of_its_controller_and_the_failures(cli, failed):
     assert "iteration 0: " in shown
     first, *_ = shown.splitlines()
     assert first.startswith("the run is over: ")
+    assert f"('agenttts-hpc logs {failed.path} TRIAL' shows one)" in shown
     assert shown.index("trials without a result") < shown.index("controller: /")
     rows = table(failed.path)
     bad = rows.filter(rows["state"] != "COMPLETED")
@@ -201,6 +202,13 @@ def test_a_run_with_a_damaged_journal_still_shows_its_logs(cli, failed):
     shown = text(cli, "small", "0")
     assert "the journal does not name it" in shown
     assert "attempt 1: job" in shown
+
+
+def test_a_trial_that_has_not_begun(cli, failed):
+    for record in attempt_files(failed.trial("t0000")):
+        record.unlink()
+    said = f"it has not begun; 'agenttts-hpc status {failed.path}' shows its job"
+    assert said in text(cli, "small", "0")
 
 
 def test_a_run_that_has_not_begun(cli, unstarted_run):
