@@ -313,9 +313,9 @@ def _read(path: Path) -> pl.DataFrame:
         )
     try:
         if path.suffix == ".parquet":
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, glob=False)
         _check_header(path)
-        return pl.read_csv(path, infer_schema_length=None)
+        return pl.read_csv(path, infer_schema_length=None, glob=False)
     except (pl.exceptions.PolarsError, OSError, UnicodeError, csv.Error) as error:
         raise UserError(f"{path}: the table cannot be read: {error}") from error
 
@@ -467,7 +467,7 @@ def _metric_columns(frame: pl.DataFrame, keys: Sequence[str], *, exported: bool)
         for column in frame.columns
         if column not in others
         and frame[column].dtype.is_numeric()
-        and not (exported and column.startswith(("cut_share.", _METRIC_ERROR)))
+        and not (exported and column.startswith(("cut_share.", "seconds.", _METRIC_ERROR)))
     }
 
 

@@ -193,13 +193,14 @@ def _expected_grid(run: RunReport, cost: RunCost, expected: Forecast) -> Grid:
         low, high = number(found.low * factor), number(found.high * factor)
         return low if low == high else f"{low} to {high}"
 
+    wall_seconds = run.totals["wall_seconds"]  # None before the first trial has ended
     rows = [
         ("engine starts", span(expected.engine_starts), number(cost.engine_starts)),
         ("jobs", span(expected.jobs), number(len(cost.jobs))),
         (
             "hours from the first trial to the last",
             span(expected.wall_seconds, 1 / 3600),
-            number(run.totals["wall_seconds"] / 3600),
+            number(None if wall_seconds is None else wall_seconds / 3600),
         ),
     ]
     if expected.gpu_seconds.high:

@@ -118,6 +118,8 @@ def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
     taken = {
         *trials.columns,
         *(f"{stage}.{part}" for stage in stages for part in ("model", "samples")),
+        *(f"seconds.{name}" for name in TRIAL_SECONDS),
+        *(f"cut_share.{stage}" for stage in stages),
     }
     metrics = [
         pl.col("metrics").struct.field(name).alias(f"metrics.{name}" if name in taken else name)

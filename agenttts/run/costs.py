@@ -98,7 +98,7 @@ class CostReader:
                 continue
             try:
                 examples = pl.read_parquet(
-                    directory / EXAMPLES_FILE, columns=["model", "decode_tokens"]
+                    directory / EXAMPLES_FILE, columns=["model", "decode_tokens"], glob=False
                 )
             except (OSError, pl.exceptions.PolarsError):  # removed, or damaged later
                 continue

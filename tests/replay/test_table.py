@@ -144,7 +144,7 @@ def lost_rows():
         trial_row("t0", ("s", 1), ("s", 2), 0.25, score_stderr=0.125, metrics={"a.f1": 0.5, "b.samples": 3.0}, metrics_stderr={"a.f1": 0.0625}),
         *(trial_row(f"t{n}", ("s", n + 1), ("s", 2), None, state=s, metrics={}) for n, s in enumerate(failed, 1)),
         trial_row("t8", ("s", 9), ("s", 2), None, state=TrialState.INFRA_FAILED, metrics={}),
-        trial_row("t9", ("s", 9), ("s", 2), 0.5, score_stderr=0.25),
+        trial_row("t9", ("s", 9), ("s", 2), 0.5, score_stderr=0.25, seconds={"queue": 7.0}),
     ]  # fmt: skip
 
 
@@ -174,6 +174,15 @@ def test_a_runs_own_trials_are_told_as_the_run_told_them(tmp_path, form):
         own = state in (TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT)
         assert told(count) == result(count, None, blamed=own), state
     assert told(9) == result(9, 0.5, {"a.f1": 0.5}, stderr=0.25)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_name_with_brackets_or_stars_is_no_pattern(tmp_path, ending):
+    path, other = tmp_path / f"t[1]*.{ending}", tmp_path / f"t1.{ending}"
+    for file, value in ((path, 0.25), (other, 0.75)):
+        frame = flat_table(trials_frame([trial_row("t1", ("s", 1), ("s", 2), value)], ["a.f1"]))
+        frame.write_csv(file) if ending == "csv" else frame.write_parquet(file)
+    assert score(load_table(path, SPACE), ("s", 1), ("s", 2)) == 0.25
 
 
 def test_errors_of_metrics_are_those_of_the_mean_of_several_trials(tmp_path):

@@ -92,11 +92,12 @@ def test_runs_with_other_stages_and_metrics_share_one_table(
 
 
 def test_a_metric_called_like_a_column_keeps_apart(trial: MakeTrial) -> None:
-    names = ["score", "answer.model"]
+    names = ["score", "answer.model", "seconds.load", "cut_share.answer"]
     rows = [trial(1, 0.5, 1.0, metrics=dict.fromkeys(names, 0.25))]
     table = flat_table(trials_frame(rows, names))
     assert (table["score"][0], table["metrics.score"][0]) == (0.5, 0.25)
     assert (table["answer.model"][0], table["metrics.answer.model"][0]) == ("llama[3b]", 0.25)
+    assert {"seconds.load", "metrics.seconds.load", "cut_share.answer"} <= {*table.columns}
 
 
 def test_what_cannot_be_written_is_named(make_run: MakeRun, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from agenttts.report.contents import duration, number, run_contents
 from agenttts.report.figures.best import progress_figure
 from agenttts.report.render_html import render_html
 from agenttts.report.render_table import sparkline, tables_text
+from agenttts.tables.cost import CostSeconds, JobCost, RunCost
+from agenttts.tables.forecast import Forecast, Span
 from agenttts.tables.schema import TrialRow
 
 MakeRun = Callable[..., Path]
@@ -118,6 +120,22 @@ def test_a_page_of_many_trials_or_runs_stays_small(make_run: MakeRun, trial: Mak
     page = render_html(build_report(runs))
     assert len(page.encode()) < 5_000_000
     assert "More than 12 runs" in page
+
+
+@pytest.mark.parametrize("rows", [None, []], ids=["no table", "no rows"])
+@pytest.mark.parametrize("form", ["table", "html"])
+def test_a_run_is_shown_before_its_first_trial_has_ended(
+    make_run: MakeRun, rows: list[TrialRow] | None, form: str, tmp_path: Path
+) -> None:
+    path = make_run(rows=rows)
+    some = Span(1.0, 2.0)
+    seconds = CostSeconds(queue=50.0)
+    job = JobCost("j", ("1",), ("n",), 1, 1, 0, 0, seconds, seconds, 0)
+    forecast = Forecast(some, some, some, some, some)
+    cost = RunCost([job], 0, forecast=forecast)
+    out = tmp_path / "out"
+    render(build_report([path], costs={path.name: cost}), form, out)
+    assert "expected at launch" in out.read_text()
 
 
 def test_sparkline() -> None:

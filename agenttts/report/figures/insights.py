@@ -159,7 +159,7 @@ def pair_figure(pair: StagePair, name: str) -> Figure | None:
                 c.y,
                 c.mean,
                 c.within,
-                f"{c.mean:.2f}"[1:] if 0 <= c.mean < 1 else f"{c.mean:.2f}",
+                f"{c.mean:.2f}".removeprefix("0"),
             )
             for c in pair.cells
             if c.x in xs and c.y in ys

@@ -12,8 +12,8 @@ import altair as alt
 
 WIDTH, HEIGHT = 460, 280
 FONT_SIZE, LABEL_SIZE = 12, 11
-# Numbers of ticks: 20k, and 0 without a unit.
-TICKS = "datum.value == 0 ? '0' : format(datum.value, '~s')"
+# Numbers of ticks: 20k, and below 1 no unit: 0.5 GPU-hours as 500m would read as minutes.
+TICKS = "abs(datum.value) < 1 ? format(datum.value, '~g') : format(datum.value, '~s')"
 
 # Okabe & Ito (2008), "Color Universal Design": told apart with every kind of colour blindness.
 # Yellow is left out, because it is hard to see on white.

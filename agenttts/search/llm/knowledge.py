@@ -112,9 +112,9 @@ def _trial_points(table: Path) -> list[Point]:
 def _replay_points(table: Path) -> list[Point]:
     try:
         if table.suffix == ".parquet":
-            frame = pl.read_parquet(table)
+            frame = pl.read_parquet(table, glob=False)
         else:
-            frame = pl.read_csv(table, infer_schema_length=None)
+            frame = pl.read_csv(table, infer_schema_length=None, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{table}: not a table: {error}", at=()) from None
     stages = [c.removesuffix(".model") for c in frame.columns if c.endswith(".model")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import altair as alt
@@ -61,6 +62,26 @@ def test_a_figure_of_many_points_is_not_refused(read_runs):
     many = replace(outlook, curves=[replace(curve, trials=curve.trials * 3000)])
     figures = insight_figures(replace(run, background=replace(run.background, outlook=many)))
     assert any(len(rows) > 5000 for rows in figures[0].spec["datasets"].values())
+
+
+def test_a_score_that_rounds_to_one_is_written_so(read_runs):
+    [run] = read_runs().runs
+    outlook = run.background.outlook
+    cells = [replace(cell, mean=0.997) for cell in outlook.pairs[0].cells]
+    high = replace(outlook, pairs=[replace(outlook.pairs[0], cells=cells)])
+    figures = insight_figures(replace(run, background=replace(run.background, outlook=high)))
+    drawn = svg(next(figure for figure in figures if figure.name.startswith("stages-")))
+    assert ">1.00<" in drawn
+    assert ">.00<" not in drawn
+
+
+def test_costs_below_one_have_no_unit(read_runs):
+    [run] = read_runs().runs
+    figures = progress_figures([run], [run.run])
+    drawn = svg(next(figure for figure in figures if figure.name == "best-gpu_hours"))
+    ticks = re.findall(r">([0-9.]+[a-zµ]?)<", drawn)
+    assert any(0 < float(tick) < 1 for tick in ticks if not tick[-1].isalpha())
+    assert not any(tick.endswith("m") for tick in ticks)
 
 
 def test_several_runs_are_told_apart_by_colour(read_runs):
