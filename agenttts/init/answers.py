@@ -11,13 +11,18 @@ from typing import Any
 
 from agenttts.init.fields import Data
 from agenttts.init.options import Options, all_options
+from agenttts.tasks.loading.answers import is_text_or_number
 
 _NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(\.\d+)?%?", re.ASCII)
 _WORKED_OUT = re.compile(r"####\s*[-+$]?\d")
 """The end of a worked-out answer in GSM8K: its number, after four hash signs."""
+_CODE = re.compile(r"[A-Za-z]|\d{1,3}", re.ASCII)
+"""An answer that names an option, rather than being one."""
 LETTERS = string.ascii_uppercase
 """What options are called in prompts."""
 _MOST_CHOICES = 12
+_MOST_WRONG = 0.05
+"""The largest share of answers that are none of their options, where the others are."""
 _SHORT_WORDS = 8
 """The most words of nine in ten short answers."""
 _ANY_OF_THEM = {"answers", "gold", "golden_answers", "gold_answer", "aliases", "reference"}
@@ -39,7 +44,8 @@ class AnswerForm:
         decode_tokens: Tokens of one sample.
         more_metrics: Metrics that are reported too.
         choices: The choices, or the field that lists them.
-        lettered: Whether the options are shown with letters; ``numbered``: from 0.
+        lettered: Whether the options are shown with letters.
+        numbered_from: The number that the first option is shown with; None: without numbers.
     """
 
     why: str
@@ -51,16 +57,29 @@ class AnswerForm:
     more_metrics: tuple[str, ...] = ()
     choices: tuple[str, ...] | str = ()
     lettered: bool = False
-    numbered: bool = False
+    numbered_from: int | None = None
 
 
 def answer_form(data: Data) -> AnswerForm:
     """Return the form of the answers of a data file."""
     values = [row[data.fields.answer] for row in data.values]
-    if data.fields.options is not None:
-        form = _of_options(data, values)
-        if form is not None:
-            return form
+    field = data.fields.options
+    listed = None if field is None else all_options([row[field] for row in data.values])
+    if field is None or listed is None:
+        return _of_answers(data, values)
+    form = _of_options(field, values, listed)
+    if form is not None:
+        return form
+    form = _of_answers(data, values)
+    pairs = zip(map(_plain, values), listed, strict=True)
+    if 2 * sum(bool(_CODE.fullmatch(v)) and v not in o.texts for v, o in pairs) > len(values):
+        why = f"{form.why}; the prompt does not say which of the {field} they mean"
+        return replace(form, why=why)
+    return form
+
+
+def _of_answers(data: Data, values: Sequence[Any]) -> AnswerForm:
+    """Return the form of answers that are not chosen from options."""
     if all(isinstance(value, bool) for value in values):
         return _choice("every answer is true or false", ("true", "false"))
     if all(_is_number(value) for value in values):
@@ -79,19 +98,15 @@ def answer_form(data: Data) -> AnswerForm:
     return _of_texts(texts)
 
 
-def _of_options(data: Data, values: Sequence[Any]) -> AnswerForm | None:
+def _of_options(field: str, values: Sequence[Any], listed: Sequence[Options]) -> AnswerForm | None:
     """Return the form of answers that are chosen from the options of each record."""
-    field = str(data.fields.options)
-    listed = all_options([row[field] for row in data.values])
-    if listed is None:
-        return None
     if listed[0].labels:
         return _of_labels(field, values, listed)
-    options = [o.texts for o in listed]
-    pairs = list(zip(values, options, strict=True))
-    if all(isinstance(v, str) and v in o for v, o in pairs):
+    options = [[text.strip() for text in o.texts] for o in listed]
+    pairs = list(zip(map(_plain, values), options, strict=True))
+    if every := _nearly_every(v in o for v, o in pairs):
         return AnswerForm(
-            f"every answer is one of the record's {field}",
+            f"{every} is one of the record's {field}",
             "Reply with one of the options, and nothing else.",
             "choice",
             "exact_match",
@@ -100,9 +115,10 @@ def _of_options(data: Data, values: Sequence[Any]) -> AnswerForm | None:
             choices=field,
         )
     most = max(map(len, options))
-    if most <= len(LETTERS) and all(v in list(LETTERS[: len(o)]) for v, o in pairs):
+    letters = [v.upper() in list(LETTERS[: len(o)]) for v, o in pairs]
+    if most <= len(LETTERS) and (every := _nearly_every(letters)):
         return AnswerForm(
-            f"every answer is the letter of one of the record's {field}",
+            f"{every} is the letter of one of the record's {field}",
             "Reply with the letter of the right option, and nothing else.",
             "choice",
             "exact_match",
@@ -111,26 +127,32 @@ def _of_options(data: Data, values: Sequence[Any]) -> AnswerForm | None:
             choices=tuple(LETTERS[:most]),
             lettered=True,
         )
-    if all(type(v) is int and 0 <= v < len(o) for v, o in pairs):
+    counted = [(int(v) if _CODE.fullmatch(v) and v.isdecimal() else -1, len(o)) for v, o in pairs]
+    from_0, from_1 = ([start <= n < start + size for n, size in counted] for start in (0, 1))
+    first = 1 if sum(from_1) > sum(from_0) else 0
+    if every := _nearly_every(from_1 if first else from_0):
         return AnswerForm(
-            f"every answer is the number of one of the record's {field}, from 0",
+            f"{every} is the number of one of the record's {field}, from {first}",
             "Reply with the number of the right option, and nothing else.",
             "number",
             "number",
             "vote",
             8,
-            numbered=True,
+            numbered_from=first,
         )
     return None
 
 
 def _of_labels(field: str, values: Sequence[Any], listed: Sequence[Options]) -> AnswerForm | None:
     """Return the form of answers that are labels of their record's options."""
-    if not all(v in o.labels for v, o in zip(values, listed, strict=True)):
+    known = [{label.strip().upper() for label in o.labels} for o in listed]
+    pairs = zip(map(_plain, values), known, strict=True)
+    every = _nearly_every(v.upper() in labels for v, labels in pairs)
+    if not every:
         return None
     labels = tuple(sorted({label for o in listed for label in o.labels}))
     return AnswerForm(
-        f"every answer is the label of one of the record's {field}",
+        f"{every} is the label of one of the record's {field}",
         "Reply with the label of the right option, and nothing else.",
         "choice",
         "exact_match",
@@ -138,6 +160,22 @@ def _of_labels(field: str, values: Sequence[Any], listed: Sequence[Options]) -> 
         _tokens(labels) + 8,
         choices=labels,
     )
+
+
+def _plain(value: Any) -> str:
+    """Return a text or a number as a stripped text, any other value as ``""``."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # from a column of whole numbers with a null in it
+    return str(value).strip() if is_text_or_number(value) else ""
+
+
+def _nearly_every(fits: Iterable[bool]) -> str:
+    """Return "every answer" with the exceptions; ``""`` if there are too many."""
+    found = list(fits)
+    wrong = found.count(False)
+    if wrong > _MOST_WRONG * len(found):
+        return ""
+    return f"every answer but {wrong} of {len(found)}" if wrong else "every answer"
 
 
 def _of_lists(field: str, values: Sequence[Any]) -> AnswerForm:

@@ -285,8 +285,8 @@ def _options(data: Data, form: AnswerForm) -> list[str]:
         mark, text = "{{ option['label'] }}.", "option['text']"
     elif form.lettered:
         mark = f"{{{{ '{LETTERS}'[loop.index0] }}}}."
-    elif form.numbered:
-        mark = "{{ loop.index0 }}."
+    elif form.numbered_from is not None:
+        mark = "{{ loop.index }}." if form.numbered_from else "{{ loop.index0 }}."
     return [
         "Options:",
         f"{{% for option in {among} %}}",

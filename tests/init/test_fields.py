@@ -111,17 +111,56 @@ def test_answers_decide_parser_metric_and_fusion(tmp_path, answers, form):
 @pytest.mark.parametrize(
     ("answer", "form"),
     [
-        ("blue", ("choice", "options", False, False)),
-        ("B", ("choice", ("A", "B"), True, False)),
-        (1, ("number", (), False, True)),
+        ("blue", ("choice", "options", False, None)),
+        (" blue", ("choice", "options", False, None)),
+        ("B", ("choice", ("A", "B"), True, None)),
+        ("b ", ("choice", ("A", "B"), True, None)),
+        (1, ("number", (), False, 0)),
+        ("1", ("number", (), False, 0)),
+        (1.0, ("number", (), False, 0)),
+        ("2", ("number", (), False, 1)),
         # No option: the options are context for a free answer.
-        ("green", ("first_line", (), False, False)),
+        ("green", ("first_line", (), False, None)),
     ],
 )
 def test_answers_that_are_options_of_their_record(tmp_path, answer, form):
     record = {"question": "q", "options": ["red", "blue"], "answer": answer}
     found = answer_form(read(data_file(tmp_path, record), {}))
-    assert (found.parse, found.choices, found.lettered, found.numbered) == form
+    assert (found.parse, found.choices, found.lettered, found.numbered_from) == form
+    assert "the prompt does not say" not in found.why
+
+
+TEXTS = ["red", "blue", "green", "grey"]
+LABELLED = {"text": TEXTS, "label": ["A", "B", "C", "D"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "answers", "wrong", "shown", "why"),
+    [
+        (TEXTS, TEXTS, "pink", "- red", "is one of the record's options"),
+        (TEXTS, "ABCD", "E", "A. red", "is the letter of one of the record's options"),
+        (TEXTS, "0123", "7", "0. red", "is the number of one of the record's options, from 0"),
+        (TEXTS, [1, 2, 3, 4], 0, "1. red", "is the number of one of the record's options, from 1"),
+        (LABELLED, "abcd", "E", "A. red", "is the label of one of the record's options"),
+    ],
+)
+def test_a_few_answers_may_be_no_options(tmp_path, options, answers, wrong, shown, why):
+    """They are wrong themselves, and do not change what the others are."""
+    rows = [{"question": "q", "options": options, "answer": a} for a in [*answers] * 10]
+    path = data_file(tmp_path, *rows, {**rows[0], "answer": wrong})
+    form = answer_form(data := read(path, {}))
+    assert form.why == f"every answer but 1 of 41 {why}"
+    assert wrong not in form.choices
+    assert shown in prompts(data)[-1].splitlines()
+    path = data_file(tmp_path, *rows, *[{**rows[0], "answer": "?"}] * 4)
+    assert why not in answer_form(read(path, {})).why
+
+
+@pytest.mark.parametrize("answers", ["AE", [0, 9], "XY"])
+def test_answers_that_no_prompt_explains_are_said(tmp_path, answers):
+    rows = [{"question": "q", "options": TEXTS, "answer": a} for a in answers]
+    found = answer_form(read(data_file(tmp_path, *rows), {}))
+    assert found.why.endswith("; the prompt does not say which of the options they mean")
 
 
 @pytest.mark.parametrize("count", [2, 10, 11, 26, 27])
@@ -129,10 +168,10 @@ def test_answers_that_are_options_of_their_record(tmp_path, answer, form):
 def test_any_number_of_options_is_shown(tmp_path, count, answer):
     """Whatever the answer is, the prompt is rendered, and letters are given to all or to none."""
     record = {"question": "q", "options": [f"text {n}" for n in range(count)], "answer": answer}
-    data = read(data_file(tmp_path, record, {**record, "answer": answer or "x"}), {})
+    data = read(data_file(tmp_path, record, {**record, "answer": answer or "none"}), {})
     form = answer_form(data)
     assert form.lettered == (answer == "B" and count <= 26)
-    assert form.numbered == (answer == 1)
+    assert form.numbered_from == (0 if answer == 1 else None)
     prompt = prompts(data)[-1]
     assert all(f" text {n}\n" in f"{prompt}\n" for n in range(count))
 
