@@ -9,9 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agenttts.errors import UserError
 from agenttts.init.fields import Data
 from agenttts.init.options import Options, all_options
 from agenttts.tasks.loading.answers import is_text_or_number
+from agenttts.tasks.loading.values import json_from_text
 
 _NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(\.\d+)?%?", re.ASCII)
 _WORKED_OUT = re.compile(r"####\s*[-+$]?\d")
@@ -88,6 +90,15 @@ def _of_answers(data: Data, values: Sequence[Any]) -> AnswerForm:
         return _number("every answer ends with #### and a number, which is what counts")
     if any(isinstance(value, list) for value in values):
         return _of_lists(data.fields.answer, values)
+    read = [json_from_text(value) if isinstance(value, str) else value for value in values]
+    if all(isinstance(value, list) for value in read):
+        if data.fields.answer.lower() in _ANY_OF_THEM:
+            raise UserError(
+                f"{data.path}: the field '{data.fields.answer}' holds lists as JSON texts, and a "
+                "metric would compare replies with such a text; write the answers as lists, or "
+                "name another field with --answer FIELD"
+            )
+        return _of_items(read)
     texts = [str(value) for value in values]
     kinds = Counter(texts)
     few = 2 <= len(kinds) <= min(_MOST_CHOICES, len(texts) // 3)
@@ -186,6 +197,10 @@ def _of_lists(field: str, values: Sequence[Any]) -> AnswerForm:
         form = _of_texts(texts)
         why = f"{form.why}; of several in a list, any one is right (else set_f1 fits better)"
         return replace(form, why=why)
+    return _of_items(lists)
+
+
+def _of_items(lists: Sequence[Sequence[Any]]) -> AnswerForm:
     longest = max(_tokens([", ".join(map(str, items))]) for items in lists)
     return AnswerForm(
         "the answers are lists, of which all items are wanted",

@@ -13,7 +13,6 @@ from agenttts.init.options import FORMS, all_options, options_of
 from agenttts.init.template_names import usable
 from agenttts.tasks.loading.record import Record, shown
 from agenttts.tasks.loading.records import read_file
-from agenttts.tasks.loading.values import json_from_text
 
 # Names of fields in published data sets, the most telling first.
 _NAMES = {
@@ -107,7 +106,7 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
         names,
         len(found.records),
         len(found.records) - len(complete),
-        tuple(_structured(record.values) for record in complete[:_LOOKED_AT]),
+        tuple(_structured(record, chosen) for record in complete[:_LOOKED_AT]),
         notes,
     )
 
@@ -206,9 +205,13 @@ def _is_blank(value: Any) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
-def _structured(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return values in which the JSON texts of tables are lists and objects."""
-    return {n: json_from_text(v) if isinstance(v, str) else v for n, v in values.items()}
+def _structured(record: Record, chosen: Fields) -> Mapping[str, Any]:
+    """Return values as the drafted task reads them.
+
+    The JSON texts of tables are lists and objects where a prompt takes their items.
+    """
+    used = [name for name in (chosen.context, chosen.options) if name]
+    return {**record.values, **{name: record.structure(name) for name in used}}
 
 
 def _options() -> str:

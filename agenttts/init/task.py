@@ -258,7 +258,7 @@ def _shown(data: Data, field: str | None) -> list[str]:
             "{{ title }}: {{ sentences | join(' ') }}",
             "{% endfor %}",
         ]
-    return [f"Context: {{{{ {field} | tojson }}}}"]
+    return [f"Context: {{{{ {field} if {field} is string else {field} | tojson }}}}"]
 
 
 def _is_paragraph(value: Any) -> bool:

@@ -13,18 +13,23 @@ from agenttts.init.answers import answer_form
 from agenttts.init.fields import Data, Fields, read
 from agenttts.init.task import stages_of, task_text
 from agenttts.spec import load_strict
-from agenttts.tasks.declarative.document import Document, compiled
+from agenttts.tasks.base import TaskConfig
+from agenttts.tasks.declarative.document import Document
+from agenttts.tasks.declarative.task import DeclarativeTask
+from agenttts.tasks.loading.report import LoadReport
+from agenttts.tasks.options import SplitOptions
 
 
 def prompts(data: Data) -> list[str]:
-    """The prompts of the drafted task's stages for the first record, without outputs."""
+    """The prompts of the drafted task's stages for its first example, without outputs."""
     form = answer_form(data)
     stages = stages_of(data, form, ())
     document = load_strict(Document, task_text("x", data, form, stages), "the task")
+    task = DeclarativeTask(document, "the task")
+    report = LoadReport(data.total)
+    example = task.load(TaskConfig(str(data.path), options=SplitOptions(), report=report))[0]
     blank = {stage.name: "" for stage in stages}
-    return [
-        compiled(s.prompt).render({**data.values[0], **blank}) for s in document.stages.values()
-    ]
+    return [stage.prompt(example, blank).user for stage in task.stages]
 
 
 def data_file(folder: Path, *records: dict[str, Any]) -> Path:
@@ -187,7 +192,11 @@ OBJECTS = [{"label": "1", "text": "red"}, {"label": "2", "text": "blue"}]
         (LISTS, "blue", ("first_line", ()), ["A. red", "B. blue"]),
         (OBJECTS, "2", ("choice", ("1", "2")), ["1. red", "2. blue"]),
         (json.dumps(LISTS), "A", ("choice", ("A", "B")), ["A. red", "B. blue"]),
-        (["red", "blue"], "x", ("first_line", ()), ["- red", "- blue"]),
+        (json.dumps(OBJECTS), "2", ("choice", ("1", "2")), ["1. red", "2. blue"]),
+        (["red", "blue"], "xx", ("first_line", ()), ["- red", "- blue"]),
+        ('["red", "blue"]', "xx", ("first_line", ()), ["- red", "- blue"]),
+        ('["red", "blue"]', "B", ("choice", ("A", "B")), ["A. red", "B. blue"]),
+        ('["red", "blue"]', "red", ("choice", "choices"), ["- red", "- blue"]),
     ],
 )
 def test_every_form_of_options_is_shown(tmp_path, options, answer, form, shown):
@@ -196,6 +205,37 @@ def test_every_form_of_options_is_shown(tmp_path, options, answer, form, shown):
     found = answer_form(data)
     assert (found.parse, found.choices) == form
     assert prompts(data)[-1].splitlines() == ["Question: q", "Options:", *shown]
+
+
+@pytest.mark.parametrize(
+    ("context", "shown"),
+    [
+        (["One.", "Two."], ["Context:", "One.", "Two."]),
+        ([["Ann", ["She lives.", "Here."]]], ["Context:", "Ann: She lives. Here."]),
+        ({"a": [1, 2]}, ['Context: {"a": [1, 2]}']),
+        ([{"a": "x"}], ['Context: [{"a": "x"}]']),
+        ("{no JSON]", ["Context: {no JSON]"]),
+    ],
+)
+@pytest.mark.parametrize("as_text", [False, True])
+def test_contexts_are_shown_also_if_they_are_json_texts(tmp_path, context, shown, as_text):
+    given = json.dumps(context) if as_text and not isinstance(context, str) else context
+    data = read(data_file(tmp_path, {"question": "[1]", "context": given, "answer": "a"}), {})
+    prompt = next(p for p in prompts(data) if "Context:" in p)
+    assert prompt.splitlines() == [*shown, "Question: [1]"]
+
+
+def test_answers_that_are_json_texts_of_lists(tmp_path):
+    """The task reads them for ``set_f1``; for other metrics they are texts."""
+    record = {"question": "q", "labels": '["Ann", "Bob"]'}
+    assert answer_form(read(data_file(tmp_path, record), {})).metric == "set_f1"
+    record = {"question": "q", "labels": '["Ann"]'}
+    assert answer_form(read(data_file(tmp_path, record), {})).metric == "set_f1"
+    path = data_file(tmp_path, record, {"question": "q", "labels": "[none"})
+    assert answer_form(read(path, {})).metric == "exact_match"
+    record = {"question": "q", "answers": '["New York", "NYC"]'}
+    with pytest.raises(UserError, match="'answers' holds lists as JSON texts.*--answer FIELD"):
+        answer_form(read(data_file(tmp_path, record), {}))
 
 
 @pytest.mark.parametrize(
