@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import string
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from agenttts.errors import UserError
 from agenttts.init.fields import Data
-from agenttts.init.options import Options, all_options
+from agenttts.init.options import Options, all_options, options_of
 from agenttts.tasks.loading.answers import is_text_or_number
 from agenttts.tasks.loading.values import json_from_text
 
@@ -69,7 +68,7 @@ def answer_form(data: Data) -> AnswerForm:
     listed = None if field is None else all_options([row[field] for row in data.values])
     if field is None or listed is None:
         return _of_answers(data, values)
-    form = _of_options(field, values, listed)
+    form = _of_options(data, field, values, listed)
     if form is not None:
         return form
     form = _of_answers(data, values)
@@ -99,20 +98,24 @@ def _of_answers(data: Data, values: Sequence[Any]) -> AnswerForm:
                 "name another field with --answer FIELD"
             )
         return _of_items(read)
-    texts = [str(value) for value in values]
-    kinds = Counter(texts)
-    few = 2 <= len(kinds) <= min(_MOST_CHOICES, len(texts) // 3)
+    total = len(data.answers)
+    kinds = set(map(str, data.answers))
+    few = 2 <= len(kinds) <= min(_MOST_CHOICES, total // 3)
     if few and all(_short(text) for text in kinds):
         return _choice(
-            f"the {len(texts)} answers have {len(kinds)} different values", tuple(sorted(kinds))
+            f"the {total} answers have {len(kinds)} different values", tuple(sorted(kinds))
         )
-    return _of_texts(texts)
+    return _of_texts([str(value) for value in values])
 
 
-def _of_options(field: str, values: Sequence[Any], listed: Sequence[Options]) -> AnswerForm | None:
+def _of_options(
+    data: Data, field: str, values: Sequence[Any], listed: Sequence[Options]
+) -> AnswerForm | None:
     """Return the form of answers that are chosen from the options of each record."""
+    alike = [o for o in map(options_of, data.options) if o and o.form == listed[0].form]
     if listed[0].labels:
-        return _of_labels(field, values, listed)
+        labels = tuple(sorted({label for o in alike for label in o.labels}))
+        return _of_labels(field, values, listed, labels)
     options = [[text.strip() for text in o.texts] for o in listed]
     pairs = list(zip(map(_plain, values), options, strict=True))
     if every := _nearly_every(v in o for v, o in pairs):
@@ -125,7 +128,7 @@ def _of_options(field: str, values: Sequence[Any], listed: Sequence[Options]) ->
             _tokens([str(v) for v in values]) + 8,
             choices=field,
         )
-    most = max(map(len, options))
+    most = max(len(o.texts) for o in alike)
     letters = [v.upper() in list(LETTERS[: len(o)]) for v, o in pairs]
     if most <= len(LETTERS) and (every := _nearly_every(letters)):
         return AnswerForm(
@@ -154,14 +157,15 @@ def _of_options(field: str, values: Sequence[Any], listed: Sequence[Options]) ->
     return None
 
 
-def _of_labels(field: str, values: Sequence[Any], listed: Sequence[Options]) -> AnswerForm | None:
+def _of_labels(
+    field: str, values: Sequence[Any], listed: Sequence[Options], labels: tuple[str, ...]
+) -> AnswerForm | None:
     """Return the form of answers that are labels of their record's options."""
     known = [{label.strip().upper() for label in o.labels} for o in listed]
     pairs = zip(map(_plain, values), known, strict=True)
     every = _nearly_every(v.upper() in labels for v, labels in pairs)
     if not every:
         return None
-    labels = tuple(sorted({label for o in listed for label in o.labels}))
     return AnswerForm(
         f"{every} is the label of one of the record's {field}",
         "Reply with the label of the right option, and nothing else.",

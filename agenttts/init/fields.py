@@ -38,7 +38,7 @@ _ROLES = {
     "options": "the answers to choose from",
 }
 _LOOKED_AT = 2000
-"""The most records that the choice of fields and of the metric looks at."""
+"""The most records that the choice of fields and of the metric looks at, from all of the file."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Fields:
 
 @dataclass(frozen=True)
 class Data:
-    """A data file, the fields that a task uses and the values of the first records.
+    """A data file, the fields that a task uses and values of its records.
 
     Attributes:
         path: The file.
@@ -61,7 +61,10 @@ class Data:
         names: The names of all fields.
         total: The number of records, including bad ones.
         bad: The number of records without a question or an answer.
-        values: The values of the records that have both, at most 2,000.
+        values: The values of records that have both: at most 2,000, spread over the file, since
+            it may be sorted by answers.
+        answers: The answers of all records that have both.
+        options: The options of all of them; empty if none are used.
         notes: Remarks for the user.
     """
 
@@ -71,6 +74,8 @@ class Data:
     total: int
     bad: int
     values: tuple[Mapping[str, Any], ...]
+    answers: tuple[Any, ...]
+    options: tuple[Any, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -90,8 +95,8 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
         damage = next((r.damage for r in found.records if r.damage is not None), None)
         raise damage or UserError(f"{found.source} holds no records")
     names = tuple(dict.fromkeys(name for record in records for name in record.values))
-    chosen = _fields(path, records[:_LOOKED_AT], names, given)
-    chosen, notes = _with_options_that_can_be_shown(path, records[:_LOOKED_AT], chosen, given)
+    chosen = _fields(path, _spread(records), names, given)
+    chosen, notes = _with_options_that_can_be_shown(path, _spread(records), chosen, given)
     # Any field may be missing in some records; the task needs all that it uses.
     used = [getattr(chosen, role.name) for role in fields(Fields)]
     complete = [r for r in records if all(_given(r.values.get(name)) for name in used if name)]
@@ -106,9 +111,17 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
         names,
         len(found.records),
         len(found.records) - len(complete),
-        tuple(_structured(record, chosen) for record in complete[:_LOOKED_AT]),
+        tuple(_structured(record, chosen) for record in _spread(complete)),
+        tuple(record.values[chosen.answer] for record in complete),
+        tuple(record.structure(chosen.options) for record in complete) if chosen.options else (),
         notes,
     )
+
+
+def _spread(records: Sequence[Record]) -> list[Record]:
+    """Return the records that are looked at, evenly spread over all."""
+    count = min(len(records), _LOOKED_AT)
+    return [records[n * len(records) // count] for n in range(count)]
 
 
 def _with_options_that_can_be_shown(

@@ -161,6 +161,39 @@ def test_a_few_answers_may_be_no_options(tmp_path, options, answers, wrong, show
     assert why not in answer_form(read(path, {})).why
 
 
+LETTER_ROWS = [
+    {"options": TEXTS[:2], "answer": "B"},
+    {"options": TEXTS[:3], "answer": "C"},
+    {"options": TEXTS, "answer": "D"},
+]
+LABEL_ROWS = [
+    {"options": {"text": TEXTS[:2], "label": labels}, "answer": labels[0]}
+    for labels in (["A", "B"], ["B", "C"], ["1", "2"])
+]
+
+
+@pytest.mark.parametrize("counts", [(2000, 2000, 2000), (2500, 2500, 1), (7, 2000, 2000)])
+@pytest.mark.parametrize(
+    ("rows", "choices"),
+    [
+        ([{"answer": a} for a in ("neg", "neu", "pos")], ("neg", "neu", "pos")),
+        (LETTER_ROWS, ("A", "B", "C", "D")),
+        (LABEL_ROWS, ("1", "2", "A", "B", "C")),
+        ([{"answer": a} for a in (1, 2, "three")], None),
+    ],
+)
+def test_a_file_may_be_sorted(tmp_path, rows, choices, counts):
+    """Whatever the order and however rare, every answer can be given."""
+    records = [{"question": "q", **r} for r, n in zip(rows, counts, strict=True) for _ in range(n)]
+    data = read(data_file(tmp_path, *records), {})
+    form = answer_form(data)
+    if choices is not None:
+        assert form.choices == choices
+    else:  # one answer in 5,001 that is no number is bad
+        assert (form.metric == "number") == (counts[2] == 1)
+    assert len(data.values) == 2000
+
+
 @pytest.mark.parametrize("answers", ["AE", [0, 9], "XY"])
 def test_answers_that_no_prompt_explains_are_said(tmp_path, answers):
     rows = [{"question": "q", "options": TEXTS, "answer": a} for a in answers]

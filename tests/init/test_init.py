@@ -276,7 +276,7 @@ SUMS = [{"id": str(n), "question": f"{n}+{n}?", "answer": 2 * n} for n in range(
     ],
 )
 def test_bad_records_are_skipped_whoever_finds_them(cli, tmp_path, monkeypatch, bad, reason):
-    monkeypatch.setattr("agenttts.init.fields._LOOKED_AT", 20)
+    monkeypatch.setattr("agenttts.init.fields._LOOKED_AT", 12)  # none of the bad ones
     lines = [json.dumps(row) for row in SUMS]
     lines += 2 * [bad if isinstance(bad, str) else json.dumps(bad)]
     (tmp_path / "sums.jsonl").write_text("\n".join(lines))
