@@ -11,7 +11,7 @@ from typing import Any
 from agenttts.errors import UserError
 from agenttts.init.fields import Data
 from agenttts.init.options import Options, all_options, options_of
-from agenttts.tasks.loading.answers import is_text_or_number
+from agenttts.tasks.loading.answers import is_text_or_number, texts_of_named_answer
 from agenttts.tasks.loading.values import json_from_text
 
 _NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(\.\d+)?%?", re.ASCII)
@@ -87,25 +87,17 @@ def _of_answers(data: Data, values: Sequence[Any]) -> AnswerForm:
         return _number("every answer is a number")
     if all(isinstance(value, str) and _WORKED_OUT.search(value) for value in values):
         return _number("every answer ends with #### and a number, which is what counts")
-    if any(isinstance(value, list) for value in values):
-        return _of_lists(data.fields.answer, values)
     read = [json_from_text(value) if isinstance(value, str) else value for value in values]
-    if all(isinstance(value, list) for value in read):
-        if data.fields.answer.lower() in _ANY_OF_THEM:
-            raise UserError(
-                f"{data.path}: the field '{data.fields.answer}' holds lists as JSON texts, and a "
-                "metric would compare replies with such a text; write the answers as lists, or "
-                "name another field with --answer FIELD"
-            )
-        return _of_items(read)
+    if any(isinstance(value, list) for value in values) or all(isinstance(v, list) for v in read):
+        return _of_lists(data, values, read)
     total = len(data.answers)
-    kinds = set(map(str, data.answers))
+    kinds = set(map(_text, data.answers))
     few = 2 <= len(kinds) <= min(_MOST_CHOICES, total // 3)
     if few and all(_short(text) for text in kinds):
         return _choice(
             f"the {total} answers have {len(kinds)} different values", tuple(sorted(kinds))
         )
-    return _of_texts([str(value) for value in values])
+    return _of_texts([_text(value) for value in values])
 
 
 def _of_options(
@@ -193,22 +185,39 @@ def _nearly_every(fits: Iterable[bool]) -> str:
     return f"every answer but {wrong} of {len(found)}" if wrong else "every answer"
 
 
-def _of_lists(field: str, values: Sequence[Any]) -> AnswerForm:
-    lists = [value if isinstance(value, list) else [value] for value in values]
-    one = all(len(items) == 1 for items in lists)
-    if field.lower() in _ANY_OF_THEM or one:
-        texts = [str(item) for items in lists for item in items]
-        form = _of_texts(texts)
-        why = f"{form.why}; of several in a list, any one is right (else set_f1 fits better)"
-        return replace(form, why=why)
-    return _of_items(lists)
+def _of_lists(data: Data, values: Sequence[Any], read: Sequence[Any]) -> AnswerForm:
+    """Return the form of lists; ``read`` are the values with JSON texts as lists.
+
+    Raises:
+        UserError: Any item would be right, but the lists are texts.
+    """
+    in_texts = not any(isinstance(value, list) for value in values)
+    lists = [v if isinstance(v, list) else [v] for v in (read if in_texts else values)]
+    items = [item for items in lists for item in items]
+    named = any(map(texts_of_named_answer, items))  # set_f1 compares no aliases
+    objects = not named and any(isinstance(item, dict) for item in items)
+    one = not in_texts and all(len(items) == 1 for items in lists)
+    field = data.fields.answer
+    if objects or not (field.lower() in _ANY_OF_THEM or one or named):
+        return _of_items(
+            lists, "a JSON list of all objects" if objects else "all items, one a line"
+        )
+    if in_texts:
+        raise UserError(
+            f"{data.path}: the field '{field}' holds lists as JSON texts, and a metric would "
+            "compare replies with such a text; write the answers as lists, or name another field "
+            "with --answer FIELD"
+        )
+    form = _of_texts([_text(item) for item in items])
+    why = f"{form.why}; of several in a list, any one is right (else set_f1 fits better)"
+    return replace(form, why=why)
 
 
-def _of_items(lists: Sequence[Sequence[Any]]) -> AnswerForm:
+def _of_items(lists: Sequence[Sequence[Any]], wanted: str) -> AnswerForm:
     longest = max(_tokens([", ".join(map(str, items))]) for items in lists)
     return AnswerForm(
         "the answers are lists, of which all items are wanted",
-        "Reply with all items, one a line, and nothing else.",
+        f"Reply with {wanted}, and nothing else.",
         "list",
         "set_f1",
         "union",
@@ -268,6 +277,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) or (
         isinstance(value, str) and _NUMBER.fullmatch(value.strip()) is not None
     )
+
+
+def _text(value: Any) -> str:
+    """Return an answer as a text; of an object with aliases, its first name."""
+    named = texts_of_named_answer(value)
+    return named[0] if named else str(value)
 
 
 def _short(text: str) -> bool:

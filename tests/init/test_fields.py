@@ -11,9 +11,11 @@ import pytest
 from agenttts.errors import UserError
 from agenttts.init.answers import answer_form
 from agenttts.init.fields import Data, Fields, read
+from agenttts.init.models import stand_ins
 from agenttts.init.task import stages_of, task_text
 from agenttts.spec import load_strict
 from agenttts.tasks.base import TaskConfig
+from agenttts.tasks.declarative import parts
 from agenttts.tasks.declarative.document import Document
 from agenttts.tasks.declarative.task import DeclarativeTask
 from agenttts.tasks.loading.report import LoadReport
@@ -68,6 +70,7 @@ def test_names_that_the_user_gives_come_first(tmp_path):
         ({"question": "q", "answer": "a"}, {"answer": "anwser"}, "--answer: no field 'anwser'; valid: question, answer; did you mean 'answer'?"),
         ({"my question": "q", "answer": "a"}, {}, "has a name that prompt templates cannot use"),
         ({"question": "q", "answers": {"text": ["a"], "answer_start": [1]}}, {}, "holds an object (text, answer_start)"),
+        ({"question": "q", "answer": '{"value": "a", "aliases": []}'}, {}, "holds an object (value, aliases)"),
         ({"question": "", "answer": "a"}, {}, "no record has all of the fields question, answer"),
     ],
 )  # fmt: skip
@@ -93,6 +96,11 @@ def test_a_file_of_broken_lines_is_an_error_of_its_first(tmp_path):
 LONG = "a text of so many words that it is not short at all"
 
 
+def named(name: str) -> dict[str, Any]:
+    """An answer as in TriviaQA."""
+    return {"value": name, "aliases": [f"{name} {n}" for n in range(20)], "type": "WikipediaEntity"}
+
+
 @pytest.mark.parametrize(
     ("answers", "form"),
     [
@@ -105,12 +113,18 @@ LONG = "a text of so many words that it is not short at all"
         ([LONG, LONG + " two", LONG + " three"], ("text", "rouge_l", "model", ())),
         ([["a", "b"], ["c"], ["d"]], ("list", "set_f1", "union", ())),
         ([["a"], ["b"], ["c"]], ("first_line", "exact_match", "vote", ())),
+        ([named("Ann"), named("Bob"), named("Cy")], ("first_line", "exact_match", "vote", ())),
+        ([named("yes"), named("no")] * 5, ("choice", "exact_match", "vote", ("no", "yes"))),
+        ([named(LONG), named(LONG)], ("text", "rouge_l", "model", ())),
+        ([[named("Ann"), named("Bob")], [named("Cy")]], ("first_line", "exact_match", "vote", ())),
+        ([[{"call": "f"}], [{"call": "g"}]], ("list", "set_f1", "union", ())),
     ],
 )
 def test_answers_decide_parser_metric_and_fusion(tmp_path, answers, form):
     records = [{"question": f"q{n}", "label": answer} for n, answer in enumerate(answers)]
     found = answer_form(read(data_file(tmp_path, *records), {}))
     assert (found.parse, found.metric, found.fuse, found.choices) == form
+    assert found.decode_tokens <= 256
 
 
 @pytest.mark.parametrize(
@@ -258,6 +272,15 @@ def test_contexts_are_shown_also_if_they_are_json_texts(tmp_path, context, shown
     assert prompt.splitlines() == [*shown, "Question: [1]"]
 
 
+@pytest.mark.parametrize("answer", [[{"call": "f"}, {"call": "g"}], ["Ann", "Bob"], named("Ann")])
+def test_the_right_reply_of_a_stand_in_scores(tmp_path, answer):
+    data = read(data_file(tmp_path, {"question": "q", "label": answer}), {})
+    form = answer_form(data)
+    script = json.loads(str(stand_ins(data, form, "x")[0].script))
+    output = parts.parse(form.parse, script["rules"][0]["replies"][0]["text"])
+    assert parts.METRICS[form.metric](output, answer) == 1
+
+
 def test_answers_that_are_json_texts_of_lists(tmp_path):
     """The task reads them for ``set_f1``; for other metrics they are texts."""
     record = {"question": "q", "labels": '["Ann", "Bob"]'}
@@ -266,9 +289,11 @@ def test_answers_that_are_json_texts_of_lists(tmp_path):
     assert answer_form(read(data_file(tmp_path, record), {})).metric == "set_f1"
     path = data_file(tmp_path, record, {"question": "q", "labels": "[none"})
     assert answer_form(read(path, {})).metric == "exact_match"
-    record = {"question": "q", "answers": '["New York", "NYC"]'}
-    with pytest.raises(UserError, match="'answers' holds lists as JSON texts.*--answer FIELD"):
-        answer_form(read(data_file(tmp_path, record), {}))
+    record = {"question": "q", "answers": '[{"call": "f"}]'}
+    assert answer_form(read(data_file(tmp_path, record), {})).metric == "set_f1"
+    for field, text in (("answers", '["New York", "NYC"]'), ("labels", json.dumps([named("Ann")]))):
+        with pytest.raises(UserError, match=f"'{field}' holds lists as JSON texts.*--answer FIELD"):
+            answer_form(read(data_file(tmp_path, {"question": "q", field: text}), {}))
 
 
 @pytest.mark.parametrize(
