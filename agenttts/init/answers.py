@@ -14,7 +14,7 @@ from agenttts.init.options import Options, all_options, options_of
 from agenttts.tasks.loading.answers import is_text_or_number, texts_of_named_answer
 from agenttts.tasks.loading.values import json_from_text
 
-_NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(\.\d+)?%?", re.ASCII)
+_NUMBER = re.compile(r"[-+]?\$?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?%?", re.ASCII)
 _WORKED_OUT = re.compile(r"####\s*[-+$]?\d")
 """The end of a worked-out answer in GSM8K: its number, after four hash signs."""
 _CODE = re.compile(r"[A-Za-z]|\d{1,3}", re.ASCII)

@@ -106,6 +106,11 @@ def named(name: str) -> dict[str, Any]:
     [
         ([1, 2.5, 3], ("number", "number", "vote", ())),
         (["1,000", "$3.5", "40%"], ("number", "number", "vote", ())),
+        (["-1,234,567.5", "1234", "12"], ("number", "number", "vote", ())),
+        # A metric reads one number of a text, and would not see the others.
+        (["3,5,7", "1,2,7", "12,13"], ("first_line", "exact_match", "vote", ())),
+        (["3,5", "0,25", "1,75"], ("first_line", "exact_match", "vote", ())),
+        (["1,0000", "1234,567", ",5"], ("first_line", "exact_match", "vote", ())),
         (["2+2 makes four #### 4", "it is #### 5", "#### -6"], ("number", "number", "vote", ())),
         ([True, False, True], ("choice", "exact_match", "vote", ("true", "false"))),
         (["yes", "no"] * 5, ("choice", "exact_match", "vote", ("no", "yes"))),
