@@ -37,6 +37,7 @@ _ROLES = {
     "context": "what helps to answer",
     "options": "the answers to choose from",
 }
+_IDS = ("id", "_id")
 _LOOKED_AT = 2000
 """The most records that the choice of fields and of the metric looks at, from all of the file."""
 
@@ -77,6 +78,12 @@ class Data:
     answers: tuple[Any, ...]
     options: tuple[Any, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def unused(self) -> list[str]:
+        """The names of fields that prompts do not show and metrics do not use."""
+        used = {getattr(self.fields, role.name) for role in fields(Fields)}
+        return [name for name in self.names if name not in (*used, *_IDS)]
 
 
 def read(path: Path, given: Mapping[str, str]) -> Data:
@@ -153,7 +160,7 @@ def _fields(
         taken = {name for name in known.values() if name is not None}
         known.setdefault(role, _named(role, [name for name in names if name not in taken]))
     taken = {name for name in known.values() if name is not None}
-    left = [name for name in names if name not in (*taken, "id", "_id")]
+    left = [name for name in names if name not in (*taken, *_IDS)]
     if known["question"] is None:
         known["question"] = _longest_text(records, left)
         left = [name for name in left if name != known["question"]]

@@ -86,11 +86,14 @@ def task_text(name: str, data: Data, form: AnswerForm, stages: Sequence[StageDra
     It is read back before it is returned.
     """
     last = stages[-1].name
+    # Others cannot be written in a template, and perhaps not in a comment.
+    unused = ", ".join(name for name in data.unused if usable(name))
+    more = f"Fields that it does not use: {unused}." if unused else ""
     lines = [
         *comment(
             f"The task of {data.path.name}, as 'agenttts-hpc init' drafted it from "
             f"{data.total} records. Read the prompts, and change what does not fit: "
-            "docs/how-to/own-task.md says what such a file may hold."
+            f"docs/how-to/own-task.md says what such a file may hold. {more}"
         ),
         f"name: {scalar(name)}",
         f"description: {scalar(_description(data.fields))}",

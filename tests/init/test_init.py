@@ -289,6 +289,19 @@ def test_bad_records_are_skipped_whoever_finds_them(cli, tmp_path, monkeypatch, 
     assert cli("launch", "sums.yaml", "--dry-run").returncode == 0
 
 
+@pytest.mark.parametrize("extra", [[], ["hypothesis"], ["hypothesis", "my source", "not", "a\x07"]])
+def test_fields_that_no_prompt_shows_are_named(cli, tmp_path, extra):
+    rows = [{**row, "_id": row["id"], **dict.fromkeys(extra, "x")} for row in SUMS]
+    (tmp_path / "sums.json").write_text(json.dumps(rows))
+    done = cli("init", "sums.json", "--json")
+    assert done.returncode == 0, done.stderr
+    told = [n for n in json.loads(done.stdout)["notes"] if "do not show" in n]
+    assert [n.partition(";")[0] for n in told] == [f"the prompts do not show {', '.join(extra)}"] * bool(extra)  # fmt: skip
+    text = " ".join((tmp_path / "sums-task.yaml").read_text().replace("#", "").split())
+    assert ("Fields that it does not use: hypothesis. " in text) == bool(extra)
+    assert ("does not use" in text) == bool(extra)
+
+
 def test_data_of_which_most_is_bad_are_refused(cli, tmp_path):
     (tmp_path / "sums.jsonl").write_text("\n".join(json.dumps({**row, "id": "1"}) for row in SUMS))
     done = cli("init", "sums.jsonl")
