@@ -103,6 +103,7 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
         raise damage or UserError(f"{found.source} holds no records")
     names = tuple(dict.fromkeys(name for record in records for name in record.values))
     chosen = _fields(path, _spread(records), names, given)
+    chosen, rare = _without_rare(records, chosen, given)
     chosen, notes = _with_options_that_can_be_shown(path, _spread(records), chosen, given)
     # Any field may be missing in some records; the task needs all that it uses.
     used = [getattr(chosen, role.name) for role in fields(Fields)]
@@ -121,7 +122,7 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
         tuple(_structured(record, chosen) for record in _spread(complete)),
         tuple(record.values[chosen.answer] for record in complete),
         tuple(record.structure(chosen.options) for record in complete) if chosen.options else (),
-        notes,
+        (*rare, *notes),
     )
 
 
@@ -129,6 +130,30 @@ def _spread(records: Sequence[Record]) -> list[Record]:
     """Return the records that are looked at, evenly spread over all."""
     count = min(len(records), _LOOKED_AT)
     return [records[n * len(records) // count] for n in range(count)]
+
+
+def _without_rare(
+    records: Sequence[Record], chosen: Fields, given: Mapping[str, str]
+) -> tuple[Fields, tuple[str, ...]]:
+    """Return the fields, without those that most records lack, and remarks.
+
+    A task skips records without a field that it uses.
+    """
+    needed = (chosen.question, chosen.answer)
+    able = [r for r in records if all(_given(r.values.get(name)) for name in needed)]
+    notes = []
+    for role in ("context", "options"):
+        name = getattr(chosen, role)
+        have = sum(_given(record.values.get(name)) for record in able)
+        if name is None or role in given or 2 * have >= len(able):
+            continue
+        without: dict[str, Any] = {role: None}
+        chosen = replace(chosen, **without)
+        notes.append(
+            f"the field '{name}' is not used, because {have} of {len(able)} records with question "
+            f"and answer have it; --{role} {name} uses it all the same"
+        )
+    return chosen, tuple(notes)
 
 
 def _with_options_that_can_be_shown(

@@ -301,6 +301,21 @@ def test_answers_that_are_json_texts_of_lists(tmp_path):
             answer_form(read(data_file(tmp_path, {"question": "q", field: text}), {}))
 
 
+@pytest.mark.parametrize("role", ["context", "options"])
+@pytest.mark.parametrize("lack", [{}, None, [], ""])
+@pytest.mark.parametrize(("have", "used"), [(1, False), (3, False), (4, True), (8, True)])
+def test_a_field_that_most_records_lack_is_not_used(tmp_path, role, lack, have, used):
+    given = [{role: ["red", "blue"]}] * have + [{} if lack == {} else {role: lack}] * (8 - have)
+    rows = [{"question": "q", "answer": "red", **row} for row in given]
+    path = data_file(tmp_path, *rows, {"question": "q"}, {role: ["red", "blue"]})
+    data = read(path, {})
+    assert getattr(data.fields, role) == (role if used else None)
+    assert data.bad == (10 - have if used else 2)
+    told = f"the field '{role}' is not used, because {have} of 8 records with question and answer"
+    assert [note[: len(told)] for note in data.notes] == [told] * (not used)
+    assert read(path, {role: role}).bad == 10 - have
+
+
 @pytest.mark.parametrize(
     "options",
     [
