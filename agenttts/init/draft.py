@@ -208,6 +208,11 @@ def _experiment(
     more = (("context", data.fields.context), ("options", data.fields.options))
     used = ", ".join(f"{role}: {field}" for role, field in (*roles, *more) if field)
     notes.append(f"{wanted.data}: {data.total} records; fields: {used}")
+    if data.unused:
+        notes.append(
+            f"the prompts do not show {', '.join(data.unused)}; write {{{{ FIELD }}}} into a "
+            f"prompt of {task} for each of these fields that the question needs"
+        )
     notes += data.notes
     notes.append(f"metric: {made.main_metric}, because {form.why}")
     notes += [

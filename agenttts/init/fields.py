@@ -13,7 +13,6 @@ from agenttts.init.options import FORMS, all_options, options_of
 from agenttts.init.template_names import usable
 from agenttts.tasks.loading.record import Record, shown
 from agenttts.tasks.loading.records import read_file
-from agenttts.tasks.loading.values import json_from_text
 
 # Names of fields in published data sets, the most telling first.
 _NAMES = {
@@ -38,8 +37,9 @@ _ROLES = {
     "context": "what helps to answer",
     "options": "the answers to choose from",
 }
+_IDS = ("id", "_id")
 _LOOKED_AT = 2000
-"""The most records that the choice of fields and of the metric looks at."""
+"""The most records that the choice of fields and of the metric looks at, from all of the file."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Fields:
 
 @dataclass(frozen=True)
 class Data:
-    """A data file, the fields that a task uses and the values of the first records.
+    """A data file, the fields that a task uses and values of its records.
 
     Attributes:
         path: The file.
@@ -62,7 +62,10 @@ class Data:
         names: The names of all fields.
         total: The number of records, including bad ones.
         bad: The number of records without a question or an answer.
-        values: The values of the records that have both, at most 2,000.
+        values: The values of records that have both: at most 2,000, spread over the file, since
+            it may be sorted by answers.
+        answers: The answers of all records that have both.
+        options: The options of all of them; empty if none are used.
         notes: Remarks for the user.
     """
 
@@ -72,7 +75,15 @@ class Data:
     total: int
     bad: int
     values: tuple[Mapping[str, Any], ...]
+    answers: tuple[Any, ...]
+    options: tuple[Any, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def unused(self) -> list[str]:
+        """The names of fields that prompts do not show and metrics do not use."""
+        used = {getattr(self.fields, role.name) for role in fields(Fields)}
+        return [name for name in self.names if name not in (*used, *_IDS)]
 
 
 def read(path: Path, given: Mapping[str, str]) -> Data:
@@ -91,8 +102,9 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
         damage = next((r.damage for r in found.records if r.damage is not None), None)
         raise damage or UserError(f"{found.source} holds no records")
     names = tuple(dict.fromkeys(name for record in records for name in record.values))
-    chosen = _fields(path, records[:_LOOKED_AT], names, given)
-    chosen, notes = _with_options_that_can_be_shown(path, records[:_LOOKED_AT], chosen, given)
+    chosen = _fields(path, _spread(records), names, given)
+    chosen, rare = _without_rare(records, chosen, given)
+    chosen, notes = _with_options_that_can_be_shown(path, _spread(records), chosen, given)
     # Any field may be missing in some records; the task needs all that it uses.
     used = [getattr(chosen, role.name) for role in fields(Fields)]
     complete = [r for r in records if all(_given(r.values.get(name)) for name in used if name)]
@@ -107,9 +119,41 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
         names,
         len(found.records),
         len(found.records) - len(complete),
-        tuple(_structured(record.values) for record in complete[:_LOOKED_AT]),
-        notes,
+        tuple(_structured(record, chosen) for record in _spread(complete)),
+        tuple(record.values[chosen.answer] for record in complete),
+        tuple(record.structure(chosen.options) for record in complete) if chosen.options else (),
+        (*rare, *notes),
     )
+
+
+def _spread(records: Sequence[Record]) -> list[Record]:
+    """Return the records that are looked at, evenly spread over all."""
+    count = min(len(records), _LOOKED_AT)
+    return [records[n * len(records) // count] for n in range(count)]
+
+
+def _without_rare(
+    records: Sequence[Record], chosen: Fields, given: Mapping[str, str]
+) -> tuple[Fields, tuple[str, ...]]:
+    """Return the fields, without those that most records lack, and remarks.
+
+    A task skips records without a field that it uses.
+    """
+    needed = (chosen.question, chosen.answer)
+    able = [r for r in records if all(_given(r.values.get(name)) for name in needed)]
+    notes = []
+    for role in ("context", "options"):
+        name = getattr(chosen, role)
+        have = sum(_given(record.values.get(name)) for record in able)
+        if name is None or role in given or 2 * have >= len(able):
+            continue
+        without: dict[str, Any] = {role: None}
+        chosen = replace(chosen, **without)
+        notes.append(
+            f"the field '{name}' is not used, because {have} of {len(able)} records with question "
+            f"and answer have it; --{role} {name} uses it all the same"
+        )
+    return chosen, tuple(notes)
 
 
 def _with_options_that_can_be_shown(
@@ -141,7 +185,7 @@ def _fields(
         taken = {name for name in known.values() if name is not None}
         known.setdefault(role, _named(role, [name for name in names if name not in taken]))
     taken = {name for name in known.values() if name is not None}
-    left = [name for name in names if name not in (*taken, "id", "_id")]
+    left = [name for name in names if name not in (*taken, *_IDS)]
     if known["question"] is None:
         known["question"] = _longest_text(records, left)
         left = [name for name in left if name != known["question"]]
@@ -190,7 +234,10 @@ def _check_identifier(path: Path, role: str, name: str) -> None:
 def _check_answers(path: Path, records: Sequence[Record], name: str) -> None:
     for record in records:
         value = record.structure(name)
-        if isinstance(value, dict) and not any("alias" in key.lower() for key in value):
+        in_text = isinstance(record.values.get(name), str)  # of which no metric reads aliases
+        if isinstance(value, dict) and (
+            in_text or not any("alias" in key.lower() for key in value)
+        ):
             raise UserError(
                 f"{record.place()}: field '{name}' holds an object ({', '.join(map(str, value))}), "
                 "and a metric needs a text, a number or a list of them; write the answer into a "
@@ -206,9 +253,13 @@ def _is_blank(value: Any) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
-def _structured(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return values in which the JSON texts of tables are lists and objects."""
-    return {n: json_from_text(v) if isinstance(v, str) else v for n, v in values.items()}
+def _structured(record: Record, chosen: Fields) -> Mapping[str, Any]:
+    """Return values as the drafted task reads them.
+
+    The JSON texts of tables are lists and objects where a prompt takes their items.
+    """
+    used = [name for name in (chosen.context, chosen.options) if name]
+    return {**record.values, **{name: record.structure(name) for name in used}}
 
 
 def _options() -> str:

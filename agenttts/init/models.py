@@ -184,6 +184,8 @@ def _reply(answer: Any, form: AnswerForm) -> str:
     """Return what a model would write that gives a right answer."""
     if isinstance(answer, list):
         if form.parse == "list":
+            if any(isinstance(item, dict) for item in answer):
+                return json.dumps(answer, ensure_ascii=False)
             return "\n".join(_reply(item, form) for item in answer)
         answer = answer[0]
     named = texts_of_named_answer(answer)

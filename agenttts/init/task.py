@@ -86,11 +86,14 @@ def task_text(name: str, data: Data, form: AnswerForm, stages: Sequence[StageDra
     It is read back before it is returned.
     """
     last = stages[-1].name
+    # Others cannot be written in a template, and perhaps not in a comment.
+    unused = ", ".join(name for name in data.unused if usable(name))
+    more = f"Fields that it does not use: {unused}." if unused else ""
     lines = [
         *comment(
             f"The task of {data.path.name}, as 'agenttts-hpc init' drafted it from "
             f"{data.total} records. Read the prompts, and change what does not fit: "
-            "docs/how-to/own-task.md says what such a file may hold."
+            f"docs/how-to/own-task.md says what such a file may hold. {more}"
         ),
         f"name: {scalar(name)}",
         f"description: {scalar(_description(data.fields))}",
@@ -258,7 +261,7 @@ def _shown(data: Data, field: str | None) -> list[str]:
             "{{ title }}: {{ sentences | join(' ') }}",
             "{% endfor %}",
         ]
-    return [f"Context: {{{{ {field} | tojson }}}}"]
+    return [f"Context: {{{{ {field} if {field} is string else {field} | tojson }}}}"]
 
 
 def _is_paragraph(value: Any) -> bool:
@@ -285,8 +288,8 @@ def _options(data: Data, form: AnswerForm) -> list[str]:
         mark, text = "{{ option['label'] }}.", "option['text']"
     elif form.lettered:
         mark = f"{{{{ '{LETTERS}'[loop.index0] }}}}."
-    elif form.numbered:
-        mark = "{{ loop.index0 }}."
+    elif form.numbered_from is not None:
+        mark = "{{ loop.index }}." if form.numbered_from else "{{ loop.index0 }}."
     return [
         "Options:",
         f"{{% for option in {among} %}}",

@@ -276,7 +276,7 @@ SUMS = [{"id": str(n), "question": f"{n}+{n}?", "answer": 2 * n} for n in range(
     ],
 )
 def test_bad_records_are_skipped_whoever_finds_them(cli, tmp_path, monkeypatch, bad, reason):
-    monkeypatch.setattr("agenttts.init.fields._LOOKED_AT", 20)
+    monkeypatch.setattr("agenttts.init.fields._LOOKED_AT", 12)  # none of the bad ones
     lines = [json.dumps(row) for row in SUMS]
     lines += 2 * [bad if isinstance(bad, str) else json.dumps(bad)]
     (tmp_path / "sums.jsonl").write_text("\n".join(lines))
@@ -287,6 +287,19 @@ def test_bad_records_are_skipped_whoever_finds_them(cli, tmp_path, monkeypatch, 
     assert reason in note
     assert load_spec(tmp_path / "sums.yaml").task.skip_bad == 2
     assert cli("launch", "sums.yaml", "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize("extra", [[], ["hypothesis"], ["hypothesis", "my source", "not", "a\x07"]])
+def test_fields_that_no_prompt_shows_are_named(cli, tmp_path, extra):
+    rows = [{**row, "_id": row["id"], **dict.fromkeys(extra, "x")} for row in SUMS]
+    (tmp_path / "sums.json").write_text(json.dumps(rows))
+    done = cli("init", "sums.json", "--json")
+    assert done.returncode == 0, done.stderr
+    told = [n for n in json.loads(done.stdout)["notes"] if "do not show" in n]
+    assert [n.partition(";")[0] for n in told] == [f"the prompts do not show {', '.join(extra)}"] * bool(extra)  # fmt: skip
+    text = " ".join((tmp_path / "sums-task.yaml").read_text().replace("#", "").split())
+    assert ("Fields that it does not use: hypothesis. " in text) == bool(extra)
+    assert ("does not use" in text) == bool(extra)
 
 
 def test_data_of_which_most_is_bad_are_refused(cli, tmp_path):

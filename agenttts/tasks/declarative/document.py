@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 import jinja2
 import jinja2.meta
 import jinja2.sandbox
+from jinja2 import nodes
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from agenttts.errors import valid_names
@@ -192,6 +193,22 @@ def variables(template: str) -> frozenset[str]:
     """
     found = jinja2.meta.find_undeclared_variables(_JINJA.parse(template))
     return frozenset(found - set(_JINJA.globals))
+
+
+@lru_cache(maxsize=64)
+def structures(template: str) -> frozenset[str]:
+    """Return the names from outside whose items a template uses.
+
+    It loops over them or takes an item by a constant (``x[0]``, ``x['text']``).
+
+    Raises:
+        jinja2.TemplateSyntaxError: The template is malformed.
+    """
+    tree = _JINJA.parse(template)
+    used = [loop.iter for loop in tree.find_all(nodes.For)]
+    used += [i.node for i in tree.find_all(nodes.Getitem) if isinstance(i.arg, nodes.Const)]
+    names = {node.name for node in used if isinstance(node, nodes.Name)}
+    return variables(template) & names
 
 
 @lru_cache(maxsize=64)

@@ -26,6 +26,7 @@ from agenttts.tasks.declarative.document import (
     Shot,
     StageDocument,
     compiled,
+    structures,
     templates,
     variables,
 )
@@ -122,14 +123,16 @@ class DeclarativeStage(StageDefinition):
             found.setdefault(field, dotted(("stages", self.name, "metrics", metric)))
         return found
 
-    def lists(self) -> list[str]:
-        """Return the record's fields that must be lists.
+    def structures(self) -> set[str]:
+        """Return the record's fields that are used as lists or objects.
 
         Tables may hold them as JSON texts.
         """
         document = self.document
-        found = [field for metric, field in document.metrics.items() if metric == parts.SET_F1]
-        return [*found, document.choices] if isinstance(document.choices, str) else found
+        found = {field for metric, field in document.metrics.items() if metric == parts.SET_F1}
+        if isinstance(document.choices, str):
+            found.add(document.choices)
+        return found.union(*(structures(template) for _, template in templates(document)))
 
     def check(self, record: Record) -> None:
         """Check that the stage can use a record's choices and right answers.
@@ -274,9 +277,9 @@ class DeclarativeTask(Task):
         }
 
     def _example(self, record: Record, number: int) -> Example:
-        names = {name for stage in self._stages for name in stage.lists()}
-        lists = {name: record.structure(name) for name in names if name in record.values}
-        record = replace(record, values={**record.values, **lists})
+        names = {name for stage in self._stages for name in stage.structures()}
+        read = {name: record.structure(name) for name in names if name in record.values}
+        record = replace(record, values={**record.values, **read})
         self._check_record(record)
         example = Example(example_id(record, number), dict(record.values))
         try:  # what can be checked before a model has run

@@ -248,6 +248,26 @@ def test_a_null_is_no_word_in_a_prompt(make):
     assert task.stages[2].prompt(example, {"read": [], "add": 0}).user == "Say 0 of "
 
 
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        ("{% for part in x %}{{ part }};{% endfor %}", "a;b;"),
+        ("{{ x[0] }}", "a"),
+        ("{% for part in y['text'] %}{{ part }};{% endfor %}", "c;"),
+        ("{{ x }}", '["a", "b"]'),
+        ("{{ x[:3] }}", '["a'),
+        ("{{ x | upper }}", '["A", "B"]'),
+        ("{% for part in z %}{{ part }};{% endfor %}", "[;d;"),
+    ],
+)
+def test_json_texts_are_read_where_a_template_uses_their_items(make, template, prompt):
+    """Anywhere else they stay as they are written."""
+    task = f"name: x\nmain_metric: a.exact_match\nstages: {{a: {{prompt: {json.dumps(template)}, metrics: {{exact_match: x}}}}}}"  # fmt: skip
+    task_file, data = make(task, [{"x": '["a", "b"]', "y": '{"text": ["c"]}', "z": "[d"}])
+    [example] = (task := create(task_file)).load(TaskConfig(data=data))
+    assert task.stages[0].prompt(example, {}).user == prompt
+
+
 def test_what_templates_know_is_no_field(make):
     task_file, data = make(GOOD.replace("Numbers in: {{ text }}", "{% for i in range(2) %}{{ loop.index }}{% endfor %} {{ text }}"))  # fmt: skip
     task = create(task_file)
