@@ -309,6 +309,25 @@ def test_processes_are_counted_without_the_kernels_list_of_children(monkeypatch)
     assert searched.processes == usual.processes >= 2
 
 
+@pytest.mark.parametrize("hidepid", ["1", "2"])
+def test_a_machine_that_hides_processes_is_refused(hidepid):
+    """Nothing could be counted there: a program at work looked idle, and no limit held."""
+    mount = f"mount -t proc -o hidepid={hidepid},gid=4242 proc /proc"
+    apart = ["unshare", "--map-root-user", "--pid", "--fork", "--mount", "sh", "-c"]
+    if subprocess.run([*apart, mount], capture_output=True, check=False).returncode:
+        pytest.skip("needs a user namespace that may mount /proc")
+    code = "from agenttts.sandbox import check_sandbox; check_sandbox()"
+    done = subprocess.run(
+        [*apart, f'{mount} && exec "$0" -c "$1"', sys.executable, code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "/proc hides processes (hidepid)" in done.stderr
+    assert "Fix: run the trials in a container" in done.stderr
+    assert "user_namespaces" not in done.stderr
+
+
 def test_a_program_yields_to_the_process_that_watches_it():
     """At equal priority a fork bomb of root's outran the watcher where the kernel groups no
     sessions.
