@@ -248,6 +248,16 @@ def test_a_null_is_no_word_in_a_prompt(make):
     assert task.stages[2].prompt(example, {"read": [], "add": 0}).user == "Say 0 of "
 
 
+def test_json_in_a_prompt_is_as_people_write_it(make):
+    value = {"b": "l'été <b> & 中文", "a": [None, True]}
+    task_file, data = make(GOOD.replace("Numbers in: {{ text }}", "{{ text | tojson }} {{ text | tojson(1) }}"), [{**RECORDS[0], "text": value}])  # fmt: skip
+    task = create(task_file)
+    [example] = task.load(TaskConfig(data=data))
+    flat = """{"b": "l'été <b> & 中文", "a": [null, true]}"""
+    nested = """{\n "b": "l'été <b> & 中文",\n "a": [\n  null,\n  true\n ]\n}"""
+    assert task.stages[0].prompt(example, {}).user == f"{flat} {nested}"
+
+
 def test_what_templates_know_is_no_field(make):
     task_file, data = make(GOOD.replace("Numbers in: {{ text }}", "{% for i in range(2) %}{{ loop.index }}{% endfor %} {{ text }}"))  # fmt: skip
     task = create(task_file)
