@@ -218,6 +218,32 @@ def test_a_damaged_record_is_made_anew(sif: Path) -> None:
     assert image.image_digest(sif) == hashlib.sha256(b"an image").hexdigest()
 
 
+def test_an_image_is_read_only_for_its_digest_and_once(
+    sif: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image of 10 GB was read up to three times by one `doctor`."""
+    read: list[Path] = []
+    digest = image._hash
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(image, "_hash", counted)
+    sidecar = sif.with_name("some.sif.json")
+    for content in (None, "{", '{"sha256": "0"}', '{"built": "2026-01-01"}'):
+        if content is not None:
+            sidecar.write_text(content)
+        assert image.read_record(sif) is None
+    assert read == []
+    sidecar.unlink()
+    sidecar.mkdir()  # so that no record can be written
+    assert image.image_digest(sif) == image.image_digest(sif)
+    assert read == [sif]
+    rewrite(sif, b"another!", 5)
+    assert image.image_digest(sif) == hashlib.sha256(b"another!").hexdigest()
+
+
 def test_digest_needs_an_image(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not an image file"):
         image.image_digest(tmp_path)
