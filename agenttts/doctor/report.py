@@ -241,7 +241,7 @@ def _package(name: str) -> str:
 def _sandbox() -> str:
     try:
         check_sandbox()
-    except MissingRequirement as error:
+    except (MissingRequirement, OSError) as error:
         return str(error)
     return "works on this machine"
 

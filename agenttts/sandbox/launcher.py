@@ -34,6 +34,10 @@ _INNER_ID = 1000
 # number of root's processes. A fork bomb at equal priority made thousands of processes before the
 # watcher stopped it (2026-11).
 _NICENESS = 15
+# Of these the machine has none left at the moment; they are no refusal. A kernel refuses by others.
+_USED_UP = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+)
 
 
 class _Refused(Exception):
@@ -60,7 +64,7 @@ def main() -> None:
     except _Refused as error:
         report = {"refused": str(error), "fix": error.fix}
     except OSError as error:
-        report = {"refused": str(error)}
+        report = _failure(error)
     json.dump(report, sys.stdout)
 
 
@@ -103,11 +107,20 @@ def _supervise(
         status = json.loads(stream.read() or "{}")
     if "refused" in status:
         raise _Refused(status["refused"])
+    if "error" in status:
+        raise OSError(*status["error"])
     return {
         "exit_code": None if stop else status.get("exit_code"),
         "stopped": stop,
         "seconds": seconds,
     }
+
+
+def _failure(error: OSError) -> dict[str, object]:
+    """Return what to report of an error that kept the program from running."""
+    if error.errno in _USED_UP:
+        return {"error": [error.errno, error.strerror, error.filename]}
+    return {"refused": str(error)}
 
 
 def _enter_namespaces() -> None:
@@ -164,7 +177,7 @@ def _first_process(
                 result = {"exit_code": os.waitstatus_to_exitcode(how)}
                 break
     except OSError as error:
-        result = {"refused": str(error)}
+        result = _failure(error)
     finally:
         os.write(status, json.dumps(result).encode())
         os._exit(0)

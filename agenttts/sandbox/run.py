@@ -40,6 +40,7 @@ def run_program(
 
     Raises:
         MissingRequirement: The machine cannot make the sandbox; no program has come to its end.
+        OSError: The machine's disk, memory, processes or open files are used up, likewise.
         ValueError: A path leaves the program's directory.
     """
     bounds = limits or Limits()
@@ -51,6 +52,8 @@ def run_program(
         report = _launch(json.dumps(task), bounds.seconds + _PATIENCE_SECONDS)
         if "refused" in report:
             raise _missing(report["refused"], report.get("fix"))
+        if "error" in report:
+            raise OSError(*report["error"])
         return Outcome(
             exit_code=report["exit_code"],
             stopped=report["stopped"],
@@ -102,7 +105,11 @@ def _launch(task: str, timeout: float) -> dict[str, Any]:
             raise
     if launcher.returncode != 0 or not output:
         tail = errors.strip().splitlines()[-1:] or [f"exit code {launcher.returncode}"]
-        return {"refused": f"its launcher failed: {tail[0]}"}
+        fix = (
+            f"see that 'env -i {sys.executable} -I -S -c pass' works here: a program gets none of "
+            "the shell's variables, such as LD_LIBRARY_PATH"
+        )
+        return {"refused": f"its launcher failed: {tail[0]}", "fix": fix}
     report: dict[str, Any] = json.loads(output)
     return report
 
