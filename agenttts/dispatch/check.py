@@ -49,3 +49,6 @@ def check(what: str, probe: Callable[[], str]) -> Check:
         return Check(what, False, error.what, error.fix)
     except AgentTTSError as error:
         return Check(what, False, str(error))
+    except OSError as error:  # a problem of the machine, e.g. a file system that does not answer
+        where = f"{error.filename}: " if error.filename else ""
+        return Check(what, False, f"{where}{error.strerror or error}")

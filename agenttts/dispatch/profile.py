@@ -473,18 +473,25 @@ def _anchored(value: str, folder: Path, key: KeyPath) -> str:
     in neither, it counts as a path in the profile's folder.
     """
     text = (
-        value if Path(value).exists() else expanded(value, key)
+        value if _there(Path(value)) else expanded(value, key)
     )  # a file's name may contain a dollar sign
     if text.startswith("/"):
         return text
     places = [Path(os.path.normpath(base / text)) for base in (folder, Path.cwd())]
-    return str(next((place for place in places if place.exists()), places[0]))
+    return str(next((place for place in places if _there(place)), places[0]))
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # below a folder that may not be entered; whoever uses the path says so
+        return False
 
 
 def _anchored_bind(bind: str, folder: Path, key: KeyPath) -> str:
     """Return ``HOST[:CONTAINER[:OPTIONS]]`` with HOST as in `_anchored`."""
     host, separator, rest = bind.partition(":")
-    if not Path(host).exists():
+    if not _there(Path(host)):
         host, separator, rest = expanded(bind, key).partition(":")
     return _anchored(host, folder, key) + separator + rest if host else bind
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts import __version__
-from agenttts.dispatch.apptainer import Container, building
+from agenttts.dispatch.apptainer import Container, building, check_image
 from agenttts.dispatch.check import COMMAND_SECONDS, Check, check
 from agenttts.dispatch.node.devices import DEADLINE_S, list_devices
 from agenttts.dispatch.profile import Profile
@@ -130,9 +130,9 @@ def _checks_here(profile: Profile, results: Path, spec: JobSpec | None) -> list[
     if profile.container is not None and profile.in_containers:
         runtime = profile.container.runtime
         checks.append(check(runtime, lambda: _runtime(runtime)))
-        if profile.container.image:
-            image = Path(profile.container.image)
-            checks.append(check("image", lambda: _image(image)))
+        container = _container(profile)
+        if container is not None:
+            checks.append(check("image", lambda: _image(container)))
         else:
             text = (
                 "the profile does not name an image; an image that a spec names is checked "
@@ -165,9 +165,12 @@ def _driver_here(profile: Profile) -> list[Check]:
 
 def _image_cuda(profile: Profile) -> str | None:
     container = _container(profile)
-    if container is None or not container.image.exists():
+    try:
+        if container is None or not container.image.exists():
+            return None
+        record = read_record(container.image)
+    except OSError:  # the check of the image says it
         return None
-    record = read_record(container.image)
     if record is not None and record.cuda is not None:
         return record.cuda
     return image_cuda(container.runtime, container.image)
@@ -213,9 +216,9 @@ def _runtime(runtime: str) -> str:
     return answer.text.strip()
 
 
-def _image(image: Path) -> str:
-    if not image.exists():
-        raise MissingRequirement(f"the image {image} does not exist", fix=building(image))
+def _image(container: Container) -> str:
+    check_image(container)
+    image = container.image
     record = read_record(image)
     if record is None:
         return f"{image} (no build record beside it)"
@@ -238,7 +241,7 @@ def _package(name: str) -> str:
 def _sandbox() -> str:
     try:
         check_sandbox()
-    except MissingRequirement as error:
+    except (MissingRequirement, OSError) as error:
         return str(error)
     return "works on this machine"
 

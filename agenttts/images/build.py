@@ -23,8 +23,9 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -194,7 +195,9 @@ def read_record(image: Path) -> ImageRecord | None:
     If the file has changed since the record was written, its digest is computed anew, and the
     record beside the image is rewritten. None if there is no image, or its record lacks a value.
     """
-    if not image.is_file():
+    needed = {field.name for field in fields(ImageRecord) if field.default is MISSING}
+    # An image without a whole record is not read: only its size could be added.
+    if not image.is_file() or needed - {"size_bytes"} - _read_sidecar(image).keys():
         return None
     current = _current_record(image)
     known = {
@@ -202,7 +205,7 @@ def read_record(image: Path) -> ImageRecord | None:
     }
     try:
         return ImageRecord(**known)
-    except TypeError:  # a field is missing
+    except TypeError:  # the record is of another image
         return None
 
 
@@ -224,8 +227,8 @@ def image_digest(image: Path) -> str:
     """Return the SHA-256 of an image file, in hexadecimal.
 
     The digest is kept in ``IMAGE.json`` together with the file's size and time of change. The file
-    is read again only if one of them differs. If ``IMAGE.json`` cannot be written, every call
-    computes the digest.
+    is read again only if one of them differs. If ``IMAGE.json`` cannot be written, every process
+    reads it once.
     """
     if not image.is_file():
         raise UserError(f"{image} is not an image file; to build one: {building('IMAGE')}")
@@ -239,13 +242,19 @@ def _current_record(image: Path) -> dict[str, Any]:
     seen = {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
     if "sha256" in stored and all(stored.get(name) == value for name, value in seen.items()):
         return stored
-    sha256 = _hash(image)
+    sha256 = _digest(image, status.st_size, status.st_mtime_ns)
     # A copy with the same content and another time is still the image of the record.
     known = stored if stored.get("sha256") == sha256 else {}
     current = {**known, "sha256": sha256, **seen}
     with contextlib.suppress(OSError):
         atomic_write_json(_sidecar(image), current)
     return current
+
+
+@lru_cache(maxsize=16)
+def _digest(image: Path, size_bytes: int, mtime_ns: int) -> str:
+    """Return the SHA-256 of an image as it is at this size and time of change."""
+    return _hash(image)
 
 
 def build_command(

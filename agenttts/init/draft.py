@@ -116,6 +116,12 @@ def draft(wanted: Wanted) -> Draft:
     name = wanted.name or _name_of(wanted.data)
     spec, task = wanted.out / f"{name}.yaml", wanted.out / f"{name}-task.yaml"
     files |= _experiment(wanted, name, cluster, spec, task, notes, has_file=not built_in)
+    for path in files:
+        if path.exists() and path.samefile(wanted.data.expanduser()):
+            raise UserError(
+                f"{path} would replace the data file itself, and nothing was written; choose "
+                "another --name or --out"
+            )
     used = None if built_in else profile
     return Draft(files, spec, task, cluster, used, kept, tuple(notes))
 

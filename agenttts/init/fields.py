@@ -180,6 +180,12 @@ def _fields(
         if name not in names:
             raise UserError(f"{path}: --{role}: no field '{name}'; {valid_names(name, names)}")
         _check_identifier(path, role, name)
+        of_it = [f"--{other}" for other in given if given[other] == name]
+        if len(of_it) > 1:
+            raise UserError(
+                f"{path}: {' and '.join(of_it)} name the same field '{name}'; each needs a field "
+                f"of its own (the fields are: {', '.join(names)})"
+            )
     known: dict[str, str | None] = dict(given)
     for role in ("answer", "options", "context", "question"):
         taken = {name for name in known.values() if name is not None}

@@ -34,10 +34,23 @@ _INNER_ID = 1000
 # number of root's processes. A fork bomb at equal priority made thousands of processes before the
 # watcher stopped it (2026-11).
 _NICENESS = 15
+# Of these the machine has none left at the moment; they are no refusal. A kernel refuses by others.
+_USED_UP = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+)
 
 
 class _Refused(Exception):
-    """The kernel does not allow the sandbox to be made; nothing was run."""
+    """The machine does not allow the sandbox; no program has come to its end.
+
+    Args:
+        why: What it does not allow.
+        fix: What helps, if it is not what helps with the kernel's refusals.
+    """
+
+    def __init__(self, why: str, fix: str | None = None) -> None:
+        super().__init__(why)
+        self.fix = fix
 
 
 def main() -> None:
@@ -48,8 +61,10 @@ def main() -> None:
     system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         report = _supervise(base, shown, task["command"], limits)
-    except (_Refused, OSError) as error:
-        report = {"refused": str(error)}
+    except _Refused as error:
+        report = {"refused": str(error), "fix": error.fix}
+    except OSError as error:
+        report = _failure(error)
     json.dump(report, sys.stdout)
 
 
@@ -67,6 +82,9 @@ def _supervise(
     status_in, status_out = os.pipe()
     # The pipe is held open and never written to, so that a program that reads its input waits.
     stdin_in, _stdin_out = os.pipe()
+    # The program must not read process 1 through /proc, above all its open files. Process 1
+    # inherits this, so that it is as visible here from its start as it will be.
+    system.prctl(system.PR_SET_DUMPABLE, 0)
     started = time.monotonic()
     first = os.fork()
     if first == 0:
@@ -74,20 +92,35 @@ def _supervise(
     os.close(status_out)
     os.close(stdin_in)
     disk_is_full = _disk_check(first, base, memory, limits)
-    stop = _watch(first, disk_is_full, limits, started)
+    hidden = usage(first, 1).processes == 0 and not _ended(first)
+    stop = None if hidden else _watch(first, disk_is_full, limits, started)
     with suppress(ProcessLookupError):
         os.kill(first, signal.SIGKILL)
     os.waitpid(first, 0)
+    if hidden:
+        raise _Refused(
+            "/proc hides processes (hidepid), so that a program could not be watched",
+            fix="run the trials in a container, or on nodes whose /proc is mounted without hidepid",
+        )
     seconds = time.monotonic() - started
     with os.fdopen(status_in) as stream:
         status = json.loads(stream.read() or "{}")
     if "refused" in status:
         raise _Refused(status["refused"])
+    if "error" in status:
+        raise OSError(*status["error"])
     return {
         "exit_code": None if stop else status.get("exit_code"),
         "stopped": stop,
         "seconds": seconds,
     }
+
+
+def _failure(error: OSError) -> dict[str, object]:
+    """Return what to report of an error that kept the program from running."""
+    if error.errno in _USED_UP:
+        return {"error": [error.errno, error.strerror, error.filename]}
+    return {"refused": str(error)}
 
 
 def _enter_namespaces() -> None:
@@ -135,8 +168,6 @@ def _first_process(
         err = os.open(base / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         filesystem.enter(base, shown, has_memory=has_memory)
         system.drop_capabilities()
-        # The program must not read this process through /proc, above all its open files.
-        system.prctl(system.PR_SET_DUMPABLE, 0)
         program = os.fork()
         if program == 0:
             _program(command, limits, stdin, out, err)
@@ -146,7 +177,7 @@ def _first_process(
                 result = {"exit_code": os.waitstatus_to_exitcode(how)}
                 break
     except OSError as error:
-        result = {"refused": str(error)}
+        result = _failure(error)
     finally:
         os.write(status, json.dumps(result).encode())
         os._exit(0)

@@ -39,7 +39,8 @@ def run_program(
         limits: The bounds of the run; None for the default ones.
 
     Raises:
-        MissingRequirement: The machine cannot make the sandbox; nothing has been run.
+        MissingRequirement: The machine cannot make the sandbox; no program has come to its end.
+        OSError: The machine's disk, memory, processes or open files are used up, likewise.
         ValueError: A path leaves the program's directory.
     """
     bounds = limits or Limits()
@@ -50,7 +51,9 @@ def run_program(
         task = {"base": str(base), "shown": shown, "command": command, "limits": asdict(bounds)}
         report = _launch(json.dumps(task), bounds.seconds + _PATIENCE_SECONDS)
         if "refused" in report:
-            raise _missing(str(report["refused"]))
+            raise _missing(report["refused"], report.get("fix"))
+        if "error" in report:
+            raise OSError(*report["error"])
         return Outcome(
             exit_code=report["exit_code"],
             stopped=report["stopped"],
@@ -102,7 +105,11 @@ def _launch(task: str, timeout: float) -> dict[str, Any]:
             raise
     if launcher.returncode != 0 or not output:
         tail = errors.strip().splitlines()[-1:] or [f"exit code {launcher.returncode}"]
-        return {"refused": f"its launcher failed: {tail[0]}"}
+        fix = (
+            f"see that 'env -i {sys.executable} -I -S -c pass' works here: a program gets none of "
+            "the shell's variables, such as LD_LIBRARY_PATH"
+        )
+        return {"refused": f"its launcher failed: {tail[0]}", "fix": fix}
     report: dict[str, Any] = json.loads(output)
     return report
 
@@ -126,10 +133,11 @@ def _beginning(path: Path) -> str:
         return ""
 
 
-def _missing(why: str) -> MissingRequirement:
+def _missing(why: str, fix: str | None = None) -> MissingRequirement:
     return MissingRequirement(
         f"the sandbox for programs that models write does not work on this machine: {why}",
-        fix=(
+        fix=fix
+        or (
             "allow user namespaces on the nodes ('sysctl user.max_user_namespaces' must be above "
             "0, and no security module may forbid them), or run the trials on nodes that allow them"
         ),

@@ -57,7 +57,8 @@ def place(tmp_path) -> Iterator[Path]:
     yield tmp_path
     for _ in range(4):  # each time one level deeper
         for path in [tmp_path, *tmp_path.rglob("*")]:
-            path.chmod(0o755)
+            if not path.is_symlink():
+                path.chmod(0o755)
 
 
 SCRIPTED = {"path": "./script.json", "params": 1e9, "engine": "scripted"}
@@ -209,3 +210,27 @@ def test_a_run_that_is_open_again_goes_on(half, place, closed_out):
     done = closed_out("resume", "small", "--wait", cwd=place)
     assert done.returncode == 0, done.stderr
     shutil.rmtree(half)
+
+
+@pytest.mark.parametrize("kind", ["closed", "in a closed folder", "a link to itself", "failing"])
+def test_doctor_goes_on_where_the_image_cannot_be_read(place, closed_out, kind):
+    image = place / "images" / "some.sif"
+    image.parent.mkdir()
+    said = str(image)
+    if kind == "a link to itself":
+        image.symlink_to(image)
+    elif kind == "failing":
+        said = "Input/output error"
+        image.symlink_to("/proc/self/mem")  # its first page cannot be read
+        words = ("sha256", "definition", "built", "agenttts_version", "runtime_version")
+        image.with_name("some.sif.json").write_text(json.dumps(dict.fromkeys(words, "0")))
+    else:
+        image.write_text("an image")
+        (image if kind == "closed" else image.parent).chmod(0)
+    (place / "far.yaml").write_text(f"kind: slurm\ncontainer: {{image: {image}}}\n")
+    done = closed_out("doctor", "--cluster", "./far.yaml", "--json", cwd=place)
+    assert done.returncode == 3, done
+    checks = {check["what"]: check for check in json.loads(done.stdout)["checks"]}
+    assert {"results directory", "Slurm", "apptainer"} < set(checks)
+    assert checks["image"]["ok"] is False
+    assert said in checks["image"]["detail"]

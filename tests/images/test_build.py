@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -216,6 +218,32 @@ def test_a_damaged_record_is_made_anew(sif: Path) -> None:
     assert image.image_digest(sif) == hashlib.sha256(b"an image").hexdigest()
 
 
+def test_an_image_is_read_only_for_its_digest_and_once(
+    sif: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image of 10 GB was read up to three times by one `doctor`."""
+    read: list[Path] = []
+    digest = image._hash
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(image, "_hash", counted)
+    sidecar = sif.with_name("some.sif.json")
+    for content in (None, "{", '{"sha256": "0"}', '{"built": "2026-01-01"}'):
+        if content is not None:
+            sidecar.write_text(content)
+        assert image.read_record(sif) is None
+    assert read == []
+    sidecar.unlink()
+    sidecar.mkdir()  # so that no record can be written
+    assert image.image_digest(sif) == image.image_digest(sif)
+    assert read == [sif]
+    rewrite(sif, b"another!", 5)
+    assert image.image_digest(sif) == hashlib.sha256(b"another!").hexdigest()
+
+
 def test_digest_needs_an_image(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not an image file"):
         image.image_digest(tmp_path)
@@ -251,6 +279,31 @@ def test_bad_inputs_are_found_before_anything_is_built(tmp_path: Path, sif: Path
     with pytest.raises(MissingRequirement, match="no-such-runtime is not on"):
         image.build_image(definition, tmp_path / "x.sif", project=ROOT, runtime="no-such-runtime")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["some.sif"]
+
+
+@pytest.mark.parametrize("name", ["Apptainer.def", "containers/cpu.def"])
+@pytest.mark.parametrize("variable", ["APPTAINER_ROOTFS", "SINGULARITY_ROOTFS", None])
+def test_mount_points_are_made_in_the_image_alone(
+    tmp_path: Path, name: str, variable: str | None
+) -> None:
+    """SingularityCE does not set Apptainer's variable: the host got the mount points."""
+    setup = re.search(r"^%setup\n(.*?)^%", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
+    assert setup
+    host, root = tmp_path / "host", tmp_path / "root"
+    environment = {image.MOUNTS_VARIABLE: f"{host}/wheels/\n{host}/ca.pem"}
+    if variable:
+        environment[variable] = str(root)
+    done = subprocess.run(
+        ["sh", "-e", "-c", setup[1]], env=environment, capture_output=True, check=False
+    )
+    made = sorted(
+        str(path.relative_to(tmp_path))
+        for path in tmp_path.rglob("*")
+        if path.name in ("wheels", "ca.pem")
+    )
+    assert (done.returncode == 0, made) == (
+        (True, [f"root{host}/ca.pem", f"root{host}/wheels"]) if variable else (False, [])
+    )
 
 
 @pytest.mark.cluster

@@ -68,6 +68,8 @@ def test_names_that_the_user_gives_come_first(tmp_path):
     [
         ({"question": "q", "a": "x", "b": "y"}, {}, "the field of the answer (the right answer) is not clear; name it with --answer FIELD"),
         ({"question": "q", "answer": "a"}, {"answer": "anwser"}, "--answer: no field 'anwser'; valid: question, answer; did you mean 'answer'?"),
+        ({"question": "q", "answer": "a"}, {"question": "answer", "answer": "answer"}, "--question and --answer name the same field 'answer'; each needs a field of its own (the fields are: question, answer)"),
+        ({"question": "q", "answer": "a"}, {"context": "question", "question": "question"}, "--context and --question name the same field 'question'"),
         ({"my question": "q", "answer": "a"}, {}, "has a name that prompt templates cannot use"),
         ({"question": "q", "answers": {"text": ["a"], "answer_start": [1]}}, {}, "holds an object (text, answer_start)"),
         ({"question": "q", "answer": '{"value": "a", "aliases": []}'}, {}, "holds an object (value, aliases)"),

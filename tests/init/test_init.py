@@ -65,6 +65,20 @@ def test_nothing_is_overwritten_without_force(cli, houses, tmp_path):
     assert load_declarative(str(tmp_path / "houses-task.yaml")).name == "houses"
 
 
+@pytest.mark.parametrize(("data", "name"), [("mine.yaml", "mine"), ("d.json", "d")])
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_the_data_are_never_overwritten(cli, houses, tmp_path, data, name, force):
+    """By the file of their own name, or by one that a link leads to."""
+    (tmp_path / data).write_text(houses.read_text())
+    if data != f"{name}.yaml":
+        (tmp_path / f"{name}.yaml").symlink_to(data)
+    before = sorted(tmp_path.rglob("*"))
+    done = cli("init", data, *force)
+    assert done.returncode == 2
+    assert f"{name}.yaml would replace the data file itself, and nothing was written" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("name", ["slurm", "jobs/houses-models", "jobs/houses.yaml"])
 @pytest.mark.parametrize("kind", ["file", "closed", "link"])
 def test_all_files_are_written_or_none(cli, houses, tmp_path, monkeypatch, name, kind):

@@ -4,6 +4,7 @@ the call.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -307,6 +308,66 @@ def test_processes_are_counted_without_the_kernels_list_of_children(monkeypatch)
         searched = watch.usage(os.getpid(), 10_000)
         child.kill()
     assert searched.processes == usual.processes >= 2
+
+
+@pytest.mark.parametrize("hidepid", ["1", "2"])
+def test_a_machine_that_hides_processes_is_refused(hidepid):
+    """Nothing could be counted there: a program at work looked idle, and no limit held."""
+    mount = f"mount -t proc -o hidepid={hidepid},gid=4242 proc /proc"
+    apart = ["unshare", "--map-root-user", "--pid", "--fork", "--mount", "sh", "-c"]
+    if subprocess.run([*apart, mount], capture_output=True, check=False).returncode:
+        pytest.skip("needs a user namespace that may mount /proc")
+    code = "from agenttts.sandbox import check_sandbox; check_sandbox()"
+    done = subprocess.run(
+        [*apart, f'{mount} && exec "$0" -c "$1"', sys.executable, code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "/proc hides processes (hidepid)" in done.stderr
+    assert "Fix: run the trials in a container" in done.stderr
+    assert "user_namespaces" not in done.stderr
+
+
+def test_a_full_disk_is_no_machine_without_sandboxes(tmp_path):
+    """Whichever file of the sandbox it has no place for; users were told to allow namespaces."""
+    code = f"""
+import tempfile
+from agenttts.sandbox import run_program, system
+tempfile.tempdir = {str(tmp_path)!r}
+for entries in range(3, 100):
+    system.mount("tmpfs", tempfile.tempdir, "tmpfs", 0, f"size=1m,nr_inodes={{entries}}")
+    try:
+        run_program({{"main.py": "print(1)"}})
+        print("enough")
+        break
+    except OSError as error:
+        print(error.errno, error.filename)
+    system.unmount(tempfile.tempdir)
+"""
+    apart = ["unshare", "--map-root-user", "--mount"]
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(tmp_path)]
+    if subprocess.run([*apart, *mount], capture_output=True, check=False).returncode:
+        pytest.skip("needs a user namespace that may mount a file system")
+    done = subprocess.run(
+        [*apart, sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    *failed, last = done.stdout.splitlines()
+    assert (last, done.returncode) == ("enough", 0), done
+    assert {line.split()[0] for line in failed} == {str(errno.ENOSPC)}
+    assert any(line.endswith("/root/dev") for line in failed), "in the launcher"
+    assert any(line.endswith("/stdout") for line in failed), "in process 1"
+
+
+def test_a_launcher_that_does_not_start_is_no_machine_without_sandboxes(tmp_path, monkeypatch):
+    """As a Python whose libraries LD_LIBRARY_PATH alone names."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho libpython.so: not found >&2\nexit 127\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(MissingRequirement, match="launcher failed: libpython.so: not fo") as caught:
+        run("")
+    assert caught.value.fix.startswith(f"see that 'env -i {python} -I -S -c pass' works here")
 
 
 def test_a_program_yields_to_the_process_that_watches_it():

@@ -5,8 +5,9 @@ Mistakes in the file are found when it is read.
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import jinja2
 import jinja2.meta
@@ -25,6 +26,14 @@ _JINJA = jinja2.sandbox.SandboxedEnvironment(
     autoescape=False,
     finalize=lambda value: "" if value is None else value,  # a null is not the word "None"
 )
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+# Jinja's own writes for HTML: a model would read \u0027 for each apostrophe.
+_JINJA.filters["tojson"] = _to_json
 CANDIDATES = "candidates"
 """The name of the samples in a fusing template."""
 

@@ -268,6 +268,16 @@ def test_json_texts_are_read_where_a_template_uses_their_items(make, template, p
     assert task.stages[0].prompt(example, {}).user == prompt
 
 
+def test_json_in_a_prompt_is_as_people_write_it(make):
+    value = {"b": "l'été <b> & 中文", "a": [None, True]}
+    task_file, data = make(GOOD.replace("Numbers in: {{ text }}", "{{ text | tojson }} {{ text | tojson(1) }}"), [{**RECORDS[0], "text": value}])  # fmt: skip
+    task = create(task_file)
+    [example] = task.load(TaskConfig(data=data))
+    flat = """{"b": "l'été <b> & 中文", "a": [null, true]}"""
+    nested = """{\n "b": "l'été <b> & 中文",\n "a": [\n  null,\n  true\n ]\n}"""
+    assert task.stages[0].prompt(example, {}).user == f"{flat} {nested}"
+
+
 def test_what_templates_know_is_no_field(make):
     task_file, data = make(GOOD.replace("Numbers in: {{ text }}", "{% for i in range(2) %}{{ loop.index }}{% endfor %} {{ text }}"))  # fmt: skip
     task = create(task_file)
