@@ -13,7 +13,7 @@ from typing import Any
 from agenttts.report.answer import answer, enough_grid
 from agenttts.report.background import Provenance
 from agenttts.report.comparable import comparison_warnings
-from agenttts.report.contents import Grid, RunContents, comparison, run_contents, run_titles
+from agenttts.report.contents import Grid, RunContents, comparison, run_contents
 from agenttts.report.figures.choice import (
     insight_figures,
     pareto_figures,
@@ -38,7 +38,7 @@ _LONG_NUMBERS = re.compile(r"-?\d+\.\d{3,}(e-?\d+)?")
 
 def render_html(report: Report, *, with_figures: bool = True) -> str:
     """Return the page as text, with everything that comes from a run escaped."""
-    titles = run_titles(report)
+    titles = report.titles
     many = len(titles) > 1
     name = f"{len(titles)} runs" if many else titles[0]
     body = [f"<h1>{escape(name)}</h1>"]

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from agenttts.loop.reports import report_of
 from agenttts.report import build_report, render, write_plain_page
 from agenttts.report.contents import duration, number, run_contents
 from agenttts.report.figures.best import progress_figure
 from agenttts.report.render_html import render_html
 from agenttts.report.render_table import sparkline, tables_text
+from agenttts.run.directory import RunDirectory
 from agenttts.tables.schema import TrialRow
 
 MakeRun = Callable[..., Path]
@@ -46,7 +48,7 @@ class Nesting(HTMLParser):
 def test_the_table_shows_what_was_found(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = build_report([make_run()], guidelines={"demo": ["[b]few[/b] samples"]})
+    report = build_report([path := make_run()], guidelines={path: ["[b]few[/b] samples"]})
     render(report, "table")
     text = capsys.readouterr().out
     for expected in (
@@ -78,8 +80,22 @@ def test_runs_of_one_name_are_told_apart_by_path(make_run: MakeRun, tmp_path: Pa
     assert str(two) in text
 
 
+def test_runs_of_one_name_keep_what_is_theirs(make_run: MakeRun, trial: MakeTrial) -> None:
+    def events(number: int) -> list[dict[str, object]]:
+        records = trial(number, 0.5, 1.0).allocation.to_records()
+        told = {"iteration": 1, "guidelines": [f"of {number}"], "recommended": records}
+        return [{"event": "started", "time": "2026-01-02"}, {"event": "told", **told}]
+
+    paths = make_run(events=events(1)), make_run("../elsewhere/demo", events=events(2))
+    report = report_of([RunDirectory(path) for path in paths])
+    assert [run.guidelines for run in report.runs] == [("of 1",), ("of 2",)]
+    assert [run.recommended and run.recommended[0]["samples"] for run in report.runs] == [1, 2]
+
+
 def test_the_page_stands_alone_and_escapes(make_run: MakeRun) -> None:
-    page = render_html(build_report([make_run()], guidelines={"demo": ["<script>x</script>"]}))
+    page = render_html(
+        build_report([path := make_run()], guidelines={path: ["<script>x</script>"]})
+    )
     own, end = page.split('<script id="library">')
     own += end.split("</script>", 1)[1]  # the library has addresses in its texts
     assert not re.search(r"https?:|//[a-z]|src=|href=\"(?!#|data:,)|url\((?!#)|@import", own)
@@ -98,7 +114,7 @@ def test_the_page_stands_alone_and_escapes(make_run: MakeRun) -> None:
 
 
 def test_the_answer_comes_first_and_sections_follow(make_run: MakeRun) -> None:
-    page = render_html(build_report([make_run()], guidelines={"demo": ["few samples"]}))
+    page = render_html(build_report([path := make_run()], guidelines={path: ["few samples"]}))
     names = re.findall(r"<h3>(.*?)</h3>", page)
     assert names == [
         *("Answer", "Best score so far", "Score against cost", "What models and samples bring"),
@@ -141,15 +157,15 @@ def test_quantities() -> None:
 def test_half_a_character_in_a_guideline_is_a_question_mark(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
-    report = build_report([make_run()], guidelines={"demo": ["few \ud83d samples"]})
+    report = build_report([path := make_run()], guidelines={path: ["few \ud83d samples"]})
     write_plain_page(report, tmp_path / "report.html")
     assert "few ? samples" in (tmp_path / "report.html").read_text()
 
 
 def test_the_latest_guidelines_come_first_with_their_iteration(make_run: MakeRun) -> None:
-    told = {"demo": ["pursue small", "pursue large", "few samples"]}
-    [run] = build_report([make_run()], guidelines=told).runs
-    assert run_contents(run, "demo").guidelines == tuple(told["demo"]), "of an old journal"
+    told = ("pursue small", "pursue large", "few samples")
+    [run] = build_report([path := make_run()], guidelines={path: told}).runs
+    assert run_contents(run, "demo").guidelines == told, "of an old journal"
     dated = replace(run, guidelines_from={"pursue small": 1, "pursue large": 3, "few samples": 3})
     assert run_contents(dated, "demo").guidelines == (
         "after iteration 3: pursue large",
