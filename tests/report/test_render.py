@@ -15,9 +15,12 @@ from agenttts.loop.reports import report_of
 from agenttts.report import build_report, render, write_plain_page
 from agenttts.report.contents import duration, number, run_contents
 from agenttts.report.figures.best import progress_figure
+from agenttts.report.figures.choice import insight_figures, pareto_figures, progress_figures
+from agenttts.report.figures.drawing import svg
 from agenttts.report.render_html import render_html
 from agenttts.report.render_table import sparkline, tables_text
 from agenttts.run.directory import RunDirectory
+from agenttts.space import Allocation, Choice
 from agenttts.tables.schema import TrialRow
 
 MakeRun = Callable[..., Path]
@@ -111,6 +114,25 @@ def test_the_page_stands_alone_and_escapes(make_run: MakeRun) -> None:
     assert set(specs) == set(re.findall(r'<figure id="([^"]+)"', page)) != set()
     ids = re.findall(r' id="([^"]+)"', own)
     assert len(ids) == len(set(ids)), "figures on a page do not share the ids of their parts"
+
+
+def test_the_page_shows_the_numbers_and_names_of_its_figures(
+    make_run: MakeRun, trial: MakeTrial
+) -> None:
+    rows = [
+        trial(i, 0.6 + i / 250, 10.0 * i, allocation=Allocation((Choice("a", model, i),)))
+        for i, model in enumerate(('gemma-1.0625 >id="b', "url(#1.23456789)", "c") * 3, 1)
+    ]
+    report = build_report([make_run(rows=rows)])
+    [run] = report.runs
+    page = re.sub(r"<script.*?</script>", "", render_html(report), flags=re.S)
+    shown = re.findall(r"<text[^>]*>(.*?)</text>", page)
+    figures = [*progress_figures([run], [run.run]), *pareto_figures(run), *insight_figures(run)]
+    drawn = [text for each in figures for text in re.findall(r"<text[^>]*>(.*?)</text>", svg(each))]
+    assert {"0.605", "0.610"} < set(drawn)
+    assert any("gemma-1.0625" in text for text in drawn)
+    assert set(drawn) <= set(shown)
+    assert not re.search(r' transform="[^"]*\.\d{3}', page), "coordinates are short"
 
 
 def test_the_answer_comes_first_and_sections_follow(make_run: MakeRun) -> None:
