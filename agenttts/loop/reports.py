@@ -96,13 +96,13 @@ def _write(run: RunDirectory, state: RunState, outcome: str) -> None:
 def _report(runs: dict[RunDirectory, RunState], page: bool, *, curves: bool = True) -> Report:
     built = build_report(
         [run.path for run in runs],
-        guidelines={run.name: state.guidelines for run, state in runs.items()},
-        agents={run.name: summarise(run.transcript_file) for run in runs},
-        recommended={run.name: state.recommended for run, state in runs.items()},
-        confidences={run.name: state.confidence for run, state in runs.items()},
-        costs={run.name: CostReader(run).cost(state, alone=True) for run, state in runs.items()},
+        guidelines={run.path: state.guidelines for run, state in runs.items()},
+        agents={run.path: summarise(run.transcript_file) for run in runs},
+        recommended={run.path: state.recommended for run, state in runs.items()},
+        confidences={run.path: state.confidence for run, state in runs.items()},
+        costs={run.path: CostReader(run).cost(state, alone=True) for run, state in runs.items()},
         backgrounds={
-            run.name: background_of(run, state, curves=page and curves)
+            run.path: background_of(run, state, curves=page and curves)
             for run, state in runs.items()
             if page or len(runs) > 1  # with several, it tells whether they can be compared
         },

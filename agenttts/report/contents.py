@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,12 +51,6 @@ class RunContents:
     guidelines: tuple[str, ...]
 
 
-def run_titles(report: Report) -> list[str]:
-    """Return a title for each run: its name, or its path if two runs share the name."""
-    names = Counter(run.run for run in report.runs)
-    return [run.run if names[run.run] == 1 else str(run.path) for run in report.runs]
-
-
 def run_contents(run: RunReport, title: str) -> RunContents:
     """Return the contents of one run."""
     return RunContents(
@@ -76,7 +69,7 @@ def run_contents(run: RunReport, title: str) -> RunContents:
 def comparison(report: Report) -> Grid:
     """Return the table that compares runs, one row for each run."""
     rows = []
-    for title, run in zip(run_titles(report), report.runs, strict=True):
+    for title, run in zip(report.titles, report.runs, strict=True):
         best, totals = run.best, run.totals
         rows.append(
             (

@@ -13,7 +13,7 @@ from typing import Any
 from agenttts.report.answer import answer, enough_grid
 from agenttts.report.background import Provenance
 from agenttts.report.comparable import comparison_warnings
-from agenttts.report.contents import Grid, RunContents, comparison, run_contents, run_titles
+from agenttts.report.contents import Grid, RunContents, comparison, run_contents
 from agenttts.report.figures.choice import (
     insight_figures,
     pareto_figures,
@@ -33,12 +33,13 @@ _MOST_RUNS_WITH_FIGURES = 12
 
 
 _DESCRIPTIONS = re.compile(r' (aria-label|aria-roledescription|aria-hidden|role)="[^"]*"')
+_TAG = re.compile(r'<(?:[^>"]|"[^"]*")*>')
 _LONG_NUMBERS = re.compile(r"-?\d+\.\d{3,}(e-?\d+)?")
 
 
 def render_html(report: Report, *, with_figures: bool = True) -> str:
     """Return the page as text, with everything that comes from a run escaped."""
-    titles = run_titles(report)
+    titles = report.titles
     many = len(titles) > 1
     name = f"{len(titles)} runs" if many else titles[0]
     body = [f"<h1>{escape(name)}</h1>"]
@@ -209,10 +210,16 @@ def _inline(drawn: str, name: str, title: str) -> str:
     head, rest = drawn[drawn.index("<svg") :].split(">", 1)
     head = re.sub(r' xmlns(:\w+)?="[^"]*"', "", head)
     head = head.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+    # What is between the tags is text to read: numbers of ticks, names of models.
+    return f"{head}>" + _TAG.sub(lambda tag: _small_tag(tag[0], name), rest)
+
+
+def _small_tag(tag: str, name: str) -> str:
+    """Return a tag of a figure with short coordinates and an id of its own."""
     # The figure is described as a whole; a description of each point doubles its size.
-    rest = _DESCRIPTIONS.sub("", rest)
-    rest = _LONG_NUMBERS.sub(lambda found: f"{float(found[0]):.2f}", rest)
-    return f"{head}>" + re.sub(r'(id="|url\(#)', rf"\g<1>{name}-", rest)
+    tag = _DESCRIPTIONS.sub("", tag)
+    tag = _LONG_NUMBERS.sub(lambda found: f"{float(found[0]):.2f}", tag)
+    return re.sub(r'(id="|url\(#)', rf"\g<1>{name}-", tag)
 
 
 def _warning(text: str) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agenttts.report.comparable import comparison_warnings
-from agenttts.report.contents import Grid, RunContents, comparison, run_contents, run_titles
+from agenttts.report.contents import Grid, RunContents, comparison, run_contents
 from agenttts.report.summary import Report
 from agenttts.tables.console import PlainConsole
 
@@ -56,9 +56,9 @@ def sparkline(values: Sequence[float]) -> str:
 def _print(report: Report, console: Console) -> None:
     if len(report.runs) > 1:
         console.print(*_grid(comparison(report)), sep="\n")
-        for warning in comparison_warnings(report.runs, run_titles(report)):
+        for warning in comparison_warnings(report.runs, report.titles):
             console.print(Text(f"warning: {warning}", style="yellow"))
-    for run, title in zip(report.runs, run_titles(report), strict=True):
+    for run, title in zip(report.runs, report.titles, strict=True):
         for part in _parts(run_contents(run, title), run.trace["best_so_far"].to_list()):
             console.print(part)
 

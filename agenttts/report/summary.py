@@ -6,6 +6,7 @@ A run may be unfinished. A run without a table gives a report without trials.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -265,8 +266,22 @@ class Report:
 
     @cached_property
     def trials(self) -> pl.DataFrame:
-        """The trials of all runs in one table, with the metrics of all of them."""
-        return concat_trials([run.trials for run in self.runs])
+        """The trials of all runs in one table, with the metrics of all of them.
+
+        The column ``run`` has the runs' titles.
+        """
+        return concat_trials(
+            [
+                run.trials.with_columns(pl.lit(title).alias("run"))
+                for run, title in zip(self.runs, self.titles, strict=True)
+            ]
+        )
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """A title for each run: its name, or its path if two runs share the name."""
+        names = Counter(run.run for run in self.runs)
+        return [run.run if names[run.run] == 1 else str(run.path) for run in self.runs]
 
     @cached_property
     def best_run(self) -> RunReport | None:
@@ -287,24 +302,23 @@ class Report:
 def build_report(
     run_dirs: Sequence[Path],
     *,
-    guidelines: Mapping[str, Sequence[str]] | None = None,
-    agents: Mapping[str, Mapping[str, Any] | None] | None = None,
-    recommended: Mapping[str, Sequence[Mapping[str, Any]] | None] | None = None,
-    confidences: Mapping[str, Confidence | None] | None = None,
-    costs: Mapping[str, RunCost | None] | None = None,
-    backgrounds: Mapping[str, Background] | None = None,
+    guidelines: Mapping[Path, Sequence[str]] | None = None,
+    agents: Mapping[Path, Mapping[str, Any] | None] | None = None,
+    recommended: Mapping[Path, Sequence[Mapping[str, Any]] | None] | None = None,
+    confidences: Mapping[Path, Confidence | None] | None = None,
+    costs: Mapping[Path, RunCost | None] | None = None,
+    backgrounds: Mapping[Path, Background] | None = None,
 ) -> Report:
     """Read runs, finished or not, and build the report on them.
 
     Args:
         run_dirs: Run directories, ``results/RUN``.
-        guidelines: The searcher's guidelines, by name of the run's directory.
-        agents: What the language model did, by name of the run's directory.
-        recommended: The allocation that the searcher recommends, by name of the run's directory.
-        confidences: How sure the searcher is of it, by name of the run's directory.
-        costs: What the run used, by name of the run's directory.
-        backgrounds: What the page shows of the run beside its trials, by name of the run's
-            directory.
+        guidelines: The searcher's guidelines, by entry of ``run_dirs``.
+        agents: What the language model did, by entry of ``run_dirs``.
+        recommended: The allocation that the searcher recommends, by entry of ``run_dirs``.
+        confidences: How sure the searcher is of it, by entry of ``run_dirs``.
+        costs: What the run used, by entry of ``run_dirs``.
+        backgrounds: What the page shows of the run beside its trials, by entry of ``run_dirs``.
 
     Raises:
         UserError: A directory is absent or not a run, or a table is damaged; the message names the
@@ -326,12 +340,12 @@ _UNKNOWN_AT_FIRST = ("best", "reused_share", "wall_seconds")
 
 def _read_run(
     path: Path,
-    guidelines: Mapping[str, Sequence[str]],
-    agents: Mapping[str, Mapping[str, Any] | None],
-    recommended: Mapping[str, Sequence[Mapping[str, Any]] | None],
-    confidences: Mapping[str, Confidence | None],
-    costs: Mapping[str, RunCost | None],
-    backgrounds: Mapping[str, Background],
+    guidelines: Mapping[Path, Sequence[str]],
+    agents: Mapping[Path, Mapping[str, Any] | None],
+    recommended: Mapping[Path, Sequence[Mapping[str, Any]] | None],
+    confidences: Mapping[Path, Confidence | None],
+    costs: Mapping[Path, RunCost | None],
+    backgrounds: Mapping[Path, Background],
 ) -> RunReport:
     if not path.is_dir():
         raise UserError(f"{path}: the run directory does not exist")
@@ -357,14 +371,14 @@ def _read_run(
         outcome=_outcome(journal),
         trials=trials,
         interval=_interval(path, trials, best["trial"]) if best else None,
-        guidelines=tuple(guidelines.get(name, ())),
+        guidelines=tuple(guidelines.get(path, ())),
         settings=_settings(spec),
         after_intervals=intervals,
-        agent=agents.get(name),
-        recommended=recommended.get(name),
-        confidence=confidences.get(name),
-        cost=costs.get(name),
-        background=backgrounds.get(name, Background()),
+        agent=agents.get(path),
+        recommended=recommended.get(path),
+        confidence=confidences.get(path),
+        cost=costs.get(path),
+        background=backgrounds.get(path, Background()),
     )
 
 

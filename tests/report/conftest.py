@@ -39,8 +39,8 @@ def read_runs(make_run: Callable[..., Path]) -> Callable[..., Report]:
         paths = [make_run(name, **options) for name in names or ("demo",)]
         return build_report(
             paths,
-            costs={path.name: _cost(gpus) for path in paths},
-            backgrounds={path.name: Background(outlook=small_outlook()) for path in paths},
+            costs={path: _cost(gpus) for path in paths},
+            backgrounds={path: Background(outlook=small_outlook()) for path in paths},
         )
 
     return read

@@ -16,7 +16,8 @@ from tests.support.written_runs import trial
 
 
 def run_of(make_run, rows, **told):
-    return build_report([make_run(rows=rows)], **told).runs[0]
+    path = make_run(rows=rows)
+    return build_report([path], **{what: {path: value} for what, value in told.items()}).runs[0]
 
 
 def test_the_recommended_allocation_with_its_score_and_cost(make_run):
@@ -26,8 +27,8 @@ def test_the_recommended_allocation_with_its_score_and_cost(make_run):
     ]
     records = rows[0].allocation.to_records()
     told = {
-        "recommended": {"demo": records},
-        "backgrounds": {"demo": Background(outlook=small_outlook())},
+        "recommended": records,
+        "backgrounds": Background(outlook=small_outlook()),
     }
     found = answer(run_of(make_run, rows, **told))
     assert found is not None
@@ -45,7 +46,7 @@ def test_the_recommended_allocation_with_its_score_and_cost(make_run):
 
 def test_a_large_cost_of_an_example_is_written_out(make_run):
     rows = [trial(1, 0.5, 1.23e4, examples=2, gpu_seconds=12_345.0)]
-    told = {"recommended": {"demo": rows[0].allocation.to_records()}}
+    told = {"recommended": rows[0].allocation.to_records()}
     found = answer(run_of(make_run, rows, **told))
     assert found is not None
     facts = dict(found.facts)
@@ -64,7 +65,7 @@ def test_a_unit_s_flops_are_those_of_the_space():
 
 def test_an_untried_recommendation_says_so(make_run):
     other = trial(9, 0.1, 1.0).allocation.to_records()
-    found = answer(run_of(make_run, [trial(1, 0.5, 100.0)], recommended={"demo": other}))
+    found = answer(run_of(make_run, [trial(1, 0.5, 100.0)], recommended=other))
     assert found is not None
     assert not found.tried
     assert dict(found.facts) == {"measured score": "none: no trial has evaluated it"}
@@ -90,9 +91,7 @@ def test_without_a_score_there_is_no_answer(make_run):
 )
 def test_the_verdict_follows_from_the_interval(ahead, says, make_run):
     outlook = replace(small_outlook(), rival=Rival("m×1", ahead))
-    run = run_of(
-        make_run, [trial(1, 0.5, 100.0)], backgrounds={"demo": Background(outlook=outlook)}
-    )
+    run = run_of(make_run, [trial(1, 0.5, 100.0)], backgrounds=Background(outlook=outlook))
     found = answer(run)
     assert found is not None
     assert dict(found.facts)["against the best other"].startswith(says)

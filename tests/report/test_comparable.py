@@ -19,8 +19,9 @@ def made(examples="e1", model=MODEL, score="answer.em", holds="h1"):
 
 def warnings_of(make_run, *backgrounds):
     names = [f"run{i}" for i in range(len(backgrounds))]
-    told = dict(zip(names, backgrounds, strict=True))
-    report = build_report([make_run(name) for name in names], backgrounds=told)
+    paths = [make_run(name) for name in names]
+    told = dict(zip(paths, backgrounds, strict=True))
+    report = build_report(paths, backgrounds=told)
     return comparison_warnings(report.runs, names)
 
 

@@ -91,6 +91,14 @@ def test_runs_with_other_stages_and_metrics_share_one_table(
     assert table["answer.em"].to_list() == [0.5, None]
 
 
+def test_rows_of_runs_of_one_name_have_their_paths(make_run: MakeRun, tmp_path: Path) -> None:
+    one, two = make_run(), make_run("../elsewhere/demo")
+    out = tmp_path / "trials.csv"
+    render(build_report([one, two, make_run("other")]), "csv", out)
+    runs = pl.read_csv(out, glob=False)["run"].unique(maintain_order=True)
+    assert runs.to_list() == [str(one), str(two), "other"]
+
+
 def test_a_metric_called_like_a_column_keeps_apart(trial: MakeTrial) -> None:
     names = ["score", "answer.model", "seconds.load", "cut_share.answer"]
     rows = [trial(1, 0.5, 1.0, metrics=dict.fromkeys(names, 0.25))]

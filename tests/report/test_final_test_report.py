@@ -53,7 +53,7 @@ AGENT = {
 
 
 def test_the_report_shows_both_scores_and_what_the_model_did(make_run, trial, tmp_path, capsys):
-    report = build_report([make_run(rows=rows(trial))], agents={"demo": AGENT})
+    report = build_report([path := make_run(rows=rows(trial))], agents={path: AGENT})
     out = tmp_path / "report"
     render(report, "json", out)
     [run] = json.loads(out.read_text())["runs"]

@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from agenttts.loop.reports import report_of
 from agenttts.report import build_report, render, write_plain_page
 from agenttts.report.contents import duration, number, run_contents
 from agenttts.report.figures.best import progress_figure
+from agenttts.report.figures.choice import insight_figures, pareto_figures, progress_figures
+from agenttts.report.figures.drawing import svg
 from agenttts.report.render_html import render_html
 from agenttts.report.render_table import sparkline, tables_text
+from agenttts.run.directory import RunDirectory
+from agenttts.space import Allocation, Choice
 from agenttts.tables.cost import CostSeconds, JobCost, RunCost
 from agenttts.tables.forecast import Forecast, Span
 from agenttts.tables.schema import TrialRow
@@ -48,7 +53,7 @@ class Nesting(HTMLParser):
 def test_the_table_shows_what_was_found(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = build_report([make_run()], guidelines={"demo": ["[b]few[/b] samples"]})
+    report = build_report([path := make_run()], guidelines={path: ["[b]few[/b] samples"]})
     render(report, "table")
     text = capsys.readouterr().out
     for expected in (
@@ -80,8 +85,22 @@ def test_runs_of_one_name_are_told_apart_by_path(make_run: MakeRun, tmp_path: Pa
     assert str(two) in text
 
 
+def test_runs_of_one_name_keep_what_is_theirs(make_run: MakeRun, trial: MakeTrial) -> None:
+    def events(number: int) -> list[dict[str, object]]:
+        records = trial(number, 0.5, 1.0).allocation.to_records()
+        told = {"iteration": 1, "guidelines": [f"of {number}"], "recommended": records}
+        return [{"event": "started", "time": "2026-01-02"}, {"event": "told", **told}]
+
+    paths = make_run(events=events(1)), make_run("../elsewhere/demo", events=events(2))
+    report = report_of([RunDirectory(path) for path in paths])
+    assert [run.guidelines for run in report.runs] == [("of 1",), ("of 2",)]
+    assert [run.recommended and run.recommended[0]["samples"] for run in report.runs] == [1, 2]
+
+
 def test_the_page_stands_alone_and_escapes(make_run: MakeRun) -> None:
-    page = render_html(build_report([make_run()], guidelines={"demo": ["<script>x</script>"]}))
+    page = render_html(
+        build_report([path := make_run()], guidelines={path: ["<script>x</script>"]})
+    )
     own, end = page.split('<script id="library">')
     own += end.split("</script>", 1)[1]  # the library has addresses in its texts
     assert not re.search(r"https?:|//[a-z]|src=|href=\"(?!#|data:,)|url\((?!#)|@import", own)
@@ -99,8 +118,27 @@ def test_the_page_stands_alone_and_escapes(make_run: MakeRun) -> None:
     assert len(ids) == len(set(ids)), "figures on a page do not share the ids of their parts"
 
 
+def test_the_page_shows_the_numbers_and_names_of_its_figures(
+    make_run: MakeRun, trial: MakeTrial
+) -> None:
+    rows = [
+        trial(i, 0.6 + i / 250, 10.0 * i, allocation=Allocation((Choice("a", model, i),)))
+        for i, model in enumerate(('gemma-1.0625 >id="b', "url(#1.23456789)", "c") * 3, 1)
+    ]
+    report = build_report([make_run(rows=rows)])
+    [run] = report.runs
+    page = re.sub(r"<script.*?</script>", "", render_html(report), flags=re.S)
+    shown = re.findall(r"<text[^>]*>(.*?)</text>", page)
+    figures = [*progress_figures([run], [run.run]), *pareto_figures(run), *insight_figures(run)]
+    drawn = [text for each in figures for text in re.findall(r"<text[^>]*>(.*?)</text>", svg(each))]
+    assert {"0.605", "0.610"} < set(drawn)
+    assert any("gemma-1.0625" in text for text in drawn)
+    assert set(drawn) <= set(shown)
+    assert not re.search(r' transform="[^"]*\.\d{3}', page), "coordinates are short"
+
+
 def test_the_answer_comes_first_and_sections_follow(make_run: MakeRun) -> None:
-    page = render_html(build_report([make_run()], guidelines={"demo": ["few samples"]}))
+    page = render_html(build_report([path := make_run()], guidelines={path: ["few samples"]}))
     names = re.findall(r"<h3>(.*?)</h3>", page)
     assert names == [
         *("Answer", "Best score so far", "Score against cost", "What models and samples bring"),
@@ -134,7 +172,7 @@ def test_a_run_is_shown_before_its_first_trial_has_ended(
     forecast = Forecast(some, some, some, some, some)
     cost = RunCost([job], 0, forecast=forecast)
     out = tmp_path / "out"
-    render(build_report([path], costs={path.name: cost}), form, out)
+    render(build_report([path], costs={path: cost}), form, out)
     assert "expected at launch" in out.read_text()
 
 
@@ -159,15 +197,15 @@ def test_quantities() -> None:
 def test_half_a_character_in_a_guideline_is_a_question_mark(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
-    report = build_report([make_run()], guidelines={"demo": ["few \ud83d samples"]})
+    report = build_report([path := make_run()], guidelines={path: ["few \ud83d samples"]})
     write_plain_page(report, tmp_path / "report.html")
     assert "few ? samples" in (tmp_path / "report.html").read_text()
 
 
 def test_the_latest_guidelines_come_first_with_their_iteration(make_run: MakeRun) -> None:
-    told = {"demo": ["pursue small", "pursue large", "few samples"]}
-    [run] = build_report([make_run()], guidelines=told).runs
-    assert run_contents(run, "demo").guidelines == tuple(told["demo"]), "of an old journal"
+    told = ("pursue small", "pursue large", "few samples")
+    [run] = build_report([path := make_run()], guidelines={path: told}).runs
+    assert run_contents(run, "demo").guidelines == told, "of an old journal"
     dated = replace(run, guidelines_from={"pursue small": 1, "pursue large": 3, "few samples": 3})
     assert run_contents(dated, "demo").guidelines == (
         "after iteration 3: pursue large",

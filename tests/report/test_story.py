@@ -20,7 +20,7 @@ ROWS = [
 
 def run_of(make_run, rows=ROWS, reasons=None):
     background = Background(reasons=reasons or {})
-    return build_report([make_run(rows=rows)], backgrounds={"demo": background}).runs[0]
+    return build_report([path := make_run(rows=rows)], backgrounds={path: background}).runs[0]
 
 
 def test_an_iteration_is_a_row(make_run):

@@ -25,7 +25,7 @@ def document(*runs: Path, **options: Any) -> dict[str, Any]:
 
 def test_a_finished_run(make_run: MakeRun) -> None:
     path = make_run()
-    found = document(path, guidelines={"demo": ["more samples"], "other": ["none"]})
+    found = document(path, guidelines={path: ["more samples"], Path("other"): ["none"]})
     (run,) = found["runs"]
     assert (run["run"], run["path"], run["finished"]) == ("demo", str(path), True)
     assert run["states"] == {"COMPLETED": 4, "FAILED": 1}

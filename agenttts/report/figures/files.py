@@ -8,7 +8,6 @@ from pathlib import Path
 
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_bytes
-from agenttts.report.contents import run_titles
 from agenttts.report.figures.choice import (
     insight_figures,
     pareto_figures,
@@ -56,7 +55,7 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
 
 def _placed(report: Report) -> Iterator[tuple[str, Figure]]:
     """Yield each figure with its folder; the empty one is the main folder."""
-    titles = run_titles(report)
+    titles = report.titles
     many = len(titles) > 1
     if many:
         for figure in (*progress_figures(report.runs, titles), *time_figures(report.runs, titles)):
