@@ -10,6 +10,7 @@ import polars as pl
 
 from agenttts.report.contents import Grid, allocation_text, duration, number
 from agenttts.report.summary import RunReport
+from agenttts.tables.aggregate import best_so_far
 from agenttts.tables.schema import AFTER_SEARCH, TrialState
 
 _NORMAL_95 = 1.96
@@ -24,13 +25,17 @@ def iterations_grid(run: RunReport) -> Grid | None:
     if searched.is_empty():
         return None
     rows: list[tuple[str, ...]] = []
-    best: float | None = None
+    trace = {row["trial"]: row for row in best_so_far(searched, proposed=True).to_dicts()}
+    best: Mapping[str, Any] | None = None
     for (iteration,), trials in searched.group_by("iteration", maintain_order=True):
         found = trials.to_dicts()
         scores = _scores(found)
         sources = Counter(str(row["source"]) for row in found)
         before = best
-        best = max([*scores, *([] if best is None else [best])], default=None)
+        improved = (
+            row for row in found if row["trial"] in trace and trace[row["trial"]]["improved"]
+        )
+        best = next(reversed([*improved]), before)
         rows.append(
             (
                 str(iteration),
@@ -38,7 +43,7 @@ def iterations_grid(run: RunReport) -> Grid | None:
                 ", ".join(f"{count} {source}" for source, count in sources.items()),
                 _reasons(run.background.reasons.get(str(row["trial"]), "") for row in found),
                 _span(scores),
-                "-" if best is None else f"{best:.4f}",
+                "-" if best is None else f"{best['score']:.4f}",
                 _outcome(found, before, best),
             )
         )
@@ -56,7 +61,7 @@ def iterations_grid(run: RunReport) -> Grid | None:
 def trials_grid(run: RunReport) -> Grid | None:
     """Return the table of all trials, in their order.
 
-    Of very many trials it holds those with the highest scores.
+    Of very many trials it holds the best: those on the most examples, with the highest scores.
     """
     if run.trials.is_empty():
         return None
@@ -64,7 +69,8 @@ def trials_grid(run: RunReport) -> Grid | None:
     shown = run.trials
     title = f"All {count:,} trials"
     if count > MOST_TRIALS:
-        shown = shown.sort("score", descending=True, nulls_last=True).head(MOST_TRIALS)
+        order = pl.col("score").is_not_null(), pl.col("examples"), pl.col("score")
+        shown = shown.sort(*order, descending=True, nulls_last=True).head(MOST_TRIALS)
         title = f"The {MOST_TRIALS:,} best of {count:,} trials ('--format csv' gives all)"
     rows = [
         (
@@ -119,14 +125,19 @@ def _reasons(reasons: Iterable[str]) -> str:
     return "; ".join(shown) + (f"; and {rest} more" if rest else "") or "-"
 
 
-def _outcome(rows: Sequence[Mapping[str, Any]], before: float | None, best: float | None) -> str:
-    """Return whether the best score rose, and how many trials have no score."""
+def _outcome(
+    rows: Sequence[Mapping[str, Any]],
+    before: Mapping[str, Any] | None,
+    best: Mapping[str, Any] | None,
+) -> str:
+    """Return whether the best trial is another, and how many trials have no score."""
     failed = Counter(row["state"] for row in rows if row["state"] != TrialState.COMPLETED.value)
     parts = [f"{count} {state}" for state, count in failed.items()]
-    top = next((row for row in rows if best is not None and row["score"] == best), None)
-    if top is not None and (before is None or (best or 0.0) > before):
-        by = f"{allocation_text(top['allocation'])} ({top['trial']})"
-        gain = "" if before is None or best is None else f" (+{best - before:.4f})"
+    if best is not None and best is not before:
+        by = f"{allocation_text(best['allocation'])} ({best['trial']})"
+        gain = "" if before is None else f" ({best['score'] - before['score']:+.4f})"
+        if before is not None and best["examples"] != before["examples"]:
+            gain = " (on more examples)"
         parts.insert(0, f"best: {by}{gain}")
     elif before is not None:
         parts.insert(0, "the best score stays")

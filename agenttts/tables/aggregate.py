@@ -125,8 +125,10 @@ def _on_most_examples(trials: pl.DataFrame) -> pl.DataFrame:
     return trials.filter(_ON_MOST.over("run"))
 
 
-def best_so_far(trials: pl.DataFrame) -> pl.DataFrame:
+def best_so_far(trials: pl.DataFrame, *, proposed: bool = False) -> pl.DataFrame:
     """Return the trace of a search: scored trials in order of finishing (ties: by id).
+
+    With ``proposed`` they are in the order in which they were proposed.
 
     Columns: step (from 1), run, trial, iteration, source, finished, budget, score, best_so_far (the
     highest score up to here) and improved (whether this trial gave it). Where trials are on
@@ -136,9 +138,10 @@ def best_so_far(trials: pl.DataFrame) -> pl.DataFrame:
     most = pl.col("examples").fill_null(0).cum_max()
     counts = pl.col("examples").fill_null(0) == most
     best = pl.when(counts).then("score").cum_max().over(most).forward_fill()
+    order = (pl.col("iteration"), *_BY_TRIAL) if proposed else _BY_FINISH
     return (
         scored(trials)
-        .sort(*_BY_FINISH, nulls_last=True, maintain_order=True)
+        .sort(*order, nulls_last=True, maintain_order=True)
         .select(
             pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("step"),
             *("run", "trial", "iteration", "source", "finished", "budget", "score"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from agenttts.report import build_report
 from agenttts.report.background import Background
-from agenttts.report.story import iterations_grid, trials_grid
+from agenttts.report.story import MOST_TRIALS, iterations_grid, trials_grid
 from agenttts.tables.schema import TEST_SOURCE, TrialState
-from tests.support.written_runs import trial
+from tests.support.written_runs import START, trial
 
 ROWS = [
     trial(0, 0.4, 10.0),
@@ -20,7 +20,8 @@ ROWS = [
 
 def run_of(make_run, rows=ROWS, reasons=None):
     background = Background(reasons=reasons or {})
-    return build_report([path := make_run(rows=rows)], backgrounds={path: background}).runs[0]
+    path = make_run(rows=rows, examples=False)
+    return build_report([path], backgrounds={path: background}).runs[0]
 
 
 def test_an_iteration_is_a_row(make_run):
@@ -35,6 +36,38 @@ def test_an_iteration_is_a_row(make_run):
         ("2", "1", "1 insight", "-", "0.7000", "0.7000",
          "best: qwen-7b×4 → llama[3b]×8 (t0004) (+0.2000)"),
     )  # fmt: skip
+
+
+def test_a_score_on_more_examples_takes_the_place_of_luck_on_fewer(make_run):
+    few, many = {"examples": 10}, {"examples": 100}
+    rows = [
+        trial(0, 1.0, 10.0, **few),
+        trial(1, 0.7, 10.0, iteration=1, **many),
+        trial(2, 0.6, 10.0, iteration=1, **many),
+        trial(3, 0.9, 10.0, iteration=2, **few),
+        # Finished before all others, which the order of iterations does not ask.
+        trial(4, 0.75, 10.0, iteration=3, finished=START, **many),
+    ]
+    run = run_of(make_run, rows)
+    grid = iterations_grid(run)
+    assert grid is not None
+    assert [row[5:] for row in grid.rows] == [
+        ("1.0000", "best: qwen-7b×0 → llama[3b]×0 (t0000)"),
+        ("0.7000", "best: qwen-7b×1 → llama[3b]×2 (t0001) (on more examples)"),
+        ("0.7000", "the best score stays"),
+        ("0.7500", "best: qwen-7b×4 → llama[3b]×8 (t0004) (+0.0500)"),
+    ]
+    assert run.best is not None
+    assert grid.rows[-1][5] == f"{run.best['score']:.4f}"
+
+
+def test_the_best_of_very_many_trials_are_on_the_most_examples(make_run):
+    rows = [trial(i, 1.0, 1.0, examples=10) for i in range(MOST_TRIALS)]
+    rows += [trial(5000, 0.5, 1.0, examples=100), trial(6000, None, 1.0, examples=100)]
+    grid = trials_grid(run_of(make_run, rows))
+    assert grid is not None
+    names = [row[0] for row in grid.rows]
+    assert (len(names), "t5000" in names, "t6000" in names) == (MOST_TRIALS, True, False)
 
 
 def test_many_and_long_reasons_are_shortened(make_run):

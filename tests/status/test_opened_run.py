@@ -20,8 +20,10 @@ from agenttts.errors import MissingRequirement, UserError
 from agenttts.report.trackers import base
 from agenttts.run.directory import find_run
 from agenttts.status.export import export as export_run
+from agenttts.tables.schema import TEST_SOURCE, trials_frame
 from tests.support import command_line
 from tests.support.scripted import small_spec
+from tests.support.written_runs import trial
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +147,24 @@ def test_a_study_that_optuna_reads(export, run, tmp_path, name):
     assert study.best_value == trials["score"].max()
     first, row = study.trials[0], trials.row(0, named=True)
     assert first.params["answer.samples"] == row["allocation"][1]["samples"]
+    assert first.user_attrs["examples"] == row["examples"] == 5
     assert first.datetime_start.timestamp() == pytest.approx(row["started"].timestamp())
     done = export("--optuna", name)
     assert (done.returncode, f"--optuna {name}: exists already" in done.stderr) == (2, True)
+
+
+def test_trackers_are_told_the_best_score_on_the_most_examples(finished):
+    rows = [
+        trial(1, 1.0, 1.0, examples=10),
+        trial(2, None, 1.0),
+        trial(3, 0.7, 1.0, examples=100),
+        trial(4, 0.9, 1.0, examples=10),
+        trial(5, 1.0, 1.0, examples=100, source=TEST_SOURCE),
+    ]
+    trials = trials_frame(rows, ["retrieval.f1", "answer.em"])
+    table = base.FinishedTable("small", find_run(str(finished), Path()).spec(), trials)
+    assert table.best_so_far() == {"t0001": 1.0, "t0003": 0.7, "t0004": 0.7}
+    assert [base.numbers_of(row).get("examples") for row in table.searched()] == [10, None, 100, 10]
 
 
 @pytest.mark.parametrize("tracker", ["wandb", "mlflow"])
@@ -165,6 +182,8 @@ def test_a_tracker_that_is_there_writes_a_run_for_each_trial(export, run, tmp_pa
     [experiment] = client.search_experiments(filter_string="name = 'agenttts'")
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == run.trials().height + 1
+    [parent] = [each for each in runs if "mlflow.parentRunId" not in each.data.tags]
+    assert parent.data.metrics["score"] == run.best()["score"]
 
 
 def test_an_offline_run_of_wandb(export, tmp_path):

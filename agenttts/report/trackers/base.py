@@ -13,6 +13,7 @@ import polars as pl
 
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.spec import JobSpec
+from agenttts.tables.aggregate import best_so_far
 from agenttts.tables.schema import AFTER_SEARCH
 
 
@@ -33,6 +34,14 @@ class FinishedTable:
             if row["source"] not in AFTER_SEARCH:
                 yield row
 
+    def best_so_far(self) -> dict[str, float]:
+        """Return the best score when a trial was proposed and scored, by trial.
+
+        A score on more examples takes the place of all on fewer.
+        """
+        trace = best_so_far(self.trials, proposed=True)
+        return dict(trace.select("trial", "best_so_far").iter_rows())
+
     def settings(self) -> dict[str, Any]:
         """Return the spec as JSON values."""
         settings: dict[str, Any] = self.spec.model_dump(mode="json")
@@ -40,7 +49,7 @@ class FinishedTable:
 
 
 def numbers_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a trial: score, budget, cost, samples by stage, metrics.
+    """Return the numbers of a trial: score, examples, budget, cost, samples by stage, metrics.
 
     What is not known is left out.
     """
@@ -53,6 +62,7 @@ def numbers_of(row: Mapping[str, Any]) -> dict[str, float]:
 _COLUMNS = (
     "score",
     "score_stderr",
+    "examples",
     "budget",
     "gpu_seconds",
     "prompt_tokens",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.report.trackers.base import FinishedTable, check_new, labels_of, needed, numbers_of
+from agenttts.tables.aggregate import best_trial
 
 OPTION = "--mlflow"
 _EXPERIMENT = "agenttts"
@@ -54,9 +55,9 @@ def write_mlflow(table: FinishedTable, path: Path) -> int:
         client.log_param(parent.info.run_id, key, value)
     for row in rows:
         _write_trial(client, experiment, parent.info.run_id, row)
-    scores = [row["score"] for row in rows if row["score"] is not None]
-    if scores:
-        client.log_metric(parent.info.run_id, "score", max(scores))
+    best = best_trial(table.trials)
+    if best is not None:
+        client.log_metric(parent.info.run_id, "score", best["score"])
     client.set_terminated(parent.info.run_id)
     return len(rows)
 

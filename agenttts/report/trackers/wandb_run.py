@@ -43,12 +43,12 @@ def write_wandb(table: FinishedTable, directory: Path) -> int:
         settings=wandb.Settings(silent=True),
     )
     rows = list(table.searched())
+    trace = table.best_so_far()
     best: float | None = None
     lines = []
     for step, row in enumerate(rows):
         numbers, labels = numbers_of(row), labels_of(row)
-        if row["score"] is not None:
-            best = row["score"] if best is None else max(best, row["score"])
+        best = trace.get(row["trial"], best)
         so_far = {} if best is None else {"best_so_far": best}
         run.log({**numbers, **so_far}, step=step)
         lines.append([labels["trial"], labels["state"], json.dumps({**labels, **numbers})])
