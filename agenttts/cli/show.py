@@ -23,6 +23,7 @@ from agenttts.cli.status_texts import (
     how_they_count,
     status_line,
     two_digits,
+    unscored_text,
     where_to_look,
 )
 from agenttts.tables.confidence import Confidence, since_text
@@ -554,7 +555,7 @@ def _status_view(document: dict[str, Any]) -> list[Text | Table]:
     if document["controller"]["queue"]:
         parts.append(Text(f"the queue cannot be read: {document['controller']['queue']}"))
     parts += [Text(line) for line in where_to_look(document)]
-    untried = "" if document["recommended_tried"] else "; not tried yet"
+    untried = f"; {unscored}" if (unscored := unscored_text(document)) else ""
     if document["recommended"]:
         parts.append(
             Text(

@@ -39,6 +39,14 @@ def interval_text(interval: dict[str, float] | None) -> str:
     return f" [{interval['low']:.3f}, {interval['high']:.3f}]" if interval else ""
 
 
+def unscored_text(document: dict[str, Any]) -> str:
+    """Return why the recommended allocation has no score; '' if it has one."""
+    if document["recommended_tried"]:
+        return ""
+    failed = document["recommended_failed"]
+    return f"{failed}, no score" if failed else "not tried yet"
+
+
 def controller_text(controller: dict[str, Any]) -> str:
     """Return how the controller is, and why."""
     state = controller["state"]

@@ -24,6 +24,7 @@ from agenttts.cli.status_texts import (
     iteration_text,
     status_line,
     to_come_text,
+    unscored_text,
     used_text,
     where_to_look,
 )
@@ -164,7 +165,7 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "best", f"{score} {choices_text(best['allocation'])} ({best['trial']})", "bold"
     recommended = document["recommended"]
     if recommended and not (best and best["allocation"] == recommended):
-        untried = "" if document["recommended_tried"] else ", not tried yet"
+        untried = f", {unscored}" if (unscored := unscored_text(document)) else ""
         yield "recommended", f"{choices_text(recommended)}{untried}", ""
     used, left = used_text(document["cost"]), to_come_text(document["to_come"])
     if used or left:

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agenttts.report.contents import Grid, allocation_text, baseline_text, number, score_text
+from agenttts.report.contents import (
+    Grid,
+    allocation_text,
+    baseline_text,
+    number,
+    score_text,
+    unscored_text,
+)
 from agenttts.report.summary import RunReport
 from agenttts.space import REFERENCE_DECODE_TOKENS, REFERENCE_PARAMS
 from agenttts.tables.insights import Expected, Outlook
@@ -24,13 +31,13 @@ class Answer:
 
     Attributes:
         allocation: The allocation in short form.
-        tried: Whether a trial evaluated it.
+        unscored: Why it has no measured score; '' if it has one.
         stages: Its choices, a row for each stage.
         facts: Names and texts: how sure it is, and what one example costs.
     """
 
     allocation: str
-    tried: bool
+    unscored: str
     stages: Grid
     facts: tuple[tuple[str, str], ...]
 
@@ -45,8 +52,9 @@ def answer(run: RunReport) -> Answer | None:
         if run.best is None:
             return None
         records, row = run.best["allocation"], run.best
-    facts = [*_sure(run, row), *_cost(row)]
-    return Answer(allocation_text(records), row is not None, _stages(records, row), tuple(facts))
+    unscored = "" if row else unscored_text(run) or "no trial has evaluated it"
+    facts = [*_sure(run, row, unscored), *_cost(row)]
+    return Answer(allocation_text(records), unscored, _stages(records, row), tuple(facts))
 
 
 def enough_grid(outlook: Outlook) -> Grid:
@@ -103,7 +111,9 @@ def _stages(records: Any, row: Mapping[str, Any] | None) -> Grid:
     return Grid("", columns, tuple(rows), frozenset({"samples"}))
 
 
-def _sure(run: RunReport, row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+def _sure(
+    run: RunReport, row: Mapping[str, Any] | None, unscored: str
+) -> Iterator[tuple[str, str]]:
     """Yield the measured score, the expected one, and the lead over others."""
     if row is not None:
         score, stderr = row["score"], row.get("score_stderr")
@@ -114,7 +124,7 @@ def _sure(run: RunReport, row: Mapping[str, Any] | None) -> Iterator[tuple[str, 
             text += f" on {row['examples']} examples"
         yield "measured score", f"{text} ({row['trial']})"
     else:
-        yield "measured score", "none: no trial has evaluated it"
+        yield "measured score", f"none: {unscored}"
     tested = run.tests[0] if run.tests else None
     if tested is not None and tested["score"] is not None:
         interval = run.after_intervals.get(tested["trial"])

@@ -322,8 +322,8 @@ def _recommended_lines(run: RunReport) -> list[str]:
     if run.recommended is None:
         return []
     row = run.recommended_trial
-    untried = " (not tried)" if run.outcome else " (not tried yet)"
-    trial = f" ({row['trial']}, score {row['score']:.4f})" if row else untried
+    unscored = unscored_text(run) or ("not tried" if run.outcome else "not tried yet")
+    trial = f" ({row['trial']}, score {row['score']:.4f})" if row else f" ({unscored})"
     return [
         f"recommended: {allocation_text(run.recommended)}{trial}: the allocation with the highest "
         "expected score; the best trial is the one with the highest measured score",
@@ -331,6 +331,15 @@ def _recommended_lines(run: RunReport) -> list[str]:
         *([f"the recommended allocation is {run.confidence}"] if run.confidence else []),
         *([f"against the baseline: {text}"] if (text := baseline_text(run)) else []),
     ]
+
+
+def unscored_text(run: RunReport) -> str:
+    """Return how the recommended allocation's trial ended without a score.
+
+    It is '' if the allocation was not tried, or has a score.
+    """
+    row = run.recommended_failure
+    return "" if row is None else f"{row['trial']} {row['state']}, no score"
 
 
 def baseline_text(run: RunReport) -> str:

@@ -104,8 +104,8 @@ class BestDocument(TrialDocument):
 class RecommendedDocument(Document):
     """The allocation that the searcher expects to score best.
 
-    ``trial`` is null if it was not tried. ``confidence`` says how sure the searcher is; it is null
-    if that is not known.
+    ``trial`` is null if it was not tried, and ``score`` if its trial has none. ``confidence`` says
+    how sure the searcher is; it is null if that is not known.
     """
 
     trial: str | None

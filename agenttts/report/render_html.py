@@ -146,11 +146,11 @@ def _answer(run: RunReport) -> str:
     found = answer(run)
     if found is None:
         return ""
-    untried = "" if found.tried else " (no trial has evaluated it)"
+    unscored = f" ({escape(found.unscored)})" if found.unscored else ""
     facts = "".join(f"<dt>{escape(n)}</dt><dd>{escape(text)}</dd>" for n, text in found.facts)
     kind = "Recommended allocation" if run.recommended else "Allocation with the highest score"
     return (
-        f'<div class="answer"><p>{kind}{untried}</p>'
+        f'<div class="answer"><p>{kind}{unscored}</p>'
         f'<p class="found">{escape(found.allocation)}</p>'
         f"{_grid(found.stages)}<dl>{facts}</dl></div>"
     )

@@ -43,6 +43,7 @@ from agenttts.tables.cuts import CutSamples, cut_by_model, cut_document, cut_war
 from agenttts.tables.documents import printed
 from agenttts.tables.failures import failure_groups
 from agenttts.tables.schema import (
+    AFTER_SEARCH,
     NO_METRIC,
     TrialState,
     read_examples,
@@ -228,14 +229,24 @@ class RunReport:
         """
         if self.recommended is None:
             return None
-        wanted = [dict(choice) for choice in self.recommended]
-        rows = scored(self.trials).sort("examples", descending=True).iter_rows(named=True)
-        return next((row for row in rows if row["allocation"] == wanted), None)
+        return self._row_of(scored(self.trials).sort("examples", descending=True))
+
+    @cached_property
+    def recommended_failure(self) -> dict[str, Any] | None:
+        """The row of the last search trial of the recommended allocation, if none has a score."""
+        if self.recommended_trial is not None:
+            return None
+        return self._row_of(self.trials.filter(~pl.col("source").is_in(AFTER_SEARCH)).reverse())
+
+    def _row_of(self, rows: pl.DataFrame) -> dict[str, Any] | None:
+        """Return the first row of the recommended allocation."""
+        wanted = [dict(choice) for choice in self.recommended or ()]
+        return next((r for r in rows.iter_rows(named=True) if r["allocation"] == wanted), None)
 
     def _recommended_document(self) -> dict[str, Any] | None:
         if self.recommended is None:
             return None
-        row = self.recommended_trial or {}
+        row = self.recommended_trial or self.recommended_failure or {}
         found = {name: _plain(row.get(name)) for name in ("trial", "score", "budget")}
         allocation = [dict(choice) for choice in self.recommended]
         sure = self.confidence and asdict(self.confidence)

@@ -194,6 +194,7 @@ class StatusDocument(Document):
         started: When the run began (ISO 8601); None before.
         recommended: The allocation that the searcher expects to score best; None if it names none.
         recommended_tried: Whether a trial of it has scored.
+        recommended_failed: Id and state of its last trial without a score; None without one.
         scored_since: Number of trials that have scored since, which it does not take into account.
         confidence: How sure the searcher is of it; None if it does not say.
         test: Trials of the final test.
@@ -225,6 +226,7 @@ class StatusDocument(Document):
     started: str | None
     recommended: Allocation | None
     recommended_tried: bool
+    recommended_failed: str | None
     scored_since: int
     confidence: ConfidenceDocument | None
     test: list[TestedTrial]

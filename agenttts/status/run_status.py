@@ -291,6 +291,16 @@ def _results(
         "recommended_tried": any(
             row.allocation.to_records() == state.recommended for row in scored
         ),
+        "recommended_failed": next(
+            (
+                f"{row.trial} {row.state.value}"
+                for row in reversed(rows)
+                if row.score is None
+                and row.source not in AFTER_SEARCH
+                and row.allocation.to_records() == state.recommended
+            ),
+            None,
+        ),
         "test": [
             {
                 "trial": row.trial,

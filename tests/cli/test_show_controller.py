@@ -12,7 +12,7 @@ from agenttts.cli.status_texts import where_to_look
 
 DOCUMENT = {
     "run": "r", "path": "results/r", "guideline": None, "started": None, "best_interval": None, "to_come": None, "workers": [], "outcome": None, "iteration": None, "iterations": 2, "finishing": False, "ended_early": False, "trials": {}, "best": None, "recommended": None,
-    "recommended_tried": False, "scored_since": 0, "test": [], "agent": None, "jobs": [], "cut_share": {}, "warnings": [], "served": None, "cost": None, "confidence": None,
+    "recommended_tried": False, "recommended_failed": None, "scored_since": 0, "test": [], "agent": None, "jobs": [], "cut_share": {}, "warnings": [], "served": None, "cost": None, "confidence": None,
 }  # fmt: skip
 
 

@@ -9,8 +9,12 @@ import pytest
 from agenttts.report import build_report
 from agenttts.report.answer import UNIT_FLOPS, answer, enough_grid
 from agenttts.report.background import Background
+from agenttts.report.render_html import render_html
+from agenttts.report.render_table import tables_text
+from agenttts.report.summary import Report
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.tables.insights import Expected, Rival
+from agenttts.tables.schema import TrialState
 from tests.support.outlooks import small_outlook
 from tests.support.written_runs import trial
 
@@ -32,7 +36,7 @@ def test_the_recommended_allocation_with_its_score_and_cost(make_run):
     }
     found = answer(run_of(make_run, rows, **told))
     assert found is not None
-    assert (found.allocation, found.tried) == ("qwen-7b×1 → llama[3b]×2", True)
+    assert (found.allocation, found.unscored) == ("qwen-7b×1 → llama[3b]×2", "")
     assert [row[:3] for row in found.stages.rows] == [("retrieval", "qwen-7b", "1"), ("answer", "llama[3b]", "2")]  # fmt: skip
     facts = dict(found.facts)
     assert facts["measured score"] == "0.5000 ± 0.196 on 20 examples (t0001)"
@@ -67,8 +71,33 @@ def test_an_untried_recommendation_says_so(make_run):
     other = trial(9, 0.1, 1.0).allocation.to_records()
     found = answer(run_of(make_run, [trial(1, 0.5, 100.0)], recommended=other))
     assert found is not None
-    assert not found.tried
+    assert found.unscored == "no trial has evaluated it"
     assert dict(found.facts) == {"measured score": "none: no trial has evaluated it"}
+
+
+@pytest.mark.parametrize("state", [TrialState.OOM, TrialState.TIMEOUT])
+def test_a_recommendation_whose_trial_failed_says_so(state, make_run):
+    tried = trial(6, None, 100.0, state=state)
+    rows = [trial(1, 0.5, 100.0), tried]
+    run = run_of(make_run, rows, recommended=tried.allocation.to_records())
+    found = answer(run)
+    assert found is not None
+    assert found.unscored == f"t0006 {state.value}, no score"
+    assert dict(found.facts) == {"measured score": f"none: {found.unscored}"}
+    assert f"Recommended allocation ({found.unscored})" in render_html(Report((run,)))
+    assert f"llama[3b]×12 ({found.unscored})" in tables_text(Report((run,)))
+    document = run.as_dict()["recommended"]
+    assert (document["trial"], document["score"]) == ("t0006", None)
+
+
+def test_a_recommendation_that_failed_once_has_its_score(make_run):
+    failed, scored = trial(6, None, 100.0), trial(7, 0.4, 100.0)
+    scored = replace(scored, allocation=failed.allocation)
+    run = run_of(make_run, [scored, failed], recommended=failed.allocation.to_records())
+    found = answer(run)
+    assert found is not None
+    assert found.unscored == ""
+    assert run.as_dict()["recommended"]["trial"] == "t0007"
 
 
 def test_without_a_recommendation_the_best_trial_answers(make_run):

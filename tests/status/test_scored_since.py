@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 
 import pytest
+from rich.console import Console
 
+from agenttts.cli import watch
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.tables.confidence import since_text
@@ -31,6 +34,26 @@ def test_trials_that_scored_after_the_recommendation_are_told(cli, finished_run)
     assert json.loads(cli("status", "small", "--json").stdout)["scored_since"] == number
     text = " ".join(cli("report", "small").stdout.split())
     assert f"{number} trials have scored since this recommendation" in text
+
+
+def test_a_recommendation_whose_trial_failed_says_so(cli, finished_run):
+    run = RunDirectory(finished_run("small", search__iterations=1))
+    assert json.loads(cli("status", "small", "--json").stdout)["recommended_failed"] is None
+    events = [json.loads(line) for line in run.journal_file.read_text().splitlines()]
+    failed = next(event["row"] for event in events if event.get("row"))
+    for event in events:
+        if event["event"] == "told":
+            event["recommended"] = failed["allocation"]
+        if event.get("row") and event["row"]["allocation"] == failed["allocation"]:
+            event["row"] |= {"state": "OOM", "score": None}
+    run.journal_file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    document = json.loads(cli("status", "small", "--json").stdout)
+    assert document["recommended_tried"] is False
+    assert document["recommended_failed"] == f"{failed['trial']} OOM"
+    text = " ".join(cli("status", "small").stdout.split())
+    assert f"(highest expected score; {failed['trial']} OOM, no score)" in text
+    view = watch.watch_lines(document, datetime.now(UTC), Console(width=200))
+    assert f", {failed['trial']} OOM, no score" in "\n".join(line.plain for line in view)
 
 
 @pytest.mark.parametrize(
