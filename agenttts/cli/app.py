@@ -396,6 +396,9 @@ def report(
 
     wanted = format_of(out) if form is None else form.value
     directories = [find_run(run, results) for run in runs]
+    if out is not None:
+        for directory in directories:
+            directory.check_not_own("--out", out)
     with in_use(*directories):
         built = report_of(directories, page=wanted == "html" or figures is not None)
     render(built, wanted, out)
@@ -711,7 +714,7 @@ def replay(
     # Wrong options are an error before the table is read.
     search.create_for(spec, method=searcher, seed=seed)
     if out is not None:
-        check_out(out)
+        check_out(out, (table, space))
     recorded = load_table(table, feasible)
     given = {
         "--seed": seed,

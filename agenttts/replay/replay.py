@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
 
 from agenttts.errors import UserError
+from agenttts.files.atomic import write_output
 from agenttts.replay.table import RecordedTable
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.search.fidelity import Fidelity
@@ -131,14 +134,20 @@ def replay_fidelity(
         raise UserError(f"--examples-first, --examples-most: {error}") from None
 
 
-def check_out(path: Path) -> None:
+def check_out(path: Path, read: Iterable[Path] = ()) -> None:
     """Check, before the replay, that a trace can be written to a path.
+
+    Args:
+        path: The path.
+        read: Files that the replay reads, which the trace must not replace.
 
     Raises:
         UserError: It cannot.
     """
     if path.is_dir():
         raise UserError(f"{path} is a directory; valid: a file, .csv or .parquet")
+    if path.exists() and any(each.exists() and path.samefile(each) for each in read):
+        raise UserError(f"{path}: the replay reads this file; valid: another file")
     above = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
     if above != path and not above.is_dir():
         raise UserError(f"{path}: {above} is not a directory; valid: a file in a directory")
@@ -159,12 +168,14 @@ def write_trace(trace: pl.DataFrame, path: Path | str) -> None:
         pl.Series(column, [_json(value) for value in trace[column].to_list()], dtype=pl.String)
         for column in ("allocation", "recommended")
     ]
+    content = io.BytesIO()
+    if path.suffix == ".parquet":
+        trace.write_parquet(content)
+    else:
+        trace.with_columns(as_text).write_csv(content)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".parquet":
-            trace.write_parquet(path)
-        else:
-            trace.with_columns(as_text).write_csv(path)
+        write_output(path, lambda stream: stream.write(content.getvalue()))
     except OSError as error:
         raise UserError(
             f"{path}: the trace cannot be written: {error.strerror or error}"

@@ -123,6 +123,19 @@ class RunDirectory:
         """The report as page and document, written when the run ends."""
         return self.path / "report"
 
+    def check_not_own(self, option: str, place: Path) -> None:
+        """Check that a file written for the user replaces none of the run's, but its report.
+
+        Raises:
+            UserError: It would.
+        """
+        within = place.resolve().is_relative_to
+        if place.exists() and within(self.path.resolve()) and not within(self.report.resolve()):
+            raise UserError(
+                f"{option} {place}: is in the run's own directory, where no file is replaced; "
+                "name another one"
+            )
+
     @property
     def controller_file(self) -> Path:
         """The last start of the controller: its token, its job, and any cancel."""

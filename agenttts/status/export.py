@@ -66,12 +66,9 @@ def _check(run: RunDirectory, places: Mapping[str, Path]) -> None:
             raise UserError(f"--{other} and --{form} {place}: are one place; name another for one")
         if form != "samples":
             importlib.import_module(_TRACKERS[form][0]).check(place)
-        elif place.exists() and place.resolve().is_relative_to(run.path.resolve()):
-            raise UserError(
-                f"--samples {place}: is in the run's own directory, where no file is replaced; "
-                "name another one"
-            )
-        elif place.is_dir() or not place.absolute().parent.is_dir():
+            continue
+        run.check_not_own("--samples", place)
+        if place.is_dir() or not place.absolute().parent.is_dir():
             raise UserError(
                 f"--samples {place}: cannot be written, because it is a directory or its directory "
                 "does not exist; name a file in one that does"

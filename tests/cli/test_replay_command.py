@@ -31,6 +31,16 @@ def test_an_impossible_place_for_the_trace(refused, tmp_path):
     assert "table.csv is not a directory" in refused("--out", tmp_path / "table.csv" / "trace.csv")
 
 
+@pytest.mark.parametrize("name", ["table.csv", "link.csv", "small.yaml"])
+def test_the_trace_does_not_replace_what_is_read(refused, tmp_path, name):
+    (tmp_path / "link.csv").symlink_to("table.csv")
+    [spec] = tmp_path.glob("*.yaml")
+    out = spec if name.endswith("yaml") else tmp_path / name
+    before = out.read_text()
+    assert f"{out}: the replay reads this file" in refused("--out", out)
+    assert out.read_text() == before
+
+
 def test_what_the_seed_decides_is_said_after_the_trace(cli, scripted_spec, tmp_path):
     (tmp_path / "table.csv").write_text(TABLE)
     command = ("replay", "table.csv", "--space", scripted_spec(), "--trials", 2, "--seed", 7)

@@ -83,6 +83,16 @@ def test_traces_are_written_as_parquet_or_csv(csv, tmp_path):
     assert [json.loads(text) for text in read["recommended"]] == trace["recommended"].to_list()
 
 
+@pytest.mark.parametrize("name", ["trace.csv", "trace.parquet"])
+def test_a_trace_is_replaced_as_a_whole(csv, tmp_path, name):
+    trace = replay(load_table(csv, SPACE), SPACE, create("random", SPACE), trials=1, batch=1)
+    (tmp_path / name).write_text("old")
+    (tmp_path / "former").hardlink_to(tmp_path / name)
+    write_trace(trace, tmp_path / name)
+    assert (tmp_path / "former").read_text() == "old", "nothing is written over the former file"
+    assert (tmp_path / name).read_bytes() != b"old"
+
+
 def test_an_impossible_place_for_the_trace_is_named(csv, tmp_path):
     trace = replay(load_table(csv, SPACE), SPACE, create("random", SPACE), trials=1, batch=1)
     (tmp_path / "file").write_text("")

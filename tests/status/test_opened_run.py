@@ -223,6 +223,20 @@ def test_samples_replace_no_file_of_the_run(export, finished):
     assert (finished / "journal.jsonl").read_bytes() == before
 
 
+def test_a_report_replaces_no_file_of_its_runs_but_their_reports(finished, tmp_path):
+    call = partial(command_line.call, "report", cwd=tmp_path)
+    (tmp_path / "link.parquet").symlink_to(finished / "trials.parquet")
+    before = (finished / "trials.parquet").read_bytes()
+    for out in (finished / "trials.parquet", "link.parquet"):
+        done = call(finished, "--out", out)
+        assert (done.returncode, "is in the run's own directory" in done.stderr) == (2, True)
+    assert (finished / "trials.parquet").read_bytes() == before
+    for out in (finished / "report" / "report.json", finished / "mine.csv", "mine.csv"):
+        done = call(finished, "--out", out)
+        assert done.returncode == 0, done.stderr
+    (finished / "mine.csv").unlink()
+
+
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "shard"), OSError(5, "I/O error")])  # fmt: skip
 def test_a_run_that_cannot_be_read_is_no_fault_of_the_place(finished, tmp_path, monkeypatch, error):
     def records(run):
