@@ -233,7 +233,10 @@ class RunReport:
 
     @cached_property
     def recommended_failure(self) -> dict[str, Any] | None:
-        """The row of the last search trial of the recommended allocation, if none has a score."""
+        """The row of the recommended allocation's last search trial.
+
+        It is None if a trial of the allocation has a score.
+        """
         if self.recommended_trial is not None:
             return None
         return self._row_of(self.trials.filter(~pl.col("source").is_in(AFTER_SEARCH)).reverse())

@@ -124,7 +124,9 @@ class RunDirectory:
         return self.path / "report"
 
     def check_not_own(self, option: str, place: Path) -> None:
-        """Check that a file written for the user replaces none of the run's, but its report.
+        """Check that a file written for the user replaces none of the run's.
+
+        Its report may be replaced.
 
         Raises:
             UserError: It would.

@@ -49,9 +49,10 @@ class FinishedTable:
 
 
 def numbers_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a trial: score, examples, budget, cost, samples by stage, metrics.
+    """Return the numbers of a trial.
 
-    What is not known is left out.
+    They are score, examples, budget, cost, samples by stage and metrics. What is not known is left
+    out.
     """
     found = {name: row[name] for name in _COLUMNS}
     found |= {f"samples.{c['stage']}": c["samples"] for c in row["allocation"]}
