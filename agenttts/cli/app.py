@@ -709,8 +709,7 @@ def replay(
     spec = load_spec(space)
     feasible = spec.space()
     if searcher not in search.SEARCHERS:
-        known = valid_names(searcher, search.SEARCHERS)
-        raise UserError(f"--searcher: unknown method '{searcher}'; {known}")
+        raise UserError(f"--searcher: {search.unknown_method(searcher)}")
     # Wrong options are an error before the table is read.
     search.create_for(spec, method=searcher, seed=seed)
     if out is not None:

@@ -1,7 +1,7 @@
 """Draw samples: read stored samples, and generate the missing ones with an engine.
 
-The sampler looks into the store before every engine call, because another trial may have stored the
-same samples.
+For a trial, the sampler looks into the store before every engine call, because another trial may
+have stored the same samples.
 """
 
 from __future__ import annotations
@@ -157,9 +157,10 @@ class ModelTotals:
 class Sampler:
     """Draws samples of several models.
 
-    A model's engine starts when a sample is missing from the store. It ends when the engine of
-    another model starts. With ``keep_engines`` it stays as long as memory allows
-    (`agenttts.inference.engine_pool`). ``totals`` has each model's tokens and seconds, by name.
+    A model's engine starts when a sample is missing from the store, or when `load` or `generate`
+    is called. It ends when the engine of another model starts. With ``keep_engines`` it stays as
+    long as memory allows (`agenttts.inference.engine_pool`). ``totals`` has each model's tokens and
+    seconds, by name.
 
     Args:
         store: The sample store.

@@ -194,7 +194,7 @@ class RunState:
     told: int = 0
     """One more than the number of the last iteration that is over; at first 0.
 
-    The searcher has then been told all its results.
+    An iteration is over once the searcher has been told all results of that iteration.
     """
     tells: list[tuple[str, ...]] = field(default_factory=list)
     """The trials whose results the searcher has been told, in the order of telling."""

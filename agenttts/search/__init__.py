@@ -170,7 +170,7 @@ def _create(
     proposer: Proposer | None = None,
 ) -> Searcher:
     if name not in SEARCHERS:
-        raise UserError(f"unknown method '{name}'; {valid_names(name, SEARCHERS)}", at=("method",))
+        raise UserError(unknown_method(name), at=("method",))
     searcher = SEARCHERS[name]
     with located("options"):
         options = read_options(searcher.options_model, given, f"method '{name}'")
@@ -183,6 +183,11 @@ def _create(
             proposer = agent(space, seed, llm, options.insights)
         return searcher(space, seed, options, proposer=proposer)
     return searcher(space, seed, options)
+
+
+def unknown_method(name: str) -> str:
+    """Return the message that ``name`` is no searcher's."""
+    return f"unknown method '{name}'; {valid_names(name, SEARCHERS)}"
 
 
 def asks_llm(name: str) -> Literal["needs", "takes", "no"]:

@@ -515,8 +515,8 @@ class TrialJob:
             return
         shortest = min(self.limits.start_seconds, self.limits.stall_seconds)
         self._next_look = moment + min(_LOOK_S, shortest / 10)
-        # A worker that waits for a list makes no progress. So it is watched only while it closes or
-        # answers a question.
+        # A worker without open trials waits for a list and makes no progress. So it is not watched,
+        # unless it closes or answers a question.
         if not self._attempts.open and not self._closing and not self._questions.any_in_work():
             self._watch = Watch(self.limits, moment)
             return
@@ -536,7 +536,7 @@ class TrialJob:
                 self._release(trial)
 
     def _finish_all(self, code: int | None, overrun: Overrun | None) -> None:
-        """Record the outcome of the trials that had not ended before the command."""
+        """Record the outcome of the trials that had not ended when the command ended."""
         for trial in self._attempts.open:
             self._finish(trial, code, overrun)
 
