@@ -1,4 +1,4 @@
-# One command each. PYTHON is the interpreter that .venv is made with (3.11 or newer).
+# One command each. PYTHON is the interpreter that .venv is made with (3.11).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

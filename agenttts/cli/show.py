@@ -194,7 +194,7 @@ def extended(changes: Mapping[str, list[Any]]) -> None:
     if not changes:
         say("the run has these values already; nothing changes")
         return
-    say("the search is wider now; its trials and samples stay:")
+    say("the search is wider now, and keeps its trials and samples. Changed:")
     for line in difference_lines(dict(changes)):
         say(f"  {line}")
 

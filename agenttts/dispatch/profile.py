@@ -215,8 +215,8 @@ class Profile(Section):
     trials_per_job: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """The most trials that one job evaluates side by side.
 
-    A job loads each model once for all its trials, and draws their common samples once. ``auto``:
-    the controller decides by the expected costs (`agenttts.loop.assignment`).
+    A job loads a model once in a stage for all its trials, and draws their common samples once.
+    ``auto``: the controller decides by the expected costs (`agenttts.loop.assignment`).
     """
     linger_seconds: Annotated[float, Field(ge=0)] | None = None
     """Seconds without a keep-alive sign after which a job without trials ends.

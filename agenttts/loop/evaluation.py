@@ -57,7 +57,7 @@ _PAUSE_S = 5.0
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What evaluation needs of the profile.
+    """What evaluation needs of the profile, and how long it waits for the queue.
 
     Attributes:
         limits: How often a trial may be tried.
@@ -132,7 +132,8 @@ class Evaluation:
         # Seconds between iterations, and when the last one ended (monotonic clock).
         self._pauses: list[float] = []
         self._paused_at: float | None = None
-        # Cache of `_beside`: its last argument ``lists``, and the results for it by iteration.
+        # Cache of `_beside`: the value of ``lists`` at its last call, and the results for that
+        # value by iteration.
         self._together: (
             tuple[Sequence[Sequence[TrialProgress]], dict[int, list[list[PlannedTrial]]]] | None
         ) = None
@@ -164,6 +165,8 @@ class Evaluation:
         Raises:
             RunFailed: The examples that the trials are scored on are damaged.
             RunGone: The run's directory is gone.
+            QueueUnavailable: The queue has not answered for too long.
+            FilesUnavailable: So have files.
         """
         self._check_examples(trials)
         if self._paused_at is not None:

@@ -273,8 +273,8 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
       examples is the same in all rows. ``score`` may then be left out; it is their mean.
     - metrics: all other columns with numbers
 
-    Rows of the same point are averaged. Rows with models that the space does not have are left out,
-    with a warning.
+    Rows of the same point are averaged. Rows with a model that the space does not list for its
+    stage are left out, with a warning.
 
     A run's ``trials.parquet`` is another valid table. Scores by example and stored results are then
     read from the directories of the trials, as far as they are there. A table that `report` wrote
@@ -513,7 +513,8 @@ def _rows_in_space(path: Path, space: SearchSpace, rows: Sequence[_Row]) -> list
             m for row in rows for m, known in zip(row.models, names, strict=True) if m not in known
         }
         log.warning(
-            "%s: %d of %d rows are left out: they have models that the spec does not have (%s)",
+            "%s: %d of %d rows are left out: the spec does not list their models for the stage "
+            "(%s)",
             path,
             len(rows) - len(kept),
             len(rows),

@@ -40,7 +40,7 @@ class TaskSection(Section):
     Empty: the task's built-in data set.
     """
     split: str = "search"
-    """Which part of the data trials use.
+    """The part of the data that the trials are scored on.
 
     ``search``: the examples that the search uses. ``test`` (for ``evaluate``): those that it does
     not use.
@@ -174,7 +174,7 @@ class TestSplitSection(Section):
     split: str = "test"
     """The split of the final test."""
     examples: Annotated[int, Field(ge=1)] | None = None
-    """Number of examples; None: all of the split that the search does not use."""
+    """Number of examples; None: all of the split that neither the search nor its finalists use."""
     top: Annotated[int, Field(ge=1)] = 1
     """Number of allocations: the recommended one, then the best others."""
 
@@ -202,7 +202,7 @@ class StopSection(Section):
 
 
 class ExamplesSection(Section):
-    """How many of the task's examples trials are scored on.
+    """The number of examples that a trial is scored on.
 
     Different trials may be scored on different examples. Good allocations are scored again, on
     further examples.
@@ -285,7 +285,7 @@ class SearchSection(Section):
             if mark is not None and not isinstance(mark, bool):
                 raise PlacedError(
                     ("search", "first", position, BASELINE_KEY),
-                    f"'{mark}' is not valid; valid: true",
+                    f"'{mark}' is not valid; valid: true or false",
                 )
             marked += [position] if mark else []
         if len(marked) > 1:

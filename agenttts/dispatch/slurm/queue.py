@@ -2,9 +2,9 @@
 
 Order of trust: a valid result of the trial > squeue > sacct. sacct is optional, because many small
 clusters have no accounting. While a job is being requeued, sacct reports NODE_FAIL for it, so sacct
-is asked only about jobs that squeue does not know. If sacct calls such a job RUNNING or PENDING,
-the job has ended, unless it was submitted in the last minutes (`_SHOWS_WITHIN`): slurmdbd was not
-told of its end, or not yet.
+is asked only about jobs that squeue does not know. Such a job has ended, even if sacct calls it
+RUNNING or PENDING, because slurmdbd may not have been told of its end. The exception is a job that
+was submitted in the last minutes (`_SHOWS_WITHIN`).
 """
 
 from __future__ import annotations
@@ -66,14 +66,15 @@ _NOT_WAITING = re.compile(
     r"no longer pending|already (completing|completed|finished)|invalid job id|not pending",
     re.IGNORECASE,
 )
-# What sacct says if the cluster keeps no accounts of jobs, or none that this user may read.
+# What is said if the cluster keeps no accounts of jobs, or none that this user may read, or if
+# sacct cannot start here.
 _NO_ACCOUNTING = re.compile(
     r"accounting storage is disabled|accounting_storage/none|access/permission denied"
     r"|error while loading shared libraries|cannot be run",
     re.IGNORECASE,
 )
-# Mark in the comment of a job that was cancelled because it would not have started. The reason it
-# waited for follows.
+# Mark in the comment of a job that was cancelled because it would not have started. After the mark
+# comes Slurm's reason for which the job waited.
 _GAVE_UP = "gave-up="
 # The user's variables that change answers (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) or send the
 # command to another cluster.
@@ -96,8 +97,9 @@ def job_rows(job_ids: Iterable[str]) -> dict[str, QueueRow | None]:
     The row is None if neither knows the job.
 
     Raises:
-        QueueUnavailable: An answer was cut off, and a job that was not found may have been in the
-            missing part.
+        QueueUnavailable: Slurm does not answer; or an answer was cut off, and a job that was not
+            found may have been in the missing part.
+        MissingRequirement: squeue is not here.
     """
     wanted = list(job_ids)
     return _rows(wanted, _squeue()) if wanted else {}
