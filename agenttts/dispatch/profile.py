@@ -19,7 +19,7 @@ from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import KeyPath, UserError, valid_names
 from agenttts.spec.load import read_text
 from agenttts.spec.model import JobSpec
-from agenttts.spec.paths import check_characters, expanded
+from agenttts.spec.paths import check_characters, expanded, is_there
 from agenttts.spec.section import Section
 from agenttts.spec.strict import load_strict, load_with_source
 
@@ -473,25 +473,18 @@ def _anchored(value: str, folder: Path, key: KeyPath) -> str:
     in neither, it counts as a path in the profile's folder.
     """
     text = (
-        value if _there(Path(value)) else expanded(value, key)
+        value if is_there(Path(value)) else expanded(value, key)
     )  # a file's name may contain a dollar sign
     if text.startswith("/"):
         return text
     places = [Path(os.path.normpath(base / text)) for base in (folder, Path.cwd())]
-    return str(next((place for place in places if _there(place)), places[0]))
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # below a folder that may not be entered; whoever uses the path says so
-        return False
+    return str(next((place for place in places if is_there(place)), places[0]))
 
 
 def _anchored_bind(bind: str, folder: Path, key: KeyPath) -> str:
     """Return ``HOST[:CONTAINER[:OPTIONS]]`` with HOST as in `_anchored`."""
     host, separator, rest = bind.partition(":")
-    if not _there(Path(host)):
+    if not is_there(Path(host)):
         host, separator, rest = expanded(bind, key).partition(":")
     return _anchored(host, folder, key) + separator + rest if host else bind
 

@@ -86,8 +86,8 @@ def absolute(value: str, base: Path, key: KeyPath) -> str:
     snapshot the name of a link's target is only a digest.
     """
     literal = base / value  # a name may contain a dollar sign
-    path = (literal if _there(literal) else base / expanded(value, key)).absolute()
-    whole = path.name in ("", "..") or _there(path, Path.is_dir)
+    path = (literal if is_there(literal) else base / expanded(value, key)).absolute()
+    whole = path.name in ("", "..") or is_there(path, Path.is_dir)
     found = str(path.resolve() if whole else path.parent.resolve() / path.name)
     check_characters(found, f"the path of '{value}'", key)
     return found
@@ -119,11 +119,11 @@ def absolute_if_path(value: str, base: Path, key: KeyPath) -> str:
     """
     if not value:
         return value
-    if _there(base / value):
+    if is_there(base / value):
         return absolute(value, base, key)
     text = expanded(value, key)
     path_like = text.startswith((".", "/", "~")) or Path(text).suffix in _FILES
-    return absolute(text, base, key) if path_like or _there(base / text) else text
+    return absolute(text, base, key) if path_like or is_there(base / text) else text
 
 
 def absolute_data(value: str, base: Path, key: KeyPath) -> str:
@@ -136,7 +136,7 @@ def absolute_data(value: str, base: Path, key: KeyPath) -> str:
     text = expanded(value.removeprefix(_HUB_MARK), key)
     place = re.match(r"[^:@]*", text)
     name = place[0] if place else ""
-    if name and (_WRITTEN_AS_PATH.match(name) or _there(base / name, Path.is_dir)):
+    if name and (_WRITTEN_AS_PATH.match(name) or is_there(base / name, Path.is_dir)):
         text = absolute(name, base, key) + text[len(name) :]
     return _HUB_MARK + text
 
@@ -149,7 +149,7 @@ def absolute_option(value: Any, base: Path, key: KeyPath) -> Any:
     """
     if not isinstance(value, str) or not value or "\n" in value:
         return value
-    if _WRITTEN_AS_PATH.match(value) or _there(base / value, Path.is_file):
+    if _WRITTEN_AS_PATH.match(value) or is_there(base / value, Path.is_file):
         return absolute(value, base, key)
     return value
 
@@ -157,7 +157,7 @@ def absolute_option(value: Any, base: Path, key: KeyPath) -> Any:
 def absolute_bind(bind: str, base: Path, key: KeyPath) -> str:
     """Return ``HOST[:CONTAINER[:OPTIONS]]``, expanded, with HOST made absolute."""
     host, separator, rest = bind.partition(":")
-    if not _there(base / host):  # a name may have a dollar sign in it
+    if not is_there(base / host):  # a name may have a dollar sign in it
         host, separator, rest = expanded(bind, key).partition(":")
     if host and not host.startswith("/"):
         host = absolute(host, base, key)
@@ -178,7 +178,7 @@ def absolute_model_options(options: Mapping[str, Any], base: Path, key: KeyPath)
 
 def places_of_options(options: Mapping[str, Any]) -> dict[str, Path]:
     """Return the existing paths among engine options, by key."""
-    return {name: place for name, place in named_places(options).items() if _there(place)}
+    return {name: place for name, place in named_places(options).items() if is_there(place)}
 
 
 def named_places(options: Mapping[str, Any]) -> dict[str, Path]:
@@ -194,8 +194,9 @@ def named_places(options: Mapping[str, Any]) -> dict[str, Path]:
     return found
 
 
-def _there(path: Path, check: Callable[[Path], bool] = Path.exists) -> bool:
+def is_there(path: Path, check: Callable[[Path], bool] = Path.exists) -> bool:
+    """Return whether a path passes a check; not if it cannot be looked at."""
     try:
         return check(path)
-    except (OSError, ValueError):  # a long text, or one with a null character
+    except (OSError, ValueError):  # below a closed folder, a long text, or a null character
         return False

@@ -14,10 +14,10 @@ from functools import lru_cache
 from typing import Any
 
 from agenttts.errors import AgentTTSError, UserError, valid_names
+from agenttts.files.unicode import clean_text, clean_value
 from agenttts.spec.section import Options
 from agenttts.tasks.base import Example, StageDefinition, Task, TaskConfig
 from agenttts.tasks.loading.syntax import PARSING
-from agenttts.tasks.loading.unicode import clean_text, clean_value
 
 WRONG = (Exception, SystemExit)
 """The exceptions of a user's code; all others come from outside it."""

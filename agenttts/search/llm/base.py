@@ -103,11 +103,3 @@ class LLMError(Exception):
         self.fault = fault
         self.again = again
         self.retry_after = retry_after
-
-
-def writable(text: str) -> str:
-    """Return a text with a question mark for each lone surrogate.
-
-    JSON can escape one; it can be written neither to a file nor to a later prompt.
-    """
-    return text.encode("utf-8", "replace").decode()

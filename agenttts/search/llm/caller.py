@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agenttts.endpoint import estimated_tokens
+from agenttts.files.unicode import clean_text
 from agenttts.replies import COMMON_THINKING, Thinking, remove_thinking
-from agenttts.search.llm.base import LLM, Chat, LLMError, Reply, writable
+from agenttts.search.llm.base import LLM, Chat, LLMError, Reply
 from agenttts.search.llm.transcript import Transcript
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Caller:
                     raise
                 self._sleep(wait)
             else:
-                reply = replace(reply, text=writable(reply.text))
+                reply = replace(reply, text=clean_text(reply.text))
                 self.transcript.add_reply(chat, self.llm.model, reply, time.monotonic() - started)
                 return self._answer(reply)
         raise AssertionError("the last attempt raises or returns")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agenttts.errors import UserError
+from agenttts.files.unicode import clean_text
 from agenttts.search.archive import Archive, TrialResult
-from agenttts.search.llm.base import Chat, Message, writable
+from agenttts.search.llm.base import Chat, Message
 from agenttts.search.llm.task_description import TaskDescription
 from agenttts.space import Allocation, SearchSpace, Stage, units_text
 
@@ -70,7 +71,7 @@ class Prompts:
     def text(self, template: str, **values: Any) -> str:
         """Return one template, filled in."""
         filled: str = _environment().get_template(f"{template}.j2").render(**self._facts, **values)
-        return writable(filled.strip())  # a transcript of an earlier version has surrogates
+        return clean_text(filled.strip())  # a transcript of an earlier version has surrogates
 
     def allocations_schema(self, n: int) -> dict[str, Any]:
         """Return the JSON schema of a reply with up to ``n`` allocations."""

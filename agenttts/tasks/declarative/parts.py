@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from agenttts.files.unicode import clean_value
 from agenttts.tasks.loading.answers import texts_of_named_answer
-from agenttts.tasks.loading.unicode import clean_value
 from agenttts.tasks.metrics import (
     contains,
     exact_match,

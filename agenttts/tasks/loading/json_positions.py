@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from agenttts.tasks.loading.unicode import clean_text
+from agenttts.files.unicode import clean_text
 
 _DECODER = json.JSONDecoder()
 

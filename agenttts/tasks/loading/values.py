@@ -14,8 +14,8 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
+from agenttts.files.unicode import clean_text, clean_value
 from agenttts.tasks.loading.syntax import PARSING
-from agenttts.tasks.loading.unicode import clean_text, clean_value
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """An escaped surrogate; the values of a text without one need no cleaning."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.errors import Unavailable, UserError
+from agenttts.files.unicode import clean_value
 from agenttts.tasks.base import Example
 from agenttts.tasks.loading.hub import hub_id
 from agenttts.tasks.loading.records import Record
@@ -26,7 +27,6 @@ from agenttts.tasks.loading.source import (
     read_source,
     take_split,
 )
-from agenttts.tasks.loading.unicode import clean_value
 from agenttts.tasks.taskbench.forms import argument_pairs, decoded
 
 BUILT_IN = {"errands": DATA_FOLDER / "errands.jsonl", "studio": DATA_FOLDER / "studio.jsonl"}

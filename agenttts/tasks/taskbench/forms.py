@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from agenttts.tasks.loading.unicode import clean_text, clean_value
+from agenttts.files.unicode import clean_text, clean_value
 
 
 def argument_pairs(given: Any, resources: bool) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agenttts.tasks.loading.unicode import clean_text
+from agenttts.files.unicode import clean_text
 from agenttts.tasks.taskbench.forms import argument_pairs
 
 _STEP_LISTS = ("task_steps", "steps", "tool_steps", "plan")
