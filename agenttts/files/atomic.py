@@ -23,16 +23,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import json
 import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
-
-if TYPE_CHECKING:  # Polars takes a tenth of a second to import; writers of text do not need it
-    import polars as pl
+from typing import Any, BinaryIO
 
 TEMPORARY_SUFFIX = ".agenttts-tmp"
 
@@ -114,15 +110,6 @@ def atomic_write_json(
     """
     text = json.dumps(obj, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
     atomic_write_text(path, text, durable=durable)
-
-
-def atomic_write_parquet(path: Path, frame: pl.DataFrame, **options: Any) -> None:
-    """`atomic_write` of a table as Parquet; ``options`` are those of Polars."""
-    # In memory first: Polars turns an error of the operating system into its own error, without a
-    # number.
-    content = io.BytesIO()
-    frame.write_parquet(content, **options)
-    atomic_write_bytes(path, content.getvalue())
 
 
 def _sync_directory(directory: Path) -> None:

@@ -14,11 +14,10 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import polars as pl
 
-from agenttts.files.atomic import atomic_write
+from agenttts.files.table_files import atomic_write_parquet
 from agenttts.inference.shard_keys import shard_options
 from agenttts.inference.shard_names import shard_names
 from agenttts.inference.store import SCHEMA, UNREADABLE
@@ -178,9 +177,6 @@ def _write(target: Path, frames: Sequence[pl.DataFrame], names: Sequence[str]) -
     # The first of equal samples by the shards' names, as in a look-up.
     whole = pl.concat(frames).unique(["key", "index"], keep="first", maintain_order=True)
 
-    def write(stream: BinaryIO) -> None:
-        whole.write_parquet(stream, **shard_options(whole, {_HOLDS: json.dumps(names)}))
-
-    atomic_write(target, write)
+    atomic_write_parquet(target, whole, **shard_options(whole, {_HOLDS: json.dumps(names)}))
     log.info("%d shards of the sample store %s were merged into one", len(names), target.parent)
     return len(names)

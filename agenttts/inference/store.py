@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import polars as pl
 
-from agenttts.files.atomic import atomic_write_parquet
+from agenttts.files.table_files import atomic_write_parquet
 from agenttts.inference.shard_index import ShardIndex
 from agenttts.inference.shard_keys import shard_options
 from agenttts.inference.shard_names import file_name, shard_names

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import polars as pl
 
 from agenttts.errors import UserError
 from agenttts.files.atomic import write_output
+from agenttts.files.table_files import write_csv, write_parquet
 from agenttts.replay.table import RecordedTable
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.search.fidelity import Fidelity
@@ -168,14 +169,16 @@ def write_trace(trace: pl.DataFrame, path: Path | str) -> None:
         pl.Series(column, [_json(value) for value in trace[column].to_list()], dtype=pl.String)
         for column in ("allocation", "recommended")
     ]
-    content = io.BytesIO()
-    if path.suffix == ".parquet":
-        trace.write_parquet(content)
-    else:
-        trace.with_columns(as_text).write_csv(content)
+
+    def write(stream: BinaryIO) -> None:
+        if path.suffix == ".parquet":
+            write_parquet(trace, stream)
+        else:
+            write_csv(trace.with_columns(as_text), stream)
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_output(path, lambda stream: stream.write(content.getvalue()))
+        write_output(path, write)
     except OSError as error:
         raise UserError(
             f"{path}: the trace cannot be written: {error.strerror or error}"

@@ -6,13 +6,15 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import BinaryIO, Literal, get_args
 
 import polars as pl
 
 from agenttts.errors import UserError, valid_names
 from agenttts.files.atomic import write_output
+from agenttts.files.table_files import write_csv, write_parquet
 from agenttts.report.render_table import print_tables, tables_text
 from agenttts.report.summary import Report
 from agenttts.tables.schema import TRIAL_SECONDS, metric_names
@@ -49,11 +51,10 @@ def render(report: Report, format: ReportFormat, out: Path | None = None) -> Non
     Raises:
         UserError: ``out`` cannot be written, or Parquet would go to a terminal.
     """
-    if format not in _CONTENT and format != "table":
+    if format not in _WRITERS:
         raise UserError(f"unknown format '{format}'; {valid_names(format, get_args(ReportFormat))}")
     if out is not None:
-        content = tables_text(report).encode() if format == "table" else _CONTENT[format](report)
-        _write_file(out, content)
+        _write_file(out, partial(_WRITERS[format], report))
     elif format == "table":
         print_tables(report)
     elif format == "parquet":
@@ -62,9 +63,9 @@ def render(report: Report, format: ReportFormat, out: Path | None = None) -> Non
                 "--format parquet cannot be printed to a terminal; name a file with --out"
             )
         sys.stdout.flush()
-        sys.stdout.buffer.write(_CONTENT[format](report))
+        _WRITERS[format](report, sys.stdout.buffer)
     else:
-        _write_standard_output(_CONTENT[format](report))
+        _write_standard_output(partial(_WRITERS[format], report))
 
 
 def write_plain_page(report: Report, out: Path) -> None:
@@ -75,7 +76,8 @@ def write_plain_page(report: Report, out: Path) -> None:
     """
     from agenttts.report.render_html import render_html
 
-    _write_file(out, render_html(report, with_figures=False).encode("utf-8", "replace"))
+    page = render_html(report, with_figures=False).encode("utf-8", "replace")
+    _write_file(out, lambda stream: stream.write(page))
 
 
 def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
@@ -138,33 +140,34 @@ def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
     return trials.select(*before, *choices, *metrics, *after, *seconds, *cuts, *errors)
 
 
-def _json(report: Report) -> bytes:
+def _table(report: Report, stream: BinaryIO) -> None:
+    stream.write(tables_text(report).encode())
+
+
+def _json(report: Report, stream: BinaryIO) -> None:
     encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=2)
-    stream = io.BytesIO()  # with thousands of trials, the list of all parts takes 50 MB
     for part in encoder.iterencode(report.as_dict()):
         stream.write(part.encode())
     stream.write(b"\n")
-    return stream.getvalue()
 
 
-def _csv(report: Report) -> bytes:
+def _csv(report: Report, stream: BinaryIO) -> None:
     moments = pl.col("started", "finished").dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
-    return flat_table(report.trials).with_columns(moments).write_csv().encode()
+    write_csv(flat_table(report.trials).with_columns(moments), stream)
 
 
-def _parquet(report: Report) -> bytes:
-    stream = io.BytesIO()
-    flat_table(report.trials).write_parquet(stream)
-    return stream.getvalue()
+def _parquet(report: Report, stream: BinaryIO) -> None:
+    write_parquet(flat_table(report.trials), stream)
 
 
-def _html(report: Report) -> bytes:
+def _html(report: Report, stream: BinaryIO) -> None:
     from agenttts.report.render_html import render_html  # imports Altair, which takes half a second
 
-    return render_html(report).encode("utf-8", "replace")
+    stream.write(render_html(report).encode("utf-8", "replace"))
 
 
-_CONTENT: dict[str, Callable[[Report], bytes]] = {
+_WRITERS: dict[str, Callable[[Report, BinaryIO], None]] = {
+    "table": _table,
     "json": _json,
     "csv": _csv,
     "html": _html,
@@ -172,19 +175,21 @@ _CONTENT: dict[str, Callable[[Report], bytes]] = {
 }
 
 
-def _write_standard_output(content: bytes) -> None:
+def _write_standard_output(write: Callable[[BinaryIO], object]) -> None:
     """Write a document to standard output in UTF-8, whatever the terminal's encoding."""
     sys.stdout.flush()
     stream = getattr(sys.stdout, "buffer", None)
     if stream is None:  # standard output was replaced by an object that takes only text
-        sys.stdout.write(content.decode())
+        content = io.BytesIO()
+        write(content)
+        sys.stdout.write(content.getvalue().decode())
     else:
-        stream.write(content)
+        write(stream)
 
 
-def _write_file(out: Path, content: bytes) -> None:
+def _write_file(out: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
-        write_output(out, lambda stream: stream.write(content))
+        write_output(out, write)
     except OSError as error:
         raise UserError(
             f"{out}: the report cannot be written: {error.strerror or error}"

@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agenttts.files.atomic import atomic_write_json, atomic_write_parquet
+from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json, typed
+from agenttts.files.table_files import atomic_write_parquet
 from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import StageCuts
 from agenttts.tables.stored_results import STORED_FILE, StoredResult, stored_frame

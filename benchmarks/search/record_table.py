@@ -23,7 +23,8 @@ from pathlib import Path
 import polars as pl
 
 from agenttts import tasks
-from agenttts.files.atomic import atomic_write_json, atomic_write_parquet
+from agenttts.files.atomic import atomic_write_json
+from agenttts.files.table_files import atomic_write_parquet
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_process import create_engine
 from agenttts.run.models import find_facts, model_configs

@@ -8,7 +8,6 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-import polars as pl
 import pytest
 
 from agenttts.files import atomic
@@ -16,7 +15,6 @@ from agenttts.files.atomic import (
     TEMPORARY_SUFFIX,
     atomic_write,
     atomic_write_json,
-    atomic_write_parquet,
     atomic_write_text,
     write_output,
 )
@@ -114,15 +112,12 @@ def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
     assert target.read_text() == "new"
 
 
-def test_json_and_parquet(tmp_path: Path) -> None:
+def test_json(tmp_path: Path) -> None:
     atomic_write_json(tmp_path / "a.json", {"é": [1, None]})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"é": [1, None]}
     with pytest.raises(ValueError, match="JSON"):
         atomic_write_json(tmp_path / "b.json", float("nan"))
-    frame = pl.DataFrame({"a": [1, 2]})
-    atomic_write_parquet(tmp_path / "a.parquet", frame)
-    assert pl.read_parquet(tmp_path / "a.parquet").equals(frame)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.parquet"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_missing_directory_is_an_os_error(tmp_path: Path) -> None:

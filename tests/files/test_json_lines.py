@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from agenttts.errors import MissingRequirement
 from agenttts.files.json_lines import JsonLinesFile, LineNotWritten, read_json_lines
+from tests.support.full_disk import full_disk
 
 
 def opened(path: Path) -> JsonLinesFile:
@@ -24,17 +22,6 @@ def lines(path: Path, *, unfinished: bool = False) -> tuple[list[tuple[int, obje
     damaged: list[int] = []
     found = list(read_json_lines(path, lambda n, _: damaged.append(n), unfinished=unfinished))
     return found, damaged
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """No file may grow beyond ``size`` bytes meanwhile."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_what_is_appended_is_read(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from agenttts.inference import compaction
 from agenttts.inference.compaction import compact
 from agenttts.inference.store import SampleStore, StoredSample
+from tests.support.full_disk import full_disk
 
 
 def sample(key: str, index: int, text: str) -> StoredSample:
@@ -144,15 +145,15 @@ def test_two_at_once_lose_nothing(tmp_path, monkeypatch):
     """Another run's compaction comes between the reading and the writing of this one."""
     filled(tmp_path)
     before = everything(tmp_path)
-    write = compaction.atomic_write
+    write = compaction.atomic_write_parquet
 
-    def between(path, content):
-        monkeypatch.setattr(compaction, "atomic_write", write)
+    def between(path, frame, **options):
+        monkeypatch.setattr(compaction, "atomic_write_parquet", write)
         compact(tmp_path, fewest=2, settle_seconds=0)
         compact(tmp_path, fewest=2, settle_seconds=0)
-        write(path, content)
+        write(path, frame, **options)
 
-    monkeypatch.setattr(compaction, "atomic_write", between)
+    monkeypatch.setattr(compaction, "atomic_write_parquet", between)
     compact(tmp_path, fewest=2, settle_seconds=0)
     for _ in range(3):
         compact(tmp_path, fewest=2, settle_seconds=0)
@@ -194,6 +195,7 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 from agenttts.inference import compaction
+from tests.support.full_disk import full_disk
 import polars as pl
 pl.DataFrame({"a": [1]}).write_parquet("/dev/null")
 compaction.MOST_BYTES = int(sys.argv[2])
@@ -239,14 +241,10 @@ def test_whatever_is_in_the_shards_is_found_the_same_afterwards(shards, most, ro
             assert SampleStore(directory, "reader").lookup(wanted) == before
 
 
-def test_a_disk_that_fails_loses_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_loses_nothing(tmp_path):
     filled(tmp_path)
     before = everything(tmp_path)
 
-    def full(path, content):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(compaction, "atomic_write", full)
-    with pytest.raises(OSError, match="No space"):
+    with full_disk(300), pytest.raises(OSError, match="File too large"):
         compact(tmp_path, fewest=2, settle_seconds=0)
     assert everything(tmp_path) == before

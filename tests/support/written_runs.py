@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from agenttts.files.atomic import atomic_write_parquet
+from agenttts.files.table_files import atomic_write_parquet
 from agenttts.space import Allocation, Choice
 from agenttts.tables.schema import (
     ExampleRow,

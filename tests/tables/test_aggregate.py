@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttts.files.atomic import atomic_write_parquet
+from agenttts.files.table_files import atomic_write_parquet
 from agenttts.space import Allocation, Choice
 from agenttts.tables.aggregate import (
     COSTS,

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from agenttts.errors import UserError
-from agenttts.files.atomic import atomic_write_parquet
+from agenttts.files.table_files import atomic_write_parquet
 from agenttts.run.rows import row_from_json, row_to_json
 from agenttts.space import Allocation, Choice
 from agenttts.tables.aggregate import concat_trials

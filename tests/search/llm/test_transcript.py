@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from agenttts.errors import MissingRequirement
 from agenttts.search import TrialResult, create
 from agenttts.search.llm.base import Chat, Reply
 from agenttts.search.llm.transcript import Transcript, summarise
+from tests.support.full_disk import full_disk
 from tests.support.llm import SPACE, run, score, scripted
 
 
@@ -114,15 +114,11 @@ def test_a_full_disk_takes_nothing_from_the_transcript(tmp_path: Path) -> None:
     transcript = Transcript(path)
     replied(transcript, "one")
     before = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
-    try:
-        with pytest.raises(
-            MissingRequirement, match=r"agent\.jsonl: the transcript cannot be written"
-        ):
-            replied(transcript, "two")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with (
+        full_disk(len(before) + 20),
+        pytest.raises(MissingRequirement, match=r"agent\.jsonl: the transcript cannot be written"),
+    ):
+        replied(transcript, "two")
     assert path.read_bytes() == before
     assert (transcript.recorded(chat("two")), len(transcript.events)) == (None, 1)
     replied(transcript, "two")

@@ -1,0 +1,73 @@
+"""Write tables as Parquet or CSV to open files.
+
+Polars writes in threads of its own. It hands bytes to a Python object, such as `io.BytesIO`, from
+those threads, and that has ended a process with a segmentation fault (Polars 2.1.0). Given a file
+of the operating system it takes the file's descriptor instead and calls no Python. So everything
+here goes through such a file.
+
+Polars turns most errors of the operating system into errors of its own, without a number. The
+number stands in their text, and they are raised as `OSError` again.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from agenttts.files.atomic import atomic_write
+
+if TYPE_CHECKING:  # Polars takes a tenth of a second to import
+    from pathlib import Path
+
+    import polars as pl
+
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+def write_parquet(frame: pl.DataFrame, stream: BinaryIO, **options: Any) -> None:
+    """Write a table as Parquet; ``options`` are those of Polars.
+
+    Raises:
+        OSError: The stream cannot be written to.
+    """
+    _write(lambda file: frame.write_parquet(file, **options), stream)
+
+
+def write_csv(frame: pl.DataFrame, stream: BinaryIO) -> None:
+    """Write a table as CSV in UTF-8.
+
+    Raises:
+        OSError: The stream cannot be written to.
+    """
+    _write(frame.write_csv, stream)
+
+
+def atomic_write_parquet(path: Path, frame: pl.DataFrame, **options: Any) -> None:
+    """`atomic_write` of a table as Parquet; ``options`` are those of Polars."""
+    atomic_write(path, lambda stream: write_parquet(frame, stream, **options))
+
+
+def _write(write: Callable[[BinaryIO], object], stream: BinaryIO) -> None:
+    try:
+        stream.fileno()
+    except io.UnsupportedOperation:  # an object of Python
+        with tempfile.TemporaryFile() as file:
+            _write(write, file)
+            file.seek(0)
+            shutil.copyfileobj(file, stream)
+        return
+    from polars.exceptions import PolarsError
+
+    stream.flush()
+    try:
+        write(stream)
+    except (PolarsError, OSError) as error:
+        number = _SYSTEM_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
