@@ -210,14 +210,26 @@ def passed_variables(env: Mapping[str, str]) -> dict[str, str]:
     return container_env({name: os.environ[name] for name in names if name in os.environ})
 
 
-def check_runtime(container: Container) -> None:
-    """Raise `MissingRequirement` if the container runtime is absent."""
-    if shutil.which(container.runtime) is None:
+def check_runtime(container: Container, setup: Sequence[str] = ()) -> None:
+    """Raise `MissingRequirement` if the container runtime is absent.
+
+    Args:
+        container: The container.
+        setup: The lines that run on a node before the job; none for trials of this machine. Some
+            sites have the runtime on their nodes alone. If a line names it, the job checks it.
+    """
+    if shutil.which(container.runtime) is None and not named_in(container.runtime, setup):
         raise MissingRequirement(
             f"{container.runtime} is not on this machine's PATH",
             fix=f"load it first (e.g. 'module load {container.runtime}'), or run "
-            "containers/install-apptainer.sh",
+            "containers/install-apptainer.sh; if only a cluster's nodes have it, name it in a "
+            f"line of the profile's setup, e.g. 'command -v {container.runtime}'",
         )
+
+
+def named_in(runtime: str, setup: Sequence[str]) -> bool:
+    """Return whether a setup line names the runtime, e.g. ``module load apptainer``."""
+    return any(runtime in line for line in setup)
 
 
 def building(image: Path | str, *, again: bool = False) -> str:
@@ -260,7 +272,10 @@ def check_binds(container: Container) -> None:
         except FileNotFoundError:
             raise Unavailable(
                 f"'{bind}' binds {source}, which does not exist",
-                fix="valid: HOST[:CONTAINER[:ro]]",
+                fix=(
+                    "valid: HOST[:CONTAINER[:ro]]; a place that only a cluster's nodes have is "
+                    "named in the profile under container: 'options: [--bind=HOST:CONTAINER]'"
+                ),
                 at=("container", "binds"),
             ) from None
         except OSError as error:

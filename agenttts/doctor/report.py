@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts import __version__
-from agenttts.dispatch.apptainer import Container, building, check_image
+from agenttts.dispatch.apptainer import Container, building, check_image, named_in
 from agenttts.dispatch.check import COMMAND_SECONDS, Check, check
 from agenttts.dispatch.node.devices import DEADLINE_S, list_devices
 from agenttts.dispatch.profile import Profile
@@ -128,8 +128,7 @@ def _checks_here(profile: Profile, results: Path, spec: JobSpec | None) -> list[
         *create_scheduler(profile, results.absolute() / PROBE_FOLDER).checks(),
     ]
     if profile.container is not None and profile.in_containers:
-        runtime = profile.container.runtime
-        checks.append(check(runtime, lambda: _runtime(runtime)))
+        checks.append(_runtime_check(profile, profile.container.runtime))
         container = _container(profile)
         if container is not None:
             checks.append(check("image", lambda: _image(container)))
@@ -196,6 +195,14 @@ def _container(profile: Profile) -> Container | None:
 def _results(results: Path) -> str:
     check_writable(results, "results directory", "--results DIR")
     return str(results.absolute())
+
+
+def _runtime_check(profile: Profile, runtime: str) -> Check:
+    on_nodes = scheduler_type(profile.kind).has_nodes and named_in(runtime, profile.setup)
+    if on_nodes and shutil.which(runtime) is None:
+        text = "not on PATH here; setup names it, so the nodes may have it (--submit looks there)"
+        return Check(runtime, None, text)
+    return check(runtime, lambda: _runtime(runtime))
 
 
 def _runtime(runtime: str) -> str:

@@ -48,7 +48,9 @@ def checks_of(
     spec, scheduler, container = experiment.spec, experiment.scheduler, experiment.container
     yield partial(check_toolbox, experiment)
     if container is not None:
-        for check in (check_runtime, check_image, check_binds):
+        setup = experiment.profile.setup if scheduler.has_nodes else ()
+        yield partial(check_runtime, container, setup)
+        for check in (check_image, check_binds):
             yield partial(check, container)
         yield partial(check_bindable, experiment.results.absolute() / spec.name)
         for at, path in bound_paths(spec):

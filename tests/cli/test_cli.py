@@ -290,6 +290,16 @@ def test_doctor_says_what_is_lacking_and_exits_with_3(cli, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("kind", ["slurm", "local"])
+def test_doctor_notes_a_runtime_that_setup_lines_load_on_the_nodes(cli, tmp_path, kind):
+    lines = f"kind: {kind}\nsetup: [module load apptainer]\ncontainer: {{image: ./none.sif}}\n"
+    (tmp_path / "far.yaml").write_text(lines)
+    done = cli("doctor", "--cluster", "./far.yaml", "--json", env={"PATH": "/nonexistent"})
+    [found] = [c for c in json.loads(done.stdout)["checks"] if c["what"] == "apptainer"]
+    assert found["ok"] is (None if kind == "slurm" else False)
+    assert ("--submit" in found["detail"]) == (kind == "slurm")
+
+
 def test_doctor_submits_nothing_where_there_is_no_queue(cli, tmp_path):
     done = cli("doctor", "--submit")
     assert (done.returncode, done.stdout) == (2, "")

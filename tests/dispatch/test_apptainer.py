@@ -60,6 +60,24 @@ def test_a_runtime_that_is_not_there_says_how_to_get_it():
         check_runtime(Container(image=Path("/none.sif"), runtime="no-such-runtime"))
 
 
+@pytest.mark.parametrize(
+    ("setup", "enough"),
+    [
+        (["module load no-such-runtime/1.4"], True),
+        (["source /etc/profile", "command -v no-such-runtime"], True),
+        (["module load cuda"], False),
+        ([], False),
+    ],
+)
+def test_a_runtime_that_only_nodes_have_is_named_by_a_setup_line(setup, enough):
+    container = Container(image=Path("/none.sif"), runtime="no-such-runtime")
+    if enough:
+        check_runtime(container, setup)
+        return
+    with pytest.raises(MissingRequirement, match="setup, e.g. 'command -v no-such-runtime'"):
+        check_runtime(container, setup)
+
+
 @pytest.fixture
 def snapshot(tmp_path):
     """A model as the hub's cache keeps it: files that are links to ``blobs``, one of them by

@@ -86,8 +86,10 @@ def test_what_is_missing_is_listed_and_nothing_is_made(name, tmp_path, monkeypat
     assert all(problem["what"] and problem["fix"] for problem in problems)
     for model in found.experiment.spec.models.values():
         assert model.path in text
-    for part in ("scontrol", "apptainer", "agenttts.sif", "data"):
+    for part in ("scontrol", "agenttts.sif", "data"):
         assert part in text
+    # The template's setup line loads it on the nodes.
+    assert "apptainer is not on" not in text
     assert not (tmp_path / "results").exists()
     with pytest.raises((Unavailable, MissingRequirement)):
         plan(name, tmp_path, dry_run=False)
