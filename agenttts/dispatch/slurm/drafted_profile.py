@@ -11,7 +11,7 @@ from pathlib import Path
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.partitions import Partition
-from agenttts.dispatch.slurm.survey import Nodes, Survey
+from agenttts.dispatch.slurm.survey import Nodes, Survey, mig_memory
 from agenttts.dispatch.slurm.tried_request import request_check
 from agenttts.spec.strict import load_strict
 
@@ -31,6 +31,7 @@ _SHOWN = 8
 # data sheets of NVIDIA.
 _MEMORY_GB = {
     "a10": (24,),
+    "a10g": (24,),
     "a100": (40, 80),
     "a30": (24,),
     "a40": (48,),
@@ -105,16 +106,20 @@ def _gpu_nodes(found: Survey) -> tuple[Nodes, ...]:
 
 
 def _trial_section(found: Survey, gpu_nodes: Sequence[Nodes]) -> Section:
-    """Choose the partition of trials: with GPUs, open to the user, and the most GPUs."""
+    """Choose the partition of trials: with GPUs, open to the user, and the most GPUs.
+
+    Whole GPUs go before MIG devices.
+    """
     if not gpu_nodes:
-        chosen = _best(found, list(found.partitions.values()), lambda p: 0)
+        chosen = _best(found, list(found.partitions.values()), lambda p: (0,))
         return Section(chosen, "no partition shows GPUs", _account(found, chosen))
 
     def size(partition: Partition) -> int:
         return sum(n.gpus * n.count for n in gpu_nodes if n.partition == partition.name)
 
+    whole = {n.partition for n in gpu_nodes if mig_memory(n.gpu_type) is None}
     offers = [p for p in found.partitions.values() if size(p)]
-    chosen = _best(found, offers, size)
+    chosen = _best(found, offers, lambda p: (p.name in whole, size(p)))
     rest = sorted((p for p in offers if p != chosen), key=size, reverse=True)
     others = ", ".join(f"{p.name} ({size(p)} GPUs)" for p in rest[:_SHOWN])
     why = f"{size(chosen)} GPUs" if chosen else "GPUs"
@@ -126,9 +131,9 @@ def _controller_section(found: Survey, trial: Section) -> Section:
     with_gpus = {nodes.partition for nodes in found.nodes if nodes.gpus}
     plain = [p for p in found.partitions.values() if p.name not in with_gpus]
 
-    def minutes(partition: Partition) -> int:
+    def minutes(partition: Partition) -> tuple[int, ...]:
         limit = partition.max_minutes
-        return _CONTROLLER_MINUTES if limit is None else min(limit, _CONTROLLER_MINUTES)
+        return (_CONTROLLER_MINUTES if limit is None else min(limit, _CONTROLLER_MINUTES),)
 
     chosen = _best(found, plain, minutes)
     if chosen is not None:
@@ -137,9 +142,9 @@ def _controller_section(found: Survey, trial: Section) -> Section:
 
 
 def _best(
-    found: Survey, offers: Sequence[Partition], size: Callable[[Partition], int]
+    found: Survey, offers: Sequence[Partition], size: Callable[[Partition], tuple[int, ...]]
 ) -> Partition | None:
-    def rank(partition: Partition) -> tuple[bool, bool, int, bool]:
+    def rank(partition: Partition) -> tuple[bool, bool, tuple[int, ...], bool]:
         return (
             _is_open(found, partition),
             _NOT_FOR_SEARCHES.search(partition.name) is None,
@@ -171,12 +176,19 @@ def _account(found: Survey, partition: Partition | None) -> str | None:
 
 
 def _nodes_of(section: Section, nodes: Sequence[Nodes]) -> Nodes | None:
-    """Return the most frequent kind of nodes with GPUs of a section's partition."""
+    """Return the most frequent kind of nodes with GPUs of a section's partition.
+
+    Whole GPUs go before MIG devices.
+    """
     if section.partition is None:
         return None
     name = section.partition.name
     offers = [n for n in nodes if n.partition == name]
-    return max(offers, key=lambda n: n.gpus * n.count or n.count, default=None)
+    return max(
+        offers,
+        key=lambda n: (mig_memory(n.gpu_type) is None, n.gpus * n.count or n.count),
+        default=None,
+    )
 
 
 def _text(
@@ -280,12 +292,17 @@ def _memory_gb(nodes: Nodes | None) -> tuple[int | None, str]:
     """Return the memory of a GPU in GB, and where it is from."""
     if nodes is None:
         return None, "no GPUs"
+    device = mig_memory(nodes.gpu_type)
+    if device is not None:
+        return device, f"of one MIG device {nodes.gpu_type}, by its name"
     kind = nodes.gpu_type.lower()
     known = next((_MEMORY_GB[w] for w in re.split(r"[^a-z0-9]+", kind) if w in _MEMORY_GB), None)
-    # A feature may tell the memory of something else.
-    named = kind if known is None else f"{kind} {nodes.features.lower()}"
-    said = [int(text) for text in re.findall(r"(\d{2,3})gb?(?![a-z0-9])", named)]
-    said = [size for size in said if known is None or size in known]
+    if known is None:  # a feature may tell the memory of something else
+        said = [int(text) for text in re.findall(r"(?<![a-z0-9])(\d{2,3})gb?(?![a-z0-9])", kind)]
+    else:
+        named = f"{kind} {nodes.features.lower()}"
+        said = [int(text) for text in re.findall(r"(\d{2,3})gb?(?![a-z0-9])", named)]
+        said = [size for size in said if size in known]
     if said:
         return said[0], f"from the name of the GPUs or the nodes' features ({nodes.gpu_type})"
     if known is None:

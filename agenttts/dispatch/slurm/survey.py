@@ -13,7 +13,8 @@ from agenttts.dispatch.slurm.partitions import SHOW_PARTITIONS, Partition, read_
 from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.errors import MissingRequirement
 
-_GRES = re.compile(r"gpu(?::(?P<type>[A-Za-z][\w.-]*))?(?::(?P<count>\d+))?")
+# The end of the type of a MIG device: a100_1g.5gb, nvidia_h100_80gb_hbm3_1g.10gb, 1g.10gb+me.
+_MIG = re.compile(r"(?:^|[^a-z0-9])\dg[._](?P<memory>\d+)gb", re.IGNORECASE)
 _NODES = "%R|%c|%m|%D|%G|%f"
 
 
@@ -132,19 +133,28 @@ def read_nodes(answer: str) -> tuple[Nodes, ...]:
 def read_gres(text: str) -> tuple[int, str]:
     """Return the number of GPUs of a node and their type, from sinfo's ``%G``.
 
-    Of several types, it is the one with the most GPUs. Examples: ``gpu:a100:4(S:0-1),nvme:1``,
-    ``gpu:4``, ``gpu:h100:4,gpu:1g.10gb:7``, ``(null)``.
+    Of several types, it is the one with the most GPUs; MIG devices only if there is nothing else.
+    Examples: ``gpu:a100:4(S:0-1),nvme:1``, ``gpu:4``, ``gpu:2080ti:8``,
+    ``gpu:h100:4,gpu:1g.10gb:7``, ``(null)``.
     """
     counts: dict[str, int] = {}
     for part in re.sub(r"\([^)]*\)", "", text).split(","):
-        match = _GRES.fullmatch(part.strip())
-        if match is not None:
-            kind = match["type"] or ""
-            counts[kind] = counts.get(kind, 0) + int(match["count"] or 1)
+        name, *words = part.strip().split(":")
+        if name == "gpu":
+            # A single number is a count, and the first of two a type, as in gpu:3090:8.
+            count = int(words.pop()) if words and words[-1].isdecimal() else 1
+            kind = words[0] if words else ""
+            counts[kind] = counts.get(kind, 0) + count
     if not counts:
         return 0, ""
-    kind = max(counts, key=counts.__getitem__)
+    kind = max(counts, key=lambda kind: (mig_memory(kind) is None, counts[kind]))
     return counts[kind], kind
+
+
+def mig_memory(gpu_type: str) -> int | None:
+    """Return the GB of a MIG device, from its type; None for a whole GPU."""
+    match = _MIG.search(gpu_type)
+    return int(match["memory"]) if match else None
 
 
 def read_associations(answer: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

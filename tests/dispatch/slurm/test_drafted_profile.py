@@ -85,6 +85,13 @@ def test_a_refusal_of_every_form_is_told():
         ("gpu:a100:4", "ib,a100-80g", 80, "from the name of the GPUs or the nodes' features"),
         ("gpu:nvidia_a100_80gb_pcie:2", "(null)", 80, "from the name"),
         ("gpu:tesla:4", "(null)", None, "'tesla', which does not tell their memory"),
+        ("gpu:a10g:4", "(null)", 24, "of one a10g, by its data sheet"),
+        ("gpu:k10g:4", "(null)", None, "'k10g', which does not tell their memory"),
+        ("gpu:2080ti:8", "(null)", None, "'2080ti', which does not tell their memory"),
+        ("gpu:gpu_80gb:8", "(null)", 80, "from the name"),
+        ("gpu:a100_1g.5gb:28", "a100,80g", 5, "of one MIG device a100_1g.5gb"),
+        ("gpu:nvidia_h100_80gb_hbm3_1g.10gb:14", "(null)", 10, "of one MIG device"),
+        ("gpu:a100_3g_20gb:8", "(null)", 20, "of one MIG device"),
         ("gpu:4", "mem_192gb", None, "does not tell"),
     ],
 )
@@ -100,6 +107,18 @@ def test_two_types_of_gpu_in_a_partition():
     profile, text, _ = drafted(cluster(nodes))
     assert profile.trial.gpu_type == "a100"
     assert "the partition also has: v100" in text
+
+
+def test_whole_gpus_go_before_mig_devices():
+    """In another partition, and on other nodes of the same one."""
+    partitions = "PartitionName=mig MaxTime=1-0 State=UP\nPartitionName=gpu MaxTime=1-0 State=UP"
+    nodes = "mig|64|515000|10|gpu:a100_1g.5gb:28|(null)\ngpu|64|515000|9|gpu:a100:4|(null)"
+    profile, _, _ = drafted(cluster(nodes, partitions))
+    assert (profile.trial.partition, profile.gpus_per_node, profile.gpu_memory_gb) == ("gpu", 4, 40)
+    profile, _, _ = drafted(cluster(nodes.replace("mig|", "gpu|"), partitions))
+    assert (profile.trial.gpu_type, profile.gpus_per_node) == ("a100", 4)
+    profile, _, _ = drafted(cluster(nodes.splitlines()[0], partitions))
+    assert (profile.trial.partition, profile.gpus_per_node, profile.gpu_memory_gb) == ("mig", 28, 5)
 
 
 def test_no_accounting_and_no_gpus():

@@ -25,9 +25,16 @@ from agenttts.dispatch.slurm.survey import (
         ("craynetwork:4,gpu:nvidia_h100_80gb_hbm3:4", (4, "nvidia_h100_80gb_hbm3")),
         ("gpu:h100:2,gpu:1g.10gb:7", (2, "h100")),
         ("gpu:v100:1,gpu:a100:3", (3, "a100")),
+        ("gpu:2080ti:8(S:0-1)", (8, "2080ti")),
+        ("gpu:3090:8", (8, "3090")),
+        ("gpu:a100:no_consume:4", (4, "a100")),
+        ("gpu:rtx3090", (1, "rtx3090")),
+        ("gpu:1g.10gb:7", (7, "1g.10gb")),
+        ("gpu:a100:3,gpu:a100_1g.5gb:7", (3, "a100")),
+        ("gpu:nvidia_h100_80gb_hbm3_1g.10gb:14,gpu:nvidia_h100_80gb_hbm3_3g.40gb:4", (14, "nvidia_h100_80gb_hbm3_1g.10gb")),
         ("shard:8,lscratch:100", (0, "")),
     ],
-)
+)  # fmt: skip
 def test_gpus_of_a_node(text, found):
     assert read_gres(text) == found
 
