@@ -400,8 +400,12 @@ def run_slurm(command: list[str]) -> str:
 
 
 def query_environment() -> dict[str, str]:
-    """Return the environment without the variables that change Slurm's commands."""
-    return {name: value for name, value in os.environ.items() if not _BENT.match(name)}
+    """Return the environment without the variables that change Slurm's commands.
+
+    By default, sacct cuts a list of an array's elements after 64 characters (sacct(1)).
+    """
+    kept = {name: value for name, value in os.environ.items() if not _BENT.match(name)}
+    return {**kept, "SLURM_BITSTR_LEN": "0"}
 
 
 def _problems(answer: Answer) -> list[str]:

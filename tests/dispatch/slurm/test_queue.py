@@ -74,6 +74,19 @@ def test_squeue_goes_before_sacct_and_who_neither_knows_has_ended(fake):
     assert (states["5_0"].state, states["5_0"].verdict) == ("UNKNOWN", TrialState.INFRA_FAILED)
 
 
+@pytest.mark.parametrize("own", [None, "64"])
+def test_sacct_lists_the_elements_of_an_array_in_full(fake, monkeypatch, own):
+    """In the place of sacct: it cuts lists of elements as the real one does."""
+    if own:
+        monkeypatch.setenv("SLURM_BITSTR_LEN", own)
+    odd = range(1, 80, 2)
+    whole, cut = (f"8_[{','.join(map(str, odd[:most]))}" for most in (None, 20))
+    fake("squeue", "echo 'JOBID NODELIST|STATE|REASON|COMMENT'")
+    fake("sacct", f'[ "$SLURM_BITSTR_LEN" = 0 ] && echo "{whole}]|CANCELLED" || echo "{cut},...]|CANCELLED"')  # fmt: skip
+    states = job_states([f"8_{index}" for index in odd])
+    assert {state.verdict for state in states.values()} == {TrialState.CANCELLED}
+
+
 def test_cancelling_signals_what_lives_and_forgives_what_has_just_ended(fake, tmp_path):
     fake("squeue", QUEUE)
     record = tmp_path / "cancelled"
