@@ -370,6 +370,9 @@ _ENDS: dict[str, str] = {
     ),
     "InactiveLimit": "it reached the cluster's limit for inactive jobs",
 }
+# slurmstepd ends a batch job with this signal, which no program sends, if it cannot open the log:
+# "RaisedSignal:53(Real-time_signal_19)". Slurm 22.05 writes JobLaunchFailure instead.
+_NO_LOG = "RaisedSignal:53"
 
 
 def waiting_for(code: str) -> Reason:
@@ -389,6 +392,8 @@ def wait_sentence(code: str, job_id: str) -> str:
 
 def end_sentence(code: str, job_id: str) -> str:
     """Return why a job ended as a sentence; '' if its state says the same."""
+    if code.startswith(_NO_LOG):
+        code = "JobLaunchFailure"
     if code in _ENDS:
         return _ENDS[code]
     if _known(code) is not None:

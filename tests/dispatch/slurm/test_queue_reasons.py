@@ -120,5 +120,8 @@ def test_why_a_job_ended(code, sentence):
     assert bool(end_sentence(code, "1")) == bool(sentence)
 
 
-def test_a_node_that_cannot_write_the_log_is_thought_of():
-    assert "file system that the nodes share" in end_sentence("JobLaunchFailure", "1")
+@pytest.mark.parametrize(
+    "code", ["JobLaunchFailure", "RaisedSignal:53(Real-time_signal_19)", "RaisedSignal:53"]
+)
+def test_a_node_that_cannot_write_the_log_is_thought_of(code):
+    assert "file system that the nodes share" in end_sentence(code, "1")
