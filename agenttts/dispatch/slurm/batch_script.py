@@ -25,6 +25,12 @@ _TAGS = ("%j", "%t", "%A", "%a")
 _LONGEST_MESSAGE = 2000
 _SETUP_TEXTS = ("setup line failed: ", "the setup lines did not come to their end")
 _NOT_FOUND = "command not found"
+# A requeued job appends to its log. What the log says before this line is of an earlier start.
+_AGAIN = f"{MARK}started again on node "
+_SAY_AGAIN = (
+    f"[ -z \"${{SLURM_RESTART_COUNT:-}}\" ] || printf '{_AGAIN}%s\\n' "
+    '"${SLURMD_NODENAME:-$HOSTNAME}" >&2'
+)
 
 # ERR is not trapped within functions and subshells. In a file that is read with `source`, the
 # failing line is not the user's setup line. The line is read from the batch file itself, because
@@ -84,6 +90,7 @@ class BatchScript:
             options["array"] = f"0-{elements - 1}%{min(elements, running)}"
         lines = ["#!/bin/bash -l" if self.login_shell else "#!/bin/bash", ""]
         lines += [f"#SBATCH {line}" for line in option_lines(options)]
+        lines += ["", _SAY_AGAIN]
         if before:
             lines += ["", *before]
         if self.setup:
@@ -133,7 +140,7 @@ def check_folder(folder: Path) -> None:
 
 
 def log_message(folder: Path, job_id: str) -> str:
-    """Return what a job's batch file logged about why the job did not start; else ''.
+    """Return what a job's batch file logged about why its last start failed; else ''.
 
     The job may be an array's element.
     """
@@ -144,10 +151,10 @@ def log_message(folder: Path, job_id: str) -> str:
     except OSError:
         return ""  # no log: the node does not see the folder, or has not written yet
     found = [number for number, line in enumerate(lines) if line.startswith(MARK)]
-    if not found:
+    if not found or lines[found[-1]].startswith(_AGAIN):
         return ""
     # The line before it is the message of the shell or the program.
-    before = lines[found[-1] - 1] if found[-1] else ""
+    before = lines[found[-1] - 1] if found[-1] - 1 not in {-1, *found} else ""
     message = lines[found[-1]].removeprefix(MARK)
     said = f"{message} ({before.strip()})" if before.strip() else message
     return said[:_LONGEST_MESSAGE] + _fix(message, before)

@@ -136,6 +136,23 @@ def test_a_setup_line_that_fails_ends_the_job_and_is_named(tmp_path, setup, stat
     )
 
 
+@pytest.mark.parametrize(
+    ("setup", "said"),
+    [
+        (["true"], ""),
+        (["module load x"], "setup line failed: module load x on node n7"),
+        (["exit 3"], "the setup lines did not come to their end on node n7 (exit status 3)."),
+    ],
+)
+def test_a_requeued_job_is_judged_by_its_last_start(tmp_path, setup, said):
+    first = run(tmp_path, "kill $$").stderr
+    assert log_message(tmp_path, "12").startswith("the setup lines did not come to their end")
+    again = run(tmp_path, *setup, SLURM_RESTART_COUNT="1").stderr
+    (tmp_path / "12_0_log.err").write_text(first + again)
+    assert log_message(tmp_path, "12").startswith(said)
+    assert bool(log_message(tmp_path, "12")) == bool(said)
+
+
 def test_a_program_that_the_node_does_not_have_is_named(tmp_path):
     done = run(tmp_path, command="/nowhere/bin/python -m x")
     assert done.returncode == 127
