@@ -308,15 +308,14 @@ def test_a_submit_limit_is_waited_for_while_jobs_can_lift_it(
 ):
     import submitit
 
-    from agenttts.dispatch.slurm.scheduler import outer_environment, submission_errors
+    from agenttts.dispatch.slurm.scheduler import submission_errors
 
     squeue = tmp_path / "squeue"
     squeue.write_text(f"#!/bin/sh\ncat <<'END'\n{queue}END\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("SLURM_JOB_ID", "7")  # as in the controller's own job, which ends last
-    with pytest.raises(MissingRequirement, match="policy") as caught:  # noqa: SIM117
-        with submission_errors(), outer_environment():
-            raise submitit.core.utils.FailedJobError(message)
+    with pytest.raises(MissingRequirement, match="policy") as caught, submission_errors():
+        raise submitit.core.utils.FailedJobError(message)
     assert isinstance(caught.value, QueueUnavailable) == passing
     assert not passing or "until some of yours have ended" in str(caught.value)

@@ -45,7 +45,7 @@ from agenttts.dispatch.slurm.queue_reader import QueueRow
 from agenttts.dispatch.slurm.request import JobNeeds
 from agenttts.dispatch.slurm.services import SlurmServices
 from agenttts.dispatch.slurm.stuck_jobs import PatientQueue
-from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
+from agenttts.dispatch.slurm.submission import slurm_executor, submission_errors
 from agenttts.dispatch.slurm.tried_request import check_accepted
 
 # Largest array whose elements get a label each. More labels would load slurmctld more than they
@@ -274,7 +274,7 @@ class SlurmScheduler(Scheduler):
             self._folder, profile, profile.trial, needs, array_parallelism=profile.max_running
         )
         jobs = [TrialJob.of(request, profile) for request in requests]
-        with submission_errors(len(requests)), outer_environment():
+        with submission_errors(len(requests)):
             return executor.submit_each(jobs, batch, first)
 
 

@@ -21,7 +21,7 @@ from agenttts.dispatch.slurm.queue import (
     rows_with_comment,
 )
 from agenttts.dispatch.slurm.request import JobNeeds
-from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
+from agenttts.dispatch.slurm.submission import slurm_executor, submission_errors
 from agenttts.errors import MissingRequirement
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class SlurmServices:
             "trial": profile.trial,
         }
         executor = slurm_executor(self._folder, profile, sections[request.section], needs)
-        with submission_errors(), outer_environment():
+        with submission_errors():
             [job] = executor.submit_each([request.function], f"{request.name}-{request.start}")
         return Service(request.name, request.start, job, socket.gethostname())
 

@@ -24,7 +24,7 @@ from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.batch_script import BatchScript, check_folder
 from agenttts.dispatch.slurm.cluster_nodes import nodes_besides
 from agenttts.dispatch.slurm.pickles import Pickles
-from agenttts.dispatch.slurm.queue import live_jobs
+from agenttts.dispatch.slurm.queue import live_jobs, query_environment
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import MissingRequirement
@@ -53,6 +53,10 @@ _CLOSED = re.compile(r"required partition not available|partition in down state"
 SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*Submit\w*", re.IGNORECASE)
 _OTHER_LIMIT = re.compile(r"\b(Assoc|QOS)(Max|Min|Grp)\w+", re.IGNORECASE)
 _POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
+# Beginnings and names of variables that Slurm, submitit or a launcher sets for a job's processes,
+# and of those by which sbatch takes options.
+_OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_")
+_OF_A_RANK = {"MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"}
 # A shell's exit status for a command that a signal ended is this plus the signal.
 _SIGNAL_IN_SHELL = 128
 
@@ -110,6 +114,10 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
         link = self._pickles.link_lines(None if array else self._first)
         return self._script.text(command, sys.executable, array, link)
 
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        unset = (word for name in job_variables() for word in ("-u", name))
+        return ["env", *unset, "sbatch", str(submission_file_path)]
+
     def _internal_process_submissions(
         self, delayed_submissions: list[DelayedSubmission]
     ) -> list[submitit.core.core.Job[Any]]:
@@ -166,25 +174,31 @@ def slurm_executor(
     return BatchExecutor(script, array_parallelism, minutes(resources.time))
 
 
-@contextmanager
-def outer_environment() -> Iterator[None]:
-    """Submit as from a login shell.
+def job_variables() -> list[str]:
+    """Return the names of this process's variables that a login shell does not have.
 
-    The variables that Slurm set for the controller's own job would change the trials' requests.
+    Slurm set them for the controller's own job, and they would change the trials' requests. They
+    are kept from sbatch alone: a signal to this process during a submission needs them for the
+    requeue of the controller's job.
     """
-    conf = os.environ.get("SLURM_CONF")
-    with submitit.helpers.clean_env():
-        if conf:
-            os.environ["SLURM_CONF"] = conf
-        yield
+    return [
+        name
+        for name in os.environ
+        if (name.startswith(_OF_A_JOB) or name in _OF_A_RANK) and name != "SLURM_CONF"
+    ]
+
+
+def login_environment() -> dict[str, str]:
+    """Return the environment of a query as from a login shell."""
+    own = job_variables()
+    return {name: value for name, value in query_environment().items() if name not in own}
 
 
 @contextmanager
 def submission_errors(jobs: int = 1) -> Iterator[None]:
     """Turn the refusals of submitit and sbatch into one clear error.
 
-    Enter it before `outer_environment`, which removes the id of the job that this process runs in.
-    A refusal may pass if the user has other jobs than this one.
+    A refusal may pass if the user has other jobs than the one that this process runs in.
 
     Args:
         jobs: The number of jobs that are submitted at once.

@@ -14,10 +14,9 @@ from agenttts.dispatch.check import COMMAND_SECONDS, Check
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.cluster_nodes import nodes_besides
 from agenttts.dispatch.slurm.partitions import above_time_limit, why_refused
-from agenttts.dispatch.slurm.queue import query_environment
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
 from agenttts.dispatch.slurm.sbatch_options import flag_line
-from agenttts.dispatch.slurm.submission import SUBMIT_LIMIT, outer_environment, refusal
+from agenttts.dispatch.slurm.submission import SUBMIT_LIMIT, login_environment, refusal
 from agenttts.errors import MissingRequirement
 from agenttts.files.commands import ask
 
@@ -79,8 +78,7 @@ def check_accepted(what: str, profile: Profile, resources: JobResources, gpus: i
         return
     except MissingRequirement as error:
         raise MissingRequirement(f"{what}: {error.what}", fix=error.fix) from None
-    with outer_environment():
-        answer = ask(command, COMMAND_SECONDS, query_environment())
+    answer = ask(command, COMMAND_SECONDS, login_environment())
     if answer.problem is not None or (answer.exit_code or 0) < 0:  # or a signal ended it
         return
     if answer.succeeded:
@@ -132,8 +130,7 @@ def _nodes_are_out(resources: JobResources) -> bool:
     states = "down,drain,fail,maint,no_respond"
     partition = ["-p", resources.partition] if resources.partition else []
     command = ["sinfo", "--noheader", "-N", "-o", "%N", "-t", states, *partition]
-    with outer_environment():
-        answer = ask(command, COMMAND_SECONDS, query_environment())
+    answer = ask(command, COMMAND_SECONDS, login_environment())
     return answer.succeeded and bool(answer.text.strip())
 
 
@@ -164,5 +161,4 @@ def command_problem(command: Sequence[str]) -> str | None:
     """
     if shutil.which(command[0]) is None:
         return "is not on PATH"
-    with outer_environment():
-        return ask(command, COMMAND_SECONDS, query_environment()).failure()
+    return ask(command, COMMAND_SECONDS, login_environment()).failure()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 from pathlib import Path
 
 import pytest
+from submitit.slurm.slurm import SlurmJobEnvironment
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.profile import JobResources, Profile
@@ -15,6 +17,7 @@ from agenttts.errors import MissingRequirement
 from agenttts.run.journal import read_state
 from agenttts.run.starts import ControllerHandle, write_handle
 
+SERVICE = ServiceRequest("s", "s1", print, title="svc", comment="c")
 REFUSED = "Batch job submission failed: Requested node configuration is not available"
 SBATCH = r"""
 nodes=$(sed -n 's/^#SBATCH --exclude=//p' "$1")
@@ -52,6 +55,24 @@ def test_a_service_keeps_off_the_nodes_of_its_request_and_the_profile(start):
     begin, excluded = start
     assert begin(("n1", "n2"), exclude="bad").job_id == "7"
     assert excluded() == ["bad,n1,n2"]
+
+
+def test_a_signal_during_a_submission_finds_the_job_that_it_is_for(fake, tmp_path, monkeypatch):
+    """Near its time limit, the controller's job requeues itself by its id."""
+    for name in ("SLURM_JOB_ID", "SBATCH_PARTITION", "SUBMITIT_EXECUTOR", "RANK"):
+        monkeypatch.setenv(name, "3")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    fake("sbatch", f"env > {tmp_path}/given; kill -USR2 $PPID; echo Submitted batch job 7")
+    jobs: list[str] = []
+    before = signal.signal(signal.SIGUSR2, lambda *_: jobs.append(SlurmJobEnvironment().raw_job_id))
+    try:
+        SlurmScheduler(Profile(kind="slurm"), tmp_path / "jobs").start_service(SERVICE)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert jobs == ["3"]
+    given = dict(line.split("=", 1) for line in (tmp_path / "given").read_text().splitlines())
+    assert given["SLURM_CONF"] == "/etc/slurm.conf"
+    assert not {"SLURM_JOB_ID", "SBATCH_PARTITION", "SUBMITIT_EXECUTOR", "RANK"} & set(given)
 
 
 def test_where_no_other_node_is_left_it_may_run_there_after_all(start, tmp_path, caplog):
