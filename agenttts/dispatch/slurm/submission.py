@@ -53,6 +53,14 @@ _CLOSED = re.compile(r"required partition not available|partition in down state"
 SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*Submit\w*", re.IGNORECASE)
 _OTHER_LIMIT = re.compile(r"\b(Assoc|QOS)(Max|Min|Grp)\w+", re.IGNORECASE)
 _POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
+# The job's number in the output of sbatch, best first. A site's script in place of sbatch may print
+# more lines, or only what --parsable does: the number, and on some clusters the cluster's name.
+_JOB_NUMBER = (
+    re.compile(r"\bSubmitted batch job (\d+)\b"),
+    re.compile(r"\bjob (\d+)\b"),
+    re.compile(r"^(\d+)(?:;[\w.-]+)?$", re.ASCII | re.MULTILINE),
+)
+_LONGEST_QUOTE = 500
 # Beginnings and names of variables that Slurm, submitit or a launcher sets for a job's processes,
 # and of those by which sbatch takes options.
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_")
@@ -131,7 +139,7 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
             job = self._submit_command(self._submitit_command_str)
         except FailedJobError as error:
             # Refused: none of them is a job.
-            if not _PASSING.search(str(error)) and not _cut_short(error):
+            if not _PASSING.search(_said(error)) and not _cut_short(error):
                 for number in range(self._first, self._first + count):
                     self._pickles.file(number).unlink(missing_ok=True)
             raise
@@ -142,7 +150,7 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
     @staticmethod
     def _get_job_id_from_submission_command(string: bytes | str) -> str:
         text = string if isinstance(string, str) else string.decode(errors="replace")
-        found = re.search(r"\bjob (\d+)\b", text)
+        found = next((m for form in _JOB_NUMBER if (m := form.search(text))), None)
         if found is None:
             raise FailedSubmissionError(f"its output has no job number: {text.strip()!r}")
         return found[1]
@@ -212,7 +220,7 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
         with redirect_stderr(io.StringIO()):  # submitit also prints what it raises
             yield
     except FailedJobError as error:
-        said = " ".join(str(error).split())
+        said = _said(error)
         if cut_short := _cut_short(error):
             raise QueueUnavailable(
                 f"{cut_short}, so a job may have been submitted" + (f": {said}" if said else ""),
@@ -235,6 +243,15 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
                 "local)",
             ) from None
         raise
+
+
+def _said(error: FailedJobError) -> str:
+    """Return why sbatch failed by its own words, in one line.
+
+    A site's script in place of sbatch may explain a refusal on standard output.
+    """
+    text = str(error) or str(getattr(error.__cause__, "output", None) or "")
+    return " ".join(text.split())[-_LONGEST_QUOTE:]
 
 
 def _cut_short(error: FailedJobError) -> str:

@@ -57,6 +57,43 @@ def test_a_service_keeps_off_the_nodes_of_its_request_and_the_profile(start):
     assert excluded() == ["bad,n1,n2"]
 
 
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Submitted batch job 7",
+        "Submitted batch job 7 on cluster alpha",
+        "Your last job 3 used 5 SU\nSubmitted batch job 7\nSee job 8 too",
+        "--> Checking your quota...OK\nYour job 7 has been queued",
+        "7",
+        "Welcome\n7;alpha",
+    ],
+)
+def test_the_number_of_a_job_is_found_in_what_sbatch_prints(fake, tmp_path, output):
+    fake("sbatch", f"cat <<'END'\n{output}\nEND")
+    service = SlurmScheduler(Profile(kind="slurm"), tmp_path / "jobs").start_service(SERVICE)
+    assert service.job_id == "7"
+
+
+@pytest.mark.parametrize("output", ["", "Welcome", "17 projects", "7;"])
+def test_an_output_without_the_number_of_a_job_may_be_of_one(fake, tmp_path, output):
+    fake("sbatch", f"cat <<'END'\n{output}\nEND")
+    scheduler = SlurmScheduler(Profile(kind="slurm"), tmp_path / "jobs")
+    with pytest.raises(QueueUnavailable, match="a job may have been submitted"):
+        scheduler.start_service(SERVICE)
+
+
+def test_a_refusal_that_a_site_s_script_prints_is_quoted(fake, tmp_path):
+    fake("sbatch", "echo '--> Checking available allocation...FAILED'; echo 'No project x'; exit 1")
+    scheduler = SlurmScheduler(Profile(kind="slurm"), tmp_path / "jobs")
+    with pytest.raises(MissingRequirement, match=r"allocation\.\.\.FAILED No project x") as refused:
+        scheduler.start_service(SERVICE)
+    assert not isinstance(refused.value, QueueUnavailable)
+    fake("sbatch", "echo 'Unable to contact slurm controller'; exit 1")
+    with pytest.raises(QueueUnavailable, match="no answer from slurmctld"):
+        scheduler.start_service(SERVICE)
+    assert list((tmp_path / "jobs").glob("s-s1.0.pkl")), "it may have been accepted"
+
+
 def test_a_signal_during_a_submission_finds_the_job_that_it_is_for(fake, tmp_path, monkeypatch):
     """Near its time limit, the controller's job requeues itself by its id."""
     for name in ("SLURM_JOB_ID", "SBATCH_PARTITION", "SUBMITIT_EXECUTOR", "RANK"):
