@@ -15,6 +15,7 @@ from pathlib import Path
 from submitit.core.utils import cloudpickle_dump
 
 from agenttts.dispatch.base import JobRequest, JobStatus, Scheduler
+from agenttts.dispatch.node.devices import numbered_devices
 from agenttts.dispatch.node.job import die_with_parent
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
@@ -114,7 +115,7 @@ class HostScheduler(Scheduler):
         pickled = self._folder / f"{request.name}.{request.start}.pkl"
         cloudpickle_dump(request.function, pickled)
         env = dict(os.environ)
-        devices = range(self._profile.gpus_per_node)[-request.gpus :] if request.gpus else ()
+        devices = self._devices()[-request.gpus :] if request.gpus else ()
         if devices:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
         log = request.log or self._folder / f"{request.name}.log"
@@ -129,6 +130,14 @@ class HostScheduler(Scheduler):
             )
         self._children[str(child.pid)] = child
         return started(request, str(child.pid))
+
+    def _devices(self) -> list[int]:
+        """Return the GPUs that jobs may use.
+
+        They are those of CUDA_VISIBLE_DEVICES, because others may use the rest of a shared host.
+        """
+        most = self._profile.gpus_per_node
+        return (numbered_devices() or list(range(most)))[:most]
 
     def _live_children(self) -> list[str]:
         """Return the live children of this folder, including those of callers that died."""

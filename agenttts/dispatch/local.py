@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from agenttts.dispatch.base import OUTLIVED, JobRequest, JobStatus, NamedJob
 from agenttts.dispatch.host import HostScheduler, started
+from agenttts.dispatch.node.devices import numbered_devices
 from agenttts.dispatch.node.job import UNLIMITED_REQUEUES, TrialJob
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import Service, ServiceRequest
@@ -113,6 +114,15 @@ class LocalScheduler(HostScheduler):
                 with suppress(ProcessLookupError):
                     os.kill(int(job_id), signal.SIGTERM)
 
+    def check_request(self, section: str, gpus: int) -> None:
+        listed = len(self._devices())
+        if gpus > listed and numbered_devices():
+            raise MissingRequirement(
+                f"a trial takes {gpus} GPUs, and CUDA_VISIBLE_DEVICES lists {listed}",
+                fix="list more GPUs in CUDA_VISIBLE_DEVICES, or unset it to use all of this "
+                "machine",
+            )
+
     def await_cancelled(self) -> None:
         deadline = time.monotonic() + self._profile.grace_seconds
         while members := self._members():
@@ -144,14 +154,16 @@ class LocalScheduler(HostScheduler):
     def _free_devices(self, count: int) -> list[int]:
         # An earlier controller's jobs are known from their processes. This one's may not be visible
         # there yet: for a moment after its start, a program has no environment.
-        busy = {device for job_id in self._live() for device in _devices(job_id)}
+        live = self._live()
+        busy = {device for job in live for device in numbered_devices(environment(job))}
         for job_id, given in self._given.items():
             if self._alive(job_id):
                 busy.update(given)
-        free = [d for d in range(self._profile.gpus_per_node) if d not in busy]
+        ours = self._devices()
+        free = [d for d in ours if d not in busy]
         # If trials ask for more GPUs than there are, GPUs are shared; the operator sets
         # `max_running`.
-        return (free + sorted(busy))[:count]
+        return [*free, *(d for d in ours if d in busy)][:count]
 
     @override
     def _start_own(self, request: ServiceRequest) -> Service:
@@ -284,9 +296,3 @@ def _folder_of(pid: str) -> Path | None:
     words = command_line(pid).rstrip(b"\0").split(b"\0")
     # With `setup` lines a shell, which is not the job's own process, has the words in one.
     return Path(os.fsdecode(words[-1])) if RUNNER in words else None
-
-
-def _devices(pid: str) -> list[int]:
-    """Return the GPUs that a job was given."""
-    given = environment(pid).get("CUDA_VISIBLE_DEVICES", "")
-    return [int(device) for device in given.split(",") if device.isdigit()]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import OUTLIVED, JobRequest
 from agenttts.dispatch.local import LocalScheduler
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.service import ServiceRequest
+from agenttts.errors import MissingRequirement
 from agenttts.files.processes import children, command_line
 from tests.support.waiting import until, until_ended
 
@@ -48,6 +52,36 @@ def test_trials_have_gpus_of_their_own_while_there_are_enough(tmp_path):
     finally:
         new().cancel(ids.values())
     until_ended(started, ids.values())
+
+
+def test_trials_have_only_gpus_that_the_launch_may_use(tmp_path, monkeypatch):
+    """On a machine that is shared, others use the rest."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3,7")
+    profile = Profile(kind="local", max_running=4, gpus_per_node=8, grace_seconds=5)
+    scheduler = LocalScheduler(profile, tmp_path / "submitit")
+    asked = [request(tmp_path, number, gpus) for number, gpus in enumerate((1, 1, 2))]
+    ids = scheduler.submit("b0", asked)
+    try:
+        assert [devices(one) for one in asked] == ["5", "3", "7,5"]
+    finally:
+        scheduler.cancel(ids.values())
+    until_ended(scheduler, ids.values())
+    scheduler.check_request("trial", 3)
+    with pytest.raises(MissingRequirement, match="takes 4 GPUs, and CUDA_VISIBLE_DEVICES lists 3"):
+        scheduler.check_request("trial", 4)
+
+
+@pytest.mark.parametrize(("gpus", "given"), [(0, "5,3\n"), (1, "3\n")])
+def test_services_have_only_gpus_that_the_launch_may_use(tmp_path, monkeypatch, gpus, given):
+    """The controller keeps them all for the trials; a model that it serves gets the last ones."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    scheduler = LocalScheduler(Profile(kind="local"), tmp_path / "run" / "submitit")
+    seen = tmp_path / "seen"
+    write = partial(subprocess.run, f"echo $CUDA_VISIBLE_DEVICES > {seen}", shell=True)
+    asked = ServiceRequest("c", "s1", write, "c", "c", gpus=gpus, ends_with_caller=gpus > 0)
+    service = scheduler.start_service(asked)
+    assert until(lambda: seen.exists() and seen.read_text()) == given
+    until(lambda: scheduler.service_status(service).ended)
 
 
 def test_jobs_are_found_by_whatever_name_of_their_folder(tmp_path):

@@ -5,6 +5,7 @@ It tells whether they answer, and by which numbers a program inside a container 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -96,6 +97,13 @@ def inside_container(env: Mapping[str, str], deadline: float = DEADLINE_S) -> st
     if sorted(visible) == sorted(granted) and alone:
         return ",".join(str(number) for number in range(len(granted)))
     return value
+
+
+def numbered_devices(env: Mapping[str, str] = os.environ) -> list[int]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES lists by numbers, if it does."""
+    granted = _granted(env)
+    numbered = all(device.isascii() and device.isdecimal() for device in granted)
+    return list(dict.fromkeys(map(int, granted))) if numbered else []
 
 
 def _granted(env: Mapping[str, str]) -> list[str]:

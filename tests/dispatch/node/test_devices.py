@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agenttts.dispatch.apptainer import granted_devices
-from agenttts.dispatch.node.devices import device_problem, inside_container
+from agenttts.dispatch.node.devices import device_problem, inside_container, numbered_devices
 from agenttts.dispatch.profile import Profile
 from agenttts.doctor.report import _gpus
 
@@ -82,3 +82,12 @@ def test_a_container_is_given_the_numbers(nvidia_smi, monkeypatch):
 def test_doctor_counts_gpus_and_not_lines(nvidia_smi, says, code, expected):
     nvidia_smi(says, code)
     assert _gpus(Profile(kind="local", gpus_per_node=4)).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "numbers"),
+    [("2,3", [2, 3]), ("3,1,3", [3, 1]), ("", []), ("-1", []), ("0,GPU-aaaa-1", []), ("²", [])],
+)
+def test_gpus_that_are_listed_by_numbers(value, numbers):
+    assert numbered_devices({"CUDA_VISIBLE_DEVICES": value}) == numbers
+    assert numbered_devices({}) == []
