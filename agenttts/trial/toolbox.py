@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -24,7 +25,7 @@ _MOST_AT_ONCE = 8
 class TrialToolbox:
     """`agenttts.tasks.base.Toolbox` on this machine.
 
-    The embedding model is loaded when it is first used.
+    The embedding model is loaded when it is first used in this process. All trials share it.
 
     Raises:
         UserError: The task runs code, this is not a container, and the user has not allowed that
@@ -34,8 +35,6 @@ class TrialToolbox:
 
     def __init__(self, settings: ToolboxSettings, *, on_host: bool) -> None:
         self._settings = settings
-        self._embedding: EmbeddingModel | None = None
-        self._lock = Lock()
         if settings.runs_code:
             if not on_host and not in_container():
                 raise UserError(refusal(), at=("run_code_on_host",))
@@ -49,10 +48,16 @@ class TrialToolbox:
         return run_program(files, main, self._settings.limits)
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        with self._lock:
-            if self._embedding is None:
-                self._embedding = EmbeddingModel(self._settings.embedding_model)
-            return self._embedding.embed(texts)
+        with _EMBEDDING:
+            return _embedding_model(self._settings.embedding_model).embed(texts)
+
+
+_EMBEDDING = Lock()
+
+
+@cache
+def _embedding_model(path: str | None) -> EmbeddingModel:
+    return EmbeddingModel(path)
 
 
 def in_container() -> bool:

