@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import sys
 from collections.abc import Callable, Collection
 from functools import lru_cache
@@ -101,6 +102,33 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
             )
         examples[example.id] = example
     return list(examples.values())
+
+
+def metrics_of(stage: StageDefinition, output: Any, example: Example) -> dict[str, float | None]:
+    """Return the scores that `StageDefinition.metrics` gives, after checking them.
+
+    Raises:
+        UserError: One of them is not a finite number, so a result could not be stored.
+    """
+    scores: dict[str, float | None] = {}
+    for name, value in stage.metrics(output, example).items():
+        scores[name] = _score(value)
+        if scores[name] is None and value is not None:
+            raise UserError(
+                f"{_line(type(stage).metrics)}: metrics() of stage '{stage.name}' returns "
+                f"{_kind(value)} as '{name}' of example '{example.id}'; valid: a number from 0 "
+                "to 1 (leave the metric out if an example has no such score)"
+            )
+    return scores
+
+
+def _score(value: Any) -> float | None:
+    """Return a metric's value as a float; None if it is not a finite number."""
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def told(error: BaseException, files: Collection[str], otherwise: str) -> str:

@@ -28,6 +28,7 @@ from agenttts.tables.schema import ExampleRow, StageCuts, examples_frame
 from agenttts.tables.stored_results import StoredResult
 from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ExecutingStage, StageDefinition, Toolbox
+from agenttts.tasks.user_code import metrics_of
 from agenttts.tasks.user_tasks import make_importable
 from agenttts.trial.draws import StageDraw
 from agenttts.trial.fewer_samples import FewerSamples, StageValues
@@ -84,7 +85,8 @@ def evaluate(spec: TrialSpec) -> Evaluation:
     The caller draws the samples, measures the seconds and stores the result.
 
     Raises:
-        UserError: No stage gave the main metric, or a file cannot be used.
+        UserError: No stage gave the main metric, a metric is not a number, or a file cannot be
+            used.
     """
     if spec.task_source is not None:
         make_importable(spec.task, spec.task_source)
@@ -232,7 +234,7 @@ def _run_stage(
                 samples=choice.samples,
                 output=json.dumps(value, ensure_ascii=False),
                 candidates=list(draws[position].texts),
-                metrics=stage.metrics(value, example),
+                metrics=metrics_of(stage, value, example),
                 prompt_tokens=usage.prompt,
                 decode_tokens=usage.decode,
                 reused_tokens=usage.reused,

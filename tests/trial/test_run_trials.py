@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,52 @@ def test_an_error_of_a_task_s_prompt_is_the_trial_s_own_fault(tmp_path):
     (Path(bad.directory) / "fault.json").unlink()
     assert run_list([bad])[0] == 1
     assert read_fault(Path(bad.directory)).source == "task"
+
+
+def own_task(place, body):
+    """A task of the user's own whose answers are as ``body``, methods of their stage, says."""
+    (place / "own.py").write_text(
+        "import json, sys\n"
+        "import numpy as np\n"
+        "from agenttts.tasks.retrieval.task import Answer, Retrieval, RetrievalQA\n"
+        f"class Own(Answer):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
+        "class Task(RetrievalQA):\n"
+        "    stages = (Retrieval(), Own())\n"
+    )
+    return f"{place}/own.py:Task"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("float('nan')", "nan (float)"),
+        ("np.float64('inf')", "(float64)"),
+        ("'0.5'", "'0.5' (str)"),
+        ("[1.0, 0.5]", "[1.0, 0.5] (list)"),
+        ("10**400", "(int)"),
+    ],
+)
+def test_a_metric_that_is_not_a_finite_number_is_named(tmp_path, value, shown):
+    task = own_task(
+        tmp_path, f"def metrics(self, output, example): return {{'em': {value}, 'f1': 1.0}}"
+    )
+    spec = trial_writer(tmp_path)("t0000", ("weak", 2), ("strong", 1), task=task)
+    assert run_list([spec])[0] == 1
+    fault = read_fault(Path(spec.directory))
+    assert fault.kind == "FAILED"
+    assert f"{tmp_path}/own.py:5: metrics() of stage 'answer' returns" in fault.message
+    assert f"{shown} as 'em' of example" in fault.message
+
+
+@pytest.mark.parametrize("value", ["np.float32(0.5)", "np.bool_(True)", "1", "None"])
+def test_a_metric_may_be_any_number_or_none(tmp_path, value):
+    body = f"def metrics(self, output, example): return {{'em': 1.0, 'f1': {value}}}"
+    spec = trial_writer(tmp_path)(
+        "t0000", ("weak", 2), ("strong", 2), task=own_task(tmp_path, body), fewer_samples={"answer": (1,)}
+    )  # fmt: skip
+    assert run_list([spec])[0] == 0
+    [stored] = read_stored(Path(spec.directory) / STORED_FILE)
+    assert stored.score == read_result(Path(spec.directory)).score == 1.0
 
 
 @pytest.mark.parametrize(
