@@ -104,6 +104,14 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
     return list(examples.values())
 
 
+def parsed(stage: StageDefinition, text: str, example: Example) -> Any:
+    """Return the value of `StageDefinition.parse`, without halves of characters.
+
+    A reply may have them as JSON escapes. No table can hold them, and no prompt.
+    """
+    return clean_value(stage.parse(text, example))
+
+
 def metrics_of(stage: StageDefinition, output: Any, example: Example) -> dict[str, float | None]:
     """Return the scores that `StageDefinition.metrics` gives, after checking them.
 

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any
 
 from agenttts.errors import UserError
+from agenttts.files.unicode import clean_value
 from agenttts.inference.embedding import EmbeddingModel
 from agenttts.sandbox import Outcome, check_sandbox, run_program
 from agenttts.tasks.base import Example, ExecutingStage, Toolbox, ToolboxSettings
@@ -84,7 +85,7 @@ def execute_samples(
 ) -> list[list[Any]]:
     """Return every example's parsed samples, completed by `ExecutingStage.execute`.
 
-    Equal samples of an example are executed once.
+    Equal samples of an example are executed once. Halves of characters become question marks.
     """
     # As many at a time as there are cores. With more, a program that fails slowly would reach its
     # time limit before it fails, and would count as one that runs. Two at least, because most
@@ -100,7 +101,7 @@ def execute_samples(
                     by_value[key] = pool.submit(stage.execute, value, example, earlier, toolbox)
             executions.append(by_value)
         return [
-            [by_value[_key(value)].result() for value in values]
+            [clean_value(by_value[_key(value)].result()) for value in values]
             for values, by_value in zip(candidates, executions, strict=True)
         ]
     finally:

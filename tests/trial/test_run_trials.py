@@ -8,6 +8,7 @@ import os
 import textwrap
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from agenttts.inference.store import SampleStore
 from agenttts.tables.stored_results import STORED_FILE, read_stored
 from agenttts.trial.command import DueTrial, TrialCommand
 from agenttts.trial.phase import PHASE_FILE
-from agenttts.trial.result import read_fault, read_result
+from agenttts.trial.result import EXAMPLES_FILE, read_fault, read_result
 from agenttts.trial.run import run_trials
 from agenttts.trial.spec import SPEC_FILE
 from tests.support.trial_lists import LISTS, Engines, folder, make_list
@@ -267,6 +268,38 @@ def test_a_metric_may_be_any_number_or_none(tmp_path, value):
     assert run_list([spec])[0] == 0
     [stored] = read_stored(Path(spec.directory) / STORED_FILE)
     assert stored.score == read_result(Path(spec.directory)).score == 1.0
+
+
+def test_half_of_a_character_in_a_reply_does_not_fail_a_trial(tmp_path):
+    r"""Models write escapes such as \ud83d without the other half, and own tasks parse JSON."""
+    body = r"""
+        def parse(self, text, example):
+            return json.loads('{"half \\ud83d": ["\\ude00", 1]}') if text else ''
+        def fusion(self, candidates, example, outputs):
+            return super().fusion([next(iter(c)) for c in candidates], example, outputs)
+        def fuse(self, candidates, example):
+            return candidates[0]
+        def metrics(self, output, example):
+            return {'em': float(output == {'half ?': ['?', 1]})}
+    """
+    spec = trial_writer(tmp_path)(
+        "t0000", ("weak", 1), ("strong", 2), task=own_task(tmp_path, body)
+    )
+    assert run_list([spec])[0] == 0
+    assert read_result(Path(spec.directory)).score == 1.0
+    rows = pl.read_parquet(Path(spec.directory) / EXAMPLES_FILE).filter(stage="answer")
+    assert set(rows["output"]) == {'{"half ?": ["?", 1]}'}
+
+
+def test_a_fault_that_quotes_half_of_a_character_is_recorded(tmp_path):
+    """The other trials go on."""
+    make = trial_writer(tmp_path)
+    body = r"def metrics(self, output, example): raise ValueError('not a label: \ud83d')"
+    bad = make("t0000", ("weak", 1), ("weak", 1), task=own_task(tmp_path, body))
+    good = make("t0001", ("weak", 1), ("weak", 1))
+    assert run_list([bad, good])[0] == 1
+    assert "ValueError: not a label: ? (own.py:5)" in read_fault(Path(bad.directory)).message
+    assert read_result(Path(good.directory)) is not None
 
 
 @pytest.mark.parametrize(

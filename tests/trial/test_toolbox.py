@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 
 import pytest
@@ -65,3 +66,12 @@ def test_equal_samples_of_an_example_are_executed_once_and_keep_their_places():
     found = execute_samples(stage, None, [[a, b, a], [a]], [Example("x", {}), Example("y", {})], [{"before": 1}, {"before": 2}])  # fmt: skip
     assert found == [[{**a, "executed": 1}, {**b, "executed": 1}, {**a, "executed": 1}], [{**a, "executed": 2}]]  # fmt: skip
     assert len(stage.seen) == 3
+
+
+def test_half_of_a_character_that_a_program_printed_is_replaced():
+    class Half(_Counting):
+        def execute(self, value, example, outputs, toolbox):
+            return {"printed": json.loads(value)}
+
+    found = execute_samples(Half(), None, [['"a \\ud83d"']], [Example("x", {})], [{}])
+    assert found == [[{"printed": "a ?"}]]
