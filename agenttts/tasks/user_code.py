@@ -22,6 +22,8 @@ from agenttts.tasks.loading.syntax import PARSING
 
 WRONG = (Exception, SystemExit)
 """The exceptions of a user's code; all others come from outside it."""
+NOT_TO_EXIT = "a task must not end the program that runs it"
+"""What is said of a `SystemExit` of a user's code."""
 
 
 def make_task(name: str, cls: type[Task]) -> Task:
@@ -153,7 +155,7 @@ def told(error: BaseException, files: Collection[str], otherwise: str) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{error.filename}:{error.lineno}"
     if isinstance(error, SystemExit):
-        return f"{place}: SystemExit: {error}: a task must not end the program that runs it"
+        return f"{place}: SystemExit: {error}: {NOT_TO_EXIT}"
     return f"{place}: {type(error).__name__}: {error}"
 
 

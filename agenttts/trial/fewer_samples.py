@@ -22,7 +22,7 @@ from agenttts.inference.sampler import DrawResult
 from agenttts.tables.stored_results import StoredResult
 from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ExecutingStage, StageDefinition, Toolbox
-from agenttts.tasks.user_code import metrics_of
+from agenttts.tasks.user_code import WRONG, metrics_of
 from agenttts.trial.draws import StageDraw
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class FewerSamples:
                     fewer[count] = _metrics(stage, final, values.examples)
                 elif fused == list(values.fused):
                     fewer[count] = {}
-            except Exception as error:  # the task's own code may raise anything
+            except WRONG as error:  # the task's own code may raise anything
                 if isinstance(error, EngineError):
                     calls = 0
                 log.warning(

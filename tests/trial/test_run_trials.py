@@ -302,6 +302,34 @@ def test_a_fault_that_quotes_half_of_a_character_is_recorded(tmp_path):
     assert read_result(Path(good.directory)) is not None
 
 
+@pytest.mark.parametrize("method", ["parse", "fuse", "metrics"])
+def test_a_task_that_ends_the_program_fails_its_own_trial_alone(tmp_path, method):
+    """As a scorer does that reads its arguments, or one that exits at the first bad reply."""
+    make = trial_writer(tmp_path)
+    task = own_task(tmp_path, f"def {method}(self, value, example): sys.exit(0)")
+    bad = make("t0000", ("weak", 1), ("weak", 1), task=task)
+    good = make("t0001", ("weak", 1), ("weak", 1))
+    assert run_list([bad, good])[0] == 1
+    fault = read_fault(Path(bad.directory))
+    assert (fault.kind, fault.source) == ("FAILED", "task")
+    assert "SystemExit: 0: a task must not end the program that runs it (own.py:5)" in fault.message
+    assert read_result(Path(good.directory)) is not None
+
+
+def test_a_task_that_ends_the_program_with_fewer_samples_has_its_own_result(tmp_path):
+    body = """
+        def fuse(self, candidates, example):
+            return candidates[0] if len(candidates) == 3 else sys.exit(1)
+        def fusion(self, candidates, example, outputs):
+            return None
+    """
+    spec = trial_writer(tmp_path)(
+        "t0000", ("weak", 1), ("weak", 3), task=own_task(tmp_path, body), fewer_samples={"answer": (2,)}
+    )  # fmt: skip
+    assert run_list([spec])[0] == 0
+    assert not (Path(spec.directory) / STORED_FILE).exists()
+
+
 @pytest.mark.parametrize(
     ("where", "number", "node"),
     [
