@@ -52,7 +52,10 @@ _NO_TEMPLATE = re.compile(r"chat.?template", re.I)
 _SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
 # With status 400, Azure and others refuse a prompt that does not pass their filter.
 _PROMPT_FILTERED = re.compile(r"content_filter|content_policy|content management policy", re.I)
-_NO_MONEY = re.compile(r"insufficient_quota|billing", re.I)
+# Codes alone: where requests are too many, OpenAI's and Gemini's texts name billing and quota too.
+_NO_MONEY = re.compile(
+    r"insufficient_quota|exceeded_current_quota_error|billing_(?:not_active|hard_limit)", re.I
+)
 
 
 class EndpointEngine:

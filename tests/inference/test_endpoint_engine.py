@@ -252,6 +252,22 @@ def test_money_that_has_run_out_is_not_waited_for(server):
     assert caught.value.kind == "INFRA_FAILED"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        # OpenAI, Gemini
+        "Rate limit reached for m on requests per min (RPM): Limit 3, Used 3. You can increase "
+        "your rate limit by adding a payment method at https://platform.openai.com/account/billing.",
+        "You exceeded your current quota, please check your plan and billing details. "
+        '* Quota exceeded for metric: requests, limit: 15. Please retry in 0.1s. "RESOURCE_EXHAUSTED"',
+    ],
+)
+def test_too_many_requests_are_waited_for_whatever_their_text_says_of_money(server, text):
+    server.answers = [(429, text, {"Retry-After": "0"}), said("hi")]
+    [completion] = engine(server).generate([request()])
+    assert completion.samples[0].text == "hi"
+
+
 def test_redirects_are_not_followed(server):
     elsewhere = Server()
     elsewhere.answers = [said("stolen")]
