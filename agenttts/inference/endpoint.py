@@ -374,7 +374,9 @@ class EndpointEngine:
                 else "set options.api_key_env to the name of the variable that holds the key"
             )
             raise self._infra(f"the server refuses the key: {text}; {fix}") from None
-        if status == 402 or (status is not None and not 400 <= status < 500):
+        # Without a status: the node's environment or the address, unless the prompt is too long.
+        outside = status is None or status == 402 or not 400 <= status < 500
+        if outside and error.fault != "context":
             raise self._infra(text) from None
         if status == 404:
             text += "; check base_url and the model's path, which is the server's id of the model"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agenttts.inference import endpoint
 from agenttts.inference.base import EngineError, Finished, ModelConfig, Request, SamplingParams
 from agenttts.inference.endpoint import EndpointEngine
 from agenttts.inference.engine_process import create_engine
@@ -266,6 +267,26 @@ def test_too_many_requests_are_waited_for_whatever_their_text_says_of_money(serv
     server.answers = [(429, text, {"Retry-After": "0"}), said("hi")]
     [completion] = engine(server).generate([request()])
     assert completion.samples[0].text == "hi"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("SSL_CERT_FILE", "/nonexistent/ca.pem"), ("NO_PROXY", "fd00::/8")],
+)
+def test_a_node_whose_environment_allows_no_request(server, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(EngineError, match=f"{variable}.*unset") as caught:
+        engine(server, use_proxy=True)
+    assert caught.value.kind == "INFRA_FAILED"
+
+
+def test_an_answer_that_is_too_large(server, monkeypatch):
+    monkeypatch.setattr(endpoint, "_LARGEST_ANSWER", 20_000)
+    drawing = engine(server)
+    server.answers = [said("x" * 20_001)]
+    with pytest.raises(EngineError, match="over 20000 bytes") as caught:
+        drawing.generate([request()])
+    assert caught.value.kind == "INFRA_FAILED"
 
 
 def test_redirects_are_not_followed(server):
