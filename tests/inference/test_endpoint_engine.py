@@ -328,6 +328,21 @@ def test_a_chat_without_a_template(server):
         engine(server).generate([request((CHAT[1],))])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max_tokens is too large: 8000. This model supports at most 4096 completion tokens.",
+        "max_tokens (384000) exceeds model's maximum output tokens (65536)",
+    ],
+)
+def test_a_reply_longer_than_the_server_allows_is_no_prompt_too_long(server, text):
+    server.answers = [(400, text, {})]
+    with pytest.raises(EngineError, match=re.escape(text)) as caught:
+        engine(server).generate([request()])
+    assert caught.value.kind == "FAILED"
+    assert len(server.requests) == 1
+
+
 def limited(context: int, message: str):
     """An answer of a server that counts words, and refuses more than its context."""
 
@@ -351,6 +366,10 @@ def limited(context: int, message: str):
         "This model's maximum context length is {context} tokens. However, you requested 99 tokens "
         "({tokens} in the messages, {limit} in the completion). Please reduce the length.",
         "The input ({tokens} tokens) is longer than the model's context length ({context} tokens).",
+        "This model's maximum prompt length is {context} but the request contains {tokens} tokens.",
+        "The input token count ({tokens}) exceeds the maximum number of tokens allowed ({context}).",
+        "Invalid request: Your request exceeded model token limit: {context} (requested: {tokens})",
+        "InternalError.Algo.InvalidParameter: Range of input length should be [1, {context}]",
         "the prompt is too long",
     ],
 )
