@@ -52,6 +52,8 @@ _NO_TEMPLATE = re.compile(r"chat.?template", re.I)
 _SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
 # With status 400, Azure and others refuse a prompt that does not pass their filter.
 _PROMPT_FILTERED = re.compile(r"content_filter|content_policy|content management policy", re.I)
+# With status 400, OpenAI and Azure end a reply whose thinking has taken all its tokens.
+_CUT = re.compile(r"could not finish the message.{0,80}limit was reached", re.I)
 # Codes alone: where requests are too many, OpenAI's and Gemini's texts name billing and quota too.
 _NO_MONEY = re.compile(
     r"insufficient_quota|exceeded_current_quota_error|billing_(?:not_active|hard_limit)", re.I
@@ -265,6 +267,9 @@ class EndpointEngine:
             if answer.status in (400, 422) and not says_too_long(answer):
                 if _PROMPT_FILTERED.search(answer.text):
                     return ServerReply((Sample("", 0, FILTERED),), None)
+                if _CUT.search(answer.text):
+                    cut = Sample("", request.params.max_tokens, "length")
+                    return ServerReply((cut,), None)
                 with self._lock:
                     if self._adapt(answer.text, body):
                         return None

@@ -443,6 +443,19 @@ def test_a_server_that_takes_one_sample_at_a_time(server):
     assert len(completion.samples) == 4
 
 
+def test_a_reply_whose_thinking_takes_all_its_tokens_is_an_empty_sample(server):
+    text = (
+        "Could not finish the message because max_tokens or model output limit was reached. "
+        "Please try again with higher max_tokens."
+    )
+    refused = (400, json.dumps({"error": {"message": text, "type": "invalid_request_error"}}), {})
+    server.answers = [refused, said("hi"), refused]
+    [completion] = engine(server, max_concurrent=1).generate([request(seeds=3, tokens=50)])
+    found = [(s.text, s.decode_tokens, s.finish_reason) for s in completion.samples]
+    assert found == [("", 50, "length"), ("hi", 7, "stop"), ("", 50, "length")]
+    assert completion.prompt_tokens == 11, "as the other replies say"
+
+
 def test_what_the_server_s_filter_withholds_is_an_empty_sample(server):
     refused = (400, '{"error": {"code": "content_filter", "message": "no"}}', {})
     message = {"message": {"content": None}, "finish_reason": "content_filter"}
