@@ -35,7 +35,7 @@ from agenttts.inference.base import (
 )
 from agenttts.inference.beats import Beat
 from agenttts.inference.endpoint_calls import GivenUp, PatientCalls, Stopped
-from agenttts.inference.endpoint_check import read_models
+from agenttts.inference.endpoint_check import has_model, read_models
 from agenttts.inference.endpoint_options import find_address, read_endpoint_options
 from agenttts.inference.endpoint_prompts import (
     Content,
@@ -123,7 +123,7 @@ class EndpointEngine:
             self.close()
             raise
         self._context = self._options.max_model_len or listed.get(config.path)
-        if listed and config.path not in listed:
+        if listed and not has_model(listed, config.path):
             self.close()
             raise EngineError(
                 f"model '{config.name}': the server at {self._options.base_url} has no model "

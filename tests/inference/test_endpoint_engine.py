@@ -10,9 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from agenttts.errors import Unavailable
 from agenttts.inference import endpoint
 from agenttts.inference.base import EngineError, Finished, ModelConfig, Request, SamplingParams
 from agenttts.inference.endpoint import EndpointEngine
+from agenttts.inference.endpoint_check import check_listed
 from agenttts.inference.engine_process import create_engine
 from agenttts.replies import COMMON_THINKING, Thinking, remove_thinking
 from tests.support.llm import KEY, Server, said
@@ -310,6 +312,34 @@ def test_a_model_that_the_server_does_not_have(server):
     with pytest.raises(EngineError, match="does not exist.*check base_url") as caught:
         engine(server).generate([request()])
     assert caught.value.kind == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("listed", "path", "there"),
+    [
+        (["openai/*", "m"], "openai/gpt-4o", True),  # LiteLLM
+        (["*"], "anything/else", True),
+        (["openai/*"], "anthropic/claude", False),
+        (["a.b/*"], "aXb/c", False),
+        (["org/name"], "org/name:provider", True),  # Hugging Face, OpenRouter
+        (["llama3:8b"], "llama3:70b", False),
+        (["llama3:8b"], "llama3", False),
+        (["org/name"], ":provider", False),
+        (["name[*", "m"], "name[7b]", True),
+    ],
+)
+def test_patterns_and_suffixes_of_a_gateway_s_models(server, listed, path, there):
+    server.models = models(*listed)
+    if there:
+        [completion] = EndpointEngine(config(server, path)).generate([request()])
+        assert completion.samples[0].text == "hi"
+        assert bodies(server)[-1]["model"] == path
+        assert "context that it does not say" in check_listed(config(server, path))
+        return
+    with pytest.raises(EngineError, match="has no model"):
+        EndpointEngine(config(server, path))
+    with pytest.raises(Unavailable, match="has no model"):
+        check_listed(config(server, path))
 
 
 def test_a_request_that_the_server_refuses_is_the_allocation_s(server):
