@@ -34,7 +34,10 @@ _CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _LONG_KEY, _MIXED_KEY = 16, 8  # characters; keys of providers have 20 and more
 _TOO_LONG = re.compile(
     r"context.{0,20}(length|size|window)|context_length|maximum context|too long|too many tokens|"
-    r"max_model_len|reduce the length|max_new_tokens.{0,20} must be <=",
+    r"max_model_len|reduce the length|max_new_tokens.{0,20} must be <=|"
+    # xAI, Gemini, Moonshot, DashScope
+    r"maximum prompt length|token count.{0,40}exceeds|exceeded model token limit|"
+    r"range of input length",
     re.I,
 )
 

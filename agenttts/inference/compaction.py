@@ -4,13 +4,17 @@ Nothing is locked. A shard is removed only after a larger shard has held its sam
 reader may have listed the directory before, or may see it late (NFS caches a directory for a
 minute); it still finds every sample in one of the two shards. A process that is killed at any point
 leaves some samples twice, which is harmless. No sample is ever missing.
+
+Several users may share a store. A shard that more people may read than the larger one stays.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -104,18 +108,35 @@ def _held(shards: Sequence[Path]) -> dict[Path, Path]:
 def _remove(held: dict[Path, Path], settle_seconds: float) -> int:
     """Remove the shards that another shard has held for long enough.
 
+    A shard stays if some of those who may read it may not read the other one.
+
     Returns:
         Their number.
     """
     removed = 0
     for shard, holder in held.items():
         try:
-            if time.time() - holder.stat().st_mtime >= settle_seconds:
+            found = holder.stat()
+            settled = time.time() - found.st_mtime >= settle_seconds
+            if settled and _as_readable(found, shard.stat()):
                 shard.unlink()
                 removed += 1
         except FileNotFoundError:
             continue  # another run that shares the store was faster
+        except PermissionError:
+            continue  # a colleague's, in a directory with the sticky bit
     return removed
+
+
+def _as_readable(file: os.stat_result, other: os.stat_result) -> bool:
+    """Return whether all readers of ``other`` may read ``file``, by their modes."""
+    if file.st_mode & stat.S_IROTH:
+        return True
+    if other.st_mode & stat.S_IROTH:
+        return False
+    if file.st_mode & stat.S_IRGRP and file.st_gid == other.st_gid:
+        return True
+    return file.st_uid == other.st_uid and not other.st_mode & stat.S_IRGRP
 
 
 def _portions(shards: Sequence[Path]) -> Iterator[tuple[list[pl.DataFrame], list[str]]]:

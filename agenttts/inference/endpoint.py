@@ -35,7 +35,7 @@ from agenttts.inference.base import (
 )
 from agenttts.inference.beats import Beat
 from agenttts.inference.endpoint_calls import GivenUp, PatientCalls, Stopped
-from agenttts.inference.endpoint_check import read_models
+from agenttts.inference.endpoint_check import has_model, read_models
 from agenttts.inference.endpoint_options import find_address, read_endpoint_options
 from agenttts.inference.endpoint_prompts import (
     Content,
@@ -52,7 +52,12 @@ _NO_TEMPLATE = re.compile(r"chat.?template", re.I)
 _SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
 # With status 400, Azure and others refuse a prompt that does not pass their filter.
 _PROMPT_FILTERED = re.compile(r"content_filter|content_policy|content management policy", re.I)
-_NO_MONEY = re.compile(r"insufficient_quota|billing", re.I)
+# With status 400, OpenAI and Azure end a reply whose thinking has taken all its tokens.
+_CUT = re.compile(r"could not finish the message.{0,80}limit was reached", re.I)
+# Codes alone: where requests are too many, OpenAI's and Gemini's texts name billing and quota too.
+_NO_MONEY = re.compile(
+    r"insufficient_quota|exceeded_current_quota_error|billing_(?:not_active|hard_limit)", re.I
+)
 
 
 class EndpointEngine:
@@ -118,7 +123,7 @@ class EndpointEngine:
             self.close()
             raise
         self._context = self._options.max_model_len or listed.get(config.path)
-        if listed and config.path not in listed:
+        if listed and not has_model(listed, config.path):
             self.close()
             raise EngineError(
                 f"model '{config.name}': the server at {self._options.base_url} has no model "
@@ -262,6 +267,9 @@ class EndpointEngine:
             if answer.status in (400, 422) and not says_too_long(answer):
                 if _PROMPT_FILTERED.search(answer.text):
                     return ServerReply((Sample("", 0, FILTERED),), None)
+                if _CUT.search(answer.text):
+                    cut = Sample("", request.params.max_tokens, "length")
+                    return ServerReply((cut,), None)
                 with self._lock:
                     if self._adapt(answer.text, body):
                         return None
@@ -371,7 +379,9 @@ class EndpointEngine:
                 else "set options.api_key_env to the name of the variable that holds the key"
             )
             raise self._infra(f"the server refuses the key: {text}; {fix}") from None
-        if status == 402 or (status is not None and not 400 <= status < 500):
+        # Without a status: the node's environment or the address, unless the prompt is too long.
+        outside = status is None or status == 402 or not 400 <= status < 500
+        if outside and error.fault != "context":
             raise self._infra(text) from None
         if status == 404:
             text += "; check base_url and the model's path, which is the server's id of the model"

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
+from collections.abc import Collection
 
 from agenttts.endpoint import (
     Address,
@@ -50,6 +52,18 @@ def read_models(answer: Answer, address: Address) -> dict[str, int | None]:
     return found
 
 
+def has_model(listed: Collection[str], path: str) -> bool:
+    """Return whether a server with this list of models may have the model ``path``.
+
+    Gateways list patterns (LiteLLM: ``openai/*``), and take ids with a suffix that chooses a
+    provider (Hugging Face, OpenRouter: ``org/name:provider``).
+    """
+    if path in listed or path.rpartition(":")[0] in listed:
+        return True
+    patterns = (".*".join(map(re.escape, name.split("*"))) for name in listed if "*" in name)
+    return any(re.fullmatch(pattern, path) for pattern in patterns)
+
+
 def check_listed(config: ModelConfig) -> str:
     """Ask the server for its models once.
 
@@ -83,7 +97,7 @@ def check_listed(config: ModelConfig) -> str:
         raise
     finally:
         client.close()
-    if listed and config.path not in listed:
+    if listed and not has_model(listed, config.path):
         raise Unavailable(
             f"the server at {options.base_url} has no model '{config.path}'",
             fix=valid_names(config.path, listed),
@@ -91,7 +105,7 @@ def check_listed(config: ModelConfig) -> str:
         )
     if not listed:
         return f"the server at {options.base_url} lists no models"
-    context = options.max_model_len or listed[config.path]
+    context = options.max_model_len or listed.get(config.path)
     known = f"a context of {context} tokens" if context else "a context that it does not say"
     return f"'{config.path}' is at {options.base_url}, with {known}"
 

@@ -30,6 +30,7 @@ from agenttts.inference.base import (
 from agenttts.inference.engine_child import SpareEngine
 from agenttts.inference.engine_use import EngineObserver
 from agenttts.inference.engines import ENGINES
+from agenttts.inference.model_files import weight_files
 
 log = logging.getLogger(__name__)
 
@@ -332,14 +333,12 @@ def host_bytes(model: ModelConfig) -> int:
 
     It follows from the sizes of the weight files. It is 0 for an engine that loads no weights.
     """
-    if not ENGINES[model.engine].own_process:
+    if model.engine == "endpoint" or not ENGINES[model.engine].own_process:
         return 0
-    folder = Path(model.path)
-    weights = 0
-    for pattern in ("*.safetensors", "*.bin", "*.gguf"):
-        weights = sum(file.stat().st_size for file in folder.glob(pattern))
-        if weights:
-            break
+    place = Path(model.path)
+    copy = weight_files(place, str(model.options.get("load_format") or ""))
+    files = copy.files if copy else [place] if place.is_file() else place.glob("*.gguf")
+    weights = sum(file.stat().st_size for file in files)
     return engine_bytes(weights)
 
 

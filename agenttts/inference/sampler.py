@@ -250,24 +250,41 @@ class Sampler:
 
         So only the requests that the engine cannot serve fail. If kept engines were loaded before
         the call, a request that fails alone is tried once more without them, unless its model is
-        known not to load without them either.
+        known not to load without them either, or is on a server.
 
         Returns:
             For each request, the result or the error.
         """
-        kept = self._engines.keeps and self._engines.any_loaded
+        model = self._models[requests[0].model]
+        on_server = model.engine == "endpoint"
+        kept = self._engines.keeps and self._engines.any_loaded and not on_server
         try:
             return list(self.draw_together(requests))
         except EngineError as error:
             # The next call finds what this one has stored. The engine's state is unknown.
             self._store.flush()
-            model = self._models[requests[0].model]
             self._engines.drop(model)
             if len(requests) == 1 and (not kept or self._engines.fails_alone(model)):
                 return [error]
         if len(requests) == 1:
             self._engines.close()
-        return [found for request in requests for found in self.draw_each([request])]
+        gone: EngineError | None = None
+        found: list[Drawn | EngineError] = []
+        for request in requests:
+            # A server that is gone is waited for once, and not for every request.
+            asks = on_server and self.lacks_samples(request)
+            if asks and gone is None:
+                gone = self._start_problem(requests[0].model)
+            found += [gone] if asks and gone is not None else self.draw_each([request])
+        return found
+
+    def _start_problem(self, model_name: str) -> EngineError | None:
+        """Return why a model's engine cannot be started; None if it is loaded."""
+        try:
+            self._engine_for_trials(model_name)
+        except EngineError as error:
+            return error
+        return None
 
     def await_stored(self, requests: Sequence[DrawRequest]) -> None:
         """Wait until samples that another process has drawn are visible.

@@ -4,6 +4,7 @@ meanwhile.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -112,6 +113,76 @@ def test_a_shard_that_may_not_be_read_is_left_out(tmp_path, monkeypatch):
     assert compact(tmp_path, fewest=2, settle_seconds=0) == (5, 0)
     assert compact(tmp_path, fewest=2, settle_seconds=0) == (0, 5)
     assert closed in names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "of_the_result", "removed"),
+    [
+        (0o644, 0o600, 0),  # by a colleague with the umask 077
+        (0o644, 0o640, 0),
+        (0o640, 0o600, 0),
+        (0o640, 0o640, 6),
+        (0o600, 0o600, 6),
+        (0o600, 0o644, 6),
+    ],
+)
+def test_a_shard_that_more_people_may_read_than_the_result_stays(
+    tmp_path, mode, of_the_result, removed
+):
+    filled(tmp_path)
+    for shard in tmp_path.glob("*.parquet"):
+        shard.chmod(mode)
+    compact(tmp_path, fewest=2, settle_seconds=0)
+    [made] = tmp_path.glob("+*.parquet")
+    made.chmod(of_the_result)
+    assert compact(tmp_path, fewest=2, settle_seconds=0) == (0, removed)
+    assert len(names(tmp_path)) == 7 - removed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone may give files to others")
+@pytest.mark.parametrize(
+    ("mode", "user", "group", "removed"),
+    [
+        (0o640, 0, 77, 0),
+        (0o640, 66, 77, 0),
+        (0o640, 66, 0, 1),
+        (0o600, 66, 0, 1),
+        (0o600, 66, 77, 0),
+    ],
+)
+def test_a_shard_of_another_user_stays_if_he_may_not_read_the_result(
+    tmp_path, mode, user, group, removed
+):
+    filled(tmp_path)
+    [other, *rest] = tmp_path.glob("*.parquet")
+    for shard in rest:
+        shard.chmod(0o600)
+    other.chmod(mode)
+    os.chown(other, user, group)
+    compact(tmp_path, fewest=2, settle_seconds=0)
+    [made] = tmp_path.glob("+*.parquet")
+    made.chmod(0o640)
+    os.chown(made, 0, 0)
+    assert compact(tmp_path, fewest=2, settle_seconds=0) == (0, 5 + removed)
+    assert other.exists() != bool(removed)
+
+
+def test_a_shard_that_may_not_be_removed_keeps_no_other_from_it(tmp_path, monkeypatch):
+    """As in a directory with the sticky bit, where a colleague's files cannot be removed."""
+    filled(tmp_path)
+    [kept, *_] = names(tmp_path)
+    unlink = Path.unlink
+
+    def refuse(path, missing_ok=False):
+        if path.name == kept:
+            raise PermissionError(1, "Operation not permitted", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    compact(tmp_path, fewest=2, settle_seconds=0)
+    filled(tmp_path, writer="later-t")
+    assert compact(tmp_path, fewest=2, settle_seconds=0) == (7, 5)
+    assert kept in names(tmp_path)
 
 
 def test_a_damaged_result_costs_no_shard(tmp_path):

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from agenttts.errors import Unavailable
+from agenttts.inference import endpoint
 from agenttts.inference.base import EngineError, Finished, ModelConfig, Request, SamplingParams
 from agenttts.inference.endpoint import EndpointEngine
+from agenttts.inference.endpoint_check import check_listed
 from agenttts.inference.engine_process import create_engine
 from agenttts.replies import COMMON_THINKING, Thinking, remove_thinking
 from tests.support.llm import KEY, Server, said
@@ -252,6 +255,42 @@ def test_money_that_has_run_out_is_not_waited_for(server):
     assert caught.value.kind == "INFRA_FAILED"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        # OpenAI, Gemini
+        "Rate limit reached for m on requests per min (RPM): Limit 3, Used 3. You can increase "
+        "your rate limit by adding a payment method at https://platform.openai.com/account/billing.",
+        "You exceeded your current quota, please check your plan and billing details. "
+        '* Quota exceeded for metric: requests, limit: 15. Please retry in 0.1s. "RESOURCE_EXHAUSTED"',
+    ],
+)
+def test_too_many_requests_are_waited_for_whatever_their_text_says_of_money(server, text):
+    server.answers = [(429, text, {"Retry-After": "0"}), said("hi")]
+    [completion] = engine(server).generate([request()])
+    assert completion.samples[0].text == "hi"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("SSL_CERT_FILE", "/nonexistent/ca.pem"), ("NO_PROXY", "fd00::/8")],
+)
+def test_a_node_whose_environment_allows_no_request(server, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(EngineError, match=f"{variable}.*unset") as caught:
+        engine(server, use_proxy=True)
+    assert caught.value.kind == "INFRA_FAILED"
+
+
+def test_an_answer_that_is_too_large(server, monkeypatch):
+    monkeypatch.setattr(endpoint, "_LARGEST_ANSWER", 20_000)
+    drawing = engine(server)
+    server.answers = [said("x" * 20_001)]
+    with pytest.raises(EngineError, match="over 20000 bytes") as caught:
+        drawing.generate([request()])
+    assert caught.value.kind == "INFRA_FAILED"
+
+
 def test_redirects_are_not_followed(server):
     elsewhere = Server()
     elsewhere.answers = [said("stolen")]
@@ -275,6 +314,34 @@ def test_a_model_that_the_server_does_not_have(server):
     assert caught.value.kind == "FAILED"
 
 
+@pytest.mark.parametrize(
+    ("listed", "path", "there"),
+    [
+        (["openai/*", "m"], "openai/gpt-4o", True),  # LiteLLM
+        (["*"], "anything/else", True),
+        (["openai/*"], "anthropic/claude", False),
+        (["a.b/*"], "aXb/c", False),
+        (["org/name"], "org/name:provider", True),  # Hugging Face, OpenRouter
+        (["llama3:8b"], "llama3:70b", False),
+        (["llama3:8b"], "llama3", False),
+        (["org/name"], ":provider", False),
+        (["name[*", "m"], "name[7b]", True),
+    ],
+)
+def test_patterns_and_suffixes_of_a_gateway_s_models(server, listed, path, there):
+    server.models = models(*listed)
+    if there:
+        [completion] = EndpointEngine(config(server, path)).generate([request()])
+        assert completion.samples[0].text == "hi"
+        assert bodies(server)[-1]["model"] == path
+        assert "context that it does not say" in check_listed(config(server, path))
+        return
+    with pytest.raises(EngineError, match="has no model"):
+        EndpointEngine(config(server, path))
+    with pytest.raises(Unavailable, match="has no model"):
+        check_listed(config(server, path))
+
+
 def test_a_request_that_the_server_refuses_is_the_allocation_s(server):
     server.answers = [(400, "temperature must be 1 for this model", {})]
     with pytest.raises(EngineError, match="temperature must be 1") as caught:
@@ -289,6 +356,21 @@ def test_a_chat_without_a_template(server):
     server.answers = [(400, "default chat template is no longer allowed", {})]
     with pytest.raises(EngineError, match=r"has no chat template.*few_shot_completion"):
         engine(server).generate([request((CHAT[1],))])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max_tokens is too large: 8000. This model supports at most 4096 completion tokens.",
+        "max_tokens (384000) exceeds model's maximum output tokens (65536)",
+    ],
+)
+def test_a_reply_longer_than_the_server_allows_is_no_prompt_too_long(server, text):
+    server.answers = [(400, text, {})]
+    with pytest.raises(EngineError, match=re.escape(text)) as caught:
+        engine(server).generate([request()])
+    assert caught.value.kind == "FAILED"
+    assert len(server.requests) == 1
 
 
 def limited(context: int, message: str):
@@ -314,6 +396,10 @@ def limited(context: int, message: str):
         "This model's maximum context length is {context} tokens. However, you requested 99 tokens "
         "({tokens} in the messages, {limit} in the completion). Please reduce the length.",
         "The input ({tokens} tokens) is longer than the model's context length ({context} tokens).",
+        "This model's maximum prompt length is {context} but the request contains {tokens} tokens.",
+        "The input token count ({tokens}) exceeds the maximum number of tokens allowed ({context}).",
+        "Invalid request: Your request exceeded model token limit: {context} (requested: {tokens})",
+        "InternalError.Algo.InvalidParameter: Range of input length should be [1, {context}]",
         "the prompt is too long",
     ],
 )
@@ -385,6 +471,19 @@ def test_a_server_that_takes_one_sample_at_a_time(server):
     server.answers = [refusing("n", "n must be 1")]
     [completion] = engine(server, samples_per_request=4).generate([request(seeds=4)])
     assert len(completion.samples) == 4
+
+
+def test_a_reply_whose_thinking_takes_all_its_tokens_is_an_empty_sample(server):
+    text = (
+        "Could not finish the message because max_tokens or model output limit was reached. "
+        "Please try again with higher max_tokens."
+    )
+    refused = (400, json.dumps({"error": {"message": text, "type": "invalid_request_error"}}), {})
+    server.answers = [refused, said("hi"), refused]
+    [completion] = engine(server, max_concurrent=1).generate([request(seeds=3, tokens=50)])
+    found = [(s.text, s.decode_tokens, s.finish_reason) for s in completion.samples]
+    assert found == [("", 50, "length"), ("hi", 7, "stop"), ("", 50, "length")]
+    assert completion.prompt_tokens == 11, "as the other replies say"
 
 
 def test_what_the_server_s_filter_withholds_is_an_empty_sample(server):

@@ -15,6 +15,7 @@ from agenttts.inference.engine_pool import (
     MOST_ASLEEP,
     PROCESS_BYTES,
     EnginePool,
+    engine_bytes,
     host_bytes,
 )
 from agenttts.inference.engine_use import EngineObserver
@@ -223,6 +224,35 @@ def test_memory_follows_from_the_weights(model, tmp_path):
     assert host_bytes(model("a", size=10 * GB)) - host_bytes(model("b", size=0)) == 13 * GB
     script = ModelConfig("s", str(tmp_path / "script.json"), engine="scripted")
     assert host_bytes(script) == 0
+    served = ModelConfig("e", "org/name", engine="endpoint", options={"base_url": "http://h/v1"})
+    assert host_bytes(served) == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "counted"),
+    [
+        (["consolidated.safetensors", "model.safetensors"], 1),  # Mistral's two copies
+        (["consolidated.safetensors"], 1),
+        (["model-1-of-2.safetensors", "model-2-of-2.safetensors", "pytorch_model.bin"], 2),
+        (["pytorch_model.bin", "training_args.bin", "optimizer.bin"], 1),
+        (["model-q4.gguf"], 1),
+        (["README.md"], 0),
+    ],
+)
+def test_weights_are_counted_once(tmp_path, files, counted):
+    for name in files:
+        with (tmp_path / name).open("wb") as stream:
+            stream.truncate(10 * GB)
+    directory = ModelConfig("a", str(tmp_path), gpus=1)
+    assert host_bytes(directory) == engine_bytes(counted * 10 * GB)
+
+
+def test_the_weights_of_a_model_in_one_file_count(tmp_path):
+    file = tmp_path / "model-q4.gguf"
+    with file.open("wb") as stream:
+        stream.truncate(10 * GB)
+    assert host_bytes(ModelConfig("a", str(file), gpus=1)) == engine_bytes(10 * GB)
+    assert host_bytes(ModelConfig("a", "org/name", gpus=1)) == engine_bytes(0)
 
 
 def test_an_engine_that_fails_to_sleep_is_closed_and_the_next_is_loaded(model, monkeypatch):

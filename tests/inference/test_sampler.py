@@ -5,6 +5,7 @@ way.
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from agenttts.inference import sampler as sampler_module
 from agenttts.inference.base import (
     Completion,
+    Engine,
     EngineError,
     Finished,
     ModelConfig,
@@ -29,6 +31,7 @@ from agenttts.inference.base import (
     Sample,
     SamplingParams,
 )
+from agenttts.inference.endpoint import EndpointEngine
 from agenttts.inference.partition import SamplePartition
 from agenttts.inference.sampler import (
     FEWEST_A_CALL,
@@ -41,6 +44,7 @@ from agenttts.inference.sampler import (
 from agenttts.inference.scripted import ScriptedEngine
 from agenttts.inference.store import SampleStore
 from tests.support.draws import draw_one
+from tests.support.llm import Server, said
 from tests.support.waiting import until
 
 HOT = SamplingParams(0.9, 40)
@@ -304,6 +308,42 @@ def test_a_model_that_does_not_load_beside_others_is_loaded_once_without_them(
     assert engines.events.count("no start") == (1 if alone else 2)
     assert engines.events.count(("start", "b")) == alone
     assert engines.events.count(("close", "m")) == 1
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_server_that_is_gone_is_waited_for_once(sampler, model, gone):
+    server = Server()
+    failing = (503, "down", {})
+    server.models = (200, json.dumps({"data": [{"id": "org/e"}]}), {})
+    server.answers = [said("stored"), failing]
+    options = {"base_url": server.url, "use_proxy": False, "retry_seconds": 0}
+    served = ModelConfig("e", "org/e", engine="endpoint", options=options)
+    engines, tries = Engines(), 0
+
+    def start(config: ModelConfig) -> Engine:
+        nonlocal tries
+        if config.engine != "endpoint":
+            return engines(config)
+        tries += 1
+        if tries > 1 and gone:
+            server.models = failing
+        elif tries > 1:
+            server.answers = [said("back")]
+        return EndpointEngine(config)
+
+    of = sampler(start, {"m": dataclasses.replace(model, gpus=0), "e": served}, keep_engines=True)
+    of.draw_together([DrawRequest("m", [TREE], HOT, 1)])
+    of.draw_together([DrawRequest("e", [TREE], HOT, 1)])
+    prompts = [TREE, LONG, Prompt("", "A lake?"), Prompt("", "A hill?")]
+    try:
+        first, *rest = of.draw_each([DrawRequest("e", [prompt], HOT, 1) for prompt in prompts])
+    finally:
+        server.close()
+    assert isinstance(first, Drawn), "its sample is stored"
+    assert [isinstance(one, EngineError) for one in rest] == [gone] * 3
+    assert not gone or {one.kind for one in rest} == {"INFRA_FAILED"}
+    assert tries == 2
+    assert ("close", "m") not in engines.events, "it takes nothing from a server"
 
 
 def test_who_needs_only_what_came_before_a_failure_is_served(sampler):
