@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from agenttts.dispatch.attempts import HANDED_OVER, read_attempts, retry_pause
 from agenttts.dispatch.base import JobRequest, QueueUnavailable, Scheduler, SubmitLimitReached
-from agenttts.errors import AgentTTSError, MissingRequirement
+from agenttts.errors import AgentTTSError, MissingRequirement, cli_command
 from agenttts.files.trouble import PATIENCE_S, FilePatience, passing_trouble
 from agenttts.loop.avoided_nodes import AvoidedNodes
 from agenttts.loop.collect import failed_row, finished_row
@@ -245,8 +245,8 @@ class Evaluation:
     def _file_patience(self) -> FilePatience:
         return FilePatience(
             f"run {self._run.path}",
-            "fix the cause; the run's jobs keep running, and 'agenttts-hpc resume "
-            f"{self._run.path}' continues with them",
+            "fix the cause; the run's jobs keep running, and "
+            f"'{cli_command('resume', self._run.path)}' continues with them",
             self._settings.queue_patience_seconds,
         )
 

@@ -18,7 +18,7 @@ from itertools import groupby
 from typing import Any, NoReturn
 
 from agenttts.dispatch.base import QueueUnavailable
-from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
+from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, cli_command
 from agenttts.files.trouble import FilesUnavailable, passing_trouble
 from agenttts.loop.evaluation import Evaluation
 from agenttts.loop.reports import write_report
@@ -169,7 +169,7 @@ class Controller:
             self._journal.append("ended", outcome=str(gone))
             raise
         if isinstance(error, OSError):
-            fix = f"fix the cause, then run 'agenttts-hpc resume {self._run.path}'"
+            fix = f"fix the cause, then run '{cli_command('resume', self._run.path)}'"
             ending: AgentTTSError = MissingRequirement(_what(error), fix=fix)
         else:
             ending = error
@@ -411,7 +411,7 @@ class Controller:
         except (MissingRequirement, OSError) as error:
             raise MissingRequirement(
                 f"{done.format(self._run.path)}: {_what(error)}",
-                fix=f"fix the cause, then run 'agenttts-hpc cancel {self._run.path}' again",
+                fix=f"fix the cause, then run '{cli_command('cancel', self._run.path)}' again",
             ) from error
         finally:
             self._journal.close()
@@ -434,8 +434,8 @@ class Controller:
         except (AgentTTSError, OSError) as error:
             log.error("the run's jobs could not be cancelled: %s", error)
             return (
-                f"; its jobs may still run ({error}): 'agenttts-hpc cancel "
-                f"{self._run.path}' stops them"
+                f"; its jobs may still run ({error}): "
+                f"'{cli_command('cancel', self._run.path)}' stops them"
             )
         return ""
 
@@ -448,10 +448,9 @@ class Controller:
             self._evaluation.end_strays()
         except AgentTTSError as error:
             log.warning(
-                "remaining jobs of this run could not be listed: %s; "
-                "'agenttts-hpc cancel %s' tries again",
+                "remaining jobs of this run could not be listed: %s; '%s' tries again",
                 error,
-                self._run.path,
+                cli_command("cancel", self._run.path),
             )
 
     def _restore(self) -> None:
