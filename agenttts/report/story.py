@@ -72,6 +72,8 @@ def trials_grid(run: RunReport) -> Grid | None:
         order = pl.col("score").is_not_null(), pl.col("examples"), pl.col("score")
         shown = shown.sort(*order, descending=True, nulls_last=True).head(MOST_TRIALS)
         title = f"The {MOST_TRIALS:,} best of {count:,} trials ('--format csv' gives all)"
+    ordered = shown.sort("trial").to_dicts()
+    times = [_wall(row) for row in ordered]
     rows = [
         (
             str(row["trial"]),
@@ -84,17 +86,17 @@ def trials_grid(run: RunReport) -> Grid | None:
             number(row["prompt_tokens"] + row["decode_tokens"]),
             number(row["reused_tokens"]),
             number(row["gpu_seconds"]),
-            duration(_wall(row)),
+            duration(seconds),
             run.background.reasons.get(row["trial"], ""),
         )
-        for row in shown.sort("trial").iter_rows(named=True)
+        for row, seconds in zip(ordered, times, strict=True)
     ]
     columns = (
         *("trial", "iteration", "proposed by", "state", "score", "budget", "allocation", "tokens"),
         *("reused", "GPU-seconds", "time", "why"),
     )
     numbers = {"iteration", "score", "budget", "tokens", "reused", "GPU-seconds", "time"}
-    return Grid(title, columns, tuple(rows), frozenset(numbers))
+    return Grid(title, columns, tuple(rows), frozenset(numbers), {"time": times})
 
 
 def _scores(rows: Sequence[Mapping[str, Any]]) -> list[float]:
