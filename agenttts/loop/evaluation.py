@@ -40,7 +40,7 @@ from agenttts.run.journal import (
     worker_name,
 )
 from agenttts.run.rows import row_to_json
-from agenttts.tables.schema import TrialRow, TrialState
+from agenttts.tables.schema import TrialRow, TrialState, trial_order
 from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
@@ -624,7 +624,8 @@ class Evaluation:
             if t.planned.iteration == iteration and t.planned.trial not in listed
         ]
         mine = [trials for trials in lists if trials[0].planned.iteration == iteration]
-        found = [[t.planned for t in trials] for trials in sorted([*single, *mine], key=_name)]
+        ordered = sorted([*single, *mine], key=lambda trials: trial_order(_name(trials)))
+        found = [[t.planned for t in trials] for trials in ordered]
         self._together[1][iteration] = found
         return found
 

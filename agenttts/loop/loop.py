@@ -38,6 +38,7 @@ from agenttts.tables.schema import (
     RECOMMENDED_SOURCE,
     TEST_SOURCE,
     TrialState,
+    trial_order,
 )
 
 log = logging.getLogger(__name__)
@@ -225,7 +226,7 @@ class Controller:
     def _complete_earlier_closing(self) -> None:
         """Evaluate the finalists and final tests that were unfinished at an extension."""
         state = self._journal.state
-        left = [state.trials[name] for name in sorted(state.earlier_closing)]
+        left = [state.trials[name] for name in sorted(state.earlier_closing, key=trial_order)]
         for source in AFTER_SEARCH:
             trials = [p for p in left if p.row is None and p.planned.source == source]
             if trials:

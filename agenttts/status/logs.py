@@ -23,7 +23,7 @@ from agenttts.run.starts import read_handle
 from agenttts.status.controller_logs import controller_logs
 from agenttts.status.folded_log import folded, log_lines
 from agenttts.tables.failures import failure_groups
-from agenttts.tables.schema import TrialState
+from agenttts.tables.schema import TrialState, trial_order
 
 _MOST_BYTES = 4 * 1024 * 1024
 """If a log is longer, only its end is read, unless all lines are asked for."""
@@ -133,7 +133,8 @@ def _trial_name(run: RunDirectory, state: RunState, given: str) -> str:
     Raises:
         UserError: There is no such trial.
     """
-    names = sorted({*state.trials, *(path.name for path in (run.path / "trials").glob("t*"))})
+    found = {*state.trials, *(path.name for path in (run.path / "trials").glob("t*"))}
+    names = sorted(found, key=trial_order)
     number = given.removeprefix("t")
     name = f"t{int(number):04}" if number.isascii() and number.isdigit() else given
     if name in names:

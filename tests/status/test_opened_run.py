@@ -20,6 +20,7 @@ from agenttts.errors import MissingRequirement, UserError
 from agenttts.report.trackers import base
 from agenttts.run.directory import find_run
 from agenttts.status.export import export as export_run
+from agenttts.status.logs import trial_log
 from agenttts.tables.schema import TEST_SOURCE, trials_frame
 from tests.support import command_line
 from tests.support.scripted import small_spec
@@ -95,6 +96,24 @@ def test_of_samples_that_were_cleaned_the_text_stays(finished, tmp_path):
     assert cleaned["finish_reason"].null_count() == cleaned.height
 
 
+def test_trials_from_10000_on_follow_the_others(finished, tmp_path):
+    copy = tmp_path / "results" / "copy"
+    shutil.copytree(finished, copy)
+    folders = sorted((copy / "trials").glob("t*"), reverse=True)
+    names = {folder.name: f"t{int(folder.name[1:]) + 9999}" for folder in folders}
+    for folder in folders:
+        spec = folder / "trial.json"
+        spec.write_text(json.dumps(json.loads(spec.read_text()) | {"trial": names[folder.name]}))
+        folder.rename(folder.with_name(names[folder.name]))
+    whole, run = agenttts.open_run(finished).samples(), agenttts.open_run(copy)
+    assert run.samples().equals(whole.with_columns(pl.col("trial").replace(names)))
+    with pytest.raises(UserError, match=r"valid: t9999, t10000, t10001"):
+        run.examples("t0")
+    last = names[folders[0].name]
+    with pytest.raises(UserError, match=rf"no trial 'x'; valid: t0000, .*, {last}$"):
+        list(trial_log(find_run(str(copy), Path()), "x", None))
+
+
 def test_opening_a_run_loads_no_engine(finished):
     code = f"""
 import sys, agenttts
@@ -165,6 +184,13 @@ def test_trackers_are_told_the_best_score_on_the_most_examples(finished):
     table = base.FinishedTable("small", find_run(str(finished), Path()).spec(), trials)
     assert table.best_so_far() == {"t0001": 1.0, "t0003": 0.7, "t0004": 0.7}
     assert [base.numbers_of(row).get("examples") for row in table.searched()] == [10, None, 100, 10]
+
+
+def test_trackers_are_told_trials_in_their_order(finished):
+    rows = [trial(n, 0.5, 1.0) for n in (10001, 9999, 2, 10000)]
+    trials = trials_frame(rows, ["retrieval.f1", "answer.em"])
+    table = base.FinishedTable("small", find_run(str(finished), Path()).spec(), trials)
+    assert [row["trial"] for row in table.searched()] == ["t0002", "t9999", "t10000", "t10001"]
 
 
 @pytest.mark.parametrize("tracker", ["wandb", "mlflow"])

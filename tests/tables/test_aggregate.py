@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import agenttts
 from agenttts.files.table_files import atomic_write_parquet
 from agenttts.space import Allocation, Choice
 from agenttts.tables.aggregate import (
@@ -141,6 +143,13 @@ def test_ties() -> None:
 def test_many_trials_keep_their_order_beyond_four_digits() -> None:
     rows = [row(10000, 0.1, finished=START), row(9999, 0.2, finished=START)]
     assert best_so_far(frame(rows))["trial"].to_list() == ["t9999", "t10000"]
+
+
+def test_no_table_is_sorted_by_ids_as_texts():
+    package = Path(agenttts.__file__).parent
+    asked = {path: re.findall(r"\.sort\([^)]*\"trial\"", path.read_text()) for path in package.rglob("*.py")}  # fmt: skip
+    assert len(asked) > 100, "the package is found"
+    assert {path.name: found for path, found in asked.items() if found} == {}
 
 
 def test_zero_is_a_score_and_nothing_is_not() -> None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.spec import JobSpec
-from agenttts.tables.aggregate import best_so_far
+from agenttts.tables.aggregate import BY_TRIAL, best_so_far
 from agenttts.tables.schema import AFTER_SEARCH
 
 
@@ -30,7 +30,7 @@ class FinishedTable:
 
         Finalists and the final test are left out, because they are scored on other examples.
         """
-        for row in self.trials.sort("trial").iter_rows(named=True):
+        for row in self.trials.sort(*BY_TRIAL).iter_rows(named=True):
             if row["source"] not in AFTER_SEARCH:
                 yield row
 
