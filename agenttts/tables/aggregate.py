@@ -28,6 +28,8 @@ from agenttts.tables.schema import (
 Cost = Literal["budget", "tokens", "gpu_seconds"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
 
+_MOST_DRAWS = 4_000_000
+"""The most values that a bootstrap draws at once: 12 bytes each."""
 BY_TRIAL = (pl.col("trial").str.len_chars(), pl.col("trial"))
 """The order of trials in a table, as `agenttts.tables.schema.trial_order`."""
 _BY_FINISH = (pl.col("finished"), *BY_TRIAL, pl.col("run"))
@@ -262,8 +264,16 @@ def bootstrap_interval(
     count = values.len()
     if count < 2:
         return None
-    draws = values.sample(count * resamples, with_replacement=True, seed=seed)
-    means = draws.reshape((resamples, count)).arr.mean()
+    block = max(1, _MOST_DRAWS // count)
+    sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
+    means = pl.concat(
+        [
+            values.sample(size * count, with_replacement=True, seed=seed + number)
+            .reshape((size, count))
+            .arr.mean()
+            for number, size in enumerate(sizes)
+        ]
+    )
     tail = (1 - level) / 2
     low = means.quantile(tail, interpolation="linear")
     high = means.quantile(1 - tail, interpolation="linear")
