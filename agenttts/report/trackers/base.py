@@ -19,11 +19,15 @@ from agenttts.tables.schema import AFTER_SEARCH
 
 @dataclass(frozen=True)
 class FinishedTable:
-    """A run's table of trials, with the spec that it was launched with."""
+    """A run's table of trials, with the spec that it was launched with.
+
+    ``outcome`` is how the run ended, as in its journal; None if it goes on.
+    """
 
     run: str
     spec: JobSpec
     trials: pl.DataFrame
+    outcome: str | None = None
 
     def searched(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of the search, in the order of the trials.
@@ -111,3 +115,17 @@ def check_new(path: Path, option: str) -> None:
         raise UserError(f"{option} {path}: exists already; name another one, or remove it")
     if not path.absolute().parent.is_dir():
         raise UserError(f"{option} {path}: its directory does not exist; make it, or name another")
+
+
+def check_sqlite(path: Path, option: str) -> None:
+    """Check that the address of a SQLite store can hold a path.
+
+    Raises:
+        UserError: It has a character with another meaning there.
+    """
+    odd = next((character for character in "%?" if character in str(path.absolute())), None)
+    if odd is not None:
+        raise UserError(
+            f"{option} {path}: '{odd}' in {path.absolute()} has another meaning in the address of "
+            "a SQLite store; name a file elsewhere"
+        )
