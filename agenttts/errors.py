@@ -18,6 +18,7 @@ file knows its keys and its line, and adds them (`located`, `agenttts.spec.sourc
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -180,6 +181,11 @@ def dotted(path: Sequence[str | int]) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def cli_command(*words: object) -> str:
+    """Return a command of this program for a message, quoted as a shell reads it."""
+    return shlex.join(["agenttts-hpc", *map(str, words)])
 
 
 def valid_names(given: object, names: Iterable[str]) -> str:

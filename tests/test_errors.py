@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +19,7 @@ from agenttts.errors import (
     Unavailable,
     UserError,
     WrongValues,
+    cli_command,
     dotted,
     located,
     nearest_name,
@@ -113,3 +119,46 @@ def test_the_nearest_name_is_one_of_them(given_name, names):
 def test_a_name_itself_is_nearest_whatever_its_case(names, data):
     name = data.draw(st.sampled_from(names))
     assert nearest_name(name.upper(), names) == name
+
+
+@given(words=st.lists(st.text()))
+def test_a_shell_reads_the_words_of_a_command_as_they_were_given(words):
+    assert shlex.split(cli_command("resume", *words)) == ["agenttts-hpc", "resume", *words]
+
+
+def test_words_that_need_no_quotes_have_none():
+    command = cli_command("logs", Path("/a/my-run_1"), 3, "--set", "a.b[0]=1")
+    assert command == "agenttts-hpc logs /a/my-run_1 3 --set 'a.b[0]=1'"
+
+
+def unquoted_commands(source):
+    """The messages of a module that put a value into a command without `cli_command`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        text = node.value if isinstance(node, ast.Constant) else ""
+        if isinstance(node, ast.JoinedStr):
+            text = "".join(v.value if isinstance(v, ast.Constant) else "{}" for v in node.values)
+        if isinstance(text, str) and re.search(r"agenttts-hpc [a-z][^'\"]*(\{\w*\}|%s)", text):
+            found.append(text)
+    return found
+
+
+def test_commands_in_messages_are_made_in_one_place():
+    package = Path(errors.__file__).parent
+    texts = {str(path.relative_to(package)): path.read_text("utf-8") for path in sorted(package.rglob("*.py"))}  # fmt: skip
+    assert len(texts) > 100, "the package is found"
+    assert {name: found for name, text in texts.items() if (found := unquoted_commands(text))} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ('f"it has ended; \'agenttts-hpc resume " f"{run.path}\' continues it"', 1),
+        ("log.warning(\"'agenttts-hpc cancel %s' tries again\", run)", 1),
+        ("FIX = \"'agenttts-hpc resume {run} --cluster {value}' gives another\"", 1),
+        ("f\"'{cli_command('resume', run)}' continues {run}\"", 0),
+        ("f\"{run}: 'agenttts-hpc launch SPEC' starts {run}\"", 0),
+    ],
+)
+def test_a_value_in_a_command_is_found(source, count):
+    assert len(unquoted_commands(source)) == count

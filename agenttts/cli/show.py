@@ -26,6 +26,7 @@ from agenttts.cli.status_texts import (
     unscored_text,
     where_to_look,
 )
+from agenttts.errors import cli_command
 from agenttts.tables.confidence import Confidence, since_text
 from agenttts.tables.console import PlainConsole, without_controls
 
@@ -93,8 +94,8 @@ def launched(document: dict[str, Any]) -> None:
     say(f"controller: {document['controller']['described']}")
     if document["nodes"]:
         say(f"nodes:      {document['nodes']}")
-    say(f"watch it:   agenttts-hpc status {run} --watch")
-    say(f"aggregate:  agenttts-hpc report {run}")
+    say(f"watch it:   {cli_command('status', run, '--watch')}")
+    say(f"aggregate:  {cli_command('report', run)}")
 
 
 def _what_next(document: dict[str, Any]) -> None:
@@ -103,9 +104,10 @@ def _what_next(document: dict[str, Any]) -> None:
     say("nothing was started")
     for line in where_to_look(document):
         say(line)
-    say(f"aggregate:  agenttts-hpc report {run}")
+    say(f"aggregate:  {cli_command('report', run)}")
     if iterations:  # else it evaluates given allocations, without a search
-        say(f"go on:      agenttts-hpc extend {run} --set search.iterations={2 * iterations}")
+        setting = f"search.iterations={2 * iterations}"
+        say(f"go on:      {cli_command('extend', run, '--set', setting)}")
     say("anew:       this command with --name and another name")
 
 
@@ -146,7 +148,7 @@ def evaluated(run: RunReport) -> None:
 
     row = run.best
     if row is None:
-        say(f"no score; 'agenttts-hpc logs {run.path} 0' shows why")
+        say(f"no score; '{cli_command('logs', run.path, 0)}' shows why")
         return
     task = run.settings["task"]["name"]
     tokens = (row["prompt_tokens"] + row["decode_tokens"]) / row["examples"]
@@ -178,10 +180,10 @@ def profile_edited(changes: Differences, run: RunDirectory) -> None:
 
     if not changes:
         return
-    command = f"agenttts-hpc resume {run.path} --cluster {run.spec().cluster}"
+    command = cli_command("resume", run.path, "--cluster", run.spec().cluster)
     say(
         "note: the profile was edited since the launch, and the run keeps its own; after "
-        f"'agenttts-hpc cancel {run.path}', '{command}' gives it the edited one:"
+        f"'{cli_command('cancel', run.path)}', '{command}' gives it the edited one:"
     )
     for line in difference_lines(changes):
         say(f"  {line}")

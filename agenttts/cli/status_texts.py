@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from agenttts.run.profile_fix import RESUMES, names_a_command
+from agenttts.errors import cli_command
+from agenttts.run.profile_fix import names_a_command
 
 _FAILED = ("FAILED", "INFRA_FAILED", "TIMEOUT", "OOM", "PREEMPTED")
 
@@ -68,24 +69,30 @@ def where_to_look(document: dict[str, Any]) -> list[str]:
     if document["outcome"] == "done":
         failed = sum(n for state, n in document["trials"].items() if state in _FAILED)
         have, them = ("trial has", "it") if failed == 1 else ("trials have", "them")
-        again = f"'{RESUMES} {run} --retry-failed' tries {them} again"
+        again = f"'{cli_command('resume', run, '--retry-failed')}' tries {them} again"
         return [f"{failed} {have} no score; {again}"] if failed else []
     if document["outcome"] is not None or controller["alive"] is None:
         return []
     log = f"its log is {controller['log']}" if controller["log"] else "it has not written a log"
     if not controller["alive"]:
-        read = f"; 'agenttts-hpc logs {run}' shows what matters of it" if controller["log"] else ""
-        known = names_a_command(controller["reason"])
-        return [f"{log}{read}", *([] if known else [f"'{RESUMES} {run}' continues the run"])]
+        lines = [log]
+        if controller["log"]:
+            lines[0] += f"; '{cli_command('logs', run)}' shows what matters of it"
+        if not names_a_command(controller["reason"]):
+            lines.append(f"'{cli_command('resume', run)}' continues the run")
+        return lines
     if controller["state"] != "PENDING":
         return []
     when = f"'{controller['when']}' shows when it may start; " if controller["when"] else ""
-    return [f"{when}'agenttts-hpc cancel {run}' removes it"]
+    return [f"{when}'{cli_command('cancel', run)}' removes it"]
 
 
 def how_they_count(run: str) -> str:
     """Return the commands after which a recommendation counts all trials."""
-    return f"'{RESUMES} {run}' continues the search, 'agenttts-hpc finish {run}' ends it with them"
+    return (
+        f"'{cli_command('resume', run)}' continues the search, "
+        f"'{cli_command('finish', run)}' ends it with them"
+    )
 
 
 def used_text(cost: dict[str, Any] | None) -> str:

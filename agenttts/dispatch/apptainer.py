@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agenttts.dispatch.node.devices import inside_container
-from agenttts.errors import KeyPath, MissingRequirement, Unavailable, UserError
+from agenttts.errors import KeyPath, MissingRequirement, Unavailable, UserError, cli_command
 from agenttts.files.access import read_problem
 
 # A container for batch inference needs no hub and must send no usage statistics.
@@ -239,9 +239,10 @@ def building(image: Path | str, *, again: bool = False) -> str:
         image: The file.
         again: Whether it exists.
     """
-    force = " --force" if again else ""
+    force = ["--force"] if again else []
+    command = cli_command("image", "build", "DEF", *force, "--output", image)
     return (
-        f"agenttts-hpc image build DEF{force} --output {image}, in a checkout of agenttts-hpc; "
+        f"{command}, in a checkout of agenttts-hpc; "
         "DEF: Apptainer.def for GPUs, containers/cpu.def for machines without"
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from agenttts.dispatch.slurm import survey
 from agenttts.dispatch.slurm.drafted_profile import slurm_profile
+from agenttts.errors import cli_command
 
 _LOCAL = "local"
 
@@ -77,7 +78,7 @@ def local_profile(name: str, gpus: Sequence[GpuHere]) -> str:
     lines = [
         f"# The profile {name}, as 'agenttts-hpc init' drafted it: trials are processes of this "
         "machine,",
-        f"# without a container. Check it: agenttts-hpc doctor --cluster {name}. All keys: "
+        f"# without a container. Check it: {cli_command('doctor', '--cluster', name)}. All keys: "
         "slurm/README.md.",
         "kind: local",
         f"gpus_per_node: {len(gpus)}       # {said}",

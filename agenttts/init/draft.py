@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from agenttts.dispatch.drafted_profile import (
     usual_name,
 )
 from agenttts.dispatch.profile import Profile, load_profile
-from agenttts.errors import UserError
+from agenttts.errors import UserError, cli_command
 from agenttts.images.cuda import driver_facts
 from agenttts.init.answers import answer_form
 from agenttts.init.document import InitDocument
@@ -130,12 +129,12 @@ def describe(drafted: Draft) -> dict[str, Any]:
     """Return a draft as `InitDocument`, the output of ``init --json``."""
     if drafted.spec is not None:
         spec = str(drafted.spec)  # profiles are looked for beside a spec too
-        after = [_command("doctor", spec)]
-        after += [_command("launch", spec, option) for option in ("--dry-run", "--wait")]
+        after = [cli_command("doctor", spec)]
+        after += [cli_command("launch", spec, option) for option in ("--dry-run", "--wait")]
     else:
         in_sight = drafted.profile == _profiles(Path()) / f"{drafted.cluster}.yaml"
         cluster = drafted.cluster if in_sight else str(drafted.profile)
-        after = [_command("doctor", "--cluster", cluster)]
+        after = [cli_command("doctor", "--cluster", cluster)]
     return printed(
         InitDocument,
         {
@@ -165,10 +164,6 @@ def _check_alone(wanted: Wanted) -> None:
             f"init: without DATA only a profile is written, and {', '.join(unused)} would have no "
             "effect; name a data file, as in 'agenttts-hpc init DATA', or leave the options out"
         )
-
-
-def _command(*words: str) -> str:
-    return shlex.join(["agenttts-hpc", *words])
 
 
 def _experiment(
@@ -205,7 +200,7 @@ def _experiment(
         stages,
         models,
         cluster,
-        _command("launch", str(spec), "--dry-run"),
+        cli_command("launch", str(spec), "--dry-run"),
         has_file=has_file,
     )
     job = parse_spec(text, str(spec), wanted.out.absolute())

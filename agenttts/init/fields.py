@@ -11,6 +11,7 @@ from typing import Any
 from agenttts.errors import UserError, valid_names
 from agenttts.init.options import FORMS, all_options, options_of
 from agenttts.init.template_names import usable
+from agenttts.tasks.loading.answers import texts_of_named_answer
 from agenttts.tasks.loading.record import Record, shown
 from agenttts.tasks.loading.records import read_file
 
@@ -240,10 +241,8 @@ def _check_identifier(path: Path, role: str, name: str) -> None:
 def _check_answers(path: Path, records: Sequence[Record], name: str) -> None:
     for record in records:
         value = record.structure(name)
-        in_text = isinstance(record.values.get(name), str)  # of which no metric reads aliases
-        if isinstance(value, dict) and (
-            in_text or not any("alias" in key.lower() for key in value)
-        ):
+        in_text = isinstance(record.values.get(name), str)  # of which no metric reads the texts
+        if isinstance(value, dict) and (in_text or texts_of_named_answer(value) is None):
             raise UserError(
                 f"{record.place()}: field '{name}' holds an object ({', '.join(map(str, value))}), "
                 "and a metric needs a text, a number or a list of them; write the answer into a "
@@ -252,7 +251,8 @@ def _check_answers(path: Path, records: Sequence[Record], name: str) -> None:
 
 
 def _given(value: Any) -> bool:
-    return value is not None and value not in ("", [], {}) and not _is_blank(value)
+    empty = value is None or value in ("", [], {}) or _is_blank(value)
+    return not empty and texts_of_named_answer(value) != ()
 
 
 def _is_blank(value: Any) -> bool:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agenttts.dispatch.sizing.model_facts import params_by_files
 from agenttts.errors import UserError
-from agenttts.files.documents import read_object
-from agenttts.inference.model_files import weight_files
 from agenttts.init.answers import AnswerForm
 from agenttts.init.fields import Data
 from agenttts.replies import lacks_chat_template
@@ -138,14 +137,9 @@ def _number(size: str) -> float:
 
 
 def _from_weights(directory: Path) -> float | None:
-    """Return the parameters of weights on disk, to two digits; None if there are none."""
-    found = weight_files(directory) if directory.is_dir() else None
-    if found is None:
-        return None
-    size = found.said or sum(file.stat().st_size for file in found.files)
-    config = read_object(directory / "config.json")
-    stored = config.get("torch_dtype") or config.get("dtype")
-    return float(f"{size / (4 if stored == 'float32' else 2):.1e}")
+    """Return the parameters of weights on disk, to two digits; None: not known."""
+    found = params_by_files(directory)
+    return None if found is None else float(f"{found:.1e}")
 
 
 def _script(data: Data, form: AnswerForm, right: float) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agenttts.dispatch.attempts import ATTEMPTS
 from agenttts.dispatch.job_starts import JOB_STARTS
-from agenttts.errors import UserError
+from agenttts.errors import UserError, cli_command
 from agenttts.launch.controller import controller_works
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
@@ -137,13 +137,14 @@ def _check_over(run: RunDirectory) -> None:
     state = read_state(run.journal_file)
     if controller_works(run) and state.finished != "done":
         raise UserError(
-            f"{run.path}: the run goes on; wait until it is over, or 'agenttts-hpc cancel "
-            f"{run.path}' first"
+            f"{run.path}: the run goes on; wait until it is over, or "
+            f"'{cli_command('cancel', run.path)}' first"
         )
     if state.finished is None:
         raise UserError(
-            f"{run.path}: the run is not over, and its jobs may run; 'agenttts-hpc resume "
-            f"{run.path}' continues it, 'agenttts-hpc cancel {run.path}' ends it"
+            f"{run.path}: the run is not over, and its jobs may run; "
+            f"'{cli_command('resume', run.path)}' continues it, "
+            f"'{cli_command('cancel', run.path)}' ends it"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +12,7 @@ from functools import partial
 from agenttts.dispatch.base import JobStatus, QueueUnavailable, Scheduler
 from agenttts.dispatch.schedulers import controller_scheduler
 from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
-from agenttts.errors import MissingRequirement, RunFailed
+from agenttts.errors import MissingRequirement, RunFailed, cli_command
 from agenttts.files.locks import is_locked
 from agenttts.loop.controller_job import ControllerJob, run_here
 from agenttts.run.access import check_access
@@ -196,7 +196,7 @@ def controller_waits(run: RunDirectory) -> bool:
 
 
 def stop_controllers(
-    run: RunDirectory, *, on_record: bool, again: str = "agenttts-hpc cancel"
+    run: RunDirectory, *, on_record: bool, again: Sequence[str] = ("cancel",)
 ) -> None:
     """Stop all controllers of the run, also of earlier starts, and wait for their end.
 
@@ -233,6 +233,6 @@ def stop_controllers(
             raise RunFailed(
                 f"the controller (job {', '.join(live)}{where}) of {run.path} has not ended within "
                 f"{_STOP_PATIENCE_S:g} s. It is on record that it has to end, and it ends when it "
-                f"sees that; '{again} {run.path}' waits again"
+                f"sees that; '{cli_command(*again, run.path)}' waits again"
             )
         time.sleep(0.2)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 from agenttts import __version__
 from agenttts.dispatch.profile import Profile
-from agenttts.errors import MissingRequirement, UserError
+from agenttts.errors import MissingRequirement, UserError, cli_command
 from agenttts.images.build import image_digest
 from agenttts.launch.differences import differences
 from agenttts.launch.experiment import without_profile_image
@@ -170,16 +169,16 @@ def check_same_spec(run: RunDirectory, spec: JobSpec, profile: Profile) -> None:
     ways = "choose another name with --name, remove that run, or continue it unchanged with"
     if list(found) == ["cluster"]:
         ways = (
-            f"'agenttts-hpc resume {run.path} --cluster {spec.cluster}' continues it on that "
-            "profile; or choose another name with --name, or continue it unchanged with"
+            f"'{cli_command('resume', run.path, '--cluster', spec.cluster)}' continues it on "
+            "that profile; or choose another name with --name, or continue it unchanged with"
         )
     elif (settings := widening_settings(run, spec, found)) is not None:
-        given = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
+        given = [word for setting in settings for word in ("--set", setting)]
         ways = (
-            f"'agenttts-hpc extend {run.path} {given}' continues it with these values; or choose "
-            "another name with --name, or continue it unchanged with"
+            f"'{cli_command('extend', run.path, *given)}' continues it with these values; or "
+            "choose another name with --name, or continue it unchanged with"
         )
     raise UserError(
         f"{run.path}: a run named '{run.name}' exists with another spec "
-        f"({'; '.join(changed[:5])}); {ways} 'agenttts-hpc resume {run.path}'"
+        f"({'; '.join(changed[:5])}); {ways} '{cli_command('resume', run.path)}'"
     )

@@ -7,7 +7,7 @@ test.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agenttts.errors import UserError, located
 from agenttts.launch.experiment import Experiment
@@ -18,6 +18,7 @@ from agenttts.search import fidelity_for
 from agenttts.spec import JobSpec
 from agenttts.tasks.base import Example, Task, TaskConfig
 from agenttts.tasks.loading.report import LoadReport
+from agenttts.tasks.options import SplitOptions
 from agenttts.tasks.user_code import load_task
 
 
@@ -53,6 +54,7 @@ def read_examples(experiment: Experiment, problems: Problems) -> Examples:
         fidelity_for(spec, len(searched))
         finalists = finalist_examples(spec, task, searched, report)
         test = held_out_examples(spec, task, finalists or searched, report)
+        _note_overlap(spec, task, report)
     return Examples(searched, finalists, test, report)
 
 
@@ -153,6 +155,22 @@ def held_out_examples(
             at=("search", "test_split", "examples"),
         )
     return left[:wanted]
+
+
+def _note_overlap(spec: JobSpec, task: Task, report: LoadReport) -> None:
+    """Note that the examples of ``split: test`` may be those of an earlier search."""
+    options = task.read_options(spec.task.options)
+    if spec.task.split != "test" or not isinstance(options, SplitOptions):
+        return
+    if options.search_examples is None:
+        for name, source in report.sources.items():
+            report.sources[name] = replace(source, notes=(*source.notes, _OVERLAP))
+
+
+_OVERLAP = (
+    "split 'test' begins after half of the records: a search on more than half of them has used "
+    "some of these examples; set task.options.search_examples to its number, for both"
+)
 
 
 def _content(example: Example) -> str:

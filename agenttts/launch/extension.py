@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from agenttts import search
-from agenttts.errors import KeyPath, UserError
+from agenttts.errors import KeyPath, UserError, cli_command
 from agenttts.files.atomic import atomic_write_text
 from agenttts.launch.controller import controller_waits, controller_works, stop_controllers
 from agenttts.launch.differences import Differences, differences
@@ -60,14 +61,14 @@ _SAMPLES = "further counts, with all that it has"
 
 _INSTEAD = {
     "name": "a run keeps its name",
-    "cluster": "'agenttts-hpc resume {run} --cluster {value}' gives it another profile",
+    "cluster": "'{resume}' gives it another profile",
     "task": (
         "scores on other examples cannot be compared with those that the run has; launch the spec "
-        "under another --name, with '--set samples={samples}' to draw no sample twice"
+        "under another --name, with '--set {samples}' to draw no sample twice"
     ),
     "models": (
         "the run's trials used its models; launch the spec under another --name, with "
-        "'--set samples={samples}' to draw no sample twice"
+        "'--set {samples}' to draw no sample twice"
     ),
 }
 """What to do about keys that stay, by the first of their names."""
@@ -188,7 +189,9 @@ def _stays(run: Run, path: KeyPath, value: Any) -> str:
     instead = _INSTEAD.get(str(path[0]))
     said = "a run that exists keeps it"
     if instead is not None:
-        said += ": " + instead.format(run=run.directory.path, value=value, samples=run.samples)
+        resume = cli_command("resume", run.directory.path, "--cluster", value)
+        samples = shlex.quote(f"samples={run.samples}")
+        said += ": " + instead.format(resume=resume, samples=samples)
     return f"{said}; {_what_may()}"
 
 
@@ -234,4 +237,4 @@ def release_controller(run: RunDirectory) -> None:
     # A controller ends when the file names another start than its own.
     handle = read_handle(run) or handle
     write_handle(run, replace(handle, start=secrets.token_hex(4)))
-    stop_controllers(run, on_record=True, again="agenttts-hpc extend --set ...")
+    stop_controllers(run, on_record=True, again=("extend", "--set", "..."))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from agenttts.errors import UserError
+from agenttts.errors import UserError, cli_command
 from agenttts.files.atomic import atomic_write_json
 from agenttts.launch.launch import complete_changes, resume
 from agenttts.run.directory import RunDirectory
@@ -34,8 +34,8 @@ def finish(run: RunDirectory) -> bool:
     if not any(row.score is not None and row.source not in AFTER_SEARCH for row in rows):
         raise UserError(
             f"{run.path}: no trial has a score yet, so there is no allocation to recommend; wait "
-            f"for the first one ('agenttts-hpc status {run.path} --watch'), or end the run without "
-            f"a result ('agenttts-hpc cancel {run.path}')"
+            f"for the first one ('{cli_command('status', run.path, '--watch')}'), or end the run "
+            f"without a result ('{cli_command('cancel', run.path)}')"
         )
     if not run.finish_file.exists():
         atomic_write_json(run.finish_file, {"asked": datetime.now(UTC).isoformat()})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.profile import Profile
-from agenttts.errors import MissingRequirement, RunFailed, UserError
+from agenttts.errors import MissingRequirement, RunFailed, UserError, cli_command
 from agenttts.files.locks import is_locked
 from agenttts.files.signals import ended_in_order
 from agenttts.launch.controller import (
@@ -114,8 +114,8 @@ def _take_edited(run: RunDirectory, plan: Plan, differs: Callable[[ProfileOutcom
         why = "the run is over"
     elif controller_works(run):
         why = (
-            f"its controller runs with its own: 'agenttts-hpc cancel {run.path}' first, then this "
-            "command again"
+            f"its controller runs with its own: '{cli_command('cancel', run.path)}' first, then "
+            "this command again"
         )
     if why is not None:
         differs(ProfileOutcome(changes, why))
@@ -201,10 +201,9 @@ def _with_controller_after_failure(run: RunDirectory) -> Iterator[None]:
                 resume(run)
             elif read_handle(run) != before:  # it has been told to end, and has not ended yet
                 log.warning(
-                    "the controller of %s is ending; when it has ended, 'agenttts-hpc resume %s' "
-                    "goes on with the run",
+                    "the controller of %s is ending; when it has ended, '%s' goes on with the run",
                     run.path,
-                    run.path,
+                    cli_command("resume", run.path),
                 )
         raise
 
@@ -262,7 +261,7 @@ def _check_stopped(run: RunDirectory, why: str) -> None:
     if controller_works(run):
         raise UserError(
             f"{run.path}: its controller runs, and {why}; wait until "
-            f"the run is over, or 'agenttts-hpc cancel {run.path}' first"
+            f"the run is over, or '{cli_command('cancel', run.path)}' first"
         )
 
 

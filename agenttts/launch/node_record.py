@@ -14,6 +14,7 @@ from pathlib import Path
 
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import scheduler_type
+from agenttts.errors import cli_command
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json
 
@@ -50,7 +51,7 @@ def last_look(
     if not scheduler_type(profile.kind).has_nodes:
         return None
     record = read_record(results, cluster)
-    command = f"'agenttts-hpc doctor --cluster {cluster} --submit'"
+    command = f"'{cli_command('doctor', '--cluster', cluster, '--submit')}'"
     if record is None:
         return f"not checked yet ({command} checks them)"
     then = datetime.fromisoformat(record.time).astimezone(UTC)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import load_completed_profile
-from agenttts.errors import UserError
+from agenttts.errors import UserError, cli_command
 from agenttts.files.atomic import atomic_write_text
 from agenttts.launch.create import placement
 from agenttts.launch.differences import Differences, differences
@@ -107,16 +107,16 @@ def check_takes(run: RunDirectory, state: RunState, change: ProfileChange) -> No
         UserError: It is over, or has jobs of another kind of scheduler.
     """
     if state.finished == "done":
+        command = cli_command("resume", run.path, "--cluster", change.cluster, "--retry-failed")
         raise UserError(
-            f"{run.path}: the run is over, so no job would use another profile; "
-            f"'agenttts-hpc resume {run.path} --cluster {change.cluster} --retry-failed' takes it "
-            "and tries trials without a score again"
+            f"{run.path}: the run is over, so no job would use another profile; '{command}' takes "
+            "it and tries trials without a score again"
         )
     old, new = run.profile().kind, change.profile["kind"]
     if old != new and state.finished is None and state.batches:
         raise UserError(
             f"{run.path}: the run has jobs of kind {old}, which a profile of kind {new} cannot "
-            f"find; 'agenttts-hpc cancel {run.path}' first, which keeps what has finished, and "
+            f"find; '{cli_command('cancel', run.path)}' first, which keeps what has finished, and "
             "then this command again"
         )
 

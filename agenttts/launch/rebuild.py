@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.dispatch.attempts import read_attempts
-from agenttts.errors import UserError
+from agenttts.errors import UserError, cli_command
 from agenttts.files.atomic import atomic_write_bytes
 from agenttts.files.json_lines import json_line
 from agenttts.loop.collect import finished_row
@@ -84,7 +84,7 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
         pass
     else:
         raise UserError(
-            f"{run.journal_file} is not damaged; 'agenttts-hpc resume {run.path}' continues "
+            f"{run.journal_file} is not damaged; '{cli_command('resume', run.path)}' continues "
             "the run without --from-tables"
         )
     space, record = run.spec().space(), run.record()

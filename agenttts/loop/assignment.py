@@ -37,6 +37,7 @@ from agenttts.loop.worker_lists import (
     TrialList,
     Worker,
 )
+from agenttts.tables.schema import trial_order
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -68,7 +69,7 @@ def assign(
         costs: The models' costs, by name.
         policy: What the rule weighs.
     """
-    trials = sorted(trials, key=lambda t: t.trial)
+    trials = sorted(trials, key=lambda t: trial_order(t.trial))
     workers = sorted(workers, key=lambda w: w.name)
     classes = sorted(classes, key=lambda c: c.name)
     upto: dict[str, int] = {}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import shlex
 
-from agenttts.errors import AgentTTSError
+from agenttts.errors import AgentTTSError, cli_command
 from agenttts.loop.outlook import outlook
 from agenttts.loop.told_results import told_results
 from agenttts.report.background import Background, Provenance
@@ -54,9 +53,10 @@ def _provenance(run: Run, state: RunState) -> Provenance:
         (name, model.engine, model.path, model.weights or "")
         for name, model in sorted(record.models.items())
     )
-    files = [shlex.quote(str(path / name)) for name in ("spec.yaml", "profile.yaml")]
-    again = shlex.quote(f"{run.name}-again")
-    command = f"agenttts-hpc launch {files[0]} --cluster {files[1]} --name {again}"
+    profile = path / "profile.yaml"
+    command = cli_command(
+        "launch", path / "spec.yaml", "--cluster", profile, "--name", f"{run.name}-again"
+    )
     task = task_identity(run.directory, spec.task.name)
     return Provenance(facts, models, dict(record.examples), record.contents, command, task)
 

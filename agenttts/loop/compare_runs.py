@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from agenttts.errors import UserError, dotted
+from agenttts.errors import UserError, cli_command, dotted
 from agenttts.loop.compare_document import CompareDocument
 from agenttts.loop.reports import report_of
 from agenttts.loop.sides import KINDS, Of, Side, baseline_of, compare_tokens, side_document
@@ -69,7 +69,8 @@ def _side(run: RunDirectory, of: Of, warnings: list[str]) -> Side:
     metric = record.main_metric or main_metric(report.trials)
     if report.best is None or metric is None:
         raise UserError(
-            f"run '{run.name}' has no trial with a score yet; see 'agenttts-hpc status {run.path}'"
+            f"run '{run.name}' has no trial with a score yet; "
+            f"see '{cli_command('status', run.path)}'"
         )
     if report.outcome is None:
         warnings.append(f"run '{run.name}' is not over; its allocation may still change")

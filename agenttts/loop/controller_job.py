@@ -15,7 +15,7 @@ from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service_job import RestartedJob, end_with_runner
-from agenttts.errors import AgentTTSError, RunFailed, UserError
+from agenttts.errors import AgentTTSError, RunFailed, UserError, cli_command
 from agenttts.files.trouble import PATIENCE_S, FilePatience
 from agenttts.inference.compaction import compact
 from agenttts.loop.answering import IdleWorkers
@@ -114,7 +114,7 @@ def run_here(
             except RunCancelled:
                 return  # `cancel` interrupts a controller that does not end soon
             raise RunFailed(
-                f"run {run.path} was interrupted; 'agenttts-hpc resume {run.path}' continues it"
+                f"run {run.path} was interrupted; '{cli_command('resume', run.path)}' continues it"
             ) from None
         except AgentTTSError:
             if read_state(run.journal_file).finished is None:
@@ -142,7 +142,7 @@ def patiently(
     """
     patience = FilePatience(
         f"the controller of {run.path}",
-        f"fix the cause; the run's jobs keep running, and 'agenttts-hpc resume {run.path}' "
+        f"fix the cause; the run's jobs keep running, and '{cli_command('resume', run.path)}' "
         "continues with them",
         seconds,
     )

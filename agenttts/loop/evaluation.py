@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from agenttts.dispatch.attempts import HANDED_OVER, read_attempts, retry_pause
 from agenttts.dispatch.base import JobRequest, QueueUnavailable, Scheduler, SubmitLimitReached
-from agenttts.errors import AgentTTSError, MissingRequirement
+from agenttts.errors import AgentTTSError, MissingRequirement, cli_command
 from agenttts.files.trouble import PATIENCE_S, FilePatience, passing_trouble
 from agenttts.loop.avoided_nodes import AvoidedNodes
 from agenttts.loop.collect import failed_row, finished_row
@@ -40,7 +40,7 @@ from agenttts.run.journal import (
     worker_name,
 )
 from agenttts.run.rows import row_to_json
-from agenttts.tables.schema import TrialRow, TrialState
+from agenttts.tables.schema import TrialRow, TrialState, trial_order
 from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
@@ -245,8 +245,8 @@ class Evaluation:
     def _file_patience(self) -> FilePatience:
         return FilePatience(
             f"run {self._run.path}",
-            "fix the cause; the run's jobs keep running, and 'agenttts-hpc resume "
-            f"{self._run.path}' continues with them",
+            "fix the cause; the run's jobs keep running, and "
+            f"'{cli_command('resume', self._run.path)}' continues with them",
             self._settings.queue_patience_seconds,
         )
 
@@ -624,7 +624,8 @@ class Evaluation:
             if t.planned.iteration == iteration and t.planned.trial not in listed
         ]
         mine = [trials for trials in lists if trials[0].planned.iteration == iteration]
-        found = [[t.planned for t in trials] for trials in sorted([*single, *mine], key=_name)]
+        ordered = sorted([*single, *mine], key=lambda trials: trial_order(_name(trials)))
+        found = [[t.planned for t in trials] for trials in ordered]
         self._together[1][iteration] = found
         return found
 

@@ -18,7 +18,7 @@ from itertools import groupby
 from typing import Any, NoReturn
 
 from agenttts.dispatch.base import QueueUnavailable
-from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
+from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, cli_command
 from agenttts.files.trouble import FilesUnavailable, passing_trouble
 from agenttts.loop.evaluation import Evaluation
 from agenttts.loop.reports import write_report
@@ -38,6 +38,7 @@ from agenttts.tables.schema import (
     RECOMMENDED_SOURCE,
     TEST_SOURCE,
     TrialState,
+    trial_order,
 )
 
 log = logging.getLogger(__name__)
@@ -169,7 +170,7 @@ class Controller:
             self._journal.append("ended", outcome=str(gone))
             raise
         if isinstance(error, OSError):
-            fix = f"fix the cause, then run 'agenttts-hpc resume {self._run.path}'"
+            fix = f"fix the cause, then run '{cli_command('resume', self._run.path)}'"
             ending: AgentTTSError = MissingRequirement(_what(error), fix=fix)
         else:
             ending = error
@@ -225,7 +226,7 @@ class Controller:
     def _complete_earlier_closing(self) -> None:
         """Evaluate the finalists and final tests that were unfinished at an extension."""
         state = self._journal.state
-        left = [state.trials[name] for name in sorted(state.earlier_closing)]
+        left = [state.trials[name] for name in sorted(state.earlier_closing, key=trial_order)]
         for source in AFTER_SEARCH:
             trials = [p for p in left if p.row is None and p.planned.source == source]
             if trials:
@@ -411,7 +412,7 @@ class Controller:
         except (MissingRequirement, OSError) as error:
             raise MissingRequirement(
                 f"{done.format(self._run.path)}: {_what(error)}",
-                fix=f"fix the cause, then run 'agenttts-hpc cancel {self._run.path}' again",
+                fix=f"fix the cause, then run '{cli_command('cancel', self._run.path)}' again",
             ) from error
         finally:
             self._journal.close()
@@ -434,8 +435,8 @@ class Controller:
         except (AgentTTSError, OSError) as error:
             log.error("the run's jobs could not be cancelled: %s", error)
             return (
-                f"; its jobs may still run ({error}): 'agenttts-hpc cancel "
-                f"{self._run.path}' stops them"
+                f"; its jobs may still run ({error}): "
+                f"'{cli_command('cancel', self._run.path)}' stops them"
             )
         return ""
 
@@ -448,10 +449,9 @@ class Controller:
             self._evaluation.end_strays()
         except AgentTTSError as error:
             log.warning(
-                "remaining jobs of this run could not be listed: %s; "
-                "'agenttts-hpc cancel %s' tries again",
+                "remaining jobs of this run could not be listed: %s; '%s' tries again",
                 error,
-                self._run.path,
+                cli_command("cancel", self._run.path),
             )
 
     def _restore(self) -> None:

@@ -29,6 +29,7 @@ from agenttts.loop.list_cost import (
     work_seconds,
 )
 from agenttts.loop.worker_lists import Assignment, Policy, ResourceClass, TrialList, Worker
+from agenttts.tables.schema import trial_order
 
 # Most steps of the bisection that finds the shortest makespan.
 _BISECTIONS = 7
@@ -65,6 +66,11 @@ class _Item:
     own: float
     seconds: float
     alone_starts: float
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """The place of the first trial among all trials."""
+        return trial_order(self.trials[0].trial)
 
 
 @dataclass(frozen=True)
@@ -328,7 +334,7 @@ class Packing:
         must_run_alone = [self._item([t]) for t in trials if t.alone]
         waiting: dict[str, str] = {}
         started = 0
-        for item in sorted(must_run_alone, key=lambda p: (-p.gpus, -p.seconds, p.trials[0].trial)):
+        for item in sorted(must_run_alone, key=lambda p: (-p.gpus, -p.seconds, p.order)):
             free = [s for s in slots if not s.closed and not (s.new and started >= most)]
             choices = []
             for number, slot in enumerate(free):
@@ -615,7 +621,7 @@ class Packing:
             key=lambda b: (
                 -b[0].gpus,
                 -b[0].alone_starts - sum(item.seconds for item in b),
-                b[0].trials[0].trial,
+                b[0].order,
             ),
         )
 
@@ -658,7 +664,7 @@ class Packing:
                 -work[p.groups[0][0] if p.groups else ""],
                 [group for group, _ in p.groups],
                 -p.seconds,
-                p.trials[0].trial,
+                p.order,
             ),
         )
 
@@ -681,11 +687,11 @@ class Packing:
         """
         used = [slot for slot in slots if slot.items]
         lists = [(slot.new, self._list(slot, upto)) for slot in used]
-        lists.sort(key=lambda pair: (pair[1].worker, pair[1].trials))
+        lists.sort(key=lambda pair: (pair[1].worker, [trial_order(t) for t in pair[1].trials]))
         assignment = Assignment(
             lists=tuple(planned for new, planned in lists if not new),
             new=tuple(planned for new, planned in lists if new),
-            waiting=dict(sorted(waiting.items())),
+            waiting=dict(sorted(waiting.items(), key=lambda item: trial_order(item[0]))),
             unfit=unfit,
         )
         busy = {planned.worker for planned in assignment.lists}
@@ -711,7 +717,8 @@ class Packing:
         return min(alike, key=lambda c: (c.gpus, c.queue_seconds, c.name), default=None)
 
     def _list(self, slot: _Slot, upto: Mapping[str, int]) -> TrialList:
-        trials = tuple(sorted(t.trial for item in slot.items for t in item.trials))
+        names = (t.trial for item in slot.items for t in item.trials)
+        trials = tuple(sorted(names, key=trial_order))
         return TrialList(
             worker=slot.name,
             trials=trials,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agenttts.report.summary import Report, RunReport
@@ -25,13 +25,15 @@ _MOST_JOBS = 20
 class Grid:
     """A table of texts.
 
-    ``numbers`` are the names of the columns to align right.
+    ``numbers`` are the names of the columns to align right. ``keys`` has, by column, what the rows
+    are sorted by where the texts do not tell, such as seconds for a time in minutes.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numbers: frozenset[str] = frozenset()
+    keys: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

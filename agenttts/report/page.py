@@ -97,9 +97,11 @@ _SCRIPT = """
 (() => {
   "use strict";
   const value = (row, column) => {
-    const text = row.cells[column].textContent.trim();
+    const cell = row.cells[column];
+    if (cell.dataset.sort) return Number(cell.dataset.sort);
+    const text = cell.textContent.trim();
     const number = parseFloat(text.replace(/,/g, ""));
-    return /^[-+]?[\\d.,]+( |%|$)/.test(text) && !Number.isNaN(number) ? number : text;
+    return /^[-+]?[\\d.,]+(e[-+]?\\d+)?( |%|$)/.test(text) && !Number.isNaN(number) ? number : text;
   };
   const before = (a, b) => {
     if ((a === "-") !== (b === "-")) return a === "-" ? 1 : -1;

@@ -238,14 +238,15 @@ def _grid(grid: Grid | None, *, sortable: bool = False) -> str:
     if grid is None:
         return ""
     head = "".join(_cell("th", name, name in grid.numbers) for name in grid.columns)
+    keys = {(n, name): key for name, column in grid.keys.items() for n, key in enumerate(column)}
     rows = "".join(
         "<tr>"
         + "".join(
-            _cell("td", text, name in grid.numbers)
+            _cell("td", text, name in grid.numbers, keys.get((number, name)))
             for name, text in zip(grid.columns, row, strict=True)
         )
         + "</tr>"
-        for row in grid.rows
+        for number, row in enumerate(grid.rows)
     )
     kind = ' class="sortable"' if sortable else ""
     table = (
@@ -257,7 +258,8 @@ def _grid(grid: Grid | None, *, sortable: bool = False) -> str:
     return (f"<h4>{escape(grid.title)}</h4>" if grid.title else "") + table
 
 
-def _cell(tag: str, text: str, is_number: bool) -> str:
+def _cell(tag: str, text: str, is_number: bool, key: float | None = None) -> str:
     kinds = [*(["number"] if is_number else []), *(["short"] if len(text) <= _ONE_LINE else [])]
     of = f' class="{" ".join(kinds)}"' if kinds else ""
+    of += "" if key is None else f' data-sort="{key}"'
     return f"<{tag}{of}>{escape(text)}</{tag}>"

@@ -10,7 +10,7 @@ import polars as pl
 
 from agenttts.report.contents import Grid, allocation_text, duration, number
 from agenttts.report.summary import RunReport
-from agenttts.tables.aggregate import best_so_far
+from agenttts.tables.aggregate import BY_TRIAL, best_so_far
 from agenttts.tables.schema import AFTER_SEARCH, TrialState
 
 _NORMAL_95 = 1.96
@@ -21,7 +21,7 @@ MOST_TRIALS = 2000
 
 def iterations_grid(run: RunReport) -> Grid | None:
     """Return the table of iterations: who proposed, why, and what came of it."""
-    searched = run.trials.filter(~pl.col("source").is_in(AFTER_SEARCH)).sort("iteration", "trial")
+    searched = run.trials.filter(~pl.col("source").is_in(AFTER_SEARCH)).sort("iteration", *BY_TRIAL)
     if searched.is_empty():
         return None
     rows: list[tuple[str, ...]] = []
@@ -72,6 +72,8 @@ def trials_grid(run: RunReport) -> Grid | None:
         order = pl.col("score").is_not_null(), pl.col("examples"), pl.col("score")
         shown = shown.sort(*order, descending=True, nulls_last=True).head(MOST_TRIALS)
         title = f"The {MOST_TRIALS:,} best of {count:,} trials ('--format csv' gives all)"
+    ordered = shown.sort(*BY_TRIAL).to_dicts()
+    times = [_wall(row) for row in ordered]
     rows = [
         (
             str(row["trial"]),
@@ -84,17 +86,17 @@ def trials_grid(run: RunReport) -> Grid | None:
             number(row["prompt_tokens"] + row["decode_tokens"]),
             number(row["reused_tokens"]),
             number(row["gpu_seconds"]),
-            duration(_wall(row)),
+            duration(seconds),
             run.background.reasons.get(row["trial"], ""),
         )
-        for row in shown.sort("trial").iter_rows(named=True)
+        for row, seconds in zip(ordered, times, strict=True)
     ]
     columns = (
         *("trial", "iteration", "proposed by", "state", "score", "budget", "allocation", "tokens"),
         *("reused", "GPU-seconds", "time", "why"),
     )
     numbers = {"iteration", "score", "budget", "tokens", "reused", "GPU-seconds", "time"}
-    return Grid(title, columns, tuple(rows), frozenset(numbers))
+    return Grid(title, columns, tuple(rows), frozenset(numbers), {"time": times})
 
 
 def _scores(rows: Sequence[Mapping[str, Any]]) -> list[float]:

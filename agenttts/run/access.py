@@ -8,6 +8,7 @@ told at once.
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from agenttts.dispatch.attempts import ATTEMPTS
@@ -55,5 +56,8 @@ def _check(path: Path, *, writable: bool) -> None:
 def _closed(path: Path, verb: str) -> MissingRequirement:
     return MissingRequirement(
         f"{path}: cannot be {verb} by you, and the run's controller has to",
-        fix=f"change its permissions ('ls -ld {path}' shows them), then start the run again",
+        fix=(
+            f"change its permissions ('ls -ld {shlex.quote(str(path))}' shows them), then start "
+            "the run again"
+        ),
     )

@@ -23,7 +23,7 @@ from agenttts.tables.cost import (
     job_costs,
 )
 from agenttts.tables.forecast import Forecast
-from agenttts.tables.schema import LOST_STATES, TrialRow, TrialSeconds
+from agenttts.tables.schema import LOST_STATES, TrialRow, TrialSeconds, trial_order
 from agenttts.trial.phase import read_phase
 from agenttts.trial.result import EXAMPLES_FILE, TrialOutput
 from agenttts.trial.usage import JobUsage, read_usages
@@ -71,7 +71,7 @@ class CostReader:
     def _starts(self, live: Collection[str]) -> list[MeasuredStart]:
         directories = [
             *sorted((self._run.path / "workers").glob("*")),
-            *sorted((self._run.path / "trials").glob("t*"), key=lambda p: (len(p.name), p.name)),
+            *sorted((self._run.path / "trials").glob("t*"), key=lambda p: trial_order(p.name)),
         ]
         return [start for place in directories for start in self._starts_in(place, live)]
 

@@ -25,7 +25,7 @@ from agenttts.inference.base import (
 )
 from agenttts.inference.store import SampleStore, StoredSample
 from agenttts.run.directory import Run
-from agenttts.tables.schema import read_examples
+from agenttts.tables.schema import read_examples, trial_order
 from agenttts.tasks.base import Example, StageDefinition
 from agenttts.tasks.user_tasks import frozen_name, make_importable
 from agenttts.trial.evaluate import examples_of
@@ -57,7 +57,8 @@ def drawn_samples(run: Run) -> Iterator[dict[str, Any]]:
     """
     seen: dict[str, int] = {}
     store = SampleStore(run.samples, "reader")
-    for path in sorted((run.directory.path / "trials").glob("*/trial.json")):
+    paths = (run.directory.path / "trials").glob("*/trial.json")
+    for path in sorted(paths, key=lambda path: trial_order(path.parent.name)):
         if not (path.parent / "examples.parquet").exists():
             continue
         places = _places(_here(TrialSpec.read(path), run), path.parent)

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from pydantic import AwareDatetime
 
 from agenttts.dispatch.attempts import Loss
-from agenttts.errors import UserError
+from agenttts.errors import UserError, cli_command
 from agenttts.files.documents import typed
 from agenttts.files.json_lines import JsonLinesFile, read_json_lines
 from agenttts.run.rows import row_from_json
@@ -633,7 +633,7 @@ class Journal:
             path,
             what="journal",
             fix=(
-                f"free space there, then 'agenttts-hpc resume {path.parent}' continues "
+                f"free space there, then '{cli_command('resume', path.parent)}' continues "
                 "from the end of the journal"
             ),
         )
@@ -713,8 +713,8 @@ def readable_events(path: Path) -> list[dict[str, Any]]:
 
 def _rebuild(path: Path) -> str:
     return (
-        f"make a new one from the trials' files with 'agenttts-hpc resume {path.parent} "
-        "--from-tables'"
+        f"make a new one from the trials' files with "
+        f"'{cli_command('resume', path.parent, '--from-tables')}'"
     )
 
 

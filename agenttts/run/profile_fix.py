@@ -12,14 +12,12 @@ from pathlib import Path
 
 from agenttts.dispatch.node.preflight import NOT_READABLE
 from agenttts.dispatch.profile import is_profile_file
-from agenttts.errors import KeyPath, UserError, dotted
+from agenttts.errors import KeyPath, UserError, cli_command, dotted
 from agenttts.run.directory import RunDirectory
 from agenttts.spec import JobSpec
 from agenttts.spec.paths import named_places
 
 _ASKS = re.compile(r"\bprofile\b")
-RESUMES = "agenttts-hpc resume"
-"""The command that continues a run."""
 
 
 def names_a_command(reason: str) -> bool:
@@ -39,8 +37,8 @@ def profile_fix(run: RunDirectory, *, retry: bool = False) -> str:
     """
     cluster = run.spec().cluster
     file = cluster if is_profile_file(cluster) else f"slurm/{cluster}.yaml"
-    more = " --retry-failed" if retry else ""
-    return f"edit {file}, then '{RESUMES} {run.path} --cluster {cluster}{more}'"
+    command = cli_command("resume", run.path, "--cluster", cluster, *_retrying(retry))
+    return f"edit {file}, then '{command}'"
 
 
 def with_profile_fix(text: str, run: RunDirectory, *, retry: bool = False) -> str:
@@ -55,10 +53,10 @@ def with_profile_fix(text: str, run: RunDirectory, *, retry: bool = False) -> st
         run: The run.
         retry: Whether the message is about failed trials.
     """
-    if RESUMES in text or "--cluster" in text:
+    if "agenttts-hpc resume" in text or "--cluster" in text:
         return text
     said = text.rstrip(".")
-    again = f"'{RESUMES} {run.path}{' --retry-failed' if retry else ''}'"
+    again = f"'{cli_command('resume', run.path, *_retrying(retry))}'"
     with suppress(UserError):  # a damaged spec: the message itself is what matters
         if (model := _unreadable_model(text, run.spec())) is not None:
             key, place = model
@@ -69,6 +67,10 @@ def with_profile_fix(text: str, run: RunDirectory, *, retry: bool = False) -> st
         if _ASKS.search(text):
             return f"{said}. To correct the profile: {profile_fix(run, retry=retry)}"
     return f"{said}. When the cause is fixed, {again} tries failed trials again" if retry else text
+
+
+def _retrying(retry: bool) -> list[str]:
+    return ["--retry-failed"] if retry else []
 
 
 def _unreadable_model(text: str, spec: JobSpec) -> tuple[KeyPath, Path] | None:

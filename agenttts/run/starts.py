@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
 from agenttts.dispatch.own_job import queue_job
-from agenttts.errors import AgentTTSError, RunFailed, UserError
+from agenttts.errors import AgentTTSError, RunFailed, UserError, cli_command
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json, typed
 from agenttts.files.locks import LockBusy, locked, write_holder
@@ -176,7 +176,7 @@ def only_controller(run: RunDirectory) -> Iterator[None]:
         raise RunFailed(
             f"another controller of {run.path} is running "
             f"({busy.holder or 'its name is not known'}); if that job or its host no longer "
-            f"exists, remove {run.lock_file} and run 'agenttts-hpc resume {run.path}'"
+            f"exists, remove {run.lock_file} and run '{cli_command('resume', run.path)}'"
         ) from None
 
 

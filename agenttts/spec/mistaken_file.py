@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from agenttts.errors import cli_command
+
 _DATA_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".json")
 # Keys that a job spec does not have.
 _TASK_KEYS = {"main_metric", "description"}
@@ -20,7 +22,7 @@ def mistaken_file(path: Path) -> str:
     if path.suffix.lower() in _DATA_SUFFIXES:
         return (
             f"{path} is not a job spec but looks like data; a spec is YAML. "
-            f"'agenttts-hpc init {path}' writes a spec for data of questions and answers"
+            f"'{cli_command('init', path)}' writes a spec for data of questions and answers"
         )
     document = _read(path)
     if not isinstance(document, dict) or "search" in document or "models" in document:
@@ -30,7 +32,7 @@ def mistaken_file(path: Path) -> str:
     if len(_PROFILE_KEYS & set(document)) > 1:
         return (
             f"{path} is the profile of a cluster, not a job spec; "
-            f"give it beside the spec: agenttts-hpc launch SPEC --cluster {path}"
+            f"give it beside the spec: {cli_command('launch', 'SPEC', '--cluster', path)}"
         )
     return ""
 

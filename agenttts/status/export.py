@@ -13,6 +13,7 @@ from agenttts.files.atomic import write_output
 from agenttts.report.trackers.base import FinishedTable
 from agenttts.run.directory import RunDirectory
 from agenttts.run.drawn_samples import drawn_samples, sample_line
+from agenttts.run.journal import read_state
 from agenttts.status.opened_run import OpenedRun
 
 # The module and function that write each form. Each module also has a `check`, which comes first.
@@ -77,7 +78,11 @@ def _check(run: RunDirectory, places: Mapping[str, Path]) -> None:
 
 def _write_trials(run: RunDirectory, form: str, place: Path) -> int:
     module, name = _TRACKERS[form]
-    table = FinishedTable(run.name, run.spec(), OpenedRun(run).trials())
+    try:
+        outcome = read_state(run.journal_file).finished
+    except UserError:  # the trials are in their table
+        outcome = None
+    table = FinishedTable(run.name, run.spec(), OpenedRun(run).trials(), outcome)
     try:
         count: int = getattr(importlib.import_module(module), name)(table, place)
     except BaseException:  # nothing was there before, and a part would be in the way of a repeat

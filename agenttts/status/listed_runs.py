@@ -14,7 +14,7 @@ from typing import Any
 
 from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.service import ELSEWHERE
-from agenttts.errors import AgentTTSError
+from agenttts.errors import AgentTTSError, cli_command
 from agenttts.files.access import check_readable
 from agenttts.launch.controller import StartedController, started_controller
 from agenttts.run.directory import RunDirectory
@@ -108,7 +108,7 @@ class _Listed:
             return over, "" if over == outcome else outcome
         if self.problem is not None:
             return "unknown", self.problem
-        goes_on = f"'agenttts-hpc resume {self.path.resolve()}' continues it"
+        goes_on = f"'{cli_command('resume', self.path.resolve())}' continues it"
         if self.started is None or self.queue is None:
             return "stopped", f"no controller was started; {goes_on}"
         if self.queue.state == ELSEWHERE:

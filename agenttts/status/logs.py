@@ -15,7 +15,7 @@ from agenttts.dispatch.attempts import Attempt, read_attempts
 from agenttts.dispatch.messages import MACHINE_MESSAGES, find_in_log, memory_ran_out
 from agenttts.dispatch.node.trial_log import log_of
 from agenttts.dispatch.tracebacks import exceptions_behind
-from agenttts.errors import UserError, valid_names
+from agenttts.errors import UserError, cli_command, valid_names
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, TrialProgress, read_state
 from agenttts.run.rows import row_from_json
@@ -23,7 +23,7 @@ from agenttts.run.starts import read_handle
 from agenttts.status.controller_logs import controller_logs
 from agenttts.status.folded_log import folded, log_lines
 from agenttts.tables.failures import failure_groups
-from agenttts.tables.schema import TrialState
+from agenttts.tables.schema import TrialState, trial_order
 
 _MOST_BYTES = 4 * 1024 * 1024
 """If a log is longer, only its end is read, unless all lines are asked for."""
@@ -45,7 +45,7 @@ def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
         yield _end_of(run, state.finished)
     failed = [t for t in state.trials.values() if _failed(t)]
     if failed:
-        yield f"trials without a result ('agenttts-hpc logs {run.path} TRIAL' shows one):"
+        yield f"trials without a result ('{cli_command('logs', run.path, 'TRIAL')}' shows one):"
     rows = [row_from_json(trial.row) for trial in failed if trial.row is not None]
     tried = {row.trial: f"{row.trial}  {row.state}  {row.allocation}" for row in rows}
     for group in failure_groups((row.trial, row.state, row.error) for row in rows):
@@ -90,7 +90,7 @@ def trial_log(run: RunDirectory, given: str, lines: int | None) -> Iterator[str]
     for attempt in attempts:
         yield _attempt_line(attempt)
     if not attempts:
-        yield f"it has not begun; 'agenttts-hpc status {run.path}' shows its job"
+        yield f"it has not begun; '{cli_command('status', run.path)}' shows its job"
         return
     last = attempts[-1]
     log = log_of(directory, last)
@@ -109,8 +109,8 @@ def _end_of(run: RunDirectory, outcome: str) -> str:
         handle = read_handle(run)
         if outcome == "cancelled" and handle is not None and not handle.cancelled:
             return (
-                f"the run was cancelled and started again; 'agenttts-hpc status {run.path}' shows "
-                "its controller"
+                "the run was cancelled and started again; "
+                f"'{cli_command('status', run.path)}' shows its controller"
             )
     return f"the run is over: {' '.join(outcome.split())}"
 
@@ -133,7 +133,8 @@ def _trial_name(run: RunDirectory, state: RunState, given: str) -> str:
     Raises:
         UserError: There is no such trial.
     """
-    names = sorted({*state.trials, *(path.name for path in (run.path / "trials").glob("t*"))})
+    found = {*state.trials, *(path.name for path in (run.path / "trials").glob("t*"))}
+    names = sorted(found, key=trial_order)
     number = given.removeprefix("t")
     name = f"t{int(number):04}" if number.isascii() and number.isdigit() else given
     if name in names:

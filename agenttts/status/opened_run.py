@@ -63,11 +63,12 @@ class OpenedRun:
             UserError: The run has no result of such a trial.
         """
         from agenttts.errors import UserError, valid_names
-        from agenttts.tables.schema import read_examples
+        from agenttts.tables.schema import read_examples, trial_order
 
         table = self._directory.trial(trial) / "examples.parquet"
         if not table.exists():
-            names = sorted(path.parent.name for path in self.path.glob("trials/*/examples.parquet"))
+            found = self.path.glob("trials/*/examples.parquet")
+            names = sorted((path.parent.name for path in found), key=trial_order)
             raise UserError(
                 f"{self.path}: no examples of a trial '{trial}'; {valid_names(trial, names)}"
             )

@@ -16,7 +16,7 @@ from agenttts.dispatch.base import OUTLIVED, JobStatus
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service import ELSEWHERE, Service
-from agenttts.errors import MissingRequirement, RunFailed
+from agenttts.errors import MissingRequirement, RunFailed, cli_command
 from agenttts.files.locks import is_locked
 from agenttts.launch.controller import (
     StartedController,
@@ -29,7 +29,6 @@ from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, TrialProgress, read_state
 from agenttts.run.profile_fix import (
-    RESUMES,
     names_a_command,
     profile_fix,
     with_profile_fix,
@@ -351,7 +350,7 @@ def _profile_warnings(run: RunDirectory, live: Sequence[TrialProgress], queue: _
     if not asking:
         return []
     return [
-        f"jobs wait for a correction of the profile: 'agenttts-hpc cancel {run.path}', "
+        f"jobs wait for a correction of the profile: '{cli_command('cancel', run.path)}', "
         f"{profile_fix(run)}"
     ]
 
@@ -419,8 +418,9 @@ def follow(
             steps = [
                 f"ended before the end of the run{': ' if reason else ''}{reason}",
                 f"its log is {log}" if log else "it has not written a log",
-                *([] if names_a_command(reason) else [f"'{RESUMES} {run.path}' continues the run"]),
             ]
+            if not names_a_command(reason):
+                steps.append(f"'{cli_command('resume', run.path)}' continues the run")
             raise RunFailed(
                 f"the controller of {run.path} (job {status['controller']['job_id']}) "
                 + "; ".join(steps)
@@ -432,7 +432,7 @@ def follow(
                     f"the controller of {run.path} (job {status['controller']['job_id']}) "
                     + with_profile_fix(
                         f"cannot start: {status['controller']['reason']}. It is still pending; "
-                        f"'agenttts-hpc cancel {run.path}' removes it",
+                        f"'{cli_command('cancel', run.path)}' removes it",
                         run,
                     )
                 )

@@ -28,9 +28,11 @@ from agenttts.tables.schema import (
 Cost = Literal["budget", "tokens", "gpu_seconds"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
 
-# Ids are numbered with leading zeros, and t10000 follows t9999: a longer id is a later one.
-_BY_TRIAL = (pl.col("trial").str.len_chars(), pl.col("trial"))
-_BY_FINISH = (pl.col("finished"), *_BY_TRIAL, pl.col("run"))
+_MOST_DRAWS = 4_000_000
+"""The most values that a bootstrap draws at once: 12 bytes each."""
+BY_TRIAL = (pl.col("trial").str.len_chars(), pl.col("trial"))
+"""The order of trials in a table, as `agenttts.tables.schema.trial_order`."""
+_BY_FINISH = (pl.col("finished"), *BY_TRIAL, pl.col("run"))
 _SEARCHED = ~pl.col("source").is_in(AFTER_SEARCH)
 _USABLE = (
     (pl.col("state") == TrialState.COMPLETED.value)
@@ -89,7 +91,7 @@ def finalists(trials: pl.DataFrame) -> pl.DataFrame:
     Trials that failed come last. Closing trials before an extension of the search do not count.
     """
     return trials.filter((pl.col("source") == FINALIST_SOURCE) & _OF_LAST_END).sort(
-        -pl.col("score"), pl.col("budget"), *_BY_TRIAL, nulls_last=True
+        -pl.col("score"), pl.col("budget"), *BY_TRIAL, nulls_last=True
     )
 
 
@@ -98,12 +100,12 @@ def held_out(trials: pl.DataFrame) -> pl.DataFrame:
 
     Closing trials before an extension of the search do not count.
     """
-    return trials.filter((pl.col("source") == TEST_SOURCE) & _OF_LAST_END).sort(*_BY_TRIAL)
+    return trials.filter((pl.col("source") == TEST_SOURCE) & _OF_LAST_END).sort(*BY_TRIAL)
 
 
 def by_source(trials: pl.DataFrame) -> dict[str, int]:
     """Return how many trials each source proposed, in order of first appearance."""
-    counts = trials.sort(*_BY_TRIAL).group_by("source", maintain_order=True).len()
+    counts = trials.sort(*BY_TRIAL).group_by("source", maintain_order=True).len()
     return dict(counts.iter_rows())
 
 
@@ -138,7 +140,7 @@ def best_so_far(trials: pl.DataFrame, *, proposed: bool = False) -> pl.DataFrame
     most = pl.col("examples").fill_null(0).cum_max()
     counts = pl.col("examples").fill_null(0) == most
     best = pl.when(counts).then("score").cum_max().over(most).forward_fill()
-    order = (pl.col("iteration"), *_BY_TRIAL) if proposed else _BY_FINISH
+    order = (pl.col("iteration"), *BY_TRIAL) if proposed else _BY_FINISH
     return (
         scored(trials)
         .sort(*order, nulls_last=True, maintain_order=True)
@@ -177,7 +179,7 @@ def pareto_front(trials: pl.DataFrame, cost: Cost) -> pl.DataFrame:
     ).rename({"top": "score"})
     return (
         points.join(front, on=[cost, "score"], how="semi")
-        .sort(cost, *_BY_TRIAL, pl.col("run"))
+        .sort(cost, *BY_TRIAL, pl.col("run"))
         .select("run", "trial", "allocation", cost, "score")
     )
 
@@ -262,8 +264,16 @@ def bootstrap_interval(
     count = values.len()
     if count < 2:
         return None
-    draws = values.sample(count * resamples, with_replacement=True, seed=seed)
-    means = draws.reshape((resamples, count)).arr.mean()
+    block = max(1, _MOST_DRAWS // count)
+    sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
+    means = pl.concat(
+        [
+            values.sample(size * count, with_replacement=True, seed=seed + number)
+            .reshape((size, count))
+            .arr.mean()
+            for number, size in enumerate(sizes)
+        ]
+    )
     tail = (1 - level) / 2
     low = means.quantile(tail, interpolation="linear")
     high = means.quantile(1 - tail, interpolation="linear")

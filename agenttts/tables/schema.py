@@ -214,6 +214,14 @@ class ExampleRow:
     """
 
 
+def trial_order(trial: str) -> tuple[int, str]:
+    """Return the sort key of a trial's id.
+
+    Ids are numbered with leading zeros, and t10000 follows t9999: a longer id is a later one.
+    """
+    return len(trial), trial
+
+
 def trials_schema(metric_names: Iterable[str]) -> pl.Schema:
     """Return columns and types of trials.parquet for a task with these metrics."""
     import polars as pl

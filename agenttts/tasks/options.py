@@ -18,7 +18,10 @@ class SplitOptions(Options):
     search_examples: Annotated[
         int | None, Field(ge=0, description="a whole number of 0 or more")
     ] = None
-    """The number of examples of the search split; None: half of all."""
+    """The most examples of the search split, after which the test split begins.
+
+    None: the search split may have all, and the test split begins after half.
+    """
     hub_split: Annotated[str, Field(description="the name of a split of the hub data set")] = ""
     """The hub split that the search and the test split come from."""
     records_key: Annotated[

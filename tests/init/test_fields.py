@@ -71,7 +71,7 @@ def test_names_that_the_user_gives_come_first(tmp_path):
         ({"question": "q", "answer": "a"}, {"question": "answer", "answer": "answer"}, "--question and --answer name the same field 'answer'; each needs a field of its own (the fields are: question, answer)"),
         ({"question": "q", "answer": "a"}, {"context": "question", "question": "question"}, "--context and --question name the same field 'question'"),
         ({"my question": "q", "answer": "a"}, {}, "has a name that prompt templates cannot use"),
-        ({"question": "q", "answers": {"text": ["a"], "answer_start": [1]}}, {}, "holds an object (text, answer_start)"),
+        ({"question": "q", "answers": {"spans": ["a"]}}, {}, "holds an object (spans)"),
         ({"question": "q", "answer": '{"value": "a", "aliases": []}'}, {}, "holds an object (value, aliases)"),
         ({"question": "", "answer": "a"}, {}, "no record has all of the fields question, answer"),
     ],
@@ -89,6 +89,12 @@ def test_records_without_an_answer_and_broken_lines_are_counted(tmp_path):
     assert (found.total, found.bad, len(found.values)) == (3, 2, 1)
 
 
+def test_questions_without_an_answer_in_squad_are_counted(tmp_path):
+    answers = [{"text": ["a", "b"], "answer_start": [1, 5]}, {"text": [], "answer_start": []}]
+    found = read(data_file(tmp_path, *({"question": "q", "answers": a} for a in answers)), {})
+    assert (found.total, found.bad, found.answers) == (2, 1, (answers[0],))
+
+
 def test_a_file_of_broken_lines_is_an_error_of_its_first(tmp_path):
     (tmp_path / "data.jsonl").write_text("{\n{\n")
     with pytest.raises(UserError, match=r"data\.jsonl:1"):
@@ -101,6 +107,11 @@ LONG = "a text of so many words that it is not short at all"
 def named(name: str) -> dict[str, Any]:
     """An answer as in TriviaQA."""
     return {"value": name, "aliases": [f"{name} {n}" for n in range(20)], "type": "WikipediaEntity"}
+
+
+def extracted(*texts: str) -> dict[str, Any]:
+    """An answer as in SQuAD."""
+    return {"text": list(texts), "answer_start": list(range(len(texts)))}
 
 
 @pytest.mark.parametrize(
@@ -124,9 +135,11 @@ def named(name: str) -> dict[str, Any]:
         ([named("yes"), named("no")] * 5, ("choice", "exact_match", "vote", ("no", "yes"))),
         ([named(LONG), named(LONG)], ("text", "rouge_l", "model", ())),
         ([[named("Ann"), named("Bob")], [named("Cy")]], ("first_line", "exact_match", "vote", ())),
+        ([extracted("Ann"), extracted("Bob"), extracted("Cy")], ("first_line", "exact_match", "vote", ())),
+        ([[{"text": "Ann", "answer_start": 3}], [{"text": "Bob", "answer_start": 1}]], ("first_line", "exact_match", "vote", ())),
         ([[{"call": "f"}], [{"call": "g"}]], ("list", "set_f1", "union", ())),
     ],
-)
+)  # fmt: skip
 def test_answers_decide_parser_metric_and_fusion(tmp_path, answers, form):
     records = [{"question": f"q{n}", "label": answer} for n, answer in enumerate(answers)]
     found = answer_form(read(data_file(tmp_path, *records), {}))

@@ -361,6 +361,41 @@ def test_the_size_of_a_model_from_its_weights(tmp_path):
     assert (model.params, model.why) == (1e6, "from the size of the weights")
 
 
+QWEN = {"vocab_size": 152064, "hidden_size": 3584, "torch_dtype": "float16"}
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128}
+FP8 = {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 8}}}}
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "params"),
+    [
+        (QWEN | {"quantization_config": AWQ}, 5.57e9, 7.5e9),  # Qwen2.5-7B: 7.6e9 parameters
+        (QWEN | {"quantization_config": FP8}, 8.71e9, 7.6e9),
+        (QWEN | {"quantization_config": AWQ | {"bits": 8, "quant_method": "gptq"}}, 8.9e9, 7.8e9),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, 3e9, 3e9),
+        ({"torch_dtype": "float32"}, 4e9, 1e9),
+        ({"text_config": {"dtype": "float32"}}, 4e9, 1e9),
+    ],
+)
+def test_the_size_of_a_quantised_model_counts_the_bits_of_its_weights(
+    tmp_path, config, size, params
+):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for shard in ("model-1", "model-2"):
+        with (tmp_path / f"{shard}.safetensors").open("wb") as stream:
+            stream.truncate(int(size / 2))
+    assert [model.params for model in user_models([f"a={tmp_path}"])] == [params]
+
+
+def test_a_size_that_the_files_do_not_tell_is_asked_for(tmp_path):
+    (tmp_path / "a.gguf").write_bytes(bytes(100))
+    model = model_directory(tmp_path, "model")
+    (model / "config.json").write_text('{"quantization_config": {"quant_method": "new"}}')
+    for place in (tmp_path / "a.gguf", model):
+        with pytest.raises(UserError, match=r"the number of parameters is not known.*:7B"):
+            user_models([f"a={place}"])
+
+
 def test_a_profile_of_a_machine_with_gpus():
     text = local_profile("here", [GpuHere("NVIDIA H100", 85.5), GpuHere("NVIDIA A100", 42.9)])
     profile = load_strict(Profile, text, "x")

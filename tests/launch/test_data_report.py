@@ -123,3 +123,25 @@ def test_paths_of_data_and_aliases_are_taken_from_the_folder_of_the_spec(tmp_pat
         spec = load_spec(scripted_spec(task__data=name, task__options={"aliases": "a.jsonl"}))
         assert spec.task.data == str(tmp_path / name)
         assert spec.task.options["aliases"] == str(tmp_path / "a.jsonl")
+
+
+def test_a_test_split_that_a_search_may_have_used_says_so(cli, scripted_spec):
+    spec = scripted_spec(task__split="test", task__examples=3)
+    said = "  split 'test' begins after half of the records"
+    assert said in cli("launch", spec, "--dry-run").stdout
+    allocation = "retrieval=weak x1, answer=strong x2"
+    assert said in cli("evaluate", spec, "--allocation", allocation, "--wait").stdout
+    for setting in ("task.split=search", "task.options.search_examples=8"):
+        planned = cli("launch", spec, "--dry-run", "--set", setting)
+        assert planned.returncode == 0, planned.stderr
+        assert "split 'test'" not in planned.stdout
+
+
+def test_a_search_and_its_finalists_stay_out_of_the_test_split(cli, scripted_spec):
+    spec = scripted_spec(task__options={"search_examples": 10}, search__finalists={"examples": 11})
+    refused = cli("launch", spec, "--dry-run")
+    assert refused.returncode == 2
+    said = " ".join(refused.stderr.split())
+    assert "search.finalists.examples: " in said
+    assert "the option search_examples leaves those after 10 to split 'test'" in said
+    assert cli("launch", spec, "--dry-run", "--set", "search.finalists.examples=10").returncode == 0

@@ -162,6 +162,17 @@ def placed(assignment: Assignment) -> list[str]:
     return sorted(t for part in (*assignment.lists, *assignment.new) for t in part.trials)
 
 
+@given(trial_lists(5, alone=True), worker_lists(2), class_lists(2))
+@settings(max_examples=50)
+def test_trials_from_10000_on_are_placed_as_those_before(trials, workers, classes):
+    later = {t.trial: f"t{int(t.trial[1:]) + 9998:04}" for t in trials}
+    before = assign(trials, workers, classes, COSTS)
+    after = assign([replace(t, trial=later[t.trial]) for t in trials], workers, classes, COSTS)
+    for one, other in ((before.lists, after.lists), (before.new, after.new)):
+        assert [[later[t] for t in each.trials] for each in one] == [list(each.trials) for each in other]  # fmt: skip
+    assert [later[t] for t in before.waiting] == list(after.waiting)
+
+
 @given(trial_lists(12, alone=True), worker_lists(4), class_lists(3), st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_every_trial_is_assigned_once_or_said_not_to_fit(

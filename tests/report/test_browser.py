@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from agenttts.report import render
+from tests.support.written_runs import START, trial
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")  # fmt: skip
 
@@ -32,6 +34,34 @@ def test_a_browser_draws_every_figure_without_a_word(read_runs, tmp_path):
     assert len(figures) > 10
     assert all("is-live" in figure for figure in figures)
     assert not _asked(log)
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed here")
+@pytest.mark.parametrize(
+    ("column", "clicks", "order"),
+    [
+        ("time", 1, "20413"),
+        ("time", 2, "14023"),
+        ("GPU-seconds", 1, "41023"),
+        ("trial", 2, "43210"),
+    ],
+)
+def test_rows_are_sorted_by_numbers_whatever_their_unit(read_runs, tmp_path, column, clicks, order):
+    seconds, gpu_seconds = [61.0, 7500.0, 9.0, None, 3000.0], [7.5, 0.25, 1200.0, 30000.0, 1.5e-05]
+    rows = [
+        trial(n, 0.5, 1.0, gpu_seconds=gpus, finished=None if s is None else START + timedelta(seconds=s))
+        for n, (s, gpus) in enumerate(zip(seconds, gpu_seconds, strict=True))
+    ]  # fmt: skip
+    page = tmp_path / "page.html"
+    render(read_runs(rows=rows), "html", page)
+    click = f"""<script>for (const head of document.querySelectorAll(".sortable th"))
+      if (head.textContent === "{column}") for (let n = 0; n < {clicks}; n++) head.click();</script>"""
+    page.write_text(page.read_text().replace("</body>", f"{click}</body>"))
+    drawn = _chromium(tmp_path, page, "--dump-dom").stdout
+    table = drawn[drawn.index('class="sortable"') :]
+    found = re.findall(r"<tr><td[^>]*>t000(\d)</td>", table[: table.index("</table>")])
+    assert "".join(found) == order
 
 
 @pytest.mark.processes

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from agenttts.space import Allocation, Choice
 from agenttts.tables.cost import CostSeconds, JobCost, RunCost
 from agenttts.tables.forecast import Forecast, Span
 from agenttts.tables.schema import TrialRow
+from tests.support.written_runs import START
 
 MakeRun = Callable[..., Path]
 MakeTrial = Callable[..., TrialRow]
@@ -145,6 +147,18 @@ def test_the_answer_comes_first_and_sections_follow(make_run: MakeRun) -> None:
         *("The search", "Failures", "All trials"),
     ]
     assert '<table class="sortable">' in page
+
+
+def test_times_are_sorted_by_their_seconds(make_run: MakeRun, trial: MakeTrial) -> None:
+    minutes = [1 / 60, 59 / 60, 4, 59.5, 60, 125]
+    rows = [
+        trial(n, 0.5, 1.0, finished=START + timedelta(minutes=m)) for n, m in enumerate(minutes)
+    ]
+    rows.append(trial(9, None, 1.0, started=None, finished=None))
+    page = render_html(build_report([make_run(rows=rows)]))
+    cells = re.findall(r'<td[^>]* data-sort="([^"]*)">(.*?)</td>', page)
+    assert [float(key) for key, _ in cells] == [1, 59, 240, 3570, 3600, 7500]
+    assert [text for _, text in cells][1:] == ["59.0 s", "4 min 00 s", "59 min 30 s", "1 h 00 min", "2 h 05 min"]  # fmt: skip
 
 
 def test_a_page_of_many_trials_or_runs_stays_small(make_run: MakeRun, trial: MakeTrial) -> None:

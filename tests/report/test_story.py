@@ -92,6 +92,17 @@ def test_all_trials_are_rows(make_run):
     assert by_name["t0005"]["proposed by"] == "test"
 
 
+def test_trials_from_10000_on_follow_the_others(make_run):
+    numbers = (9998, 10000, 10001, 9999, 1)
+    rows = [trial(n, n / 20000, 1.0, source="agent" if n > 9999 else "insight") for n in numbers]
+    run = run_of(make_run, rows)
+    grid, iterations = trials_grid(run), iterations_grid(run)
+    assert grid is not None
+    assert iterations is not None
+    assert [row[0] for row in grid.rows] == ["t0001", "t9998", "t9999", "t10000", "t10001"]
+    assert iterations.rows[0][2] == "3 insight, 2 agent", "in the order of the trials"
+
+
 def test_without_trials_there_are_no_tables(make_run):
     run = run_of(make_run, rows=[])
     assert iterations_grid(run) is None

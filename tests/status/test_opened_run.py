@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,12 +19,14 @@ import pytest
 import agenttts
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.report.trackers import base
+from agenttts.report.trackers.mlflow_run import mlflow_names, write_mlflow
 from agenttts.run.directory import find_run
 from agenttts.status.export import export as export_run
+from agenttts.status.logs import trial_log
 from agenttts.tables.schema import TEST_SOURCE, trials_frame
 from tests.support import command_line
 from tests.support.scripted import small_spec
-from tests.support.written_runs import trial
+from tests.support.written_runs import START, trial
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,24 @@ def test_of_samples_that_were_cleaned_the_text_stays(finished, tmp_path):
     cleaned = agenttts.open_run(copy).samples()
     assert cleaned["text"].to_list() == whole["text"].to_list()
     assert cleaned["finish_reason"].null_count() == cleaned.height
+
+
+def test_trials_from_10000_on_follow_the_others(finished, tmp_path):
+    copy = tmp_path / "results" / "copy"
+    shutil.copytree(finished, copy)
+    folders = sorted((copy / "trials").glob("t*"), reverse=True)
+    names = {folder.name: f"t{int(folder.name[1:]) + 9999}" for folder in folders}
+    for folder in folders:
+        spec = folder / "trial.json"
+        spec.write_text(json.dumps(json.loads(spec.read_text()) | {"trial": names[folder.name]}))
+        folder.rename(folder.with_name(names[folder.name]))
+    whole, run = agenttts.open_run(finished).samples(), agenttts.open_run(copy)
+    assert run.samples().equals(whole.with_columns(pl.col("trial").replace(names)))
+    with pytest.raises(UserError, match=r"valid: t9999, t10000, t10001"):
+        run.examples("t0")
+    last = names[folders[0].name]
+    with pytest.raises(UserError, match=rf"no trial 'x'; valid: t0000, .*, {last}$"):
+        list(trial_log(find_run(str(copy), Path()), "x", None))
 
 
 def test_opening_a_run_loads_no_engine(finished):
@@ -167,6 +188,13 @@ def test_trackers_are_told_the_best_score_on_the_most_examples(finished):
     assert [base.numbers_of(row).get("examples") for row in table.searched()] == [10, None, 100, 10]
 
 
+def test_trackers_are_told_trials_in_their_order(finished):
+    rows = [trial(n, 0.5, 1.0) for n in (10001, 9999, 2, 10000)]
+    trials = trials_frame(rows, ["retrieval.f1", "answer.em"])
+    table = base.FinishedTable("small", find_run(str(finished), Path()).spec(), trials)
+    assert [row["trial"] for row in table.searched()] == ["t0002", "t9999", "t10000", "t10001"]
+
+
 @pytest.mark.parametrize("tracker", ["wandb", "mlflow"])
 def test_trackers_that_are_not_installed_are_named_with_the_command(export, monkeypatch, tmp_path, tracker):  # fmt: skip
     monkeypatch.setitem(sys.modules, tracker, None)
@@ -184,6 +212,48 @@ def test_a_tracker_that_is_there_writes_a_run_for_each_trial(export, run, tmp_pa
     assert len(runs) == run.trials().height + 1
     [parent] = [each for each in runs if "mlflow.parentRunId" not in each.data.tags]
     assert parent.data.metrics["score"] == run.best()["score"]
+    trials = run.trials()
+    assert parent.info.start_time == int(trials["started"].min().timestamp() * 1000)
+    assert parent.info.end_time == int(trials["finished"].max().timestamp() * 1000)
+    assert {each.info.status for each in runs} == {"FINISHED"}
+
+
+@pytest.mark.parametrize(("outcome", "status"), [("cancelled", "KILLED"), (None, "RUNNING"), ("no trial scored", "FAILED")])  # fmt: skip
+def test_mlflow_takes_any_name_and_knows_when_runs_have_ended(finished, tmp_path, outcome, status):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed here")
+    names = ["answer.hits@1", "answer.hits_1", "answer.a//b", "answer.a/b", "answer.f1 (macro)"]
+    rows = [
+        trial(2, 0.5, 1.0, metrics=dict(zip(names, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True))),
+        trial(1, 0.4, 1.0, metrics=dict.fromkeys(names, 0.6)),
+        trial(3, None, 1.0, started=None, finished=None),
+    ]
+    spec = find_run(str(finished), Path()).spec()
+    table = base.FinishedTable("small", spec, trials_frame(rows, names), outcome)
+    assert write_mlflow(table, tmp_path / "a b.db") == 3
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'a b.db'}")
+    [experiment] = client.search_experiments(filter_string="name = 'agenttts'")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    metrics = runs["t0002"].data.metrics
+    assert [metrics[f"metrics.answer.{name}"] for name in ("hits_1_2", "hits_1", "a__b", "a/b", "f1 _macro_")] == [0.1, 0.2, 0.3, 0.4, 0.5]  # fmt: skip
+    begun = int(START.timestamp() * 1000)
+    times = {name: (run.info.start_time, run.info.end_time) for name, run in runs.items()}
+    last = begun + 120_000
+    assert times.pop("small") == (begun, None if outcome is None else last)
+    assert times == {
+        "t0001": (begun, begun + 60_000),
+        "t0002": (begun, last),
+        "t0003": (begun, begun),
+    }
+    found = {name: run.info.status for name, run in runs.items()}
+    assert found == {"small": status, "t0001": "FINISHED", "t0002": "FINISHED", "t0003": "FAILED"}
+
+
+def test_names_are_those_of_mlflow_each_once():
+    names = ["m.a@1", "m.a_1", "m.a#1", "m.a_1_2", "m/b", "m//b", "m.b c", "m." + "x" * 300, "m." + "x" * 301]  # fmt: skip
+    found = mlflow_names(names)
+    assert [found[name] for name in names[:7]] == ["m.a_1_3", "m.a_1", "m.a_1_4", "m.a_1_2", "m/b", "m__b", "m.b c"]  # fmt: skip
+    assert len(set(found.values())) == len(names)
+    assert all(re.fullmatch(r"[/\w.\- ]{1,250}", name) for name in found.values())
 
 
 def test_an_offline_run_of_wandb(export, tmp_path):
@@ -205,6 +275,8 @@ def test_nothing_asked_for_and_no_folder(export):
         (("--optuna", "there.db"), "--optuna there.db: exists already"),
         (("--wandb", "none/there"), "--wandb none/there: its directory does not exist"),
         (("--optuna", "new.jsonl"), "--samples and --optuna new.jsonl: are one place"),
+        (("--optuna", "a?b.db"), "a?b.db has another meaning in the address of a SQLite store"),
+        (("--mlflow", "50%.db"), "50%.db has another meaning in the address of a SQLite store"),
         (("--optuna", "new.db", "--samples", "none/x"), "--samples none/x: cannot be written"),
         (("--optuna", "new.db", "--samples", "."), "--samples .: cannot be written"),
     ],
@@ -212,7 +284,7 @@ def test_nothing_asked_for_and_no_folder(export):
 def test_all_forms_are_checked_before_the_first_is_written(export, tmp_path, arguments, message):
     (tmp_path / "there.db").write_text("mine")
     done = export("--samples", "new.jsonl", *arguments)
-    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, message in " ".join(done.stderr.split())) == (2, True), done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["there.db"]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import agenttts
 from agenttts.files.table_files import atomic_write_parquet
 from agenttts.space import Allocation, Choice
 from agenttts.tables.aggregate import (
@@ -143,6 +147,13 @@ def test_many_trials_keep_their_order_beyond_four_digits() -> None:
     assert best_so_far(frame(rows))["trial"].to_list() == ["t9999", "t10000"]
 
 
+def test_no_table_is_sorted_by_ids_as_texts():
+    package = Path(agenttts.__file__).parent
+    asked = {path: re.findall(r"\.sort\([^)]*\"trial\"", path.read_text()) for path in package.rglob("*.py")}  # fmt: skip
+    assert len(asked) > 100, "the package is found"
+    assert {path.name: found for path, found in asked.items() if found} == {}
+
+
 def test_zero_is_a_score_and_nothing_is_not() -> None:
     rows = [
         row(0, 0.0),
@@ -228,6 +239,26 @@ def test_the_interval_is_seeded_and_holds_the_mean() -> None:
     narrower = bootstrap_interval(table, "answer.em", seed=1, level=0.5)
     assert narrower is not None
     assert interval.low < narrower.low < narrower.high < interval.high
+
+
+MANY = """
+import resource
+import polars as pl
+from agenttts.tables.aggregate import bootstrap_interval
+metrics = pl.Series([{"em": float(n % 3 == 0)} for n in range(60_000)])
+examples = pl.DataFrame({"example": range(60_000), "stage": "answer", "metrics": metrics})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+interval = bootstrap_interval(examples, "answer.em")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, interval.high - interval.low)
+"""
+
+
+@pytest.mark.processes
+def test_very_many_examples_are_drawn_in_parts() -> None:
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True)
+    memory_kib, width = map(float, done.stdout.split())
+    assert memory_kib < 300_000, "all draws at once are 12 bytes each: 720 MB"
+    assert width == pytest.approx(2 * 1.96 * (2 / 9 / 60_000) ** 0.5, rel=0.2)
 
 
 def test_no_interval_without_two_examples_of_the_metric() -> None:

@@ -142,6 +142,25 @@ def model_facts(
     )
 
 
+def params_by_files(directory: Path) -> float | None:
+    """Return a model's parameters, worked out from the bytes of its weights.
+
+    None if the bytes, or the bits of a quantised weight, are not known. A GGUF file does not tell.
+    """
+    found, _ = _bytes_on_disk(directory, "") if directory.is_dir() else (None, [])
+    config = read_config(str(directory))
+    quantisation = _quantisation(config, {})
+    if found is None or not quantisation:
+        return None if found is None else found * 8 / _stored_bits(config)
+    bits = _bits(config, {}, quantisation, "vllm")
+    if bits == _DEFAULT_BITS:  # of a method that is not known
+        return None
+    scales = _scale_bits(bits, quantisation)
+    # As in `_worked_out`, solved for the parameters.
+    plain = min(_plain_params(config), found * 8 / _DEFAULT_BITS)
+    return plain + (found * 8 - plain * _DEFAULT_BITS) / (bits + scales)
+
+
 def is_quantised(path: str, options: Mapping[str, Any]) -> bool | None:
     """Return whether a model's weights are quantised; None if its config is not here.
 
@@ -311,9 +330,21 @@ def _worked_out(
     """
     if not quantisation:
         return params * bits / 8
-    group = integer(quantisation, "group_size") or _DEFAULT_GROUP
-    tables = 1 if config.get("tie_word_embeddings") else 2
-    embedding = tables * integer(config, "vocab_size") * integer(config, "hidden_size")
-    plain = min(float(embedding), params)
-    scales = 2 * _DEFAULT_BITS / group if bits < 8 else 0.0
+    plain = min(_plain_params(config), params)
+    scales = _scale_bits(bits, quantisation)
     return ((params - plain) * (bits + scales) + plain * _DEFAULT_BITS) / 8
+
+
+def _plain_params(config: Mapping[str, Any]) -> float:
+    """Return the parameters of a quantised model that stay in 16 bits: its embeddings."""
+    tables = 1 if config.get("tie_word_embeddings") else 2
+    return float(tables * integer(config, "vocab_size") * integer(config, "hidden_size"))
+
+
+def _scale_bits(bits: float, quantisation: Mapping[str, Any]) -> float:
+    """Return the bits of scales for each quantised parameter.
+
+    A group of them has one scale.
+    """
+    group = integer(quantisation, "group_size") or _DEFAULT_GROUP
+    return 2 * _DEFAULT_BITS / group if bits < 8 else 0.0

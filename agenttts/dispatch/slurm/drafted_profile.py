@@ -13,6 +13,7 @@ from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.partitions import Partition
 from agenttts.dispatch.slurm.survey import Nodes, Survey, mig_memory
 from agenttts.dispatch.slurm.tried_request import request_check
+from agenttts.errors import cli_command
 from agenttts.spec.strict import load_strict
 
 _NOT_FOR_SEARCHES = re.compile(
@@ -204,7 +205,8 @@ def _text(
     lines = [
         f"# The profile {name}, as 'agenttts-hpc init' drafted it from Slurm's answers on a login "
         "node.",
-        f"# Check it: agenttts-hpc doctor --cluster {name} --submit. All keys: slurm/README.md.",
+        f"# Check it: {cli_command('doctor', '--cluster', name, '--submit')}. All keys: "
+        "slurm/README.md.",
         *(f"# sbatch --test-only: {remark}" for remark in dict.fromkeys(map(_one_line, remarks))),
         "kind: slurm",
         "",

@@ -27,7 +27,7 @@ from agenttts.report.figures.style import (
     place_labels,
 )
 from agenttts.report.summary import RunReport
-from agenttts.tables.aggregate import Cost, scored
+from agenttts.tables.aggregate import BY_TRIAL, Cost, scored
 from agenttts.tables.schema import AFTER_SEARCH
 
 # Half the width of a 95 % interval, in standard errors.
@@ -223,7 +223,7 @@ def _progress(run: RunReport, over: str) -> pl.DataFrame:
     """Return the scored trials as they finished, with what was used until then."""
     searched = run.trials.filter(~pl.col("source").is_in(AFTER_SEARCH))
     # What trials without a score used counts too.
-    used = searched.sort("finished", "trial", nulls_last=True).select(
+    used = searched.sort("finished", *BY_TRIAL, nulls_last=True).select(
         "trial",
         (pl.col("gpu_seconds").cum_sum() / 3600).alias("gpu_hours"),
         (pl.col("prompt_tokens") + pl.col("decode_tokens") - pl.col("reused_tokens"))

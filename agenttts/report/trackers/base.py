@@ -13,24 +13,28 @@ import polars as pl
 
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.spec import JobSpec
-from agenttts.tables.aggregate import best_so_far
+from agenttts.tables.aggregate import BY_TRIAL, best_so_far
 from agenttts.tables.schema import AFTER_SEARCH
 
 
 @dataclass(frozen=True)
 class FinishedTable:
-    """A run's table of trials, with the spec that it was launched with."""
+    """A run's table of trials, with the spec that it was launched with.
+
+    ``outcome`` is how the run ended, as in its journal; None if it goes on.
+    """
 
     run: str
     spec: JobSpec
     trials: pl.DataFrame
+    outcome: str | None = None
 
     def searched(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of the search, in the order of the trials.
 
         Finalists and the final test are left out, because they are scored on other examples.
         """
-        for row in self.trials.sort("trial").iter_rows(named=True):
+        for row in self.trials.sort(*BY_TRIAL).iter_rows(named=True):
             if row["source"] not in AFTER_SEARCH:
                 yield row
 
@@ -111,3 +115,17 @@ def check_new(path: Path, option: str) -> None:
         raise UserError(f"{option} {path}: exists already; name another one, or remove it")
     if not path.absolute().parent.is_dir():
         raise UserError(f"{option} {path}: its directory does not exist; make it, or name another")
+
+
+def check_sqlite(path: Path, option: str) -> None:
+    """Check that the address of a SQLite store can hold a path.
+
+    Raises:
+        UserError: It has a character with another meaning there.
+    """
+    odd = next((character for character in "%?" if character in str(path.absolute())), None)
+    if odd is not None:
+        raise UserError(
+            f"{option} {path}: '{odd}' in {path.absolute()} has another meaning in the address of "
+            "a SQLite store; name a file elsewhere"
+        )

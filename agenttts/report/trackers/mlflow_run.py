@@ -5,17 +5,33 @@ MLflow 3 refuses its older store of many files by default (seen with 3.17).
 
 from __future__ import annotations
 
+import posixpath
+import re
+import time
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agenttts.report.trackers.base import FinishedTable, check_new, labels_of, needed, numbers_of
+from agenttts.report.trackers.base import (
+    FinishedTable,
+    check_new,
+    check_sqlite,
+    labels_of,
+    needed,
+    numbers_of,
+)
 from agenttts.tables.aggregate import best_trial
 
 OPTION = "--mlflow"
 _EXPERIMENT = "agenttts"
 _MOST_CHARACTERS = 500
 """MLflow refuses longer values of parameters in some versions."""
+_LONGEST_NAME = 250
+_INVALID = re.compile(r"[^/\w.\- ]")
+"""What a name of MLflow's may not hold (`mlflow/utils/validation.py`)."""
+_STATUS = {"done": "FINISHED", "cancelled": "KILLED", None: "RUNNING"}
+"""MLflow's word for how a run has ended; any other end is FAILED."""
 
 
 def check(path: Path) -> None:
@@ -23,9 +39,10 @@ def check(path: Path) -> None:
 
     Raises:
         MissingRequirement: MLflow is not installed.
-        UserError: Something is there, or its directory does not exist.
+        UserError: Something is there, its directory does not exist, or its name cannot be used.
     """
     check_new(path, OPTION)
+    check_sqlite(path, OPTION)
     for module in ("mlflow", "sqlalchemy", "alembic"):
         needed(module, "mlflow")
 
@@ -46,36 +63,70 @@ def write_mlflow(table: FinishedTable, path: Path) -> int:
     experiment = client.create_experiment(_EXPERIMENT, place.with_suffix(".artifacts").as_uri())
     rows = list(table.searched())
     search = table.spec.search
-    parent = client.create_run(
-        experiment,
-        start_time=_milliseconds(rows[0]["started"] if rows else None),
-        run_name=table.run,
-    )
-    for key, value in (("method", search.method), ("budget", search.budget), ("seed", search.seed)):
-        client.log_param(parent.info.run_id, key, value)
-    for row in rows:
-        _write_trial(client, experiment, parent.info.run_id, row)
+    begun = [row["started"] for row in rows if row["started"] is not None]
+    ended = [row["finished"] for row in rows if row["finished"] is not None]
+    span = _milliseconds(min(begun, default=None)), _milliseconds(max(ended, default=None))
+    parent = client.create_run(experiment, start_time=span[0], run_name=table.run)
+    params = {"method": search.method, "budget": search.budget, "seed": search.seed}
     best = best_trial(table.trials)
-    if best is not None:
-        client.log_metric(parent.info.run_id, "score", best["score"])
-    client.set_terminated(parent.info.run_id)
+    score = {} if best is None else {"score": best["score"]}
+    _log(mlflow, client, parent, params, score, span[1])
+    numbers = mlflow_names(name for row in rows for name in numbers_of(row))
+    labels = mlflow_names(name for row in rows for name in labels_of(row))
+    for row in rows:
+        start = _milliseconds(row["started"]) or span[0]
+        end = _milliseconds(row["finished"]) or start
+        run = client.create_run(
+            experiment,
+            start_time=start,
+            tags={"mlflow.parentRunId": parent.info.run_id},
+            run_name=row["trial"],
+        )
+        texts = {labels[name]: text for name, text in labels_of(row).items()}
+        values = {numbers[name]: value for name, value in numbers_of(row).items()}
+        _log(mlflow, client, run, texts, values, end)
+        status = "FINISHED" if row["score"] is not None else "FAILED"
+        client.set_terminated(run.info.run_id, status, end)
+    status = _STATUS.get(table.outcome, "FAILED")
+    if status != "RUNNING":
+        client.set_terminated(parent.info.run_id, status, span[1])
     return len(rows)
 
 
-def _write_trial(client: Any, experiment: str, parent: str, row: dict[str, Any]) -> None:
-    run = client.create_run(
-        experiment,
-        start_time=_milliseconds(row["started"]),
-        tags={"mlflow.parentRunId": parent},
-        run_name=row["trial"],
+def _log(
+    mlflow: Any,
+    client: Any,
+    run: Any,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    moment: int | None,
+) -> None:
+    """Write all of a run in one transaction: each waits for the disk."""
+    kinds = mlflow.entities
+    when = int(time.time() * 1000) if moment is None else moment
+    client.log_batch(
+        run.info.run_id,
+        params=[kinds.Param(name, str(value)[:_MOST_CHARACTERS]) for name, value in params.items()],
+        metrics=[kinds.Metric(name, value, when, 0) for name, value in metrics.items()],
     )
-    ident = run.info.run_id
-    for name, text in labels_of(row).items():
-        client.log_param(ident, name, text[:_MOST_CHARACTERS])
-    for name, number in numbers_of(row).items():
-        client.log_metric(ident, name, number)
-    status = "FINISHED" if row["score"] is not None else "FAILED"
-    client.set_terminated(ident, status, _milliseconds(row["finished"]))
+
+
+def mlflow_names(names: Iterable[str]) -> dict[str, str]:
+    """Return MLflow's name of each name: the same, if it is valid there.
+
+    Other characters become ``_``, and names that would then be equal get a number.
+    """
+    known = dict.fromkeys(names)
+    found: dict[str, str] = {}
+    for name in sorted(known, key=lambda name: _INVALID.search(name) is not None):
+        valid = _INVALID.sub("_", name)[:_LONGEST_NAME]
+        if posixpath.normpath(valid) != valid:  # a//b, a/
+            valid = valid.replace("/", "_")
+        other, number = valid, 2
+        while other in found.values():
+            other, number = f"{valid[: _LONGEST_NAME - 4]}_{number}", number + 1
+        found[name] = other
+    return found
 
 
 def _milliseconds(moment: datetime | None) -> int | None:

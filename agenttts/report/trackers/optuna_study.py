@@ -6,7 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agenttts.report.trackers.base import FinishedTable, check_new, labels_of, needed, numbers_of
+from agenttts.report.trackers.base import (
+    FinishedTable,
+    check_new,
+    check_sqlite,
+    labels_of,
+    needed,
+    numbers_of,
+)
 from agenttts.space import Stage
 
 OPTION = "--optuna"
@@ -19,9 +26,11 @@ def check(path: Path) -> None:
 
     Raises:
         MissingRequirement: Optuna is not installed.
-        UserError: Something is there, or its directory does not exist.
+        UserError: Something is there, its directory does not exist, or its name cannot be used.
     """
     check_new(path, OPTION)
+    if path.suffix in _SQLITE:
+        check_sqlite(path, OPTION)
     needed("optuna", "optuna")
     needed("sqlalchemy" if path.suffix in _SQLITE else _JOURNAL, "optuna")
 

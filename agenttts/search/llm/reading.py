@@ -20,6 +20,8 @@ _LONGEST_LINE, _CUT = 300, " [...]"
 # JSON escapes can stand for these; terminals obey the first, and no file can hold the second.
 _CONTROL_OR_SURROGATE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.S)
+# Within its line: over blank lines, the search would begin again at each of them.
+_ITEM = re.compile(r"^[^\S\n]*(?:[-*•]|\d{1,2}[.)])\s+(.+)$", re.M)
 # 1,000 and the like, with one separator before each three digits.
 _GROUPED = r"\d{1,3}(?:[,_'’\u00a0\u202f]\d{3})+(?!\d)"
 _PAIR = re.compile(
@@ -84,7 +86,7 @@ def read_guidelines(text: str, most: int = 8, *, named: bool = False) -> list[st
     if named:
         return []
     # Not JSON: take the lines that look like items of a list.
-    items = re.findall(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(.+)$", text[:_LONGEST_REPLY], re.M)
+    items = _ITEM.findall(text[:_LONGEST_REPLY])
     return [line for line in map(_line, items) if line][:most]
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agenttts.files.unicode import clean_value
-from agenttts.tasks.loading.answers import texts_of_named_answer
+from agenttts.tasks.loading.answers import is_answer_in_another_form, texts_of_named_answer
+from agenttts.tasks.loading.values import json_from_text
 from agenttts.tasks.metrics import (
     contains,
     exact_match,
@@ -36,6 +37,9 @@ _LARGEST_WHOLE = 10**18
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
 _TOLERANCE = 1e-6
 SET_F1 = "set_f1"
+_STRUCTURED = {"json", "list"}
+"""The parsers whose outputs are objects and lists."""
+_ANY_TEXT = "be a text, a number, {value, aliases}, {text, answer_start} or a list of them"
 
 
 def parse(how: str, text: str, choices: Sequence[str] = ()) -> Any:
@@ -80,8 +84,11 @@ def fuse(how: str, candidates: Sequence[Any], empty: Any) -> Any:
     return _FUSIONS[how](given) if given else empty
 
 
-def gold_problem(metric: str, gold: Any) -> str | None:
-    """Return what is wrong with a record's right answer for a metric, or None."""
+def gold_problem(metric: str, gold: Any, parser: str) -> str | None:
+    """Return what is wrong with a record's right answer for a metric, or None.
+
+    ``parser`` is the parser of the outputs that it is compared with.
+    """
     if metric == "number":
         if _as_number(gold) is None:
             return "must be a number, for the metric 'number'"
@@ -89,9 +96,22 @@ def gold_problem(metric: str, gold: Any) -> str | None:
     if metric == SET_F1:
         if not isinstance(gold, list) or not gold:
             return "must be a list of one or more items, for the metric 'set_f1'"
+        if any(texts_of_named_answer(item) is not None for item in gold):
+            return (
+                "must be a list of texts or numbers, for the metric 'set_f1': of objects with "
+                "several texts it would compare the whole object"
+            )
         return None
     if not _texts(gold):
-        return f"must be a text, a number or a list of them, for the metric '{metric}'"
+        return f"must {_ANY_TEXT}, for the metric '{metric}'"
+    values = gold if isinstance(gold, list) else [gold]
+    if any(_is_answer_in_text(value) for value in values):
+        return f"must {_ANY_TEXT}, for the metric '{metric}', and no JSON text of such an object"
+    if parser not in _STRUCTURED and any(map(is_answer_in_another_form, values)):
+        return (
+            f"must {_ANY_TEXT}, for the metric '{metric}'; other objects with answers are "
+            "compared as a whole, with the outputs of 'parse: json' and 'parse: list' alone"
+        )
     return None
 
 
@@ -212,15 +232,22 @@ def _text(value: Any) -> str:
 def _texts(gold: Any) -> list[str]:
     """Return the right answers of a field as texts; any of them is right.
 
-    The field holds one answer, a list of answers, or an object with a text and aliases.
+    The field holds one answer or a list of answers, of which each is a text, a number, or an object
+    that `texts_of_named_answer` reads. Other objects and lists become JSON.
     """
-    values = gold if isinstance(gold, list) else [gold]
-    return [
-        text
-        for value in values
-        if not is_empty(value)
-        for text in texts_of_named_answer(value) or [_text(value)]
-    ]
+    found: list[str] = []
+    for value in gold if isinstance(gold, list) else [gold]:
+        named = texts_of_named_answer(value)
+        if named is not None:
+            found += named
+        elif not is_empty(value):
+            found.append(_text(value))
+    return found
+
+
+def _is_answer_in_text(value: Any) -> bool:
+    """Return whether a value is an object with answers, as JSON text of a table."""
+    return isinstance(value, str) and texts_of_named_answer(json_from_text(value)) is not None
 
 
 def _item(value: Any) -> str:

@@ -144,7 +144,7 @@ class DeclarativeStage(StageDefinition):
         if isinstance(document.choices, str):
             record.texts(document.choices)
         for metric, field in document.metrics.items():
-            if problem := parts.gold_problem(metric, record.values[field]):
+            if problem := parts.gold_problem(metric, record.values[field], document.parse):
                 raise record.error(field, problem)
 
     def empty(self, example: Example) -> Any:

@@ -23,6 +23,8 @@ They are ComplexWebQuestions', TriviaQA's and WebQSP's.
 """
 _ALIASES = ("aliases", "Aliases", "answer_aliases")
 """Keys of other names, in an answer that is an object or in the record."""
+_TEXT, _EXTRACTED = "text", "answer_start"
+"""Keys of SQuAD's ``{text, answer_start}``: lists of the right answers and of their places."""
 ANSWER_ID = "answer_id"
 _IDS = (ANSWER_ID, "AnswerArgument")
 """Keys of the answer's id, in an answer that is an object or in the record."""
@@ -47,9 +49,10 @@ def read_answers(
     """Return the right answers of a record, with their aliases; any of them is right.
 
     The answers come from the first of ``fields`` that has any. A field holds an answer or a list of
-    them: a text, a number, or an object, ``{answer, aliases}``, ``{value, aliases}`` or WebQSP's
-    ``{EntityName, AnswerArgument}``. The field `PARSES` holds lists of these. Numbers become texts.
-    Null answers, blank answers and repeats are dropped. A field that is null counts as absent.
+    them: a text, a number, or an object, ``{answer, aliases}``, ``{value, aliases}``, WebQSP's
+    ``{EntityName, AnswerArgument}`` or SQuAD's ``{text, answer_start}``. The field `PARSES` holds
+    lists of these. Numbers become texts. Null answers, blank answers and repeats are dropped. A
+    field that is null counts as absent.
 
     Aliases come from three places:
 
@@ -102,6 +105,10 @@ def answer_of(value: Any) -> Answer | None:
         return Answer(_distinct([value]))
     if not isinstance(value, dict):
         return None
+    if _EXTRACTED in value:
+        text = value.get(_TEXT)
+        items = text if isinstance(text, list) else [text]
+        return Answer(_distinct(items)) if all(map(_is_text_number_or_null, items)) else None
     given = [value[key] for key in _TEXTS if value.get(key) is not None]
     names = [value[key] for key in _ALIASES if value.get(key) is not None]
     if not any(key in value for key in _TEXTS) or not all(map(is_text_or_number, given)):
@@ -111,15 +118,25 @@ def answer_of(value: Any) -> Answer | None:
     return Answer(_distinct([*given[:1], *(item for n in names for item in n)]), tuple(_ids(value)))
 
 
-def texts_of_named_answer(value: Any) -> tuple[str, ...]:
-    """Return the text and other names of an answer that is an object with ``aliases``.
+def texts_of_named_answer(value: Any) -> tuple[str, ...] | None:
+    """Return the texts of an answer that is an object with other names or places.
 
-    Any other value gives no texts.
+    It has a key ``aliases`` or ``answer_start``. Any other value gives None.
     """
-    if not isinstance(value, dict) or not any(key in value for key in _ALIASES):
-        return ()
+    if not isinstance(value, dict) or not any(key in value for key in (*_ALIASES, _EXTRACTED)):
+        return None
     answer = answer_of(value)
-    return answer.texts if answer else ()
+    return answer.texts if answer else None
+
+
+def is_answer_in_another_form(value: Any) -> bool:
+    """Return whether an object seems to hold an answer, in a form that is not read.
+
+    It has a key such as ``answer`` or ``text``; `texts_of_named_answer` does not read it.
+    """
+    if not isinstance(value, dict) or texts_of_named_answer(value) is not None:
+        return False
+    return any(key in value for key in (*_TEXTS, _TEXT, _EXTRACTED))
 
 
 def is_text_or_number(value: Any) -> bool:
@@ -130,7 +147,7 @@ def is_text_or_number(value: Any) -> bool:
 _VALID = (
     "must be a list of one or more texts or numbers that are not blank, or one of them, or "
     "such objects as "
-    "{answer, aliases}, {value, aliases} or {EntityName, AnswerArgument}"
+    "{answer, aliases}, {value, aliases}, {EntityName, AnswerArgument} or {text, answer_start}"
 )
 _VALID_PARSES = (
     "must be a list of objects, each with a list 'Answers' of {EntityName, AnswerArgument}"

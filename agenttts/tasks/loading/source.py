@@ -115,9 +115,9 @@ def take_split(
 ) -> list[_Item]:
     """Return the items of a split, in the order that ``seed`` determines.
 
-    ``search`` takes the first ``examples`` items. ``test`` takes the first items after those of the
-    search: after ``search_examples`` if given, else after half of all items. A hub split is taken
-    from its start. ``data`` is the name for messages.
+    ``search`` takes the first ``examples`` items, of ``search_examples`` if given. ``test`` takes
+    the first items after ``search_examples`` if given, else after half of all items, which a search
+    may have used. A hub split is taken from its start. ``data`` is the name for messages.
 
     Raises:
         UserError: There are too few items.
@@ -128,10 +128,17 @@ def take_split(
     if split == "test":
         skipped = (len(items) + 1) // 2 if search_examples is None else search_examples
     available = max(0, len(items) - skipped)
+    limited = split == "search" and search_examples is not None and search_examples < available
+    if limited:
+        available = search_examples or 0
     wanted = available if examples is None else examples
     if wanted > available or available == 0:
         left = f", and {skipped} of them are the search split's" if skipped else ""
         hint = "; the option search_examples says how many" if split == "test" else ""
+        if limited:
+            left = (
+                f", and the option search_examples leaves those after {available} to split 'test'"
+            )
         raise UserError(
             f"{wanted or 'no'} examples asked for, but '{data}' has "
             f"{len(items)}{left}{hint}; "

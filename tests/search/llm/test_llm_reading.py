@@ -144,6 +144,15 @@ def test_guidelines_are_few_and_short():
     assert read_guidelines("No idea, sorry.") == []
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("blank", ["\n", " \n", "\t", "\r\n"])
+def test_a_reply_of_blank_lines_is_read_at_once(blank):
+    """With 60,000 of them the search for a list took 48 s."""
+    assert read_guidelines(blank * 60_000) == []
+    text = f"{blank * 1000}\n1. few samples\n{blank * 1000}\n- qwen\n"
+    assert read_guidelines(text) == ["few samples", "qwen"]
+
+
 @pytest.mark.parametrize(
     "escape", ["\\ud83d", "\\ude00", "\\u0000", "\\u001b", "\\u007f", "\\u009b"]
 )

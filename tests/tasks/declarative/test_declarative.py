@@ -382,6 +382,9 @@ def test_fusions(how, candidates, fused):
         ("exact_match", 7, "7", 1),
         ("exact_match", "Rhine", ["Danube", "rhine"], 1),
         ("exact_match", "", "x", 0),
+        ("exact_match", "Rhine", {"text": ["Danube", "the Rhine"], "answer_start": [1, 9]}, 1),
+        ("exact_match", "Rhine", [{"text": "Danube", "answer_start": 1}, {"text": "Rhine", "answer_start": 9}], 1),
+        ("exact_match", {"a": 1}, {"a": 1}, 1),
         ("contains", "it is the Danube, I think", "danube", 1),
         ("contains", "bluedanube", "danube", 0),
         ("token_f1", "red small boat", "red boat", 0.8),  # P 2/3, R 1
@@ -396,10 +399,47 @@ def test_fusions(how, candidates, fused):
         ("number", "about 1,000", 1000, 1),
         ("number", None, 0, 0),
         ("number", 2, 3, 0),
+        ("contains", "of the Rhine", {"text": ["Danube", "Rhine"], "answer_start": [1, 9]}, 1),
+        ("token_f1", "small boat", {"text": ["red boat", "small boat"], "answer_start": [0, 0]}, 1),
     ],
-)
+)  # fmt: skip
 def test_metrics(metric, output, gold, score):
     assert parts.METRICS[metric](output, gold) == pytest.approx(score)
+
+
+SQUAD = {"text": ["Rhine"], "answer_start": [3]}
+
+
+@pytest.mark.parametrize(
+    ("metric", "gold", "parser", "problem"),
+    [
+        ("exact_match", SQUAD, "text", None),
+        ("rouge_l", [SQUAD, "Rhine", 7, True], "first_line", None),
+        ("exact_match", {"value": "Rhine", "aliases": []}, "text", None),
+        ("exact_match", {"text": [], "answer_start": []}, "text", "{text, answer_start}"),
+        ("token_f1", {"text": "Rhine", "start": 3}, "text", "alone"),
+        ("token_f1", {"steps": ["Rhine"]}, "text", None),
+        ("exact_match", {"answer": "Rhine"}, "choice", "'parse: json'"),
+        ("exact_match", {"text": [["Rhine"]], "answer_start": [3]}, "text", "'parse: json'"),
+        ("contains", ["Rhine", {"value": "Danube"}], "text", "alone"),
+        ("exact_match", {"answer": "Rhine"}, "json", None),
+        ("exact_match", [["Rhine", "Danube"]], "list", None),
+        ("exact_match", json.dumps(SQUAD), "text", "no JSON text"),
+        ("exact_match", '{"a": 1}', "text", None),
+        ("set_f1", [SQUAD], "list", "'set_f1': of objects with several texts"),
+        ("set_f1", [{"call": "f"}, "Rhine"], "list", None),
+        ("number", {"text": ["7"], "answer_start": [3]}, "number", "a number"),
+    ],
+)
+def test_right_answers_that_a_metric_can_use(metric, gold, parser, problem):
+    found = parts.gold_problem(metric, gold, parser)
+    assert found is None if problem is None else problem in found
+
+
+def test_objects_that_no_metric_reads_are_refused_with_their_record(make):
+    task_file, data = make(records=[RECORDS[0], RECORDS[1] | {"words": {"answer": "seven"}}])
+    with pytest.raises(UserError, match=r"data\.jsonl:2.*'words' must be a text, .*'rouge_l'"):
+        create(task_file).load(TaskConfig(data=data))
 
 
 @given(st.text() | st.text(alphabet='[]{}",: 0123456789.-\n'), st.sampled_from(["text", "first_line", "number", "choice", "list", "json"]))  # fmt: skip

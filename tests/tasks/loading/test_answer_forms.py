@@ -23,6 +23,7 @@ TRIVIA = {
     "normalized_value": "rome",
     "type": "WikipediaEntity",
 }
+SQUAD = {"text": ["Rome", "in Rome", "Rome"], "answer_start": [3, 0, 3]}
 
 
 def answers(fields: dict[str, Any], names: tuple[str, ...] = ("answers", "answer", "Parses"), aliases: Any = None) -> tuple[str, ...]:  # fmt: skip
@@ -38,6 +39,10 @@ def answers(fields: dict[str, Any], names: tuple[str, ...] = ("answers", "answer
         ({"answers": [{"answer": 1904, "aliases": [None, " ", "MCMIV"]}]}, ("1904", "MCMIV")),
         ({"answer": TRIVIA}, ("Rome", "Roma")),
         ({"answer": {"value": "Rome"}}, ("Rome",)),
+        ({"answers": SQUAD}, ("Rome", "in Rome")),
+        ({"answers": [{"text": "Rome", "answer_start": 3}, {"text": 7, "answer_start": 0}]}, ("Rome", "7")),
+        ({"answers": json.dumps(SQUAD)}, ("Rome", "in Rome")),
+        ({"answers": {"text": [], "answer_start": []}, "answer": "Oslo"}, ("Oslo",)),
         ({"answer": "Rome", "answer_aliases": ["Roma"]}, ("Rome", "Roma")),
         ({"answer": "Rome", "aliases": ["Roma", ""]}, ("Rome", "Roma")),
         ({"answer": ["Rome", CWQ, 3]}, ("Rome", "Roma", "Eternal City", "3")),
@@ -65,6 +70,8 @@ def test_every_form_of_answers(fields, expected):
     ("fields", "expected"),
     [
         ({"answer": {"text": "Rome"}}, "field 'answer' must be a list of one or more texts .*{answer, aliases}"),
+        ({"answer": {"text": [["Rome"]], "answer_start": [3]}}, "field 'answer' must be .*{text, answer_start}"),
+        ({"answer": {"text": [], "answer_start": []}}, "field 'answer' must be"),
         ({"answer": {"value": ["Rome"]}}, "field 'answer' must be"),
         ({"answer": {"value": "Rome", "aliases": "Roma"}}, "field 'answer' must be"),
         ({"answer": {"value": "Rome", "aliases": [["Roma"]]}}, "field 'answer' must be"),

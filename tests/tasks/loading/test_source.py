@@ -43,6 +43,21 @@ def test_too_few_examples():
         take(list(range(10)), "test", 5, 8)
 
 
+@given(st.integers(2, 40), st.integers(1, 39), st.data())
+def test_a_search_takes_none_of_the_test_split_however_many_it_asks_for(count, limit, data):
+    items = list(range(count))
+    limit = min(limit, count - 1)
+    search = take(items, "search", search_examples=limit)
+    assert len(search) == limit
+    assert not set(search) & set(take(items, "test", search_examples=limit))
+    asked = data.draw(st.integers(1, count))
+    if asked > limit:
+        with pytest.raises(UserError, match=rf"search_examples leaves those after {limit} to .* at most {limit}"):  # fmt: skip
+            take(items, "search", asked, search_examples=limit)
+    else:
+        assert take(items, "search", asked, search_examples=limit) == take(items, "search", asked)
+
+
 def test_unknown_splits_and_names(tmp_path):
     with pytest.raises(UserError, match="unknown split 'serach'.*did you mean 'search'"):
         read_data("d.json", {}, split="serach")
