@@ -203,7 +203,8 @@ class Controller:
                 self._evaluation.evaluate(
                     again, iteration_follows=more, trials_follow=more or self._scores_again
                 )
-                for iteration in sorted({p.planned.iteration for p in again}):
+                searched = (p for p in again if p.planned.source != RECOMMENDED_SOURCE)
+                for iteration in sorted({p.planned.iteration for p in searched}):
                     self._stop_if_all_failed(_every(iteration), self._trials_of(iteration))
             self._restore()
             if again:
