@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.dispatch.attempts import HANDED_OVER, Attempt, read_attempts
-from agenttts.run.costs import trial_seconds, worker_of
+from agenttts.run.costs import cut_off_at, trial_seconds, worker_of
 from agenttts.run.journal import TrialProgress
 from agenttts.tables.schema import LOST_STATES, TrialRow, TrialState
 from agenttts.trial.result import TrialOutput
@@ -43,12 +43,12 @@ def failed_row(
     return TrialRow(**_common(run, progress, directory, state, None), score=None, error=error)
 
 
-def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
-    """Return the GPU-seconds of all attempts together.
+def gpu_seconds(directory: Path, attempts: list[Attempt], now: datetime) -> float:
+    """Return the GPU-seconds of all attempts of the trial in ``directory`` together.
 
-    An attempt without a recorded end counts until the next one began. This is an upper bound,
-    because its node was lost at some time before that. The last attempt counts until ``now``. If
-    trials began together in one job, each counts its share.
+    An attempt without a recorded end counts until the last sign of life of its job. The last
+    attempt counts until ``now``: its job may have ended a moment ago. If trials began together in
+    one job, each counts its share.
     """
     total = 0.0
     for attempt, following in zip_longest(attempts, attempts[1:]):
@@ -57,7 +57,7 @@ def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
             continue
         seconds = attempt.seconds
         if attempt.finished is None:
-            end = datetime.fromisoformat(following.started) if following else now
+            end = cut_off_at(directory, attempt, following) if following else now
             seconds = (end - datetime.fromisoformat(attempt.started)).total_seconds()
         total += attempt.gpus * max(0.0, seconds) / max(1, attempt.together)
     return total
@@ -83,7 +83,7 @@ def _common(
         "allocation": planned.allocation,
         "started": _moment(attempts[0].started) if attempts else None,
         "finished": (_moment(attempts[-1].finished) if attempts else None) or now,
-        "gpu_seconds": gpu_seconds(attempts, now),
+        "gpu_seconds": gpu_seconds(directory, attempts, now),
         "job_id": progress.job_id or (attempts[-1].job_id if attempts else None),
         "attempts": max(1, sum(attempt.state != HANDED_OVER for attempt in attempts)),
         "worker": worker_of(attempts),

@@ -201,8 +201,11 @@ class Controller:
             again = self._to_try_again()
             more = bool(self._iterations_to_come(first)) and not state.closing
             if again:
-                self._evaluation.evaluate(again, iteration_follows=more)
-                for iteration in sorted({p.planned.iteration for p in again}):
+                self._evaluation.evaluate(
+                    again, iteration_follows=more, trials_follow=more or self._scores_again
+                )
+                searched = (p for p in again if p.planned.source != RECOMMENDED_SOURCE)
+                for iteration in sorted({p.planned.iteration for p in searched}):
                     self._stop_if_all_failed(_every(iteration), self._trials_of(iteration))
             self._restore()
             if again:
@@ -303,13 +306,22 @@ class Controller:
                 finishing = self._finishing()
                 at_once = size if len(searched) >= initial else initial
                 room = min(at_once - len(under_way), total - len(searched))
-                if finishing or self._sure_enough():
+                sure = self._sure_enough()
+                if finishing or sure:
                     room = 0
-                under_way += self._propose_some(room, first)
+                proposed = self._propose_some(room, first)
+                under_way += proposed
                 if not under_way:
                     return
                 more = len(self._proposed()) < total and not finishing
-                self._evaluation.evaluate(under_way, iteration_follows=more, until_one_ends=True)
+                # Fewer proposals than asked for: every allocation has been tried.
+                follow = more and not sure and len(proposed) >= room
+                self._evaluation.evaluate(
+                    under_way,
+                    iteration_follows=more,
+                    trials_follow=follow or self._scores_again,
+                    until_one_ends=True,
+                )
             ended = [p for p in under_way if p.row is not None]
             with self._evaluation.signs_meanwhile():
                 self._searcher.tell(self._results(ended))

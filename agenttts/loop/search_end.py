@@ -83,9 +83,18 @@ def concluded(searcher: Searcher, common: Set[int]) -> Allocation | None:
 
 
 def ranked(searcher: Searcher, recommended: Allocation | None) -> list[Allocation]:
-    """Return the recommended allocation, then the other scored ones, best first."""
+    """Return the recommended allocation, then the other scored ones, best first.
+
+    Where trials are scored on parts of the examples, the searcher's expectation decides: the
+    highest scores are then lucky ones on few examples.
+    """
     if recommended is None:
         return []
-    tried = (trial for trial in searcher.archive.scored if not trial.stored)
-    by_score = sorted(tried, key=lambda t: (-t.score, t.cost, t.allocation))
-    return [recommended, *(t.allocation for t in by_score if t.allocation != recommended)]
+    tried = [trial for trial in searcher.archive.scored if not trial.stored]
+    by_score = [t.allocation for t in sorted(tried, key=lambda t: (-t.score, t.cost, t.allocation))]
+    likely: list[Allocation] = []
+    if searcher.fidelity is not None:
+        known = set(by_score)
+        rivals = searcher.rivals(recommended, len(searcher.archive.scored))
+        likely = [allocation for allocation in rivals if allocation in known]
+    return list(dict.fromkeys([recommended, *likely, *by_score]))

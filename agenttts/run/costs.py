@@ -144,7 +144,7 @@ def trial_seconds(
     start: float | None = None
     lost = 0.0
     for attempt, following in zip(attempts, [*attempts[1:], None], strict=True):
-        end = _time(following.started) if following is not None else lost_until
+        end = lost_until if following is None else cut_off_at(directory, attempt, following)
         is_lost = attempt.state in LOST_STATES or (attempt.state is None and end is not None)
         if is_lost:
             lost += _job_seconds(attempt, end)
@@ -161,6 +161,37 @@ def trial_seconds(
         generate=_rounded(measured.get("generate")),
         lost=_rounded(lost),
     )
+
+
+def cut_off_at(directory: Path, attempt: Attempt, following: Attempt) -> datetime:
+    """Return until when an attempt without a recorded end counts.
+
+    That is the last sign of life of its job, which was killed after it. The next attempt may have
+    begun days later. It is the beginning of that one if the job left no records.
+
+    Args:
+        directory: The trial's directory.
+        attempt: The attempt.
+        following: The trial's next attempt.
+    """
+    latest, place = _time(following.started), _place_of_job(directory, attempt)
+    records = read_job_starts(place)
+    record = _start_of(attempt, records)
+    if record is None:
+        return latest
+    sign = _last_sign(record, _usage_of(record, records, read_usages(place)))
+    return min(latest, max(sign, _time(attempt.started)))
+
+
+def _place_of_job(directory: Path, attempt: Attempt) -> Path:
+    return directory / Path(attempt.log).parent if attempt.log else directory
+
+
+def _start_of(attempt: Attempt, records: Sequence[JobStart]) -> JobStart | None:
+    """Return the job start that an attempt began in; None if none is recorded."""
+    began = _time(attempt.started)
+    earlier = [r for r in records if r.job_id == attempt.job_id and _time(r.started) <= began]
+    return earlier[-1] if earlier else None
 
 
 def _job_seconds(attempt: Attempt, end: datetime | None) -> float:
@@ -182,13 +213,12 @@ def _before_program(directory: Path, attempt: Attempt) -> tuple[float | None, fl
     Both are 0 for a trial that was given to a job that ran already, and None if the job left no
     records.
     """
-    place = directory / Path(attempt.log).parent if attempt.log else directory
+    place = _place_of_job(directory, attempt)
     began = _time(attempt.started)
     records = read_job_starts(place)
-    earlier = [r for r in records if r.job_id == attempt.job_id and _time(r.started) <= began]
-    if not earlier:
+    record = _start_of(attempt, records)
+    if record is None:
         return None, None
-    record = earlier[-1]
     usages = read_usages(place)
     usage = _usage_of(record, records, usages)
     if usage is not None and _time(usage.started) < began:

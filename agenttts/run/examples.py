@@ -41,7 +41,7 @@ def read_frozen(path: Path) -> list[Example]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f"{path}: the run's examples cannot be read: {reason}; {_RESTORE}"
+            f"{path}: the run's examples cannot be read: {reason}; {_restore(path)}"
         ) from None
 
 
@@ -66,7 +66,7 @@ class ExamplesGuard:
             content = path.read_bytes()
         except OSError as error:
             raise RunFailed(
-                f"{path}: the run's examples cannot be read: {error.strerror}; {_RESTORE}"
+                f"{path}: the run's examples cannot be read: {error.strerror}; {_restore(path)}"
             ) from None
         digest = hashlib.sha256(content).hexdigest()
         if self._digests.get(path.name) == digest:
@@ -78,18 +78,21 @@ class ExamplesGuard:
             except ValueError as error:
                 raise RunFailed(
                     f"{path}:{number}: not a valid example ({type(error).__name__}: {error}); "
-                    f"the run's examples are damaged: {_RESTORE}"
+                    f"the run's examples are damaged: {_restore(path)}"
                 ) from None
         if not lines or not content.endswith(b"\n"):
             raise RunFailed(
-                f"{path}: some of the run's examples are missing at the end; {_RESTORE}"
+                f"{path}: some of the run's examples are missing at the end; {_restore(path)}"
             )
         if path.name in self._digests:
-            raise RunFailed(f"{path}: the run's examples have changed since the launch; {_RESTORE}")
+            raise RunFailed(
+                f"{path}: the run's examples have changed since the launch; {_restore(path)}"
+            )
         self._digests[path.name] = digest
 
 
-_RESTORE = (
-    "restore the file from a copy and run 'agenttts-hpc resume RUN', "
-    "or launch the spec under another --name"
-)
+def _restore(path: Path) -> str:
+    return (
+        f"restore the file from a copy and run 'agenttts-hpc resume {path.parent}', "
+        "or launch the spec under another --name"
+    )

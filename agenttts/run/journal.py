@@ -87,6 +87,7 @@ class TrialProgress:
         upto: If its job only draws the samples of the first stages: how many stages these are. None
             if the job evaluates the whole trial.
         drawn: Number of its first stages whose samples earlier jobs have drawn.
+        retried: Whether it is tried again, or was (``resume --retry-failed``).
     """
 
     planned: PlannedTrial
@@ -103,11 +104,18 @@ class TrialProgress:
     earlier_attempts: int = 0
     upto: int | None = None
     drawn: int = 0
+    retried: bool = False
 
-    def anew(self, earlier_attempts: int, alone: bool = False) -> TrialProgress:
+    def anew(
+        self, earlier_attempts: int, *, alone: bool = False, retried: bool = False
+    ) -> TrialProgress:
         """Return the progress of a trial that is started again; ``drawn`` is kept."""
         return TrialProgress(
-            self.planned, alone=alone, earlier_attempts=earlier_attempts, drawn=self.drawn
+            self.planned,
+            alone=alone,
+            earlier_attempts=earlier_attempts,
+            drawn=self.drawn,
+            retried=retried,
         )
 
 
@@ -265,13 +273,17 @@ class RunState:
     def reopen(self) -> None:
         """Set the trials that `cancel` stopped back to unfinished.
 
-        A trial stays as it is if its iteration is over, or if the searcher was told its result.
+        A trial stays as it is if its iteration is over, or if the searcher was told its result,
+        unless it was to be tried again.
         """
         known = {trial for trials in self.tells for trial in trials}
         for trial, progress in self.trials.items():
             cut_off = progress.row is not None and progress.row.get("state") == "CANCELLED"
-            if cut_off and progress.planned.iteration >= self.told and trial not in known:
-                self.trials[trial] = progress.anew(progress.earlier_attempts, progress.alone)
+            is_open = progress.planned.iteration >= self.told and trial not in known
+            if cut_off and (is_open or progress.retried):
+                self.trials[trial] = progress.anew(
+                    progress.earlier_attempts, alone=progress.alone, retried=progress.retried
+                )
 
     def conclude(
         self,
@@ -543,7 +555,7 @@ class _Retried:
 
     def apply_to(self, state: RunState) -> None:
         for trial, attempts in self.earlier.items():
-            state.trials[trial] = state.trials[trial].anew(attempts)
+            state.trials[trial] = state.trials[trial].anew(attempts, retried=True)
         state.finished = None
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agenttts.run.directory import RunDirectory
+from agenttts.tasks.user_tasks import frozen_files
 
 
 def task_identity(run: RunDirectory, name: str) -> str:
@@ -22,7 +23,7 @@ def task_identity(run: RunDirectory, name: str) -> str:
         name: The name of its task.
     """
     source = run.task_source
-    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else []
+    files = frozen_files(source)
     if not files:
         return name
     digest = hashlib.sha256()

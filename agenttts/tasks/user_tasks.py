@@ -85,6 +85,20 @@ def freeze_source(name: str, folder: Path) -> None:
         ) from error
 
 
+def frozen_files(folder: Path) -> list[Path]:
+    """Return the files of a frozen source, in order; none if ``folder`` is not there.
+
+    Files that were made in it later are left out: Python's bytecode, and hidden files, such as
+    those of NFS.
+    """
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        left_out = _ignored(place, [*folders, *files])
+        folders[:] = [name for name in folders if name not in left_out]
+        found += [Path(place, name) for name in files if name not in left_out]
+    return sorted(found)
+
+
 def make_importable(name: str, folder: str) -> None:
     """Let a task's module or package be imported from ``folder``.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +13,7 @@ import pytest
 
 from agenttts.dispatch.in_process import InProcessScheduler
 from agenttts.launch import launch
-from agenttts.run.journal import read_state
+from agenttts.run.journal import Journal, read_state
 from tests.support.runs import attempts, journal_events, outcome, table
 
 
@@ -156,6 +157,23 @@ def test_failed_trials_are_tried_again(cli, scripted_spec, tmp_path):
     assert journal_events(run, "told")[-1]["recommended"] is not None
     done = cli("resume", "small", "--retry-failed", "--wait")
     assert (done.returncode, "no trial is tried again" in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_trial_that_is_tried_again_is_so_after_a_cancel_too(finished_run, cli, asynchronous):
+    """Its iteration is over, and the search has been told that it failed."""
+    run = finished_run(search__iterations=1, search__asynchronous=asynchronous)
+    again = table(run)["trial"][0]
+    shutil.rmtree(run / "trials" / again)
+    with closing(Journal(run / "journal.jsonl")) as journal:
+        journal.append("retried", earlier={again: 0})  # as `resume --retry-failed` does
+    assert cli("cancel", "small").returncode == 0
+    states = dict(table(run).select("trial", "state").iter_rows())
+    assert states[again] == "CANCELLED"
+    done = cli("resume", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert set(table(run)["state"]) == {"COMPLETED"}
+    assert read_state(run / "journal.jsonl").finished == "done"
 
 
 def test_a_full_disk_at_cancel_stops_the_jobs_and_says_what_is_left_to_do(finished, cli, tmp_path):

@@ -209,3 +209,44 @@ def test_trials_that_are_tried_again_run_beside_the_others(cli, scripted_spec, t
     assert len(results) == table(run).height == len({r.allocation for r in results})
     ended = table(run).filter(table(run)["trial"] == again)
     assert ended["state"].to_list() == ["COMPLETED"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "ends_with"),
+    [
+        ({}, "all trials"),
+        ({"search__finalists": {"examples": 12}}, "finalists"),
+        ({"search__stop": {"within": 0.9, "confidence": 0.5}, "search__iterations": 6}, "stop"),
+        ({"search__budget": 9, "search__iterations": 20}, "all allocations"),
+    ],
+)
+def test_it_is_told_when_no_trial_follows_so_that_idle_workers_end(
+    unstarted_run, changes, ends_with
+):
+    """They held their GPUs until the last trial of the run had ended."""
+    values = {
+        "search__asynchronous": True,
+        "search__batch_size": SIZE,
+        "search__iterations": ITERATIONS,
+        "search__stored": False,
+    }
+    run = unstarted_run(**values | changes)
+    controller = process.make_controller(run.read())
+    evaluate, follow = controller._evaluation.evaluate, {}
+
+    def noted(trials: list[Any], **options: Any) -> None:
+        if options.get("until_one_ends"):
+            searched = len(controller._proposed())
+            follow.setdefault(searched, []).append(options.get("trials_follow", True))
+        evaluate(trials, **options)
+
+    controller._evaluation.evaluate = noted
+    controller.run()
+    numbers = sorted(follow)
+    assert all(follow[number] == [True] for number in numbers[:-2])
+    last = follow[numbers[-1]]
+    if ends_with == "finalists":
+        assert set(last) == {True}
+    else:
+        assert last[-1] is False
+        assert last == sorted(last, reverse=True), "first asked while some may follow"

@@ -582,6 +582,7 @@ def test_damaged_examples_end_the_run_and_are_named(new_run, damage, after):
         loop.run()
     state = read_state(run.journal_file)
     assert "examples.jsonl" in state.finished
+    assert f"'agenttts-hpc resume {run.path}'" in state.finished
     assert "FAILED" not in {row["state"] for row in rows(run) if row}
     run.examples_file.write_bytes(whole)
     again, _ = controller()

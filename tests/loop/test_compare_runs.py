@@ -251,3 +251,18 @@ def test_one_task_in_two_places_is_one_and_an_edited_one_is_told(launched, compa
     (path / "spec.yaml").write_text(yaml.safe_dump(spec))
     [warning] = [w for w in compared("one", "two")["warnings"] if "source of the task" in w]
     assert "was changed between the launches" in warning
+
+
+@pytest.mark.parametrize("made", ["__pycache__/task.cpython-312.pyc", ".nfs0000a1", "own/x.pyc"])
+def test_files_that_were_made_beside_a_task_do_not_make_it_another_one(launched, compared, made):
+    """Trials that import a task in Python leave its bytecode in the run."""
+    for run in ("one", "two"):
+        path = launched(run)
+        (path / "task" / "own").mkdir(parents=True)
+        (path / "task" / "own" / "task.py").write_text("x = 1\n")
+        file = path / "task" / made
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(run)
+    assert not any("task" in warning for warning in compared("one", "two")["warnings"])
+    (path / "task" / "own" / "task.py").write_text("x = 2\n")
+    assert any("source of the task" in warning for warning in compared("one", "two")["warnings"])

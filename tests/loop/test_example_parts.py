@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 
 from agenttts.loop import controller_job
+from agenttts.loop.search_end import ranked
 from agenttts.replay.table import load_table
+from agenttts.search.base import TrialResult
 from agenttts.search.fidelity import Fidelity
 from agenttts.space import Allocation
 from agenttts.tables.schema import read_examples
@@ -206,3 +208,26 @@ def test_the_plan_says_on_how_many_examples_trials_are_scored(cli, scripted_spec
         assert plan["search"]["examples"] == (given and {"first": given, "most": given})
         cost[given] = plan["forecast"]["wall_seconds"]
     assert cost[4] != cost[None]
+
+
+def test_finalists_are_not_those_with_lucky_scores_on_few_examples(unstarted_run):
+    run = unstarted_run(
+        search__examples={"first": 4, "most": 40},
+        search__finalists={"examples": 50, "top": 3},
+        task__examples=40,
+    )
+    controller = controller_job.make_controller(run.read())
+    searcher = controller._searcher
+    known = [p.allocation for p in searcher.propose(searcher.initial_batch)]
+    known += [p.allocation for p in searcher.propose(6)]
+    lucky, steady = known[-1], known[:-1]
+    for allocation in known:
+        right, count = (4, 4) if allocation == lucky else (28, 40)
+        examples = {n: float(n < right) for n in range(count)}
+        searcher.tell([TrialResult(allocation, right / count, examples=examples)])
+    recommended = searcher.best(tried=True)
+    assert recommended in steady
+    order = ranked(searcher, recommended)
+    assert order[0] == recommended
+    assert sorted(order) == sorted(set(known))
+    assert lucky not in order[:3]

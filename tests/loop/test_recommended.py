@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import closing
+
 import polars as pl
 import pytest
+import yaml
 
 from agenttts.loop import controller_job as process
+from agenttts.run.journal import Journal
 from tests.support.runs import journal_events, table
 
 
@@ -76,3 +81,22 @@ def test_a_recommendation_that_was_tried_costs_nothing(unstarted_run):
     process.make_controller(run.read()).run()
     assert "recommended" not in table(run.path)["source"].to_list()
     assert len(journal_events(run.path, "told")) == 1
+
+
+def test_a_recommendation_that_fails_again_does_not_end_the_run_as_failed(run):
+    """As one that fails the first time does not."""
+    controller = process.make_controller(run.read())
+    hopeful(controller)
+    controller.run()
+    [last] = table(run.path).filter(pl.col("source") == "recommended")["trial"]
+    shutil.rmtree(run.trial(last))
+    fails = {"setup": ["exit 9"], "max_attempts": 1}
+    profile = yaml.safe_load(run.profile_file.read_text()) | fails
+    run.profile_file.write_text(yaml.safe_dump(profile))
+    with closing(Journal(run.journal_file)) as journal:
+        journal.append("retried", earlier={last: 0})  # as `resume --retry-failed` does
+    again = process.make_controller(run.read())
+    hopeful(again)
+    again.run()
+    assert table(run.path).filter(pl.col("trial") == last)["state"].to_list() == ["INFRA_FAILED"]
+    assert journal_events(run.path, "ended")[-1]["outcome"] == "done"

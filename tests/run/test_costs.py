@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from agenttts.dispatch.attempts import Attempt
 from agenttts.dispatch.job_starts import JobStart, write_job_start
 from agenttts.files.atomic import atomic_write_json
+from agenttts.loop.collect import gpu_seconds
 from agenttts.run.costs import measured_starts, trial_seconds, worker_of
 from agenttts.tables.cost import CostSeconds
 from agenttts.trial.phase import PhaseNotes
@@ -162,6 +164,22 @@ def test_attempts_that_the_cluster_ended_are_lost(trial):
     assert trial_seconds(trial, [cut_off], None)["lost"] == 0, "e.g. it was cancelled"
     until = BEGAN + timedelta(seconds=50)
     assert trial_seconds(trial, [cut_off], None, until)["lost"] == 25
+
+
+@pytest.mark.parametrize("requeued", [False, True])
+def test_an_attempt_that_was_killed_counts_until_the_last_sign_of_its_job(trial, requeued):
+    """The next attempt began a day later: it waited in the queue, or no controller ran."""
+    worker = trial.parent.parent / "workers" / "0-0"
+    write_job_start(worker, start(finished=None, written=at(20)))
+    again = attempt(2, job_id="7_0" if requeued else "8", began=86_400, ended=86_410)
+    if requeued:
+        write_job_start(worker, start(2, started=at(86_390), written=at(86_400), finished=None))
+    killed = attempt(1, began=20.0, ended=None, state=None, job_seconds=None)
+    assert trial_seconds(trial, [killed, again], OUTPUT)["lost"] == (90 - 20) / 2
+    used = replace(again, gpu_seconds=10.0)
+    assert gpu_seconds(trial, [killed, used], BEGAN) == 2 * (90 - 20) / 2 + 10
+    soon = attempt(2, job_id="8", began=50.0)
+    assert trial_seconds(trial, [killed, soon], OUTPUT)["lost"] == (50 - 20) / 2
 
 
 def test_a_trial_of_an_older_version_has_what_is_known(trial, tmp_path):
