@@ -15,14 +15,16 @@ def task_identity(run: RunDirectory, name: str) -> str:
 
     For a user's own task this is a digest of its source, as it was frozen at the launch, and the
     class in it. So the same file in two checkouts is one task, and a file that was edited between
-    two runs is two. Comments and layout of a YAML file do not count.
+    two runs is two. Comments and layout of a YAML file do not count, and neither does the bytecode
+    that trials leave beside the copy when they import it.
 
     Args:
         run: The run.
         name: The name of its task.
     """
     source = run.task_source
-    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else []
+    found = source.rglob("*") if source.is_dir() else ()
+    files = sorted(p for p in found if p.is_file() and "__pycache__" not in p.parts)
     if not files:
         return name
     digest = hashlib.sha256()
