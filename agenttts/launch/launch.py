@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.profile import Profile
-from agenttts.errors import MissingRequirement, RunFailed, UserError
+from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserError
 from agenttts.files.locks import is_locked
 from agenttts.files.signals import ended_in_order
 from agenttts.launch.controller import (
@@ -303,14 +303,42 @@ def resume(run: RunDirectory) -> None:
 
 
 def _start_again(run: RunDirectory, state: RunState) -> Callable[[], None] | None:
-    _write_changes(run, state)
+    state = _write_changes(run, state)
     try:
-        return start_controller(run)
+        with _going_on(run, state.finished):
+            return start_controller(run)
     except MissingRequirement as error:
         fix = with_profile_fix(error.fix, run)
         if fix == error.fix:
             raise
         raise type(error)(error.what, fix=fix) from None
+
+
+@contextmanager
+def _going_on(run: RunDirectory, outcome: str | None) -> Iterator[None]:
+    """Record that a run goes on, before its controller is started.
+
+    A controller that ends before it has recorded anything would else leave the run with the outcome
+    of its predecessor. ``outcome`` is that one; None: the run has not ended. It is recorded again
+    if the start is refused.
+    """
+    # A predecessor whose node does not let its process end may hold the journal's lock still.
+    if outcome is None or is_locked(run.lock_file):
+        yield
+        return
+    _record(run, "resumed")
+    try:
+        yield
+    except QueueUnavailable:
+        raise  # the job may have been submitted
+    except AgentTTSError:
+        _record(run, "ended", outcome=outcome)
+        raise
+
+
+def _record(run: RunDirectory, event: str, **values: str) -> None:
+    with only_controller(run), closing(Journal(run.journal_file)) as journal:
+        journal.append(event, **values)
 
 
 def repair(

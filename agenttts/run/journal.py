@@ -328,6 +328,13 @@ class _Started:
 
 
 @dataclass(frozen=True)
+class _Resumed:
+    def apply_to(self, state: RunState) -> None:
+        """Forget how the run ended: a command is about to start its controller again."""
+        state.finished = None
+
+
+@dataclass(frozen=True)
 class _Proposed:
     trials: list[dict[str, Any]]
     guidelines: list[str] | None = None
@@ -601,6 +608,7 @@ class _Event(Protocol):
 
 _EVENTS: Mapping[str, type[_Event]] = {
     "started": _Started,
+    "resumed": _Resumed,
     "proposed": _Proposed,
     "submitting": _Submitting,
     "submitted": _Submitted,
