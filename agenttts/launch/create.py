@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts import __version__
-from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.profile import Profile, profile_name
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.images.build import image_digest
 from agenttts.launch.differences import changed_values, differences
@@ -162,6 +162,7 @@ def check_same_spec(run: RunDirectory, spec: JobSpec, profile: Profile) -> None:
         UserError: It was launched with another one.
     """
     old = without_profile_image(run.spec(), run.profile())
+    old = old.model_copy(update={"cluster": profile_name(old.cluster)})  # of older versions
     new = without_profile_image(spec, profile)
     documents = old.model_dump(mode="json"), new.model_dump(mode="json")
     found = differences(*documents)

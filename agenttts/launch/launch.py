@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agenttts.dispatch.base import QueueUnavailable
-from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.profile import Profile, profile_name
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserError
 from agenttts.files.locks import is_locked
 from agenttts.files.signals import ended_in_order
@@ -245,7 +245,7 @@ def correct_profile(
     _check_stopped(run, "the profile is the controller's")
     with one_command(run, "resume"), only_controller(run):
         state = _write_changes(run, read_state(run.journal_file))
-        change = planned_change(run.read(), cluster, profile)
+        change = planned_change(run.read(), profile_name(cluster), profile)
         if change.changes:
             if not (retry and state.finished == "done"):
                 check_takes(run, state, change)
