@@ -57,7 +57,7 @@ def drawn_samples(run: Run) -> Iterator[dict[str, Any]]:
     """
     seen: dict[str, int] = {}
     store = SampleStore(run.samples, "reader")
-    for path in sorted((run.directory.path / "trials").glob("*/trial.json")):
+    for path in sorted((run.directory.path / "trials").glob("t*/trial.json")):
         if not (path.parent / "examples.parquet").exists():
             continue
         places = _places(_here(TrialSpec.read(path), run), path.parent)

@@ -111,6 +111,8 @@ def test_what_is_kept_and_what_is_lost_is_said(finished, cli):
     assert set(after["state"]) == {"COMPLETED"}
     assert after.height >= len(trials) - 1
     assert list((finished / "trials").glob(f".{lost}.damaged-*"))
+    done = cli("export", "small", "--samples", "samples.jsonl")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_sound_journal_is_not_replaced(finished, cli):
