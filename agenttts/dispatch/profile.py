@@ -434,6 +434,11 @@ def is_profile_file(cluster: str) -> bool:
     return cluster.endswith((".yaml", ".yml")) or "/" in cluster
 
 
+def profile_name(cluster: str) -> str:
+    """Return the name of a profile, or the absolute path of its file."""
+    return str(Path(cluster).expanduser().absolute()) if is_profile_file(cluster) else cluster
+
+
 def frozen_profile(path: Path) -> Profile:
     """Return the profile of a run; its paths are absolute already."""
     return load_strict(Profile, read_text(path, "cluster profile"), str(path))

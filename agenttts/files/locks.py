@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import IO
@@ -81,7 +81,10 @@ def is_locked(path: Path) -> bool:
     try:
         # Shared, so that two processes that ask at once do not take each other for the holder.
         with path.open("rb") as stream:
-            return try_lock(stream.fileno(), shared=True) is LockResult.BUSY
+            result = try_lock(stream.fileno(), shared=True)
+            if result is LockResult.ACQUIRED:
+                _release(stream.fileno())
+            return result is LockResult.BUSY
     except FileNotFoundError:
         return False
 
@@ -119,7 +122,11 @@ def locked(
             if result is LockResult.UNSUPPORTED or (
                 result is LockResult.ACQUIRED and _is_at(path, stream.fileno())
             ):
-                yield stream
+                try:
+                    yield stream
+                finally:
+                    if result is LockResult.ACQUIRED:
+                        _release(stream.fileno())
                 return
             if result is LockResult.BUSY:
                 stream.seek(0)
@@ -129,6 +136,16 @@ def locked(
                 elif time.monotonic() - started > patience:
                     raise LockBusy(path, holder)
         time.sleep(_POLL_S)
+
+
+def _release(descriptor: int) -> None:
+    """Release a lock before its file is closed.
+
+    A child that another thread starts at this moment has the open file too, until it runs its
+    program: closing the file here would leave the lock held so long.
+    """
+    with suppress(OSError):  # closing the file releases it
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _try_patiently(

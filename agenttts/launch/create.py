@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from agenttts import __version__
-from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.profile import Profile, profile_name
 from agenttts.errors import MissingRequirement, UserError, cli_command
 from agenttts.images.build import image_digest
-from agenttts.launch.differences import differences
+from agenttts.launch.differences import changed_values, differences
 from agenttts.launch.experiment import without_profile_image
 from agenttts.launch.extension import widening_settings
 from agenttts.launch.plan import Plan
@@ -161,8 +161,10 @@ def check_same_spec(run: RunDirectory, spec: JobSpec, profile: Profile) -> None:
         UserError: It was launched with another one.
     """
     old = without_profile_image(run.spec(), run.profile())
+    old = old.model_copy(update={"cluster": profile_name(old.cluster)})  # of older versions
     new = without_profile_image(spec, profile)
-    found = differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
+    documents = old.model_dump(mode="json"), new.model_dump(mode="json")
+    found = differences(*documents)
     if not found:
         return
     changed = [f"{key} was {before!r}, is {after!r}" for key, (before, after) in found.items()]
@@ -172,7 +174,7 @@ def check_same_spec(run: RunDirectory, spec: JobSpec, profile: Profile) -> None:
             f"'{cli_command('resume', run.path, '--cluster', spec.cluster)}' continues it on "
             "that profile; or choose another name with --name, or continue it unchanged with"
         )
-    elif (settings := widening_settings(run, spec, found)) is not None:
+    elif (settings := widening_settings(run, spec, changed_values(*documents))) is not None:
         given = [word for setting in settings for word in ("--set", setting)]
         ways = (
             f"'{cli_command('extend', run.path, *given)}' continues it with these values; or "

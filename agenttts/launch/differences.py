@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from agenttts.errors import KeyPath, dotted
+
 Differences = dict[str, list[Any]]
 """The old and the new value of each changed key, by the key's path (``trial.partition``)."""
 
@@ -15,7 +17,12 @@ def differences(old: Any, new: Any) -> Differences:
 
     A key that one of them does not have has the value None there.
     """
-    return dict(_walk(old, new, ""))
+    return {dotted(path): values for path, values in changed_values(old, new).items()}
+
+
+def changed_values(old: Any, new: Any) -> dict[KeyPath, list[Any]]:
+    """Return `differences` by the keys that lead to each of them; a key may hold dots."""
+    return dict(_walk(old, new, ()))
 
 
 def difference_lines(changed: Differences) -> list[str]:
@@ -23,12 +30,11 @@ def difference_lines(changed: Differences) -> list[str]:
     return [f"{key}: {_shown(old)} -> {_shown(new)}" for key, (old, new) in changed.items()]
 
 
-def _walk(old: Any, new: Any, path: str) -> Iterator[tuple[str, list[Any]]]:
+def _walk(old: Any, new: Any, path: KeyPath) -> Iterator[tuple[KeyPath, list[Any]]]:
     if _is_section(old, new) or _is_section(new, old):
         before, after = old or {}, new or {}
         for key in dict.fromkeys([*before, *after]):
-            below = f"{path}.{key}" if path else str(key)
-            yield from _walk(before.get(key), after.get(key), below)
+            yield from _walk(before.get(key), after.get(key), (*path, str(key)))
     elif old != new:
         yield path, [old, new]
 

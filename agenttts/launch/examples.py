@@ -53,7 +53,8 @@ def read_examples(experiment: Experiment, problems: Problems) -> Examples:
         searched = load_examples(spec, task, spec.task.split, spec.task.examples, report)
         fidelity_for(spec, len(searched))
         finalists = finalist_examples(spec, task, searched, report)
-        test = held_out_examples(spec, task, finalists or searched, report)
+        # A task need not draw the finalists' examples as the search's and further ones.
+        test = held_out_examples(spec, task, [*searched, *(finalists or ())], report)
         _note_overlap(spec, task, report)
     return Examples(searched, finalists, test, report)
 
@@ -130,7 +131,11 @@ def held_out_examples(
 ) -> list[Example] | None:
     """Return the examples of the final test.
 
-    No trial of the search is scored on them.
+    Args:
+        spec: The spec.
+        task: The spec's task.
+        searched: The examples of the search and of its finalists. None of these is returned.
+        report: Records what was read.
 
     Raises:
         UserError: There are too few of them.

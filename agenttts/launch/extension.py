@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from agenttts import search
-from agenttts.errors import KeyPath, UserError, cli_command
+from agenttts.errors import KeyPath, UserError, cli_command, dotted
 from agenttts.files.atomic import atomic_write_text
 from agenttts.launch.controller import controller_waits, controller_works, stop_controllers
-from agenttts.launch.differences import Differences, differences
+from agenttts.launch.differences import Differences, changed_values, differences
 from agenttts.launch.plan import Plan, plan_of_run
 from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.journal import Extension, Journal, read_state
@@ -117,9 +117,9 @@ def planned_extension(run: Run, settings: Sequence[str], *, dry_run: bool = Fals
     directory = run.directory
     spec = load_spec(directory.spec_file, settings)
     old, new = run.spec.model_dump(mode="json"), spec.model_dump(mode="json")
-    changes = differences(old, new)
+    changed = changed_values(old, new)
     with spec.located():
-        _check_widens(run, spec, changes)
+        _check_widens(run, spec, changed)
     plan = plan_of_run(replace(run, spec=spec), spec.cluster, run.profile, dry_run=dry_run)
     with spec.located():
         search.create_for(spec)
@@ -127,45 +127,63 @@ def planned_extension(run: Run, settings: Sequence[str], *, dry_run: bool = Fals
     after = run.record.model_copy(update={"forecast": plan.forecast})
     known = read_state(directory.journal_file).trials
     number = 1 + max((int(trial.lstrip("t")) for trial in known), default=-1)
-    changed = {key.partition(".")[0] for key in changes}
     return ExtensionPlan(
         plan,
         Extension(
-            sections={section: new[section] for section in sorted(changed)},
+            sections={section: new[section] for section in sorted({str(p[0]) for p in changed})},
             record={
                 "forecast": after.model_dump(mode="json")["forecast"],
                 "extended_at": [*run.record.extended_at, number],
             },
-            changes=changes,
+            changes=differences(old, new),
             trials=number,
         ),
         sum(p.planned.source not in AFTER_SEARCH for p in known.values()),
     )
 
 
-def widening_settings(run: RunDirectory, spec: JobSpec, changes: Differences) -> list[str] | None:
+def widening_settings(
+    run: RunDirectory, spec: JobSpec, changed: Mapping[KeyPath, list[Any]]
+) -> list[str] | None:
     """Return the settings of ``extend`` that make a run's spec another one.
 
     None: it differs in more than what widens the search.
+
+    Args:
+        run: The run.
+        spec: The other spec.
+        changed: What differs (`changed_values`).
     """
     try:
-        _check_widens(run.read(), spec, changes)
+        _check_widens(run.read(), spec, changed)
     except UserError:
         return None
-    return [f"{key}={json.dumps(new)}" for key, (_, new) in changes.items()]
+    document = spec.model_dump(mode="json")
+    return list(dict.fromkeys(_setting(document, path) for path in changed))
 
 
-def _check_widens(run: Run, spec: JobSpec, changes: Differences) -> None:
+def _setting(document: Any, path: KeyPath) -> str:
+    """Return the setting of a key; of the section around it if the document has none."""
+    keys: KeyPath = ()
+    for key in path:
+        document, keys = document[key], (*keys, key)
+        if document is None:
+            break
+    return f"{dotted(keys)}={json.dumps(document)}"
+
+
+def _check_widens(run: Run, spec: JobSpec, changed: Mapping[KeyPath, list[Any]]) -> None:
     """Check that every change widens the search.
 
     Raises:
         UserError: One does not; the message says what is valid for its key, or which keys may
             change.
     """
-    for key, (old, new) in changes.items():
-        path = tuple(key.split("."))
+    for path, (old, new) in changed.items():
+        key = dotted(path)
         if path[0] == "stages" and path[2:3] == ("samples",):
-            before, after = run.spec.stages[path[1]], spec.stages[path[1]]
+            stage = str(path[1])
+            before, after = run.spec.stages[stage], spec.stages[stage]
             if not set(before.sample_counts) <= set(after.sample_counts):
                 raise UserError(
                     f"the run's search has {json.dumps(before.model_dump()['samples'])}, and its "

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from agenttts.dispatch.base import QueueUnavailable
-from agenttts.dispatch.profile import Profile
-from agenttts.errors import MissingRequirement, RunFailed, UserError, cli_command
+from agenttts.dispatch.profile import Profile, profile_name
+from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserError, cli_command
 from agenttts.files.locks import is_locked
 from agenttts.files.signals import ended_in_order
 from agenttts.launch.controller import (
@@ -244,7 +244,7 @@ def correct_profile(
     _check_stopped(run, "the profile is the controller's")
     with one_command(run, "resume"), only_controller(run):
         state = _write_changes(run, read_state(run.journal_file))
-        change = planned_change(run.read(), cluster, profile)
+        change = planned_change(run.read(), profile_name(cluster), profile)
         if change.changes:
             if not (retry and state.finished == "done"):
                 check_takes(run, state, change)
@@ -302,14 +302,42 @@ def resume(run: RunDirectory) -> None:
 
 
 def _start_again(run: RunDirectory, state: RunState) -> Callable[[], None] | None:
-    _write_changes(run, state)
+    state = _write_changes(run, state)
     try:
-        return start_controller(run)
+        with _going_on(run, state.finished):
+            return start_controller(run)
     except MissingRequirement as error:
         fix = with_profile_fix(error.fix, run)
         if fix == error.fix:
             raise
         raise type(error)(error.what, fix=fix) from None
+
+
+@contextmanager
+def _going_on(run: RunDirectory, outcome: str | None) -> Iterator[None]:
+    """Record that a run goes on, before its controller is started.
+
+    A controller that ends before it has recorded anything would else leave the run with the outcome
+    of its predecessor. ``outcome`` is that one; None: the run has not ended. It is recorded again
+    if the start is refused.
+    """
+    # A predecessor whose node does not let its process end may hold the journal's lock still.
+    if outcome is None or is_locked(run.lock_file):
+        yield
+        return
+    _record(run, "resumed")
+    try:
+        yield
+    except QueueUnavailable:
+        raise  # the job may have been submitted
+    except AgentTTSError:
+        _record(run, "ended", outcome=outcome)
+        raise
+
+
+def _record(run: RunDirectory, event: str, **values: str) -> None:
+    with only_controller(run), closing(Journal(run.journal_file)) as journal:
+        journal.append(event, **values)
 
 
 def repair(

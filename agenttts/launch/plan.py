@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from agenttts import search, tasks
-from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.profile import Profile, profile_name
 from agenttts.dispatch.schedulers import create_scheduler, load_completed_profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed
 from agenttts.dispatch.sizing.model_facts import model_facts
@@ -117,6 +117,7 @@ def _make_plan(
     spec: JobSpec, profile_folders: list[Path], results: Path, problems: Problems
 ) -> Plan:
     profile = load_completed_profile(spec.cluster, profile_folders)
+    spec = spec.model_copy(update={"cluster": profile_name(spec.cluster)})
     scheduler = create_scheduler(profile, results.absolute() / spec.name)
     task = tasks.create_for(spec)
     spec = with_knowledge(ordered(spec, task), results)

@@ -155,6 +155,8 @@ class _Remains:
     rows: dict[str, TrialRow] = field(default_factory=dict)
     planned: dict[str, PlannedTrial] = field(default_factory=dict)
     told: dict[int, dict[str, Any]] = field(default_factory=dict)
+    guidelines: list[str] = field(default_factory=list)
+    """Those in the lines that were read so far; an event has only what is new."""
     jobs: dict[str, str] = field(default_factory=dict)
     batches_that_stay: set[str] = field(default_factory=set)
     workers: set[str] = field(default_factory=set)
@@ -185,6 +187,8 @@ class _Remains:
         return found
 
     def _take(self, event: dict[str, Any]) -> None:
+        written = (str(text) for text in event.get("guidelines") or ())
+        self.guidelines = list(dict.fromkeys([*self.guidelines, *written]))
         if event["event"] in PROFILE_EVENTS:
             RunState().apply(event)  # raises if it is damaged
             self.profile_events.append(event)
@@ -196,10 +200,10 @@ class _Remains:
                 planned = planned_trial(record)
                 self.planned[planned.trial] = planned
         elif event["event"] == "told":
-            self.told[int(event["iteration"])] = _conclusions(event)
+            self.told[int(event["iteration"])] = self._conclusions(event)
         elif event["event"] == "told_results":
             for iteration in range(int(event["told"])):
-                self.told.setdefault(iteration, _conclusions(event))
+                self.told.setdefault(iteration, self._conclusions(event))
         elif event["event"] == "submitting" and event.get("stays"):
             self.batches_that_stay.add(str(event["batch"]))
         elif event["event"] == "submitted":
@@ -207,6 +211,15 @@ class _Remains:
             self.jobs |= jobs
             if event["batch"] in self.batches_that_stay:
                 self.workers |= set(jobs.values())
+
+    def _conclusions(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the searcher concluded from results, as in a journal's event."""
+        recommended = event.get("recommended")
+        return {
+            "guidelines": self.guidelines,
+            "recommended": recommended and Allocation.from_records(recommended).to_records(),
+            "confidence": event.get("confidence"),
+        }
 
     def trials(self, run: RunDirectory) -> list[str]:
         """Return the names of all trials of which there are traces, in order."""
@@ -270,6 +283,7 @@ def _events(
     events += remains.profile_events
     iterations = sorted({trial.iteration for trial in planned.values()})
     searched = [t.iteration for t in planned.values() if t.source not in AFTER_SEARCH]
+    written: set[str] = set()
     so_far = True  # whether all trials of the iterations so far have ended
     extensions = list(remains.extension_events)
     for iteration in iterations:
@@ -289,7 +303,10 @@ def _events(
         so_far = so_far and all(t.trial in rows for t in members)
         if iteration in searched and iteration < max(searched) and so_far:
             said = remains.told.get(iteration, {"guidelines": [], "recommended": None})
-            events.append({"event": "told", "time": time, "iteration": iteration, **said})
+            new = [text for text in said["guidelines"] if text not in written]
+            written.update(new)
+            told = {"event": "told", "time": time, "iteration": iteration}
+            events.append({**told, **said, "guidelines": new})
     events += extensions
     return json.loads(json.dumps(events))  # type: ignore[no-any-return]
 
@@ -300,16 +317,6 @@ def _taken(extensions: list[dict[str, Any]], number: int) -> list[dict[str, Any]
     while extensions and extensions[0]["trials"] <= number:
         taken.append(extensions.pop(0))
     return taken
-
-
-def _conclusions(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the searcher concluded from results, as in a journal's event."""
-    recommended = event.get("recommended")
-    return {
-        "guidelines": [str(text) for text in event["guidelines"]],
-        "recommended": recommended and Allocation.from_records(recommended).to_records(),
-        "confidence": event.get("confidence"),
-    }
 
 
 def _spec(directory: Path) -> TrialSpec | None:

@@ -413,10 +413,14 @@ def _interval(path: Path, trials: pl.DataFrame, trial: str) -> Interval | None:
     return bootstrap_interval(table, metric)
 
 
+# Events of a journal after which the run is not over, however it ended before.
+_REOPENING = ("started", "resumed", "retried", "extended")
+
+
 def _outcome(journal: Path) -> str | None:
     """Return the outcome in the last ``ended`` event.
 
-    It is None if there is no such event, or if the run was started again after it.
+    It is None if there is no such event, or if the run has gone on after it.
     """
     outcome: str | None = None
     if not journal.exists():
@@ -427,7 +431,7 @@ def _outcome(journal: Path) -> str | None:
         except ValueError:  # the last line, while the controller is writing it
             continue
         kind = event.get("event") if isinstance(event, dict) else None
-        if kind == "started":
+        if kind in _REOPENING:
             outcome = None
         elif kind == "ended":
             outcome = str(event.get("outcome") or "ended")

@@ -57,7 +57,7 @@ def drawn_samples(run: Run) -> Iterator[dict[str, Any]]:
     """
     seen: dict[str, int] = {}
     store = SampleStore(run.samples, "reader")
-    paths = (run.directory.path / "trials").glob("*/trial.json")
+    paths = (run.directory.path / "trials").glob("t*/trial.json")
     for path in sorted(paths, key=lambda path: trial_order(path.parent.name)):
         if not (path.parent / "examples.parquet").exists():
             continue

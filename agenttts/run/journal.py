@@ -285,6 +285,15 @@ class RunState:
                     progress.earlier_attempts, alone=progress.alone, retried=progress.retried
                 )
 
+    def add_guidelines(self, guidelines: Sequence[str]) -> None:
+        """Take note of guidelines; events of older versions repeat the earlier ones."""
+        self.guidelines = [*self.guidelines, *self.new_guidelines(guidelines)]
+
+    def new_guidelines(self, guidelines: Sequence[str]) -> list[str]:
+        """Return the guidelines that are not noted yet."""
+        known = set(self.guidelines)
+        return [guideline for guideline in dict.fromkeys(guidelines) if guideline not in known]
+
     def conclude(
         self,
         guidelines: list[str],
@@ -295,8 +304,8 @@ class RunState:
 
         If ``confidence`` is None and the recommendation is the same, the earlier confidence stays.
         """
-        self.guidelines = guidelines
-        for guideline in guidelines:
+        self.add_guidelines(guidelines)
+        for guideline in self.guidelines:
             self.guidelines_from.setdefault(guideline, max(0, self.told - 1))
         if confidence is not None or recommended != self.recommended:
             self.confidence = confidence
@@ -340,6 +349,13 @@ class _Started:
 
 
 @dataclass(frozen=True)
+class _Resumed:
+    def apply_to(self, state: RunState) -> None:
+        """Forget how the run ended: a command is about to start its controller again."""
+        state.finished = None
+
+
+@dataclass(frozen=True)
 class _Proposed:
     trials: list[dict[str, Any]]
     guidelines: list[str] | None = None
@@ -348,7 +364,7 @@ class _Proposed:
         for record in self.trials:
             planned = planned_trial(record)
             state.trials[planned.trial] = TrialProgress(planned)
-        state.guidelines = list(self.guidelines or state.guidelines)
+        state.add_guidelines(self.guidelines or ())
 
 
 @dataclass(frozen=True)
@@ -613,6 +629,7 @@ class _Event(Protocol):
 
 _EVENTS: Mapping[str, type[_Event]] = {
     "started": _Started,
+    "resumed": _Resumed,
     "proposed": _Proposed,
     "submitting": _Submitting,
     "submitted": _Submitted,
@@ -653,10 +670,15 @@ class Journal:
     def append(self, event: str, **values: Any) -> None:
         """Write an event to the disk, then apply it.
 
+        Of ``guidelines`` only those are written that no earlier event has: all of them in every
+        event would make the journal grow with the square of the number of trials.
+
         Raises:
             MissingRequirement: The event cannot be written. It has no effect, and may be appended
                 again.
         """
+        if "guidelines" in values:
+            values["guidelines"] = self.state.new_guidelines(values["guidelines"])
         record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
         self._file.append(record)
         self.state.apply(record)

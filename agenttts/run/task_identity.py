@@ -16,7 +16,8 @@ def task_identity(run: RunDirectory, name: str) -> str:
 
     For a user's own task this is a digest of its source, as it was frozen at the launch, and the
     class in it. So the same file in two checkouts is one task, and a file that was edited between
-    two runs is two. Comments and layout of a YAML file do not count.
+    two runs is two. Comments and layout of a YAML file do not count, and neither does the bytecode
+    that trials leave beside the copy when they import it.
 
     Args:
         run: The run.

@@ -108,13 +108,68 @@ def test_the_kernel_releases_the_lock_of_a_killed_process(tmp_path):
         assert is_locked(path)
 
 
+@pytest.fixture
+def starting(tmp_path):
+    """Begin to start a child in another thread: from fork to exec, which the end of the test allows,
+    it has all open files of this process.
+    """
+    (begun, begins), (ends, end) = os.pipe(), os.pipe()
+    threads: list[threading.Thread] = []
+
+    def wait() -> None:
+        os.write(begins, b"x")
+        os.read(ends, 1)
+
+    def child() -> None:
+        subprocess.run(["true"], check=True, preexec_fn=wait, pass_fds=(begins, ends))
+
+    def start() -> None:
+        threads.append(threading.Thread(target=child))
+        threads[-1].start()
+        os.read(begun, 1)
+
+    yield start
+    os.write(end, b"x")
+    threads[-1].join(30)
+    for descriptor in (begun, begins, ends, end):
+        os.close(descriptor)
+
+
+@pytest.mark.processes
+def test_a_child_that_another_thread_is_starting_does_not_keep_a_lock(tmp_path, starting):
+    path = tmp_path / "lock"
+    with locked(path):
+        starting()
+    assert not is_locked(path)
+    with locked(path, patience=0):
+        assert is_locked(path)
+
+
+@pytest.mark.processes
+def test_nor_does_it_keep_the_lock_of_a_process_that_asks(tmp_path, starting, monkeypatch):
+    path, real = tmp_path / "lock", locks.try_lock
+    path.touch()
+
+    def try_lock(descriptor: int, **how: bool) -> LockResult:
+        result = real(descriptor, **how)
+        starting()
+        return result
+
+    monkeypatch.setattr(locks, "try_lock", try_lock)
+    assert not is_locked(path)
+    monkeypatch.setattr(locks, "try_lock", real)
+    with locked(path, patience=0):
+        assert is_locked(path)
+
+
 def test_a_file_that_was_replaced_while_waiting_is_opened_again(tmp_path, monkeypatch):
     path = tmp_path / "lock"
     real, tries = fcntl.flock, []
 
     def flock(descriptor: int, how: int) -> None:
         real(descriptor, how)
-        tries.append(how)
+        if how != fcntl.LOCK_UN:
+            tries.append(how)
         if len(tries) == 1:  # as a run that is removed and launched again
             path.unlink()
             path.touch()

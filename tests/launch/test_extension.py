@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from agenttts.tables.schema import AFTER_SEARCH, CLOSING_SOURCES, FINALIST_SOURC
 from tests.support import command_line
 from tests.support.killing import Killed, dies_after
 from tests.support.runs import attempts, journal_events, outcome, table
-from tests.support.scripted import small_spec
+from tests.support.scripted import QUESTIONS, ROOT, small_spec
 from tests.support.waiting import until
 
 SMALL = {
@@ -372,6 +373,59 @@ def test_launch_of_a_wider_spec_names_the_command(finished, cli, scripted_spec):
     assert f"'agenttts-hpc extend {finished} --set search.iterations=2'" in done.stderr
     assert cli("extend", "small", *MORE, "--wait").returncode == 0
     assert cli("launch", wider).returncode == 0, "the spec is the run's own now"
+
+
+WIDER = [
+    ({"stop": {"within": 0.02, "confidence": 0.9}}, {"stop": None}, "search.stop=null"),
+    (
+        {"stop": {"within": 0.05, "confidence": 0.9}},
+        {"stop": {"within": 0.02, "confidence": 0.9}},
+        "search.stop.within=0.02",
+    ),
+    (
+        {"examples": {"first": 1, "most": 2}},
+        {"examples": {"first": 1}},
+        "search.examples.most=null",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "setting"), WIDER)
+def test_the_command_that_launch_names_makes_the_run_one_of_that_spec(
+    cli, scripted_spec, run, old, new, setting
+):
+    settings = SMALL | {"search__method": "agenttts", "task__examples": 4}
+    spec = scripted_spec(**settings, **{f"search__{key}": value for key, value in old.items()})
+    assert cli("launch", spec).returncode == 0
+    wider = scripted_spec(**settings, **{f"search__{key}": value for key, value in new.items()})
+    done = cli("launch", wider)
+    [command] = re.findall(r"'agenttts-hpc (extend [^']*)' continues", done.stderr)
+    assert command == f"extend {run} --set {setting}"
+    assert cli(*command.split(), "--wait").returncode == 0
+    assert cli("launch", wider).returncode == 0, "the spec is the run's own now"
+
+
+def test_samples_of_a_stage_with_dots_in_its_name_may_be_more(cli, scripted_spec, tmp_path, run):
+    task = (ROOT / "jobs/tasks/two_facts.yaml").read_text()
+    task = task.replace("  answer:\n", "  answer.v1:\n").replace("answer.exact", "answer.v1.exact")
+    (tmp_path / "task.yaml").write_text(task)
+    stage = {"models": ["weak"], "prompt_tokens": 64, "decode_tokens": 8, "samples": [1, 2]}
+    spec = scripted_spec(
+        task={"name": "./task.yaml", "data": str(QUESTIONS), "examples": 2},
+        stages={"name": stage, "answer.v1": stage},
+        search__iterations=0,
+        search__method="random",
+    )
+    assert cli("launch", spec).returncode == 0
+    wider = ("--set", "stages.answer.v1.samples=[1, 4]")
+    done = cli("extend", "small", *wider, "--wait")
+    assert done.returncode == 0, done.stderr
+    [event] = journal_events(run, "extended")
+    assert list(event["changes"]) == ["stages.answer.v1.samples"]
+    done = cli("extend", "small", "--set", "stages.answer.v1.samples=[2, 4]")
+    assert "stages.answer.v1.samples: the run's search has [1, 4]" in done.stderr
+    done = cli("launch", spec, *wider[:1], "stages.answer.v1.samples=[1, 8]")
+    assert "--set 'stages.answer.v1.samples=[1, 8]'" in done.stderr
 
 
 @pytest.mark.processes

@@ -28,6 +28,7 @@ from agenttts.status import run_status
 from agenttts.status.run_status import check_outcome
 from agenttts.trial.result import read_result
 from agenttts.trial.spec import TrialSpec
+from tests.support import command_line
 from tests.support.killing import Killed, dies_after
 from tests.support.runs import attempts, journal_events, outcome, table
 from tests.support.waiting import until
@@ -432,3 +433,31 @@ def test_resume_says_that_an_edited_profile_is_not_taken_by_itself(stopped, cli,
     text = " ".join(cli("resume", "small").stdout.split())
     assert "the profile was edited since the launch, and the run keeps its own" in text
     assert "--cluster site' gives it the edited one: max_attempts: 1 -> 4" in text
+
+
+@pytest.mark.parametrize("cluster", ["./own.yaml", "here/../own.yaml", "~/own.yaml"])
+def test_a_run_names_its_profile_s_file_in_every_directory(
+    cli, scripted_spec, tmp_path, monkeypatch, cluster
+):
+    """Another one of the same relative path may be there."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in (tmp_path, tmp_path / "here"):
+        folder.mkdir(exist_ok=True)
+        (folder / "own.yaml").write_text(WRONG)
+    (tmp_path / "here" / "own.yaml").write_text(RIGHT)
+    spec = scripted_spec(cluster=cluster, search__iterations=0, task__examples=2)
+    assert cli("launch", spec).returncode == 0
+    run = RunDirectory(tmp_path / "results" / "small")
+    place = Path(run.spec().cluster)
+    assert (place.is_absolute(), place.samefile(tmp_path / "own.yaml")) == (True, True)
+    assert profile_fix(run).startswith(f"edit {place}, then ")
+    done = command_line.call("resume", run.path, cwd=tmp_path / "here")
+    assert "the profile was edited" not in done.stdout + done.stderr
+    done = cli("resume", "small", "--cluster", cluster, "--retry-failed")
+    assert (done.returncode, run.spec().cluster) == (0, str(place)), done.stderr
+    # An older version wrote the path as it was given.
+    text = run.spec_file.read_text()
+    run.spec_file.write_text(text.replace(str(place), cluster))
+    assert run.spec().cluster == cluster
+    done = cli("launch", spec)
+    assert done.returncode == 0, done.stderr

@@ -77,6 +77,21 @@ def test_a_journal_made_anew_keeps_every_result(finished, cli, how):
     assert record["token"] not in record["earlier_tokens"]
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_journal_made_anew_keeps_the_guidelines(finished_run, cli, asynchronous):
+    """Also those that only a proposal has."""
+    run = finished_run(search__iterations=3, search__batch_size=2, search__asynchronous=asynchronous, task__examples=8)  # fmt: skip
+    before = read_state(run / "journal.jsonl").guidelines
+    events = journal_events(run)
+    assert len(before) > 2
+    assert any(event["guidelines"] for event in events if event["event"] == "proposed")
+    assert sum(len(event.get("guidelines", ())) for event in events) == len(before)
+    with (run / "journal.jsonl").open("ab") as journal:
+        journal.write(b"damaged\n")
+    assert cli("resume", "small", "--from-tables", "--wait").returncode == 0
+    assert read_state(run / "journal.jsonl").guidelines == before
+
+
 def test_what_is_kept_and_what_is_lost_is_said(finished, cli):
     """Results damaged in every way: by their rows, again, or lost."""
     trials = table(finished)["trial"].to_list()
@@ -97,6 +112,8 @@ def test_what_is_kept_and_what_is_lost_is_said(finished, cli):
     assert set(after["state"]) == {"COMPLETED"}
     assert after.height >= len(trials) - 1
     assert list((finished / "trials").glob(f".{lost}.damaged-*"))
+    done = cli("export", "small", "--samples", "samples.jsonl")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_sound_journal_is_not_replaced(finished, cli):

@@ -7,14 +7,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 
 from agenttts.dispatch import local
 from agenttts.errors import MissingRequirement
-from agenttts.launch import controller
+from agenttts.files.locks import locked
+from agenttts.launch import controller, launch
 from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import Journal
 from agenttts.run.starts import ControllerHandle, read_handle, write_handle
 from tests.support.processes import processes_with
 from tests.support.runs import controller_pids
@@ -149,3 +153,66 @@ def test_a_launch_leaves_nothing_behind_and_a_resume_goes_on_later(cli, scripted
     assert "no room" in done.stderr
     monkeypatch.setattr(local.sys, "executable", real)
     assert cli("resume", "small", "--wait").returncode == 0
+
+
+@pytest.fixture
+def cancelled(finished_run):
+    """The directory of a run that was cancelled; ``cancelled(cluster="local")`` sets its spec."""
+
+    def make(**settings: object) -> Path:
+        path: Path = finished_run("small", search__iterations=0, **settings)
+        until(lambda: not controller_pids(path), seconds=60)
+        with closing(Journal(path / "journal.jsonl")) as journal:
+            journal.append("ended", outcome="cancelled")
+        return path
+
+    return make
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("cluster", "code", "said"),
+    [
+        ("in_process", 2, "the run was launched without this model"),
+        ("local", 4, "ended before the end of the run"),
+    ],
+)
+def test_a_controller_that_ends_at_once_does_not_leave_the_earlier_end(
+    cli, cancelled, cluster, code, said
+):
+    path = cancelled(cluster=cluster)
+    text = (path / "spec.yaml").read_text()
+    spec = yaml.safe_load(text)
+    spec["models"]["other"] = spec["models"]["weak"]
+    (path / "spec.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    done = cli("resume", path, "--wait")
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    status = json.loads(cli("status", path, "--json").stdout)
+    assert (status["outcome"], status["controller"]["alive"]) == (None, False)
+    report = json.loads(cli("report", path, "--format", "json").stdout)
+    assert report["runs"][0]["finished"] is False
+    (path / "spec.yaml").write_text(text)
+    assert cli("resume", path, "--wait").returncode == 0
+
+
+@pytest.mark.processes
+def test_a_run_whose_start_is_refused_keeps_its_end(cli, cancelled, starter):
+    path = cancelled(cluster="local")
+    starter("echo 'no room' >&2; exit 1")
+    done = cli("resume", path)
+    assert (done.returncode, "no room" in done.stderr) == (3, True), done.stderr
+    assert json.loads(cli("status", path, "--json").stdout)["outcome"] == "cancelled"
+
+
+@pytest.mark.processes
+def test_a_run_goes_on_while_its_last_controller_hangs_at_its_end(cli, cancelled, monkeypatch):
+    """It holds the lock. Its successor waits for it; no command has to."""
+    path = cancelled(cluster="local")
+    started: list[RunDirectory] = []
+    monkeypatch.setattr(launch, "start_controller", started.append)
+    with locked(path / "controller.lock"):
+        assert cli("resume", path).returncode == 0
+    assert started == [RunDirectory(path)]
+    assert "resumed" not in (path / "journal.jsonl").read_text()
+    assert cli("resume", path).returncode == 0
+    assert "resumed" in (path / "journal.jsonl").read_text()

@@ -11,6 +11,7 @@ import pytest
 
 from agenttts.errors import UserError
 from agenttts.report import build_report
+from agenttts.run.journal import read_state
 from agenttts.tables.schema import TrialRow, TrialState
 
 MakeRun = Callable[..., Path]
@@ -59,6 +60,21 @@ def test_a_run_without_a_table_yet(make_run: MakeRun) -> None:
     assert (run["best"], run["trace"], found["best"]) == (None, [], None)
     assert run["pareto"] == {"budget": [], "tokens": [], "gpu_seconds": []}
     assert (run["totals"]["trials"], run["totals"]["wall_seconds"]) == (0, None)
+
+
+REOPENED: list[dict[str, object]] = [
+    {"event": "started", "time": "2026-01-02T03:04:05+00:00"},
+    {"event": "resumed"},
+    {"event": "retried", "earlier": {}},
+    {"event": "extended", "sections": {}, "record": {}, "changes": {}, "trials": 0},
+]
+
+
+@pytest.mark.parametrize("event", REOPENED, ids=lambda event: event["event"])
+def test_a_run_that_goes_on_after_its_end_is_not_over(make_run: MakeRun, event) -> None:
+    path = make_run(rows=None, events=[{"event": "ended", "outcome": "cancelled"}, event])
+    assert read_state(path / "journal.jsonl").finished is None
+    assert document(path)["runs"][0]["finished"] is False
 
 
 def test_a_run_all_of_whose_trials_failed(make_run: MakeRun, trial: MakeTrial) -> None:

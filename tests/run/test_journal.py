@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -103,6 +104,38 @@ def test_a_resume_after_cancel_runs_what_was_cut_off_and_only_that(tmp_path):
     assert waiting.planned == planned(2, 1)
     assert (waiting.batch, waiting.job_id, waiting.submissions) == (None, None, 0)
     assert journal.state.trials["t0000"].row, "the searcher was told that it failed"
+
+
+def test_a_guideline_is_written_once_and_known_after_every_event(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    found = ["small is enough"]
+    journal.propose([planned(0)], found)
+    for number in range(50):
+        found.append(f"number {number}")
+        journal.append("told", iteration=number, guidelines=found)
+        found.append(f"after {number}")
+        journal.propose([planned(number + 1, number + 1)], found)
+        assert journal.state.guidelines == found
+    journal.append("finishing", guidelines=found)
+    journal.close()
+    assert all(path.read_text().count(json.dumps(text)) == 1 for text in found)
+    for state in (journal.state, read_state(path)):
+        assert state.guidelines == found
+        dated = {text: state.guidelines_from[text] for text in ("small is enough", "number 3", "after 3")}  # fmt: skip
+        assert dated == {"small is enough": 0, "number 3": 3, "after 3": 4}
+
+
+def test_the_guidelines_of_an_older_journal_are_the_same(tmp_path):
+    """Its events have all guidelines."""
+    path = tmp_path / "journal.jsonl"
+    events = [
+        {"event": "told", "iteration": 0, "guidelines": ["a"]},
+        {"event": "told", "iteration": 1, "guidelines": ["a", "b"]},
+    ]
+    path.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    state = read_state(path)
+    assert (state.guidelines, state.guidelines_from) == (["a", "b"], {"a": 0, "b": 1})
 
 
 def test_a_trial_that_must_run_alone_does_so_after_a_cancel_too(tmp_path):

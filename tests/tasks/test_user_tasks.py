@@ -9,6 +9,8 @@ from importlib.machinery import PathFinder
 import pytest
 
 from agenttts.errors import AgentTTSError, UserError
+from agenttts.launch.plan import make_plan
+from agenttts.spec import load_spec
 from agenttts.tasks import create
 from agenttts.tasks.base import Example, TaskConfig
 from agenttts.tasks.user_code import load_task
@@ -321,3 +323,21 @@ def test_an_unknown_name_lists_what_there_is():
         create("chatdv")
     with pytest.raises(UserError, match="cannot import 'no_such_pkg.x'"):
         create("no_such_pkg.x:Task")
+
+
+def test_the_final_test_has_no_example_of_the_search_whatever_the_task_draws(tmp_path):
+    """More examples need not be the fewer ones and further ones."""
+    draws = """random.Random(config.examples).sample(range(12), config.examples or 12)"""
+    text = source("import random").replace("range(config.examples or 2)", draws)
+    (tmp_path / "saying.py").write_text(text)
+    more = ["search.finalists={examples: 5}", "search.test_split={split: search}"]
+    examples = make_plan(
+        load_spec(job(tmp_path, "./saying.py:Saying"), more), [], tmp_path / "results"
+    ).examples
+    searched, finalists, test = (
+        {example.id for example in found or ()}
+        for found in (examples.searched, examples.finalists, examples.test)
+    )
+    assert (len(searched), len(finalists)) == (2, 5)
+    assert searched - finalists, "the task draws others"
+    assert test == {str(n) for n in range(12)} - searched - finalists
