@@ -1,5 +1,6 @@
 import itertools
 import re
+import tracemalloc
 
 import pytest
 from hypothesis import assume, given
@@ -48,6 +49,19 @@ def test_the_numbered_set_is_the_same_set(space):
     assert sorted(numbered) == sorted(brute_force(space))
     with pytest.raises(IndexError):
         numbered[len(numbered)]
+
+
+def test_the_numbered_set_of_five_stages_is_small():
+    models = (Model("small", 3e9), Model("large", 70e9))
+    stages = (Stage(f"stage{number}", models, 512, 128, tuple(range(1, 41))) for number in range(5))
+    space = SearchSpace(tuple(stages), 5000.0)
+    tracemalloc.start()
+    numbered = FeasibleSet(space)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(numbered) == 2_956_877_622
+    assert numbered[len(numbered) - 1] in space
+    assert peak < 50e6
 
 
 @given(spaces(), st.floats(0, 3000))

@@ -69,7 +69,7 @@ def concluded(searcher: Searcher, common: Set[int]) -> Allocation | None:
     compared = [
         trial
         for trial in archive.scored
-        if not trial.stored and common <= archive.examples_of(trial.allocation)
+        if not trial.stored and common <= (trial.examples or {}).keys()
     ]
     if not compared or best in {trial.allocation for trial in compared}:
         return best

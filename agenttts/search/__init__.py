@@ -123,9 +123,12 @@ def create_for(
         searcher = _create(name, within, section.seed if seed is None else seed, options, llm)
         if section.stop is not None and method is None and not searcher.knows_confidence:
             known = [n for n, kind in SEARCHERS.items() if kind.knows_confidence]
+            fix = f"choose a method that does: {', '.join(known)}"
+            if name in known:
+                fix = "let options.insights include 2 and 3, which it needs for that"
             raise UserError(
-                f"method '{name}' does not say how sure its recommendation is; leave it out, "
-                f"or choose a method that does: {', '.join(known)}",
+                f"method '{name}' does not say how sure its recommendation is; leave it out, or "
+                f"{fix}",
                 at=("stop",),
             )
         with located("first"):

@@ -91,6 +91,7 @@ class AgentTTSSearcher(InsightRules):
         super().__init__(space, seed, options)
         self.proposer = proposer
         self._compares_models = 1 in self.options.insights
+        self.knows_confidence = self._curves and self._coupling
 
     @override
     def _initial_allocations(self) -> Iterable[Allocation]:

@@ -11,6 +11,9 @@ from agenttts.space import Allocation, SearchSpace
 # The source of results that the stored samples of other trials gave, without a trial.
 STORED = "stored"
 
+# Larger values, of either sign, do not count: models of the scores need their squares.
+_LARGEST_VALUE = 1e100
+
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -38,7 +41,7 @@ class TrialResult:
     @property
     def failed(self) -> bool:
         """Whether there is no score that counts."""
-        return self.score is None or not math.isfinite(self.score)
+        return self.score is None or not _counts(self.score)
 
     def joined(self, earlier: TrialResult) -> TrialResult:
         """Return the result on these examples and an earlier one's."""
@@ -73,7 +76,7 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Scored(TrialResult):
-    """A trial that counts: a finite score, and an allocation in the space.
+    """A trial that counts: its score does, and its allocation is in the space.
 
     ``cost`` is that of the space.
     """
@@ -98,8 +101,12 @@ class Scored(TrialResult):
 
 
 def _stage_mean(stage: str, values: Mapping[str, float]) -> float | None:
-    own = [v for key, v in values.items() if key.startswith(f"{stage}.") and math.isfinite(v)]
+    own = [v for key, v in values.items() if key.startswith(f"{stage}.") and _counts(v)]
     return math.fsum(own) / len(own) if own else None
+
+
+def _counts(value: float) -> bool:
+    return abs(value) <= _LARGEST_VALUE  # false for NaN
 
 
 class Archive:

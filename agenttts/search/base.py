@@ -65,8 +65,11 @@ class Searcher(ABC):
     options_model: ClassVar[type[Options]] = Options
     """What `search.options` of a job spec may hold."""
     options: Options
-    knows_confidence: ClassVar[bool] = False
-    """Whether `confidence` says how sure a recommendation is, once there are enough trials."""
+    knows_confidence: bool = False
+    """Whether `confidence` says how sure a recommendation is, once there are enough trials.
+
+    Options may switch it off in a searcher whose class has it.
+    """
 
     first: Sequence[Allocation] = ()
     """The user's own allocations, proposed before all others."""

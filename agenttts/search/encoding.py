@@ -20,8 +20,8 @@ from agenttts.space import Allocation, Choice, SearchSpace
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-# As `agenttts.space.fits`: relative slack for rounding.
-_SLACK = 1e-9
+SLACK = 1e-9
+"""Relative slack of budgets for rounding, as in `agenttts.space.fits`."""
 
 
 class ChoiceGrid:
@@ -49,7 +49,7 @@ class ChoiceGrid:
         self._numbers = [
             {choice: number for number, choice in enumerate(stage)} for stage in self.choices
         ]
-        self._limit = space.budget * (1.0 + _SLACK)
+        self._limit = space.budget * (1.0 + SLACK)
 
     def encode(self, allocations: Iterable[Allocation]) -> Rows:
         """Rows of choice numbers, shape (allocations, stages).

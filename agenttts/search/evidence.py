@@ -5,6 +5,7 @@ Every model and rule takes it. Allocations are encoded here, once for each state
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,16 +17,23 @@ from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats
 from agenttts.search.noise import ExampleNoise, example_noise, squared_errors
 
+# A score is an outlier if it is below the best by more than so many times the best's size and the
+# distance of the best to the last of this share of all scores. No score from 0 on can be one.
+_OUTLIER_DISTANCE, _REGULAR_SHARE = 100.0, 0.75
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Results and pending trials of one state of an archive, those in the space.
 
+    A trial with a score far below all others, such as -1e6 among scores from -60 to -10, counts as
+    failed. In units of a spread that contains it, the others would all be equal.
+
     Attributes:
         grid: Numbers the choices.
         trials: The trials that count, sorted by allocation.
         rows: Their choice numbers, shape (trials, stages).
-        failed: Choice numbers of allocations that failed and never scored.
+        failed: Choice numbers of allocations without a score that counts.
         pending: Choice numbers of allocations whose trials are out.
         evaluated: The number of results, without the stored ones.
         told: Numbers of the trials in the order told.
@@ -42,7 +50,9 @@ class Evidence:
     @classmethod
     def of(cls, grid: ChoiceGrid, archive: Archive) -> Evidence:
         """Return the evidence of an archive over the grid's space."""
-        trials = tuple(sorted(archive.scored, key=lambda trial: trial.allocation))
+        least = _least_regular([trial.score for trial in archive.scored])
+        regular = [trial for trial in archive.scored if trial.score >= least]
+        trials = tuple(sorted(regular, key=lambda trial: trial.allocation))
         numbers = {trial.allocation: number for number, trial in enumerate(trials)}
         failed = {result.allocation for result in archive.results} - numbers.keys()
         return cls(
@@ -52,7 +62,7 @@ class Evidence:
             grid.encode(sorted(allocation for allocation in failed if allocation in grid.space)),
             _pending(grid, archive),
             len(archive.evaluated),
-            [numbers[trial.allocation] for trial in archive.scored],
+            [numbers[trial.allocation] for trial in regular],
         )
 
     def part(self, numbers: Sequence[int]) -> Evidence:
@@ -107,6 +117,15 @@ class EvidenceReader:
             evidence = Evidence.of(self.grid, archive)
         self._last = (archive.tells, archive.asks, evidence)
         return evidence
+
+
+def _least_regular(scores: Sequence[float]) -> float:
+    """Return the least score that is not an outlier."""
+    ranked = sorted(scores, reverse=True) or [0.0]
+    best, last = ranked[0], ranked[math.ceil(_REGULAR_SHARE * len(ranked)) - 1]
+    # Without any size to compare with, e.g. if most scores are 0, none is an outlier.
+    unit = max(abs(best), best - last) or math.inf
+    return best - _OUTLIER_DISTANCE * unit
 
 
 def _pending(grid: ChoiceGrid, archive: Archive) -> Rows:

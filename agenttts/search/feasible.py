@@ -3,7 +3,7 @@
 Allocations are numbered 0..size-1 without enumerating them: the stages are split into two halves,
 each half's combinations are listed once, the second half sorted by cost, so that the completions of
 a first half are a prefix of the second. A set of 10^6 allocations over three stages takes a few
-10^4 entries.
+10^4 entries. Halves are arrays, because one of three stages may have 10^6 entries.
 """
 
 from __future__ import annotations
@@ -11,29 +11,33 @@ from __future__ import annotations
 import itertools
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 
-from agenttts.space import Allocation, Choice, SearchSpace, Stage, fits, total
+import numpy as np
+from numpy.typing import NDArray
+
+from agenttts.search.encoding import SLACK, ChoiceGrid, Floats
+from agenttts.space import Allocation, SearchSpace, total
 
 
 class FeasibleSet:
     """Random access to, and uniform draws from, the feasible allocations of a space."""
 
     def __init__(self, space: SearchSpace) -> None:
+        grid = ChoiceGrid(space)
         split = len(space.stages) // 2
-        first, second = space.stages[:split], space.stages[split:]
+        stages = range(len(space.stages))
         least = [space.choice_budget(stage.cheapest) for stage in space.stages]
-        self._budget = space.budget
-        self._first = _combinations(first, space.budget, total(least[split:]))
+        self._choices = grid.choices
+        self._limit = space.budget * (1.0 + SLACK)
+        costs, self._first = self._combinations(grid, stages[:split], total(least[split:]))
+        second_costs, second = self._combinations(grid, stages[split:], total(least[:split]))
         # Equal costs keep their order (the sort is stable), so the numbering is the same
         # everywhere.
-        self._second = sorted(
-            _combinations(second, space.budget, total(least[:split])), key=lambda half: half[0]
-        )
-        second_costs = [cost for cost, _ in self._second]
-        self._ends = list(
-            itertools.accumulate(self._completions(cost, second_costs) for cost, _ in self._first)
-        )
+        order = np.argsort(second_costs, kind="stable")
+        self._second = second[order]
+        ends = self._completions(space.budget - costs, costs, second_costs[order])
+        self._ends: list[int] = np.cumsum(ends).tolist()
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -43,7 +47,8 @@ class FeasibleSet:
             raise IndexError(number)
         row = bisect_right(self._ends, number)
         column = number - (self._ends[row - 1] if row else 0)
-        return Allocation(self._first[row][1] + self._second[column][1])
+        numbers = itertools.chain(self._first[row].tolist(), self._second[column].tolist())
+        return Allocation(tuple(stage[n] for stage, n in zip(self._choices, numbers, strict=True)))
 
     def __iter__(self) -> Iterator[Allocation]:
         return (self[number] for number in range(len(self)))
@@ -74,13 +79,30 @@ class FeasibleSet:
             drawn[allocation] = None
         return list(drawn)
 
-    def _completions(self, spent: float, second_costs: Sequence[float]) -> int:
-        count = bisect_right(second_costs, self._budget - spent)
-        # The subtraction above rounds differently from the test the space applies; settle the edge
-        # by that test.
-        while count < len(second_costs) and fits(total((spent, second_costs[count])), self._budget):
-            count += 1
-        return count
+    def _completions(self, left: Floats, spent: Floats, second_costs: Floats) -> NDArray[np.int64]:
+        """Return how many second halves fit beside each first half."""
+        counts = np.searchsorted(second_costs, left, side="right")
+        # The subtraction in ``left`` rounds differently from the test the space applies; settle
+        # the edge by that test.
+        padded = np.append(second_costs, np.inf)
+        while (more := spent + padded[counts] <= self._limit).any():
+            counts += more
+        return counts
+
+    def _combinations(
+        self, grid: ChoiceGrid, stages: range, others: float
+    ) -> tuple[Floats, NDArray[np.int32]]:
+        """Cost and choice numbers of every combination over ``stages``.
+
+        Each leaves ``others`` units for the rest.
+        """
+        costs, rows = np.zeros(1), np.zeros((1, 0), dtype=np.int32)
+        for stage in stages:
+            sums = costs[:, None] + grid.costs[stage][None, :]
+            kept, choices = np.nonzero(sums + others <= self._limit)
+            costs = sums[kept, choices]
+            rows = np.column_stack([rows[kept], choices.astype(np.int32)])
+        return costs, rows
 
 
 class _Either:
@@ -89,26 +111,3 @@ class _Either:
 
     def __contains__(self, item: object) -> bool:
         return any(item in container for container in self._containers)
-
-
-def _combinations(
-    stages: Sequence[Stage], budget: float, others: float
-) -> list[tuple[float, tuple[Choice, ...]]]:
-    """(cost, choices) of every combination over ``stages``.
-
-    Each leaves ``others`` units for the rest.
-    """
-    combinations: list[tuple[float, tuple[Choice, ...]]] = [(0.0, ())]
-    for stage in stages:
-        priced = [
-            (stage.budget(model.name, samples), Choice(stage.name, model.name, samples))
-            for model in stage.models
-            for samples in stage.samples
-        ]
-        combinations = [
-            (cost + extra, (*choices, choice))
-            for cost, choices in combinations
-            for extra, choice in priced
-            if fits(cost + extra + others, budget)
-        ]
-    return combinations

@@ -161,7 +161,7 @@ class InsightRules(Searcher):
         Allocations near which trials fail are no rivals.
         """
         model = self.model()
-        if model is None or not (self._curves and self._coupling) or recommended not in self.space:
+        if model is None or not self.knows_confidence or recommended not in self.space:
             return None
         if sum(not trial.stored for trial in model.trials) < _MIN_TRIALS_TO_JUDGE:
             return None

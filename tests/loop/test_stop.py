@@ -127,6 +127,8 @@ def test_a_killed_controller_stops_where_the_other_would_have(unstarted_run):
         ({"search__stop": {"confidence": 0.2}}, "search.stop.confidence"),
         ({"search__stop": {"sure": 0.9}}, "search.stop"),
         ({"search__stop": {}, "search__method": "random"}, "search.stop: method 'random'"),
+        ({"search__stop": {}, "search__options": {"insights": [1, 2]}}, "include 2 and 3"),
+        ({"search__stop": {}, "search__options": {"insights": [3]}}, "include 2 and 3"),
     ],
 )
 def test_a_wrong_stop_is_one_sentence(cli, scripted_spec, changes, said):

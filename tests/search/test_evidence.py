@@ -53,6 +53,29 @@ def test_a_part_keeps_what_belongs_together():
     assert part.rows.tolist() == GRID.encode([B]).tolist()
 
 
+@pytest.mark.parametrize(
+    ("scores", "outliers"),
+    [
+        ((-10.0, -60.0, -30.0, -1e6), 1),
+        ((-10.0, -60.0, -30.0, -5000.0), 0),
+        ((0.9, 0.9, 0.9, 0.0), 0),
+        ((1e6, 0.0, 0.0, 0.0), 0),
+        ((0.0, 0.0, 0.0, -1.0), 0),
+        ((-10.0, -1e6), 0),
+        ((-10.0, -20.0, -1e6, -1e6), 0),
+    ],
+)
+def test_a_score_far_below_the_others_counts_as_failed(scores, outliers):
+    results = [TrialResult(a, one) for a, one in zip((A, B, C, D), scores, strict=False)]
+    evidence = Evidence.of(GRID, archive_of(results))
+    kept = len(results) - outliers
+    assert evidence.scores.tolist() == list(scores[:kept])
+    failed = [result.allocation for result in results[kept:]]
+    assert evidence.failed.tolist() == GRID.encode(failed).tolist()
+    assert list(evidence.told) == list(range(kept))
+    assert len(evidence.known) == len(results)
+
+
 def test_nothing_told_is_no_evidence():
     evidence = Evidence.of(GRID, archive_of([]))
     assert len(evidence.trials) == len(evidence.known) == len(evidence.scores) == 0

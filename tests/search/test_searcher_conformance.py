@@ -493,6 +493,31 @@ def test_of_equal_scores_gp_recommends_the_cheapest(score):
     assert space.cost(searcher.best()) == min(map(space.cost, tried))
 
 
+@every_searcher
+def test_scores_too_large_to_be_squared_do_not_count(method):
+    space = SPACES["two stages"]
+    searcher, tried = make(method, space), create("random", space, 3).ask(8)
+    scores = [1e200, -1e200, *(score(allocation) for allocation in tried[2:])]
+    searcher.tell([TrialResult(*one, {"a.f1": one[1]}) for one in zip(tried, scores, strict=True)])
+    assert len(searcher.ask(3)) == 3
+    assert searcher.best() in tried[2:]
+
+
+@pytest.mark.parametrize("method", ["agenttts", "gp"])
+@pytest.mark.parametrize("outlier", [-1e6, -1e12])
+def test_one_very_low_score_does_not_make_the_others_equal(method, outlier):
+    space = SPACES["two stages"]
+    searcher, tried = create(method, space), create("random", space, 3).ask(20)
+    scores = [100.0 * score(allocation) - 80.0 for allocation in tried]
+    best = scores.index(max(scores))
+    scores[best - 1] = outlier
+    searcher.tell([TrialResult(*one, stderr=0.5) for one in zip(tried, scores, strict=True)])
+    assert searcher.archive.best().allocation == tried[best]
+    second = sorted(scores)[-2]
+    assert scores[tried.index(searcher.best())] >= second
+    assert tried[best - 1] not in searcher.ask(10)
+
+
 def test_grid_refuses_a_large_space():
     with pytest.raises(
         UserError, match=r"all [\d,]+ feasible allocations, .* at most 50; .*values:"
