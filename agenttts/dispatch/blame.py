@@ -164,7 +164,8 @@ def _limit_of_the_job(end: AttemptEnd) -> Verdict | None:
 
     The first time, the node may be the cause, and the trial is tried again. The second time, the
     trial counts as the cause: its TIMEOUT tells the searcher that this allocation does not end in
-    time. Otherwise each similar allocation would cost the same hours.
+    time. Otherwise each similar allocation would cost the same hours. A known fault of the machine
+    in the log is the cause at any time.
     """
     if end.stopped not in ("start limit", "stall limit"):
         return None

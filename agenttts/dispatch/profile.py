@@ -280,7 +280,8 @@ class Profile(Section):
     """Minutes that the start of one engine may take before the attempt is ended.
 
     The first time that this limit or ``stall_minutes`` ends an attempt of a trial, the trial is
-    tried again (INFRA_FAILED). The second time it fails (TIMEOUT).
+    tried again (INFRA_FAILED). At the second such end, the trial has failed (TIMEOUT). If the log
+    shows a fault of the machine, each such end counts as INFRA_FAILED.
     """
     stall_minutes: Annotated[float, Field(gt=0)] = 30.0
     """Minutes without progress before the attempt is ended, as for ``start_minutes``.

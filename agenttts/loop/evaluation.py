@@ -166,7 +166,7 @@ class Evaluation:
             RunFailed: The examples that the trials are scored on are damaged.
             RunGone: The run's directory is gone.
             QueueUnavailable: The queue has not answered for too long.
-            FilesUnavailable: So have files.
+            FilesUnavailable: The file system has not answered for too long.
         """
         self._check_examples(trials)
         if self._paused_at is not None:

@@ -254,8 +254,9 @@ def give_up(job: str, row: QueueRow) -> None:
     """
     mark = _GAVE_UP + re.sub(r"[^\w]+", "_", waits_for(row))
     set_name_and_comment(job, comment=f"{row.comment} {mark}".strip())
-    # With --state=PENDING, a job that has started in the meantime continues. scancel does not take
-    # the states of held jobs there, so such a job is cancelled even if it was just released.
+    # With --state=PENDING, a job that has started in the meantime continues. scancel does not
+    # accept the state of a held job in that option, so a held job is cancelled without it, even if
+    # it was just released.
     cancel_jobs([job], *([] if row.state in HELD else ["--state=PENDING"]))
 
 
@@ -460,7 +461,7 @@ def _ask(command: list[str]) -> Answer:
 
 @contextmanager
 def one_squeue_call() -> Iterator[None]:
-    """Answer all questions of the block from one call of squeue, the first one's.
+    """Answer all questions of the block by the one squeue call of the first question.
 
     Use it only to show the queue. Nothing may be submitted or cancelled because of these answers.
     """
