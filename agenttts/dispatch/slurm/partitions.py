@@ -223,11 +223,12 @@ def _judge(
             "wait until 'sinfo' shows it as up, or choose another partition in the profile",
         )
     if most is not None and asked > most:
+        unless = f" unless the QOS {resources.qos} allows it" if resources.qos else ""
         return Check(
             label,
             False,
             f"{what}.time is {time}, and the limit of {shown} is {_time(most)} (MaxTime): "
-            "jobs would never start",
+            f"jobs would never start{unless}",
             f"set {what}.time: {_time(most)} or less in the profile, or choose another partition",
         )
     if partition.max_nodes == 0:
