@@ -129,6 +129,30 @@ def check_bindable(path: Path, at: KeyPath | None = None) -> None:
             )
 
 
+def check_links(place: Path, at: KeyPath) -> None:
+    """Check that links in a bound path can be followed and their targets bound.
+
+    Args:
+        place: The path.
+        at: The keys of the path in the spec, for the error.
+
+    Raises:
+        UserError: As `check_bindable`.
+        Unavailable: A folder in it, or where a link leads, is closed.
+    """
+    try:
+        targets = link_targets(place)
+    except OSError as error:
+        raise Unavailable(
+            f"{error.filename or place} cannot be read ({error.strerror}), and its links could not "
+            "be followed for the container",
+            fix="make it readable for you, or name a folder of links to the files that are needed",
+            at=at,
+        ) from None
+    for target in targets:
+        check_bindable(target, at)
+
+
 def link_targets(place: Path) -> list[Path]:
     """Return the paths outside of ``place`` that its symbolic links lead to.
 

@@ -28,6 +28,13 @@ log = logging.getLogger(__name__)
 LINGER_SECONDS = 600.0
 """Default of `Profile.linger_seconds` with ``trials_per_job: auto``."""
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# NAME=VALUE and NAME:-VALUE anywhere in a line of a shell or of options. The value is not consumed:
+# it may hold another one, as in A=${B:-x}.
+_ASSIGNED = re.compile(
+    r"""(?<![\w$.-])(?P<name>[A-Za-z_]\w*)(?:[+:]?=(?!=)|:-)"""
+    r"""(?=\$?'(?P<literal>[^']+)'|"(?P<quoted>[^"]+)"|(?P<bare>[^\s;&|)}'",]+))"""
+)
+_REFERENCE = re.compile(r"\$\w+|\$\{[^}]*\}|\$\(.*\)|`.*`")
 
 
 class JobResources(Section):
@@ -184,6 +191,12 @@ class ContainerDefaults(Section):
     options: list[str] = []
     """Further options of ``exec``, e.g. ``["--fakeroot"]``."""
 
+    @field_validator("options")
+    @classmethod
+    def _check_options(cls, value: list[str]) -> list[str]:
+        _check_no_secrets(value)
+        return value
+
 
 class Profile(Section):
     """Everything that differs from one cluster to the next."""
@@ -252,7 +265,8 @@ class Profile(Section):
     setup: list[str] = []
     """Shell lines that run on the node before the job, e.g. ``module load apptainer``.
 
-    If a line fails, the job ends, and the error names the line.
+    If a line fails, the job ends, and the error names the line. No line may hold a secret, which
+    ``export HF_TOKEN=$(cat FILE)`` reads from a file.
     """
     login_shell: bool = False
     """Whether batch files run in a login shell (``#!/bin/bash -l``).
@@ -325,6 +339,7 @@ class Profile(Section):
         for line in value:
             if "\0" in line:
                 raise ValueError(f"{line!r} holds a zero byte; valid: shell lines")
+        _check_no_secrets(value)
         return value
 
     @field_validator("env")
@@ -338,13 +353,7 @@ class Profile(Section):
                 )
             if "\0" in text:
                 raise ValueError(f"the value of {name} holds a zero byte; valid: a text")
-            if _looks_secret(name):
-                raise ValueError(
-                    f"'{name}' looks like the name of a secret, and profiles and runs are plain "
-                    "files; remove it here and export it in the shell that launches (for trials in "
-                    f"containers as APPTAINERENV_{name}); a variable that a model's "
-                    "api_key_env names is passed on automatically"
-                )
+            _check_not_secret(name)
         return value
 
     @model_validator(mode="after")
@@ -381,6 +390,33 @@ class Profile(Section):
 def _looks_secret(name: str) -> bool:
     """Return whether a variable has the name of a secret, which no file may contain."""
     return bool(re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name.strip().upper()))
+
+
+def _check_not_secret(name: str) -> None:
+    """Raise ValueError if a variable that has a value here may be a secret."""
+    if _looks_secret(name):
+        raise ValueError(
+            f"'{name}' looks like the name of a secret, and profiles and runs are plain "
+            "files; remove it here and export it in the shell that launches (for trials in "
+            f"containers as APPTAINERENV_{name}); a variable that a model's "
+            "api_key_env names is passed on automatically"
+        )
+
+
+def _check_no_secrets(lines: Sequence[str]) -> None:
+    """Raise ValueError if shell lines or options hold the value of a secret.
+
+    A reference holds none, e.g. ``HF_TOKEN=$(cat ~/.token)`` and ``HF_TOKEN=$OTHER``.
+    """
+    for line in lines:
+        for found in _ASSIGNED.finditer(line):
+            if found["literal"]:  # a shell replaces nothing in it, but eval and bash -c do
+                written = _REFERENCE.sub("", found["literal"])
+            else:
+                value = found["quoted"] or found["bare"]
+                written = "" if "$" in value or "`" in value else value
+            if written:
+                _check_not_secret(found["name"])
 
 
 # Profiles that need no file.

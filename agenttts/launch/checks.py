@@ -14,7 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from agenttts.dispatch.apptainer import check_bindable, check_binds, check_image, check_runtime
+from agenttts.dispatch.apptainer import (
+    check_bindable,
+    check_binds,
+    check_image,
+    check_links,
+    check_runtime,
+)
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
 from agenttts.dispatch.sizing.model_facts import ModelFacts
@@ -55,6 +61,8 @@ def checks_of(
         yield partial(check_bindable, experiment.results.absolute() / spec.name)
         for at, path in bound_paths(spec):
             yield partial(check_bindable, path, at)
+            if at != ("samples",):  # they are written, and no link in them is followed
+                yield partial(check_links, path, at)
     elif agent_need is not None and not scheduler.has_nodes:
         yield check_server
     yield scheduler.check_folder

@@ -42,6 +42,9 @@ def place(tmp_path) -> Iterator[Path]:
         "model/config.json": "{}",
         "model/model.safetensors": "x",
         "model/tokenizer.json": "{}",
+        "model/.cache/x": "x",
+        "disk/x": "x",
+        "blobs/x": "x",
         "script.json": '{"rules": [], "default": "x"}',
         "task.yaml": "name: x",
         "task.py": "x = 1",
@@ -54,6 +57,8 @@ def place(tmp_path) -> Iterator[Path]:
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
+    (tmp_path / "model" / "more").symlink_to("../disk")
+    (tmp_path / "model" / "blobs").symlink_to("../blobs/x")
     yield tmp_path
     for _ in range(4):  # each time one level deeper
         for path in [tmp_path, *tmp_path.rglob("*")]:
@@ -86,6 +91,9 @@ CASES: dict[str, tuple[dict[str, object], str, int]] = {
     "results": ({}, "results", 0o555),
     "samples": ({"samples": "./samples"}, "samples", 0o555),
     "samples, no list": ({"samples": "./samples"}, "samples", 0o333),
+    "folder in a model": ({"models__weak": MODEL, "container__image": "./image.sif"}, "model/.cache", 0),
+    "folder that a model links to": ({"models__weak": MODEL, "container__image": "./image.sif"}, "disk", 0),
+    "folder of a file that a model links to": ({"models__weak": MODEL, "container__image": "./image.sif"}, "blobs", 0),
     "image": ({"container__image": "./image.sif"}, "image.sif", 0),
 }  # fmt: skip
 

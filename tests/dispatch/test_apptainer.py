@@ -10,6 +10,7 @@ import pytest
 from agenttts.dispatch.apptainer import (
     Container,
     check_bindable,
+    check_links,
     check_runtime,
     container_env,
     exec_command,
@@ -135,6 +136,15 @@ def test_a_path_that_bind_would_cut_is_refused(tmp_path, name):
         UserError, match=rf"models.m.path: {tmp_path}/{name} contains a (colon|comma)"
     ):
         check_bindable(tmp_path / name, ("models", "m", "path"))
+    (tmp_path / name).touch()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").symlink_to(tmp_path / name / "weights")
+    check_links(tmp_path / "model", ("models", "m", "path"))
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "weights").touch()
+    with pytest.raises(UserError, match=rf"models.m.path: {tmp_path}/{name} contains a"):
+        check_links(tmp_path / "model", ("models", "m", "path"))
     for bound in ({"read_only": [tmp_path / name], "writable": []}, {"read_only": [], "writable": [tmp_path / name]}):  # fmt: skip
         with pytest.raises(UserError, match="cannot be bound"):
             exec_command(Container(Path("/i.sif")), ("true",), **bound)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from agenttts.dispatch.profile import (
@@ -85,6 +87,64 @@ def test_mistakes_in_a_profile_are_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         load_profile(str(path), [])
+
+
+_REFUSED = "'{}' looks like the name of a secret, and profiles and runs are plain files; remove it here and export it in the shell"
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("export HF_TOKEN=hf_x", "HF_TOKEN"),
+        ("module load cuda; export A=1 HF_TOKEN='hf_x' && true", "HF_TOKEN"),
+        ('DB_PASSWORD="a b" ./login', "DB_PASSWORD"),
+        ("# export wandb_api_key=hf_x", "wandb_api_key"),
+        ("export DB_PASSWORD='pa$word'", "DB_PASSWORD"),
+        ("export HF_TOKEN=${HF_TOKEN:-hf_x}", "HF_TOKEN"),
+        (": ${HF_TOKEN:=hf_x}", "HF_TOKEN"),
+        ("bash -c 'export \"HF_TOKEN=hf_x\"'", "HF_TOKEN"),
+        ("HF_TOKEN=$'hf_x'", "HF_TOKEN"),
+        ("curl https://host/file?token=hf_x", "token"),
+        ("--env=A=1,HF_TOKEN=hf_x", "HF_TOKEN"),
+        ("--env=HF_TOKEN=hf_x,A=1", "HF_TOKEN"),
+    ],
+)
+@pytest.mark.parametrize("key", ["setup", "container.options"])
+def test_secrets_in_shell_lines_and_options_are_refused(tmp_path, key, line, name):
+    text = _with_lines(tmp_path, key, ["true", line])
+    with pytest.raises(UserError, match=f"{key}: {_REFUSED.format(name)}") as caught:
+        load_profile(str(text), [])
+    assert "hf_x" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "export HF_TOKEN=$(cat ~/.token)",
+        'export HF_TOKEN="$(cat "$HOME/.token")"',
+        "export HF_TOKEN=`cat ~/.token`",
+        "export HF_TOKEN=$HF_TOKEN OTHER_TOKEN=${HF_TOKEN:-$OTHER} THIRD_KEY=${X:?unset}",
+        "bash -c \"HF_TOKEN='$HF_TOKEN' python\"",
+        "export HF_TOKEN= A=1; unset HF_TOKEN",
+        "export HF_TOKEN_PATH=/home/me/.token",
+        "module load secret-tools/1.0 token:v2",
+        "sort -t: --key=2 hosts",
+        '[[ $HF_TOKEN == "" ]] && exit 1',
+        "--env",
+        "--env=HF_TOKEN=$HF_TOKEN,A=1",
+    ],
+)
+@pytest.mark.parametrize("key", ["setup", "container.options"])
+def test_lines_that_hold_no_secret_are_taken(tmp_path, key, line):
+    profile = load_profile(str(_with_lines(tmp_path, key, [line])), [])
+    assert line in [*profile.setup, *(profile.container.options if profile.container else ())]
+
+
+def _with_lines(folder, key, lines):
+    """Write a profile with lines in one of its lists and return its path."""
+    content = {"setup": lines} if key == "setup" else {"container": {"options": lines}}
+    (folder / "p.yaml").write_text(json.dumps({"kind": "slurm", **content}))
+    return folder / "p.yaml"
 
 
 def test_the_old_name_of_max_running_is_taken_with_a_warning(caplog, tmp_path):

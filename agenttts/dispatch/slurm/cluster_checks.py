@@ -10,7 +10,7 @@ import socket
 
 from agenttts.dispatch.check import COMMAND_SECONDS, Check, check
 from agenttts.dispatch.profile import JobResources, Profile
-from agenttts.dispatch.slurm.partitions import partition_checks
+from agenttts.dispatch.slurm.partitions import above_time_limit, partition_checks
 from agenttts.dispatch.slurm.queue import query_environment, run_slurm
 from agenttts.dispatch.slurm.tried_request import (
     command_problem,
@@ -71,14 +71,24 @@ def _slurm() -> str:
 
 
 def _section(what: str, profile: Profile, resources: JobResources, gpus: int) -> list[Check]:
-    """Check a section's partitions and, if they fit, its request for ``gpus`` GPUs."""
+    """Check a section's partitions and its request for ``gpus`` GPUs.
+
+    As at launch, ``sbatch --test-only`` has the last word: a QOS may allow more than the partition,
+    and a plugin may choose the partition. Only time limits are judged although sbatch accepts them.
+    """
     try:
         partitions = partition_checks(what, resources)
     except MissingRequirement as error:
         return [Check(f"{what} partition", False, error.what, error.fix)]
+    request = request_check(what, profile, resources, gpus)
     if any(found.ok is False for found in partitions):
-        return partitions
-    return [*partitions, request_check(what, profile, resources, gpus)]
+        if request.ok is False or above_time_limit(what, resources) is not None:
+            return partitions
+        partitions = [
+            Check(found.what, None, f"{found.detail}; sbatch accepts the job nevertheless")
+            for found in partitions
+        ]
+    return [*partitions, request]
 
 
 def _sacct() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.profile import JobResources, Profile
-from agenttts.dispatch.slurm.partitions import Partition
+from agenttts.dispatch.slurm.partitions import Partition, with_parents
 from agenttts.dispatch.slurm.survey import Nodes, Survey, mig_memory
 from agenttts.dispatch.slurm.tried_request import request_check
 from agenttts.errors import cli_command
@@ -160,15 +160,29 @@ def _is_open(found: Survey, partition: Partition) -> bool:
     """Return whether the user's jobs may run in a partition, as far as it is known."""
     if partition.state != "UP" or partition.max_nodes == 0 or partition.min_nodes > 1:
         return False
-    return not partition.reserved and (not found.accounts or bool(_accounts(found, partition)))
+    groups = partition.groups is None or found.groups is None or partition.groups & found.groups
+    accounts = bool(_accounts(found, partition)) if found.accounts else partition.accounts is None
+    qos = bool(_qos(found, partition)) if found.qos else partition.qos is None
+    return not partition.reserved and bool(groups) and accounts and qos
 
 
 def _accounts(found: Survey, partition: Partition) -> list[str]:
     """Return the user's accounts that a partition takes, the default one first."""
     names = sorted(found.accounts, key=lambda name: name != found.default_account)
     if partition.accounts is not None:
-        return [name for name in names if name.lower() in partition.accounts]
+        return [
+            name
+            for name in names
+            if not partition.accounts.isdisjoint(with_parents(name.lower(), found.parents))
+        ]
     return [name for name in names if name.lower() not in partition.denied_accounts]
+
+
+def _qos(found: Survey, partition: Partition) -> list[str]:
+    """Return the user's QOS that a partition takes."""
+    if partition.qos is not None:
+        return [name for name in found.qos if name.lower() in partition.qos]
+    return [name for name in found.qos if name.lower() not in partition.denied_qos]
 
 
 def _account(found: Survey, partition: Partition | None) -> str | None:
@@ -244,7 +258,11 @@ def _placed(found: Survey, section: Section) -> list[str]:
         more = f"; others: {', '.join(others[:_SHOWN])}" if others else ""
         which = "your default" if section.account == found.default_account else "sacctmgr"
         lines.append(f"  account: {_quoted(section.account)}   # {which}{more}")
-    if len(found.qos) > 1:
+    allowed = _qos(found, partition)
+    if partition.qos is not None and allowed:
+        more = f"; others: {', '.join(allowed[1:_SHOWN])}" if allowed[1:] else ""
+        lines.append(f"  qos: {_quoted(allowed[0])}   # the partition takes few{more}")
+    elif len(found.qos) > 1:
         lines.append(f"  # qos: NAME            # sacctmgr: {', '.join(found.qos[:_SHOWN])}")
     return lines
 

@@ -27,9 +27,9 @@ _SHOWN = 20
 class Partition:
     """A partition's limits; None means no limit.
 
-    ``state`` is UP, DOWN, DRAIN or INACTIVE. ``accounts`` and ``qos`` are those whose jobs it
-    takes, in lower case; None for all. ``denied_accounts`` and ``denied_qos`` are those whose jobs
-    it refuses.
+    ``state`` is UP, DOWN, DRAIN or INACTIVE. ``accounts``, ``qos`` and ``groups`` are those whose
+    jobs it takes, in lower case; None for all. ``denied_accounts`` and ``denied_qos`` are those
+    whose jobs it refuses.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Partition:
     denied_accounts: frozenset[str] = frozenset()
     qos: frozenset[str] | None = None
     denied_qos: frozenset[str] = frozenset()
+    groups: frozenset[str] | None = None
     reserved: bool = False
     """ReqResv: it takes only jobs of a reservation."""
 
@@ -72,6 +73,7 @@ def read_partitions(answer: str) -> dict[str, Partition]:
                 denied_accounts=_names_in(fields.get("DenyAccounts", "")) or frozenset(),
                 qos=_names_in(fields.get("AllowQos", "")),
                 denied_qos=_names_in(fields.get("DenyQos", "")) or frozenset(),
+                groups=_names_in(fields.get("AllowGroups", "")),
                 reserved=fields.get("ReqResv") == "YES",
             )
     return found
@@ -95,7 +97,7 @@ def partition_checks(what: str, resources: JobResources) -> list[Check]:
     Raises:
         QueueUnavailable: Slurm does not answer.
     """
-    return judge_partitions(what, resources, _known(), _parents())
+    return judge_partitions(what, resources, _known(), account_parents())
 
 
 def why_refused(what: str, resources: JobResources) -> Check | None:
@@ -107,7 +109,7 @@ def why_refused(what: str, resources: JobResources) -> Check | None:
         known = {name: replace(found, state="UP") for name, found in _known().items()}
     except MissingRequirement:
         return None
-    verdicts = judge_partitions(what, resources, known, _parents()) if known else []
+    verdicts = judge_partitions(what, resources, known, account_parents()) if known else []
     return verdicts[0] if verdicts and all(v.ok is False for v in verdicts) else None
 
 
@@ -128,7 +130,7 @@ def _known() -> dict[str, Partition]:
     return read_partitions(run_slurm(SHOW_PARTITIONS))
 
 
-def _parents() -> dict[str, str] | None:
+def account_parents() -> dict[str, str] | None:
     """Return each account's parent; None if the cluster does not tell."""
     if shutil.which("sacctmgr") is None:
         return None
@@ -221,11 +223,12 @@ def _judge(
             "wait until 'sinfo' shows it as up, or choose another partition in the profile",
         )
     if most is not None and asked > most:
+        unless = f" unless the QOS {resources.qos} allows it" if resources.qos else ""
         return Check(
             label,
             False,
             f"{what}.time is {time}, and the limit of {shown} is {_time(most)} (MaxTime): "
-            "jobs would never start",
+            f"jobs would never start{unless}",
             f"set {what}.time: {_time(most)} or less in the profile, or choose another partition",
         )
     if partition.max_nodes == 0:
@@ -292,7 +295,7 @@ def _refused(
     given = [name.strip().lower() for name in (named or "").split(",") if name.strip()]
     word = "accounts" if key == "account" else "QOS"
     if allowed is not None:
-        if any(allowed & set(_line(name, parents or {})) for name in given):
+        if any(allowed & set(with_parents(name, parents or {})) for name in given):
             return None
         text = f"accepts only jobs of the {word} {_listed(allowed)}"
         if not given:
@@ -311,7 +314,7 @@ def _refused(
     return None
 
 
-def _line(name: str, parents: Mapping[str, str]) -> list[str]:
+def with_parents(name: str, parents: Mapping[str, str]) -> list[str]:
     """Return an account and those above it."""
     line = [name]
     while (above := parents.get(line[-1])) is not None and above not in line:

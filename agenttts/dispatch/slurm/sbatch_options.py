@@ -195,7 +195,8 @@ def flag_line(name: str, text: str) -> str | None:
     if word in _TRUE | _FALSE:
         if name in _YES_NO:
             return f"--{name}={_YES_NO[name][word in _FALSE]}"
-        if name not in _VALUED:
+        # What the profile's own keys hold are names: an account may be called "no".
+        if name not in _VALUED and (name in _NEGATED or name not in _OURS):
             if word in _TRUE:
                 return f"--{name}"
             return f"--{_NEGATED[name]}" if name in _NEGATED else None

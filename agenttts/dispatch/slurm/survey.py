@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import getpass
+import grp
+import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agenttts.dispatch.base import QueueUnavailable
-from agenttts.dispatch.slurm.partitions import SHOW_PARTITIONS, Partition, read_partitions
+from agenttts.dispatch.slurm.partitions import (
+    SHOW_PARTITIONS,
+    Partition,
+    account_parents,
+    read_partitions,
+)
 from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.errors import MissingRequirement
 
@@ -54,6 +61,8 @@ class Survey:
         default_account: The account of jobs that name none; empty as for ``accounts``.
         qos: The QOS that the user may use.
         problems: What could not be asked, and why.
+        parents: Each account's parent, in lower case, as far as Slurm tells.
+        groups: The user's groups, in lower case; None if they are not known.
     """
 
     name: str
@@ -64,6 +73,8 @@ class Survey:
     default_account: str = ""
     qos: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    parents: Mapping[str, str] = field(default_factory=dict)
+    groups: frozenset[str] | None = None
 
 
 def here() -> bool:
@@ -99,6 +110,8 @@ def survey() -> Survey:
         default,
         qos,
         (problem,) if problem else (),
+        account_parents() or {},
+        _groups(),
     )
 
 
@@ -186,6 +199,17 @@ def _associations() -> tuple[tuple[str, ...], str, tuple[str, ...], str]:
     accounts, qos = read_associations(answer)
     first = default.splitlines()[0].strip() if default else ""
     return accounts, first, qos, ""
+
+
+def _groups() -> frozenset[str] | None:
+    """Return the names of the groups of this process; None if none has a name."""
+    names = set()
+    for number in {os.getegid(), *os.getgroups()}:
+        try:
+            names.add(grp.getgrgid(number).gr_name.lower())
+        except KeyError:  # a group that this machine has no name for
+            continue
+    return frozenset(names) or None
 
 
 def _setting(config: str, key: str) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm import cluster_checks
+from agenttts.dispatch.slurm.tried_request import check_accepted
 from agenttts.doctor import report
 from agenttts.errors import MissingRequirement
 from agenttts.images import build, pip_settings
@@ -61,6 +64,39 @@ def test_a_build_does_not_wait_for_a_runtime_or_a_pip_that_hangs(fake, impatient
     monkeypatch.setattr(pip_settings.sys, "executable", str(tmp_path / "python3"))
     settings = pip_settings.pip_settings({"PIP_INDEX_URL": "https://mirror/simple", "PATH": "/bin"})
     assert settings == {"index-url": "https://mirror/simple"}
+
+
+ACCEPTED = "exit 0"
+BUSY = "echo 'allocation failure: Requested nodes are busy' >&2; exit 1"
+REFUSED = "echo 'allocation failure: Invalid qos specification' >&2; exit 1"
+
+
+@pytest.mark.parametrize(
+    ("trial", "sbatch", "verdicts", "part"),
+    [
+        ({"partition": "short", "qos": "long"}, ACCEPTED, [None, True], "unless the QOS long allows it; sbatch accepts"),
+        ({"partition": "short", "qos": "long"}, BUSY, [None, None], "unless the QOS long allows it; sbatch accepts"),
+        ({"partition": "short", "qos": "long"}, REFUSED, [False], "unless the QOS long allows it"),
+        ({"partition": "short"}, ACCEPTED, [False], "jobs would never start"),
+        ({}, ACCEPTED, [None, True], "the cluster has no default; sbatch accepts the job nevertheless"),
+        ({}, REFUSED, [False], "the cluster has no default"),
+        ({"partition": "routed"}, ACCEPTED, [None, True], "partition 'routed' does not exist"),
+        ({"partition": "routed"}, REFUSED, [False], "partition 'routed' does not exist"),
+        ({"partition": "short", "time": "00:30:00"}, REFUSED, [True, False], "2 nodes"),
+        ({"partition": "short,long"}, ACCEPTED, [None, True, True], "jobs run in another"),
+    ],
+)  # fmt: skip
+def test_sbatch_has_the_last_word_on_partitions_as_at_launch(fake, trial, sbatch, verdicts, part):
+    fake("scontrol", "echo PartitionName=short MaxTime=01:00:00 State=UP TotalNodes=2; echo PartitionName=long MaxTime=2-0 State=UP TotalNodes=2")  # fmt: skip
+    fake("sbatch", sbatch)
+    profile = Profile.model_validate({"kind": "slurm", "trial": trial})
+    found = cluster_checks._section("trial", profile, profile.trial, 1)
+    assert [check.ok for check in found] == verdicts
+    assert part in " ".join(check.detail for check in found)
+    assert all((check.fix is None) == (check.ok is not False) for check in found)
+    refused = found[0].ok is False or found[-1].ok is False
+    with pytest.raises(MissingRequirement) if refused else nullcontext():
+        check_accepted("trial", profile, profile.trial, 1)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -119,6 +120,44 @@ def test_whole_gpus_go_before_mig_devices():
     assert (profile.trial.gpu_type, profile.gpus_per_node) == ("a100", 4)
     profile, _, _ = drafted(cluster(nodes.splitlines()[0], partitions))
     assert (profile.trial.partition, profile.gpus_per_node, profile.gpu_memory_gb) == ("mig", 28, 5)
+
+
+@pytest.mark.parametrize(
+    ("closed", "accounts"),
+    [
+        ("AllowGroups=physics,chem AllowAccounts=ALL", ("proj1",)),
+        ("AllowGroups=ALL AllowAccounts=others", ("proj1",)),
+        ("AllowGroups=ALL AllowAccounts=others", ()),
+        ("DenyAccounts=proj1", ("proj1",)),
+        ("AllowAccounts=ALL AllowQos=owners", ("proj1",)),
+        ("AllowAccounts=ALL AllowQos=ALL DenyQos=normal,long", ("proj1",)),
+    ],
+)
+def test_a_partition_for_others_is_drafted_only_if_there_is_no_open_one(closed, accounts):
+    partitions = f"PartitionName=big MaxTime=1-0 State=UP {closed}\nPartitionName=gpu AllowGroups=ALL AllowQos=ALL MaxTime=1-0 State=UP"  # fmt: skip
+    nodes = "big|64|515000|90|gpu:a100:4|(null)\ngpu|64|515000|9|gpu:a100:4|(null)"
+    found = replace(cluster(nodes, partitions, accounts), groups=frozenset({"staff", "me"}))
+    profile, text, _ = drafted(found)
+    assert (profile.trial.partition, "it may not take" in text) == ("gpu", False)
+    profile, text, _ = drafted(replace(found, partitions=read_partitions(partitions.splitlines()[0])))  # fmt: skip
+    assert (profile.trial.partition, "it may not take" in text) == ("big", True)
+
+
+@pytest.mark.parametrize(
+    ("limits", "account", "qos"),
+    [
+        ("AllowGroups=physics,Staff", "proj1", None),
+        ("AllowAccounts=dept DenyAccounts=proj1", "proj1", None),
+        ("AllowQos=gpu,LONG", "proj1", "long"),
+    ],
+)
+def test_a_partition_that_takes_the_user_is_open(limits, account, qos):
+    partitions = f"PartitionName=big MaxTime=1-0 State=UP {limits}\nPartitionName=gpu MaxTime=1-0 State=UP"  # fmt: skip
+    nodes = "big|64|515000|90|gpu:a100:4|(null)\ngpu|64|515000|9|gpu:a100:4|(null)"
+    profile, text, _ = drafted(replace(cluster(nodes, partitions, ("proj1",)), groups=frozenset({"staff"}), parents={"proj1": "dept"}))  # fmt: skip
+    trial = profile.trial
+    assert (trial.partition, trial.account, trial.qos) == ("big", account, qos)
+    assert "it may not take" not in text
 
 
 def test_no_accounting_and_no_gpus():

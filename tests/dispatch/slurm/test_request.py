@@ -113,6 +113,14 @@ def test_truth_values_are_written_as_slurm_wants_them(option, text, line):
     assert flag_line(option, text) == line
 
 
+@pytest.mark.parametrize("name", ["no", "on", "OFF", "true"])
+@pytest.mark.parametrize("key", ["partition", "account", "qos", "constraint", "reservation", "wckey", "exclude", "nodelist"])  # fmt: skip
+def test_a_name_that_reads_as_a_truth_value_is_passed_on(key, name):
+    needs = JobNeeds("job", "agenttts x", 1, grace_seconds=60)
+    found = sbatch_options(JobResources.model_validate({key: name}), needs)
+    assert flag_line(key, found[key]) == f"--{key}={name}"
+
+
 def test_truth_values_and_numbers_of_python_are_taken():
     assert JobResources(sbatch={"exclusive": True, "nice": 5}).sbatch == {
         "exclusive": "true",

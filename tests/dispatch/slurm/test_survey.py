@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import grp
+import os
+
 import pytest
 
 from agenttts.dispatch.slurm.survey import (
@@ -64,6 +67,7 @@ def test_a_cluster_without_accounting_and_one_that_does_not_answer(fake):
     fake("sacctmgr", "echo 'You are not running a supported accounting_storage plugin' >&2; exit 1")
     found = survey()
     assert (found.name, list(found.partitions), found.nodes[0].cpus) == ("alpha", ["all"], 2)
+    assert found.groups is None or grp.getgrgid(os.getegid()).gr_name.lower() in found.groups
     assert (found.accounts, found.problems) == ((), ("sacctmgr does not answer, so accounts are not known",))  # fmt: skip
     fake("scontrol", "echo 'scontrol: error: no configuration source' >&2; exit 1")
     assert cluster_name() is None
