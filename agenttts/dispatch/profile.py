@@ -285,6 +285,7 @@ class Profile(Section):
     stall_minutes: Annotated[float, Field(gt=0)] = 30.0
     """Minutes without progress before the attempt is ended, as for ``start_minutes``.
 
+    For both limits, time in which Slurm suspends the job does not count.
     `agenttts.dispatch.node.limits` says what counts as progress.
     """
     max_preemptions: Annotated[int, Field(ge=0)] = MAX_PREEMPTIONS

@@ -60,7 +60,8 @@ class StageDefinition(ABC):
     def parse(self, text: str, example: Example) -> Any:
         """Return one sample's text as a value.
 
-        Never raises: unusable text gives the stage's empty value, and so does an empty text.
+        Never raises: unusable text gives the stage's empty value, and so does an empty text. Halves
+        of characters in the value (lone surrogates) become question marks.
 
         Args:
             text: The sample without the model's thinking.

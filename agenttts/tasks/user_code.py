@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import sys
 from collections.abc import Callable, Collection
 from functools import lru_cache
@@ -21,6 +22,8 @@ from agenttts.tasks.loading.syntax import PARSING
 
 WRONG = (Exception, SystemExit)
 """The exceptions of a user's code; all others come from outside it."""
+NOT_TO_EXIT = "a task must not end the program that runs it"
+"""What is said of a `SystemExit` of a user's code."""
 
 
 def make_task(name: str, cls: type[Task]) -> Task:
@@ -103,6 +106,41 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
     return list(examples.values())
 
 
+def parsed(stage: StageDefinition, text: str, example: Example) -> Any:
+    """Return the value of `StageDefinition.parse`, without halves of characters.
+
+    A reply may have them as JSON escapes. No table can hold them, and no prompt.
+    """
+    return clean_value(stage.parse(text, example))
+
+
+def metrics_of(stage: StageDefinition, output: Any, example: Example) -> dict[str, float | None]:
+    """Return the scores that `StageDefinition.metrics` gives, after checking them.
+
+    Raises:
+        UserError: One of them is not a finite number, so a result could not be stored.
+    """
+    scores: dict[str, float | None] = {}
+    for name, value in stage.metrics(output, example).items():
+        scores[name] = _score(value)
+        if scores[name] is None and value is not None:
+            raise UserError(
+                f"{_line(type(stage).metrics)}: metrics() of stage '{stage.name}' returns "
+                f"{_kind(value)} as '{name}' of example '{example.id}'; valid: a number from 0 "
+                "to 1 (leave the metric out if an example has no such score)"
+            )
+    return scores
+
+
+def _score(value: Any) -> float | None:
+    """Return a metric's value as a float; None if it is not a finite number."""
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
 def told(error: BaseException, files: Collection[str], otherwise: str) -> str:
     """Return what went wrong, with the line of the user's ``files``.
 
@@ -117,7 +155,7 @@ def told(error: BaseException, files: Collection[str], otherwise: str) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{error.filename}:{error.lineno}"
     if isinstance(error, SystemExit):
-        return f"{place}: SystemExit: {error}: a task must not end the program that runs it"
+        return f"{place}: SystemExit: {error}: {NOT_TO_EXIT}"
     return f"{place}: {type(error).__name__}: {error}"
 
 

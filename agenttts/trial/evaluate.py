@@ -28,6 +28,7 @@ from agenttts.tables.schema import ExampleRow, StageCuts, examples_frame
 from agenttts.tables.stored_results import StoredResult
 from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ExecutingStage, StageDefinition, Toolbox
+from agenttts.tasks.user_code import metrics_of, parsed
 from agenttts.tasks.user_tasks import make_importable
 from agenttts.trial.draws import StageDraw
 from agenttts.trial.fewer_samples import FewerSamples, StageValues
@@ -84,7 +85,8 @@ def evaluate(spec: TrialSpec) -> Evaluation:
     The caller draws the samples, measures the seconds and stores the result.
 
     Raises:
-        UserError: No stage gave the main metric, or a file cannot be used.
+        UserError: No stage gave the main metric, a metric is not a number, or a file cannot be
+            used.
     """
     if spec.task_source is not None:
         make_importable(spec.task, spec.task_source)
@@ -200,13 +202,13 @@ def _run_stage(
     usages = [_Usage() for _ in examples]
     for usage, draw in zip(usages, draws, strict=True):
         usage.add(draw)
-    parsed = [
-        [stage.parse(text, example) for text in draw.texts]
+    candidates = [
+        [parsed(stage, text, example) for text in draw.texts]
         for draw, example in zip(draws, examples, strict=True)
     ]
-    parsed = _executed(stage, toolbox, parsed, examples, outputs)
+    candidates = _executed(stage, toolbox, candidates, examples, outputs)
     fuse = partial(_fuse, at, examples, outputs, toolbox)
-    fused = yield from fuse(parsed, usages)
+    fused = yield from fuse(candidates, usages)
     values = fused
     if isinstance(stage, ExecutingStage) and toolbox is not None:
         values = [
@@ -215,7 +217,7 @@ def _run_stage(
     yield from at.fewer.add_stage(
         stage,
         choice.samples,
-        StageValues(examples, outputs, parsed, fused, values),
+        StageValues(examples, outputs, candidates, fused, values),
         toolbox,
         lambda candidates: fuse(candidates, [_Usage() for _ in examples]),
     )
@@ -232,7 +234,7 @@ def _run_stage(
                 samples=choice.samples,
                 output=json.dumps(value, ensure_ascii=False),
                 candidates=list(draws[position].texts),
-                metrics=stage.metrics(value, example),
+                metrics=metrics_of(stage, value, example),
                 prompt_tokens=usage.prompt,
                 decode_tokens=usage.decode,
                 reused_tokens=usage.reused,
@@ -250,19 +252,19 @@ def _run_stage(
 def _executed(
     stage: StageDefinition,
     toolbox: Toolbox | None,
-    parsed: list[list[Any]],
+    candidates: list[list[Any]],
     examples: Sequence[Example],
     outputs: Sequence[Mapping[str, Any]],
 ) -> list[list[Any]]:
     """Return the parsed samples, completed if the stage is an `ExecutingStage`."""
     if not isinstance(stage, ExecutingStage):
-        return parsed
+        return candidates
     if toolbox is None:
         raise UserError(
             f"stage '{stage.name}' is an ExecutingStage, but its task's "
             "toolbox_settings() returns None; return ToolboxSettings"
         )
-    return execute_samples(stage, toolbox, parsed, examples, outputs)
+    return execute_samples(stage, toolbox, candidates, examples, outputs)
 
 
 def _fuse(
@@ -270,14 +272,14 @@ def _fuse(
     examples: Sequence[Example],
     outputs: Sequence[Mapping[str, Any]],
     toolbox: Toolbox | None,
-    parsed: Sequence[Sequence[Any]],
+    candidates: Sequence[Sequence[Any]],
     usages: Sequence[_Usage],
 ) -> Generator[StageDraw, Sequence[DrawResult], list[Any]]:
     """Return the fused outputs; what a model's calls took is added to ``usages``."""
     # Each call gets a list of its own: a task may sort it.
-    fused = [at.definition.fuse([*p], e) for p, e in zip(parsed, examples, strict=True)]
-    if len(parsed[0]) > 1:
-        yield from _fuse_by_model(at, examples, outputs, parsed, fused, usages, toolbox)
+    fused = [at.definition.fuse([*c], e) for c, e in zip(candidates, examples, strict=True)]
+    if len(candidates[0]) > 1:
+        yield from _fuse_by_model(at, examples, outputs, candidates, fused, usages, toolbox)
     return fused
 
 
@@ -285,7 +287,7 @@ def _fuse_by_model(
     at: _Stage,
     examples: Sequence[Example],
     outputs: Sequence[Mapping[str, Any]],
-    parsed: Sequence[Sequence[Any]],
+    candidates: Sequence[Sequence[Any]],
     fused: list[Any],
     usages: Sequence[_Usage],
     toolbox: Toolbox | None,
@@ -299,14 +301,14 @@ def _fuse_by_model(
     calls = {
         position: fusion
         for position, example in enumerate(examples)
-        if (fusion := stage.fusion([*parsed[position]], example, outputs[position])) is not None
+        if (fusion := stage.fusion([*candidates[position]], example, outputs[position])) is not None
     }
     # One draw per temperature (in practice one), so that the engine gets all its prompts at once.
     for temperature in sorted({fusion.temperature for fusion in calls.values()}):
         positions = [p for p, fusion in calls.items() if fusion.temperature == temperature]
         draws = yield at.draw([calls[p].prompt for p in positions], temperature, 1, ALONE)
         values = [
-            [stage.parse(draw.texts[0], examples[position])]
+            [parsed(stage, draw.texts[0], examples[position])]
             for position, draw in zip(positions, draws, strict=True)
         ]
         there, before = [examples[p] for p in positions], [outputs[p] for p in positions]

@@ -22,6 +22,7 @@ from agenttts.inference.sampler import DrawResult
 from agenttts.tables.stored_results import StoredResult
 from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ExecutingStage, StageDefinition, Toolbox
+from agenttts.tasks.user_code import WRONG, metrics_of
 from agenttts.trial.draws import StageDraw
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class FewerSamples:
                     fewer[count] = _metrics(stage, final, values.examples)
                 elif fused == list(values.fused):
                     fewer[count] = {}
-            except Exception as error:  # the task's own code may raise anything
+            except WRONG as error:  # the task's own code may raise anything
                 if isinstance(error, EngineError):
                     calls = 0
                 log.warning(
@@ -170,14 +171,9 @@ def _final(
 
 
 def _metrics(stage: StageDefinition, final: Sequence[Any], examples: Sequence[Example]) -> _Columns:
-    rows = [stage.metrics(value, example) for value, example in zip(final, examples, strict=True)]
+    rows = [metrics_of(stage, value, e) for value, e in zip(final, examples, strict=True)]
     names = dict.fromkeys(name for row in rows for name in row)
-    return {f"{stage.name}.{name}": [_number(row.get(name)) for row in rows] for name in names}
-
-
-def _number(value: float | None) -> float | None:
-    """Return a metric's value as a float: a task may also give 0 or True."""
-    return None if value is None else float(value)
+    return {f"{stage.name}.{name}": [row.get(name) for row in rows] for name in names}
 
 
 def _result(samples: tuple[int, ...], columns: _Columns, main_metric: str) -> StoredResult | None:

@@ -19,6 +19,7 @@ from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json, typed
 from agenttts.files.table_files import atomic_write_parquet
 from agenttts.files.trouble import passing_trouble
+from agenttts.files.unicode import clean_text
 from agenttts.tables.schema import StageCuts
 from agenttts.tables.stored_results import STORED_FILE, StoredResult, stored_frame
 from agenttts.trial.spec import SPEC_FILE
@@ -135,7 +136,11 @@ def result_problem(directory: Path) -> str:
 
 
 def write_fault(directory: Path, fault: Fault) -> None:
-    """Record why the trial failed, for the host to classify."""
+    """Record why the trial failed, for the host to classify.
+
+    The message may quote half of a character, or a file name that is not UTF-8.
+    """
+    fault = replace(fault, message=clean_text(fault.message))
     atomic_write_json(directory / FAULT_FILE, asdict(fault))
 
 

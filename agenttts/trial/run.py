@@ -23,6 +23,7 @@ from agenttts.inference.engine_child import SpareEngine
 from agenttts.inference.sampler import Drawn, Sampler
 from agenttts.inference.shard_names import trial_writer
 from agenttts.inference.store import SampleStore
+from agenttts.tasks.user_code import NOT_TO_EXIT, WRONG
 from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
 from agenttts.trial.draws import StageDraw
 from agenttts.trial.engines_ahead import next_start
@@ -255,7 +256,7 @@ def _draw(
     ]
 
 
-def _unexpected(error: Exception, err: TextIO) -> Fault:
+def _unexpected(error: BaseException, err: TextIO) -> Fault:
     """Return the fault of an error in the task's own code, or of the file system.
 
     Its message has the place of the error in the code.
@@ -263,10 +264,13 @@ def _unexpected(error: Exception, err: TextIO) -> Fault:
     traceback.print_exception(error, file=err)
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}:{place.lineno}"
-    return Fault(_kind(error), f"{type(error).__name__}: {error} ({where})", "task")
+    what = f"{type(error).__name__}: {error}"
+    if isinstance(error, SystemExit):
+        what += f": {NOT_TO_EXIT}"
+    return Fault(_kind(error), f"{what} ({where})", "task")
 
 
-def _kind(error: Exception) -> str:
+def _kind(error: BaseException) -> str:
     """Return the kind of an error's fault.
 
     The allocation is not the cause of file system trouble.
@@ -398,7 +402,7 @@ class _RunningTrial:
             self.fail(Fault(error.kind, str(error), "engine"))
         except AgentTTSError as error:
             self.fail(Fault(_kind(error), str(error), "input"))
-        except Exception as error:  # the task's own code may raise anything
+        except WRONG as error:  # the task's own code may raise anything
             self.fail(_unexpected(error, self.err))
 
     def _hand_over(self, stages: int) -> None:

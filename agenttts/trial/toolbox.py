@@ -9,11 +9,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from agenttts.errors import UserError
+from agenttts.files.unicode import clean_value
 from agenttts.inference.embedding import EmbeddingModel
 from agenttts.sandbox import Outcome, check_sandbox, run_program
 from agenttts.tasks.base import Example, ExecutingStage, Toolbox, ToolboxSettings
@@ -24,7 +26,7 @@ _MOST_AT_ONCE = 8
 class TrialToolbox:
     """`agenttts.tasks.base.Toolbox` on this machine.
 
-    The embedding model is loaded when it is first used.
+    The embedding model is loaded when it is first used in this process. All trials share it.
 
     Raises:
         UserError: The task runs code, this is not a container, and the user has not allowed that
@@ -34,8 +36,6 @@ class TrialToolbox:
 
     def __init__(self, settings: ToolboxSettings, *, on_host: bool) -> None:
         self._settings = settings
-        self._embedding: EmbeddingModel | None = None
-        self._lock = Lock()
         if settings.runs_code:
             if not on_host and not in_container():
                 raise UserError(refusal(), at=("run_code_on_host",))
@@ -49,10 +49,16 @@ class TrialToolbox:
         return run_program(files, main, self._settings.limits)
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        with self._lock:
-            if self._embedding is None:
-                self._embedding = EmbeddingModel(self._settings.embedding_model)
-            return self._embedding.embed(texts)
+        with _EMBEDDING:
+            return _embedding_model(self._settings.embedding_model).embed(texts)
+
+
+_EMBEDDING = Lock()
+
+
+@cache
+def _embedding_model(path: str | None) -> EmbeddingModel:
+    return EmbeddingModel(path)
 
 
 def in_container() -> bool:
@@ -79,7 +85,7 @@ def execute_samples(
 ) -> list[list[Any]]:
     """Return every example's parsed samples, completed by `ExecutingStage.execute`.
 
-    Equal samples of an example are executed once.
+    Equal samples of an example are executed once. Halves of characters become question marks.
     """
     # As many at a time as there are cores. With more, a program that fails slowly would reach its
     # time limit before it fails, and would count as one that runs. Two at least, because most
@@ -95,7 +101,7 @@ def execute_samples(
                     by_value[key] = pool.submit(stage.execute, value, example, earlier, toolbox)
             executions.append(by_value)
         return [
-            [by_value[_key(value)].result() for value in values]
+            [clean_value(by_value[_key(value)].result()) for value in values]
             for values, by_value in zip(candidates, executions, strict=True)
         ]
     finally:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import os
+import textwrap
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from agenttts.inference.store import SampleStore
 from agenttts.tables.stored_results import STORED_FILE, read_stored
 from agenttts.trial.command import DueTrial, TrialCommand
 from agenttts.trial.phase import PHASE_FILE
-from agenttts.trial.result import read_fault, read_result
+from agenttts.trial.result import EXAMPLES_FILE, read_fault, read_result
 from agenttts.trial.run import run_trials
 from agenttts.trial.spec import SPEC_FILE
 from tests.support.trial_lists import LISTS, Engines, folder, make_list
@@ -220,6 +222,112 @@ def test_an_error_of_a_task_s_prompt_is_the_trial_s_own_fault(tmp_path):
     (Path(bad.directory) / "fault.json").unlink()
     assert run_list([bad])[0] == 1
     assert read_fault(Path(bad.directory)).source == "task"
+
+
+def own_task(place, body):
+    """A task of the user's own whose answers are as ``body``, methods of their stage, says."""
+    (place / "own.py").write_text(
+        "import json, sys\n"
+        "import numpy as np\n"
+        "from agenttts.tasks.retrieval.task import Answer, Retrieval, RetrievalQA\n"
+        f"class Own(Answer):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
+        "class Task(RetrievalQA):\n"
+        "    stages = (Retrieval(), Own())\n"
+    )
+    return f"{place}/own.py:Task"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("float('nan')", "nan (float)"),
+        ("np.float64('inf')", "(float64)"),
+        ("'0.5'", "'0.5' (str)"),
+        ("[1.0, 0.5]", "[1.0, 0.5] (list)"),
+        ("10**400", "(int)"),
+    ],
+)
+def test_a_metric_that_is_not_a_finite_number_is_named(tmp_path, value, shown):
+    task = own_task(
+        tmp_path, f"def metrics(self, output, example): return {{'em': {value}, 'f1': 1.0}}"
+    )
+    spec = trial_writer(tmp_path)("t0000", ("weak", 2), ("strong", 1), task=task)
+    assert run_list([spec])[0] == 1
+    fault = read_fault(Path(spec.directory))
+    assert fault.kind == "FAILED"
+    assert f"{tmp_path}/own.py:5: metrics() of stage 'answer' returns" in fault.message
+    assert f"{shown} as 'em' of example" in fault.message
+
+
+@pytest.mark.parametrize("value", ["np.float32(0.5)", "np.bool_(True)", "1", "None"])
+def test_a_metric_may_be_any_number_or_none(tmp_path, value):
+    body = f"def metrics(self, output, example): return {{'em': 1.0, 'f1': {value}}}"
+    spec = trial_writer(tmp_path)(
+        "t0000", ("weak", 2), ("strong", 2), task=own_task(tmp_path, body), fewer_samples={"answer": (1,)}
+    )  # fmt: skip
+    assert run_list([spec])[0] == 0
+    [stored] = read_stored(Path(spec.directory) / STORED_FILE)
+    assert stored.score == read_result(Path(spec.directory)).score == 1.0
+
+
+def test_half_of_a_character_in_a_reply_does_not_fail_a_trial(tmp_path):
+    r"""Models write escapes such as \ud83d without the other half, and own tasks parse JSON."""
+    body = r"""
+        def parse(self, text, example):
+            return json.loads('{"half \\ud83d": ["\\ude00", 1]}') if text else ''
+        def fusion(self, candidates, example, outputs):
+            return super().fusion([next(iter(c)) for c in candidates], example, outputs)
+        def fuse(self, candidates, example):
+            return candidates[0]
+        def metrics(self, output, example):
+            return {'em': float(output == {'half ?': ['?', 1]})}
+    """
+    spec = trial_writer(tmp_path)(
+        "t0000", ("weak", 1), ("strong", 2), task=own_task(tmp_path, body)
+    )
+    assert run_list([spec])[0] == 0
+    assert read_result(Path(spec.directory)).score == 1.0
+    rows = pl.read_parquet(Path(spec.directory) / EXAMPLES_FILE).filter(stage="answer")
+    assert set(rows["output"]) == {'{"half ?": ["?", 1]}'}
+
+
+def test_a_fault_that_quotes_half_of_a_character_is_recorded(tmp_path):
+    """The other trials go on."""
+    make = trial_writer(tmp_path)
+    body = r"def metrics(self, output, example): raise ValueError('not a label: \ud83d')"
+    bad = make("t0000", ("weak", 1), ("weak", 1), task=own_task(tmp_path, body))
+    good = make("t0001", ("weak", 1), ("weak", 1))
+    assert run_list([bad, good])[0] == 1
+    assert "ValueError: not a label: ? (own.py:5)" in read_fault(Path(bad.directory)).message
+    assert read_result(Path(good.directory)) is not None
+
+
+@pytest.mark.parametrize("method", ["parse", "fuse", "metrics"])
+def test_a_task_that_ends_the_program_fails_its_own_trial_alone(tmp_path, method):
+    """As a scorer does that reads its arguments, or one that exits at the first bad reply."""
+    make = trial_writer(tmp_path)
+    task = own_task(tmp_path, f"def {method}(self, value, example): sys.exit(0)")
+    bad = make("t0000", ("weak", 1), ("weak", 1), task=task)
+    good = make("t0001", ("weak", 1), ("weak", 1))
+    assert run_list([bad, good])[0] == 1
+    fault = read_fault(Path(bad.directory))
+    assert (fault.kind, fault.source) == ("FAILED", "task")
+    assert "SystemExit: 0: a task must not end the program that runs it (own.py:5)" in fault.message
+    assert read_result(Path(good.directory)) is not None
+
+
+def test_a_task_that_ends_the_program_with_fewer_samples_has_its_own_result(tmp_path):
+    body = """
+        def fuse(self, candidates, example):
+            return candidates[0] if len(candidates) == 3 else sys.exit(1)
+        def fusion(self, candidates, example, outputs):
+            return None
+    """
+    spec = trial_writer(tmp_path)(
+        "t0000", ("weak", 1), ("weak", 3), task=own_task(tmp_path, body), fewer_samples={"answer": (2,)}
+    )  # fmt: skip
+    assert run_list([spec])[0] == 0
+    assert not (Path(spec.directory) / STORED_FILE).exists()
 
 
 @pytest.mark.parametrize(

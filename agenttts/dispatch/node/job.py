@@ -504,7 +504,8 @@ class TrialJob:
             _LimitPassed: An engine has not started in time, or there is no progress.
         """
         moment = time.monotonic()
-        if moment >= self._next_ended:
+        # Without others to go on with, a trial ends with the command.
+        if self._outlives_trials and moment >= self._next_ended:
             self._next_ended = moment + _LOOK_AT_TRIALS_S
             try:
                 self._finish_ended()
@@ -527,11 +528,10 @@ class TrialJob:
             raise _LimitPassed(overrun)
 
     def _finish_ended(self) -> None:
-        """Record the outcome of trials that have ended while the command runs."""
-        if not self._outlives_trials:
-            return  # the trial ends with the command
+        """Record the outcome of trials that ended before the command did, or was stopped."""
         for trial in self._attempts.open:
-            if _is_done(trial) or (trial.directory / FAULT_FILE).exists():
+            has_fault = self._outlives_trials and (trial.directory / FAULT_FILE).exists()
+            if _is_done(trial) or has_fault:
                 self._finish(trial, None, None)
                 self._release(trial)
 

@@ -8,7 +8,8 @@ progress:
 - a new shard of the trial in the sample store
 - without GPUs: processor time. Calls are slow there, and a hang costs little.
 
-The time of the task's own code is not watched, because it has limits of its own.
+The time of the task's own code is not watched, because it has limits of its own. Time in which the
+job is suspended (Slurm's PreemptMode=SUSPEND, gang scheduling, scontrol suspend) does not count.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from agenttts.trial.phase import Phase
 # Tokens a second: no GPU engine with a full batch was seen below this. A call of an engine that
 # logs nothing may take as long as its tokens need at this rate.
 SLOWEST_TOKENS_PER_SECOND = 500.0
+# Longest time between two looks of a job that runs. It looks every few seconds.
+_LONGEST_BETWEEN_LOOKS_S = 60.0
 # Share of processor time above which a process is busy; a waiting one takes a little too.
 _BUSY_SHARE = 0.05
 
@@ -77,9 +80,12 @@ class Watch:
         """Return the limit that has passed, if one has."""
         last, self._last = self._last, sight
         passed, self._last_look = now - self._last_look, now
+        suspended = passed if passed > _LONGEST_BETWEEN_LOOKS_S else 0.0
+        self._phase_since += suspended
+        self._progress += suspended
         if last is None or sight.phase != last.phase:
             self._phase_since = self._progress = now
-        elif _moved(last, sight, passed):
+        elif _moved(last, sight, passed - suspended):
             self._progress = now
         phase = sight.phase
         if phase is not None and phase.name == "other":

@@ -60,15 +60,16 @@ def node_problem(
             reached by then are a problem. A missing answer of `nvidia-smi` is not, because it may
             take as long to wake a driver.
     """
+    looked_at: list[Path] = []
     files: list[str | None] = []
     devices: list[str | None] = []
-    checks: list[Callable[[], str | None]] = [
-        lambda: _not_writable(directory, "the trial's directory"),
-        lambda: _not_writable(scratch, "the node's scratch directory"),
-        lambda: _no_room(scratch, scratch_bytes),
-        *(partial(_not_there, path) for path in needs),
+    checks: list[tuple[Path, Callable[[], str | None]]] = [
+        (directory, lambda: _not_writable(directory, "the trial's directory")),
+        (scratch, lambda: _not_writable(scratch, "the node's scratch directory")),
+        (scratch, lambda: _no_room(scratch, scratch_bytes)),
+        *((path, partial(_not_there, path)) for path in needs),
     ]
-    looking = threading.Thread(target=_look, args=(checks, files), daemon=True)
+    looking = threading.Thread(target=_look, args=(checks, looked_at, files), daemon=True)
     asking = threading.Thread(
         target=lambda: devices.append(device_problem(gpus, env, deadline)), daemon=True
     )
@@ -83,18 +84,22 @@ def node_problem(
         )
     looking.join(deadline)
     if looking.is_alive():
-        return (
-            f"the files of the trial did not answer within {deadline:g} s ({directory}, {scratch})"
-        )
+        place = looked_at[-1] if looked_at else directory
+        return f"the files of the trial did not answer within {deadline:g} s (at {place})"
     found = next((problem for problem in files if problem), None)
     if found is None:
         asking.join(max(0.0, end - time.monotonic()))
     return found or next((problem for problem in devices if problem), None)
 
 
-def _look(checks: Sequence[Callable[[], str | None]], found: list[str | None]) -> None:
-    """Run the checks until one finds something."""
-    for check in checks:
+def _look(
+    checks: Sequence[tuple[Path, Callable[[], str | None]]],
+    looked_at: list[Path],
+    found: list[str | None],
+) -> None:
+    """Run the checks until one finds something; ``looked_at`` gets the place of each."""
+    for place, check in checks:
+        looked_at.append(place)
         found.append(check())
         if found[-1]:
             return

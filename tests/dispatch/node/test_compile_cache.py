@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import tarfile
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -76,13 +77,43 @@ def test_a_damaged_archive_is_replaced(tmp_path, damage):
     assert contents(tmp_path / "three") == {"b": "2"}
 
 
-def test_what_lies_outside_of_the_folder_is_never_written(tmp_path):
+@pytest.fixture(params=["this", "3.11.2"])
+def python(request, monkeypatch):
+    """This Python, and one whose `tarfile` has no filters, such as that of Debian 12."""
+    extract = tarfile.TarFile.extractall
+
+    def without_filters(
+        tar: tarfile.TarFile, path: Path, members: Iterable[tarfile.TarInfo] | None = None
+    ) -> None:
+        extract(tar, path, members, filter="fully_trusted")
+
+    if request.param == "3.11.2":
+        monkeypatch.setattr(tarfile.TarFile, "extractall", without_filters)
+        monkeypatch.delattr(tarfile, "data_filter")
+    return request.param
+
+
+def test_every_python_finds_what_was_compiled(tmp_path, python):
+    archive = tmp_path / "a.tar"
+    publish(write(tmp_path / "one", a="1", b="2"), archive)
+    restore(archive, tmp_path / "two")
+    assert contents(tmp_path / "two") == {"a": "1", "b": "2"}
+
+
+def test_what_lies_outside_of_the_folder_is_never_written(tmp_path, python):
     archive = tmp_path / "a.tar"
     (tmp_path / "evil").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path)
     with tarfile.open(archive, "w") as tar:
         tar.add(tmp_path / "evil", "../escaped")
+        tar.add(tmp_path / "link", "link")
+        tar.add(tmp_path / "evil", "link/escaped")
+        absolute = tarfile.TarInfo(str(tmp_path / "absolute"))
+        tar.addfile(absolute)
     restore(archive, tmp_path / "in" / "cache")
     assert not (tmp_path / "in" / "escaped").exists()
+    assert not (tmp_path / "escaped").exists()
+    assert not (tmp_path / "absolute").exists()
 
 
 def test_jobs_that_start_and_end_together_leave_one_whole_archive(tmp_path):

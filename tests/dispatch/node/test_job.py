@@ -37,6 +37,12 @@ here = Path(sys.argv[1])
 write_result(here, TrialOutput(0.5, {}, 1, 1, 0, 0, 1, {}), polars.DataFrame({"example": ["a"]}))
 """
 SUCCEED = (sys.executable, "-c", RESULT, "{directory}")
+# What a trial does after its result is stored.
+CLOSING = """
+import os, time
+(here / "pid").write_text(str(os.getpid()))
+time.sleep(600)
+"""
 # Ends 143 when told to stop, having stored what it has; says that it runs.
 STOPPABLE = "trap 'echo stored >> stored; exit 143' TERM; echo $$ > pid; while :; do sleep 0.05; done"  # fmt: skip
 
@@ -279,6 +285,22 @@ def test_a_preempted_job_stores_is_requeued_and_goes_on(tmp_path, submitted):
     assert (first.open, first.open_seconds) == (0, 0)
     assert second.waited_since == first.finished, "it waited for a node again"
     assert (second.finished, second.open) == (None, 1), "it runs"
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGINT])
+def test_a_job_that_is_stopped_while_it_closes_its_engines_has_completed(
+    tmp_path, submitted, number
+):
+    """It is not requeued: it would wait for GPUs to find that nothing is due."""
+    trial = tmp_path / "trial"
+    one = submitted(job(trial, *SUCCEED[:2], f"{RESULT}\n{CLOSING}", str(trial)))
+    task, child = running(one, trial)
+    os.kill(task if number == signal.SIGUSR2 else int(one.job_id), number)
+    until(one.done)
+    assert not alive(child)
+    assert states(trial) == ["COMPLETED"]
+    [start] = read_job_starts(trial)
+    assert (start.open, start.lost_seconds) == (0, 0)
 
 
 @pytest.mark.parametrize("allowed", [0, 1])

@@ -49,6 +49,12 @@ def stops(*looks: tuple[float, Sight]) -> list[str | None]:
         # Without GPUs, processor time is progress; a process that waits takes next to none.
         ([(0, sight(GENERATE, cpu=0.0)), (40, sight(GENERATE, cpu=39.0)), (80, sight(GENERATE, cpu=70.0))], None),
         ([(0, sight(GENERATE, cpu=0.0)), (40, sight(GENERATE, cpu=0.1)), (80, sight(GENERATE, cpu=0.2))], "stall limit"),
+        # A suspended job does not look, and its program does not run.
+        ([(0, sight(GENERATE)), (5, sight(GENERATE)), (5000, sight(GENERATE)), (5040, sight(GENERATE))], None),
+        ([(0, sight(GENERATE)), (5, sight(GENERATE)), (5000, sight(GENERATE)), (5046, sight(GENERATE))], "stall limit"),
+        ([(t, sight(LOAD, log=t)) for t in (0, 40, 5000, 5030, 5060)], None),
+        ([(t, sight(LOAD, log=t)) for t in (0, 40, 5000, 5030, 5060, 5061)], "start limit"),
+        ([(0, sight(GENERATE, cpu=0.0)), (40, sight(GENERATE, cpu=1.0)), (5000, sight(GENERATE, cpu=1.0)), (5040, sight(GENERATE, cpu=30.0))], None),
     ],
 )  # fmt: skip
 def test_a_limit_passes_without_progress_alone(looks, end):
@@ -60,7 +66,8 @@ def test_a_limit_passes_without_progress_alone(looks, end):
 def test_an_overrun_says_what_did_not_move():
     watch = Watch(LIMITS, 0.0)
     watch.look(sight(LOAD), 0.0)
+    watch.look(sight(LOAD, log=1), 60.0)
     assert "engine of model 'm' did not start within 2 minutes" in watch.look(sight(LOAD, log=1), 120.0).problem  # fmt: skip
     watch = Watch(LIMITS, 0.0)
     watch.look(sight(GENERATE), 0.0)
-    assert "call of model 'm' made no progress" in watch.look(sight(GENERATE), 120.0).problem
+    assert "call of model 'm' made no progress" in watch.look(sight(GENERATE), 60.0).problem

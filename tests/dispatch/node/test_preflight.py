@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -54,10 +55,12 @@ def test_a_full_disk(place):
     assert "GB are needed" in node_problem(*place, (), gpus=0, scratch_bytes=10**18)
 
 
-def test_a_file_system_that_hangs_does_not_hang_the_job(place, monkeypatch):
-    monkeypatch.setattr(preflight, "_not_there", lambda path: time.sleep(30))
+def test_a_file_system_that_hangs_does_not_hang_the_job_and_is_named(place, tmp_path):
+    os.mkfifo(tmp_path / "models")  # to open a pipe takes until somebody writes
+    (tmp_path / "image.sif").write_bytes(b"x")
     started = time.monotonic()
-    assert "did not answer within 0.3 s" in problem(place, place[0], deadline=0.3)
+    found = problem(place, tmp_path / "image.sif", tmp_path / "models", deadline=0.3)
+    assert f"did not answer within 0.3 s (at {tmp_path / 'models'})" in found
     assert time.monotonic() - started < 5
 
 
