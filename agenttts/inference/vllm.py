@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agenttts.endpoint import BROKEN_OFF
 from agenttts.files.documents import read_object
 from agenttts.files.processes import usable_cpus
 from agenttts.inference.base import (
@@ -135,7 +136,11 @@ class VLLMEngine:
         prompts: Sequence[EncodedPrompt],
         on_finished: OnFinished | None,
     ) -> list[Sample]:
-        """Return the samples of all requests, one after the other."""
+        """Return the samples of all requests, one after the other.
+
+        Raises:
+            EngineError: vLLM broke off some of them. The others were passed on.
+        """
         from vllm import SamplingParams, TokensPrompt
 
         inputs, params = [], []
@@ -160,7 +165,8 @@ class VLLMEngine:
         told: set[int] = set()
 
         def tell(number: int, sample: Sample) -> None:
-            if on_finished is not None and number not in told:
+            broken = sample.finish_reason in BROKEN_OFF
+            if on_finished is not None and number not in told and not broken:
                 told.add(number)
                 position, place = origins[number]
                 on_finished(Finished(position, (place,), prompts[position].completion([sample])))
@@ -170,6 +176,13 @@ class VLLMEngine:
         samples = [_sample(output) for output in outputs]
         for number, sample in enumerate(samples):  # those that no step has returned
             tell(number, sample)
+        broken = [s.finish_reason for s in samples if s.finish_reason in BROKEN_OFF]
+        if broken:
+            raise EngineError(
+                f"model '{self._config.name}': vLLM broke {len(broken)} of {len(samples)} samples "
+                f"off (finish reason '{broken[0]}')",
+                kind="INFRA_FAILED",
+            )
         return samples
 
 
