@@ -6,7 +6,6 @@ import contextlib
 import gc
 import importlib
 import importlib.metadata
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from agenttts.inference.base import (
 )
 from agenttts.inference.beats import Beat, beat_at_steps
 from agenttts.inference.failure_kind import failure_kind
+from agenttts.inference.model_files import stated_context
 from agenttts.inference.placement import over_gpus
 from agenttts.inference.tokenization import EncodedPrompt, encode_request
 
@@ -344,11 +344,8 @@ def _context(config: ModelConfig, *, at_most: int) -> int | None:
 
     None (the model's own context) if that is not known.
     """
-    try:
-        content = json.loads((Path(config.path) / "config.json").read_text(encoding="utf-8"))
-        return min(at_most, int(content["max_position_embeddings"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    own = stated_context(read_object(Path(config.path) / "config.json"))
+    return None if own is None else min(at_most, own)
 
 
 def _engine_error(config: ModelConfig, what: str, error: Exception) -> EngineError:

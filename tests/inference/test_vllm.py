@@ -64,6 +64,26 @@ def test_one_context_of_a_common_model_has_room_in_the_cache_of_a_cpu(options, w
     assert of_qwen3 * 4096 <= given["kv_cache_memory_bytes"] == width << 28
 
 
+@pytest.mark.parametrize(
+    ("config", "context"),
+    [
+        ('{"max_position_embeddings": 2048}', 2048),
+        ('{"text_config": {"max_position_embeddings": 131072}}', 4096),
+        ('{"text_config": {"max_position_embeddings": 2048}}', 2048),
+        ('{"thinker_config": {"text_config": {"max_position_embeddings": 2048}}}', 2048),
+        ('{"max_position_embeddings": 4096, "text_config": {"max_position_embeddings": 2048}}', 2048),
+        ('{"max_position_embeddings": 2048, "text_config": {"max_position_embeddings": null}}', 2048),
+        ('{"n_positions": 1024}', 1024),
+        ('{"max_position_embeddings": "2048"}', None),
+        ('{"text_config": 3}', None),
+        ("[", None),
+    ],
+)  # fmt: skip
+def test_the_context_on_a_cpu_is_at_most_the_model_s(config, context, tmp_path):
+    (tmp_path / "config.json").write_text(config)
+    assert cpu_profile(ModelConfig("m", str(tmp_path))).options["max_model_len"] == context
+
+
 class BreakingLLM:
     """`vllm.LLM` whose samples end with ``reasons``; a step returns them, or none does."""
 
