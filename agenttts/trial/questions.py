@@ -219,13 +219,15 @@ def answer_question(file: Path, sampler: Sampler | None, err: TextIO) -> None:
         err: Gets the errors.
     """
     question = Question.read(file)
-    if question is None:
-        print(f"question {file.stem} was given up or cannot be read", file=err, flush=True)
+    if question is None and not file.exists():
+        print(f"question {file.stem} was given up", file=err, flush=True)
         return
     answers = file.parents[1] / _ANSWERS
     answers.mkdir(exist_ok=True)
     (answers / f"{file.stem}{_TAKEN}").touch()
     try:
+        if question is None:
+            raise EngineError("the question cannot be read by this image; build the image again")
         if sampler is None:
             raise EngineError("none of the worker's trials could begin")
         sampler.load(question.model)
