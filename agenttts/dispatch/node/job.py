@@ -40,7 +40,7 @@ from agenttts.dispatch.node.limits import Limits, Overrun, Watch
 from agenttts.dispatch.node.mailbox import Mailbox
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.progress import TrialSight
-from agenttts.dispatch.node.scratch import CompileCache, scratch_directory
+from agenttts.dispatch.node.scratch import CompileCache, NoScratchDirectory, scratch_directory
 from agenttts.dispatch.node.trial_lock import LockHeld, LockHolder, Waits, trial_lock
 from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, read_end
 from agenttts.dispatch.own_job import node_name, queue_job, trial_job_id, why_stopped
@@ -334,14 +334,18 @@ class TrialJob:
     def _run(self, trials: list[JobTrial]) -> str:
         (self.directory / PHASE_FILE).unlink(missing_ok=True)
         self._begin(trials)
-        with scratch_directory(self.cache) as scratch:
-            problem = self._node_problem(scratch)
-            if problem is not None:
-                end = AttemptEnd(stopped="preflight", problem=problem, node=node_name())
-                self._attempts.finish_all(blame(end), "preflight")
-            else:
-                command = [part.replace(SCRATCH, str(scratch)) for part in self._command_of(trials)]
-                self._run_command(command)
+        problem: str | None
+        try:
+            with scratch_directory(self.cache) as scratch:
+                problem = self._node_problem(scratch)
+                if problem is None:
+                    command = self._command_of(trials)
+                    self._run_command([part.replace(SCRATCH, str(scratch)) for part in command])
+        except NoScratchDirectory as error:
+            problem = str(error)
+        if problem is not None:
+            end = AttemptEnd(stopped="preflight", problem=problem, node=node_name())
+            self._attempts.finish_all(blame(end), "preflight")
         return self._attempts.outcome()
 
     def _command_of(self, trials: Iterable[JobTrial]) -> list[str]:
