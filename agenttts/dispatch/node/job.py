@@ -409,7 +409,12 @@ class TrialJob:
         moment = time.monotonic()
         if self._attempts.open or moment > self._ends_at:
             return None
-        question = self._questions.take()
+        try:
+            question = self._questions.take()
+        except OSError as error:
+            if not passing_trouble(error):
+                raise
+            return None  # the next call tries again
         if question is not None:
             self._idle_since = moment
         return question
@@ -520,9 +525,13 @@ class TrialJob:
             return
         shortest = min(self.limits.start_seconds, self.limits.stall_seconds)
         self._next_look = moment + min(_LOOK_S, shortest / 10)
-        # A worker without open trials waits for a list and makes no progress. So it is not watched,
-        # unless it closes or answers a question.
-        if not self._attempts.open and not self._closing and not self._questions.any_in_work():
+        try:
+            waits = self._waits()
+        except OSError as error:
+            if not passing_trouble(error):
+                raise
+            return  # the next look tries again
+        if waits:
             self._watch = Watch(self.limits, moment)
             return
         overrun = self._watch.look(self._sight.take(), moment)
@@ -530,6 +539,13 @@ class TrialJob:
             self._say(overrun.problem)
             self._stop_child(self.grace_seconds * 0.7)
             raise _LimitPassed(overrun)
+
+    def _waits(self) -> bool:
+        """Return whether a worker waits for a list, and is not watched: it makes no progress.
+
+        A worker without open trials waits, unless it closes or answers a question.
+        """
+        return not (self._attempts.open or self._closing or self._questions.any_in_work())
 
     def _finish_ended(self) -> None:
         """Record the outcome of trials that ended before the command did, or was stopped."""
