@@ -119,10 +119,10 @@ def check_listed(config: ModelConfig) -> str:
 
 
 def _is_below_v1(client: EndpointClient, address: Address) -> bool:
-    """Return whether a server without a list of models at an address answers below its ``/v1``.
+    """Return whether a server answers below ``/v1`` of an address that has no list.
 
-    There are servers without a list, so requests to the address itself must find nothing either.
-    The one that is sent has no content, and is answered with no sample.
+    There are servers without a list of models, so a request to the address itself must find nothing
+    either. The one that is sent has no content, so that it draws no sample.
     """
     below = dataclasses.replace(address, base_url=f"{address.base_url.rstrip('/')}/v1")
     try:

@@ -1,4 +1,4 @@
-"""Find the weight files of a model's directory, what it lacks, and the model's context.
+"""Find the weight files of a model's directory, what it lacks, and the context.
 
 Sources: Hugging Face's layout of checkpoints and of its cache, and the loaders of vLLM 0.32 and
 transformers (which of several copies of the weights they read). The module looks at names, sizes
@@ -87,7 +87,7 @@ def with_language_part(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stated_context(config: Mapping[str, Any]) -> int | None:
-    """Return the tokens of the context that a model's config states; None if it states none."""
+    """Return the context that a model's config states, in tokens; None without one."""
     values = map(with_language_part(config).get, _CONTEXT_KEYS)
     return next((value for value in values if type(value) is int and value > 0), None)
 

@@ -389,7 +389,7 @@ class _RunningTrial:
         self._step(lambda: evaluation.throw(EngineError(fault.message)))
 
     def fail(self, fault: Fault) -> None:
-        """End the trial with a fault; ``unwritten`` is why it cannot be written, if it cannot."""
+        """End the trial with a fault; ``unwritten`` gets why it cannot be written."""
         print(f"{self.directory.name}: {fault.kind}: {fault.message}", file=self.err, flush=True)
         self.waits_for, self.failed = None, True
         try:

@@ -541,9 +541,9 @@ class TrialJob:
             raise _LimitPassed(overrun)
 
     def _waits(self) -> bool:
-        """Return whether a worker waits for a list, and is not watched: it makes no progress.
+        """Return whether a worker waits for a list; it then makes no progress.
 
-        A worker without open trials waits, unless it closes or answers a question.
+        A worker without open trials does, unless it closes or answers a question.
         """
         return not (self._attempts.open or self._closing or self._questions.any_in_work())
 
