@@ -75,7 +75,7 @@ def check_listed(config: ModelConfig) -> str:
 
     Raises:
         MissingRequirement: The variable with the key holds none, or the server refuses the key.
-        Unavailable: The server has no such model.
+        Unavailable: The server has no such model, or ``base_url`` lacks its ``/v1``.
         ServerError: The server does not answer here.
     """
     options = read_endpoint_options(config.options)
@@ -83,7 +83,9 @@ def check_listed(config: ModelConfig) -> str:
         address = find_address(options)
     client = EndpointClient(timeout=_LIST_S, use_proxy=options.use_proxy)
     try:
-        listed = read_models(client.get(address, "models"), address)
+        answer = client.get(address, "models")
+        listed = read_models(answer, address)
+        lacks_v1 = answer.status == 404 and _is_below_v1(client, address)
     except ServerError as error:
         if error.status in (401, 403):
             variable = options.api_key_env
@@ -97,6 +99,12 @@ def check_listed(config: ModelConfig) -> str:
         raise
     finally:
         client.close()
+    if lacks_v1:
+        raise Unavailable(
+            f"nothing answers at {options.base_url} (HTTP 404), but at {options.base_url}/v1",
+            fix=f"set it to {options.base_url}/v1",
+            at=("options", "base_url"),
+        )
     if listed and not has_model(listed, config.path):
         raise Unavailable(
             f"the server at {options.base_url} has no model '{config.path}'",
@@ -108,6 +116,20 @@ def check_listed(config: ModelConfig) -> str:
     context = options.max_model_len or listed.get(config.path)
     known = f"a context of {context} tokens" if context else "a context that it does not say"
     return f"'{config.path}' is at {options.base_url}, with {known}"
+
+
+def _is_below_v1(client: EndpointClient, address: Address) -> bool:
+    """Return whether a server answers below ``/v1`` of an address that has no list.
+
+    There are servers without a list of models, so a request to the address itself must find nothing
+    either. The one that is sent has no content, so that it draws no sample.
+    """
+    below = dataclasses.replace(address, base_url=f"{address.base_url.rstrip('/')}/v1")
+    try:
+        listed = read_models(client.get(below, "models"), below)
+        return bool(listed) and client.post(address, "chat/completions", {}).status == 404
+    except ServerError:  # it is not known then
+        return False
 
 
 def check_sampling(config: ModelConfig) -> str:

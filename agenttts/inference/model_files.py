@@ -1,4 +1,4 @@
-"""Find the weight files of a model's directory, and what the directory lacks.
+"""Find the weight files of a model's directory, what it lacks, and the context.
 
 Sources: Hugging Face's layout of checkpoints and of its cache, and the loaders of vLLM 0.32 and
 transformers (which of several copies of the weights they read). The module looks at names, sizes
@@ -37,6 +37,8 @@ _FORMATS = {
 _CONFIGS = ("config.json", "params.json", "adapter_config.json")
 _TOKENIZER = re.compile(r"token|vocab|spiece|sentencepiece|merges|tekken|bpe|\.model$", re.I)
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_LANGUAGE_PARTS = ("thinker_config", "text_config", "llm_config", "language_config")
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "model_max_length")
 _MOST_SHARDS = 10_000
 _SHOWN = 3
 
@@ -68,6 +70,26 @@ def weight_files(directory: Path, load_format: str = "") -> WeightFiles | None:
         if chosen:
             return _copy(directory, suffix, chosen, mistral_s=mistral_s)
     return None
+
+
+def with_language_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's config with the values of a multimodal model's language part.
+
+    They replace the others. A null in the part is ignored: a multimodal model's quantisation, for
+    example, may be given outside of it.
+    """
+    merged = dict(config)
+    for name in _LANGUAGE_PARTS:
+        part = merged.get(name)
+        if isinstance(part, dict):
+            merged |= {key: value for key, value in part.items() if value is not None}
+    return merged
+
+
+def stated_context(config: Mapping[str, Any]) -> int | None:
+    """Return the context that a model's config states, in tokens; None without one."""
+    values = map(with_language_part(config).get, _CONTEXT_KEYS)
+    return next((value for value in values if type(value) is int and value > 0), None)
 
 
 def check_model_files(place: Path, options: Mapping[str, Any], what: str = "model") -> None:

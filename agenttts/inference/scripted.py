@@ -169,7 +169,7 @@ def read_script(path: Path) -> Script:
         UserError: The file is wrong; the message names the file and the rule (counted from 1).
     """
     try:
-        source = path.read_text(encoding="utf-8")
+        source = path.read_text(encoding="utf-8-sig")
         content = parse_json(source) if path.suffix == ".json" else yaml.safe_load(source)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error

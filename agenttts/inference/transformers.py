@@ -23,6 +23,7 @@ from agenttts.inference.base import (
 )
 from agenttts.inference.beats import Beat
 from agenttts.inference.failure_kind import failure_kind
+from agenttts.inference.model_files import stated_context
 from agenttts.inference.option_models import TransformersOptions
 from agenttts.inference.tokenization import encode_request
 from agenttts.spec.strict import read_options
@@ -152,7 +153,7 @@ class TransformersEngine:
         self._model.generation_config = GenerationConfig(
             do_sample=False, eos_token_id=self._ends or None, pad_token_id=self._pad
         )
-        return getattr(model.config, "max_position_embeddings", None)
+        return stated_context(model.config.to_dict())
 
     def _draw(self, rows: Sequence[_Row]) -> list[Sample]:
         """Draw one batch: rows of equal parameters and stop strings."""

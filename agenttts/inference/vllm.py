@@ -6,13 +6,13 @@ import contextlib
 import gc
 import importlib
 import importlib.metadata
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agenttts.endpoint import BROKEN_OFF
 from agenttts.files.documents import read_object
 from agenttts.files.processes import usable_cpus
 from agenttts.inference.base import (
@@ -26,6 +26,7 @@ from agenttts.inference.base import (
 )
 from agenttts.inference.beats import Beat, beat_at_steps
 from agenttts.inference.failure_kind import failure_kind
+from agenttts.inference.model_files import stated_context
 from agenttts.inference.placement import over_gpus
 from agenttts.inference.tokenization import EncodedPrompt, encode_request
 
@@ -135,7 +136,11 @@ class VLLMEngine:
         prompts: Sequence[EncodedPrompt],
         on_finished: OnFinished | None,
     ) -> list[Sample]:
-        """Return the samples of all requests, one after the other."""
+        """Return the samples of all requests, one after the other.
+
+        Raises:
+            EngineError: vLLM broke off some of them. The others were passed on.
+        """
         from vllm import SamplingParams, TokensPrompt
 
         inputs, params = [], []
@@ -160,7 +165,8 @@ class VLLMEngine:
         told: set[int] = set()
 
         def tell(number: int, sample: Sample) -> None:
-            if on_finished is not None and number not in told:
+            broken = sample.finish_reason in BROKEN_OFF
+            if on_finished is not None and number not in told and not broken:
                 told.add(number)
                 position, place = origins[number]
                 on_finished(Finished(position, (place,), prompts[position].completion([sample])))
@@ -170,6 +176,13 @@ class VLLMEngine:
         samples = [_sample(output) for output in outputs]
         for number, sample in enumerate(samples):  # those that no step has returned
             tell(number, sample)
+        broken = [s.finish_reason for s in samples if s.finish_reason in BROKEN_OFF]
+        if broken:
+            raise EngineError(
+                f"model '{self._config.name}': vLLM broke {len(broken)} of {len(samples)} samples "
+                f"off (finish reason '{broken[0]}')",
+                kind="INFRA_FAILED",
+            )
         return samples
 
 
@@ -331,11 +344,8 @@ def _context(config: ModelConfig, *, at_most: int) -> int | None:
 
     None (the model's own context) if that is not known.
     """
-    try:
-        content = json.loads((Path(config.path) / "config.json").read_text(encoding="utf-8"))
-        return min(at_most, int(content["max_position_embeddings"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    own = stated_context(read_object(Path(config.path) / "config.json"))
+    return None if own is None else min(at_most, own)
 
 
 def _engine_error(config: ModelConfig, what: str, error: Exception) -> EngineError:

@@ -20,7 +20,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from typing import Any
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
 from agenttts.dispatch.node.job import die_with_parent
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
-from agenttts.dispatch.node.scratch import CompileCache, scratch_directory
+from agenttts.dispatch.node.scratch import CompileCache, NoScratchDirectory, scratch_directory
 from agenttts.dispatch.own_job import service_id
 from agenttts.dispatch.service_job import EndingJob
 from agenttts.files.atomic import atomic_write_json
@@ -161,17 +161,20 @@ def serve(directory: Path) -> int:
         if serving.cache
         else None
     )
-    with (
-        scratch_directory(kept) as scratch,
-        (directory / LOG_FILE).open("ab") as output,
-    ):
-        problem = node_problem(
-            directory,
-            scratch,
-            [Path(path) for path in serving.needs],
-            gpus=int(serving.model.get("gpus") or 0),
-            scratch_bytes=SCRATCH_BYTES if any(SCRATCH in p for p in serving.command) else 0,
-        )
+    with (directory / LOG_FILE).open("ab") as output, ExitStack() as stack:
+        problem: str | None
+        try:
+            scratch = stack.enter_context(scratch_directory(kept))
+        except NoScratchDirectory as error:
+            problem = str(error)
+        else:
+            problem = node_problem(
+                directory,
+                scratch,
+                [Path(path) for path in serving.needs],
+                gpus=int(serving.model.get("gpus") or 0),
+                scratch_bytes=SCRATCH_BYTES if any(SCRATCH in p for p in serving.command) else 0,
+            )
         if problem is not None:
             output.write(f"{address.node} cannot serve the model: {problem}\n".encode())
             return UNUSABLE_NODE

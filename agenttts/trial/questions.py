@@ -184,11 +184,15 @@ class OpenQuestions:
         """Return a question without an answer; None if there is none.
 
         No question is returned twice.
+
+        Raises:
+            OSError: The files cannot be read; a later call finds the question.
         """
         for file in sorted(self._questions.glob("[!.]*.json")):
             if file.name not in self._handed:
+                answered = (self._answers / file.name).exists()
                 self._handed.add(file.name)
-                if not (self._answers / file.name).exists():
+                if not answered:
                     self._in_work.add(file.name)
                     return AskedQuestion(file)
         return None
@@ -197,6 +201,9 @@ class OpenQuestions:
         """Return whether a question that `take` returned has no answer yet.
 
         It does not count if it was given up before the program read it.
+
+        Raises:
+            OSError: The files cannot be read.
         """
         self._in_work = {name for name in self._in_work if self._has_to_be_answered(name)}
         return bool(self._in_work)
@@ -219,13 +226,15 @@ def answer_question(file: Path, sampler: Sampler | None, err: TextIO) -> None:
         err: Gets the errors.
     """
     question = Question.read(file)
-    if question is None:
-        print(f"question {file.stem} was given up or cannot be read", file=err, flush=True)
+    if question is None and not file.exists():
+        print(f"question {file.stem} was given up", file=err, flush=True)
         return
     answers = file.parents[1] / _ANSWERS
     answers.mkdir(exist_ok=True)
     (answers / f"{file.stem}{_TAKEN}").touch()
     try:
+        if question is None:
+            raise EngineError("the question cannot be read by this image; build the image again")
         if sampler is None:
             raise EngineError("none of the worker's trials could begin")
         sampler.load(question.model)

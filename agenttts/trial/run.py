@@ -92,6 +92,10 @@ class TrialRunner:
 
         Returns:
             0 if every result or part is stored, 1 if a trial failed (its ``fault.json`` says why).
+
+        Raises:
+            OSError: A fault cannot be written, e.g. because the trial's directory was removed. The
+                other trials have ended by then.
         """
         self._usage.work_begins()
         trials = [_RunningTrial(t.spec, t.upto, self._out, self._err, self._ended) for t in due]
@@ -106,6 +110,9 @@ class TrialRunner:
             _advance(trials, sampler, self._progress, all_known=not self._stays)
         self._spare.close()  # no start is expected as long as the program waits for a list
         self._usage.work_ended()
+        for trial in trials:
+            if trial.unwritten is not None:  # the end of the program tells the job
+                raise trial.unwritten
         return 1 if any(trial.failed for trial in trials) else 0
 
     def answer(self, question: AskedQuestion) -> None:
@@ -309,6 +316,7 @@ class _RunningTrial:
     spec: TrialSpec | None = None
     waits_for: StageDraw | None = None
     failed: bool = False
+    unwritten: OSError | None = None
     earlier: Part = NOTHING_DRAWN
     _computed: list[list[int]] = field(default_factory=list)
     _evaluation: Evaluation | None = None
@@ -381,10 +389,14 @@ class _RunningTrial:
         self._step(lambda: evaluation.throw(EngineError(fault.message)))
 
     def fail(self, fault: Fault) -> None:
-        """End the trial with a fault."""
+        """End the trial with a fault; ``unwritten`` gets why it cannot be written."""
         print(f"{self.directory.name}: {fault.kind}: {fault.message}", file=self.err, flush=True)
-        write_fault(self.directory, fault)
         self.waits_for, self.failed = None, True
+        try:
+            write_fault(self.directory, fault)
+        except OSError as error:
+            self.unwritten = error
+            return
         self.ended(self.directory)
 
     def _step(self, step: Callable[[], StageDraw]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agenttts.errors import Unavailable
+from agenttts.errors import Unavailable, located
 from agenttts.inference import endpoint
 from agenttts.inference.base import EngineError, Finished, ModelConfig, Request, SamplingParams
 from agenttts.inference.endpoint import EndpointEngine
@@ -340,6 +340,31 @@ def test_patterns_and_suffixes_of_a_gateway_s_models(server, listed, path, there
         EndpointEngine(config(server, path))
     with pytest.raises(Unavailable, match="has no model"):
         check_listed(config(server, path))
+
+
+@pytest.mark.parametrize(
+    ("below", "empty_request", "lacks"),
+    [
+        (models("m"), 404, True),  # vLLM, whose paths begin with /v1
+        (models("m"), 422, False),  # a server that answers here, and lists no models
+        (models(), 404, False),
+        ((200, "<html>", {}), 404, False),
+        ((404, "", {}), 404, False),
+        ((503, "", {}), 404, False),
+    ],
+)
+def test_an_address_without_its_v1(server, below, empty_request, lacks):
+    server.models = lambda path: below if path == "/v1/models" else (404, "Not Found", {})
+    server.answers = [(empty_request, "{}", {})]
+    root = server.url.removesuffix("/v1")
+    if lacks:
+        with pytest.raises(Unavailable) as error, located("models", "river"):
+            check_listed(config(server, base_url=root))
+        assert str(error.value).startswith("models.river.options.base_url: nothing answers at")
+        assert error.value.fix == f"set it to {server.url}"
+    else:
+        assert check_listed(config(server, base_url=root)).endswith("lists no models")
+    assert [(path, body) for path, _, body in server.requests] in ([("/chat/completions", {})], [])
 
 
 def test_a_request_that_the_server_refuses_is_the_allocation_s(server):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agenttts.errors import Unavailable, located
 from agenttts.inference.fingerprint import fingerprint
-from agenttts.inference.model_files import check_model_files, weight_files
+from agenttts.inference.model_files import check_model_files, stated_context, weight_files
 from agenttts.launch.plan import make_plan
 from agenttts.replies import detect_thinking
 from agenttts.spec import load_spec
@@ -317,3 +317,13 @@ def test_a_hub_id_whose_snapshot_is_in_part(scripted_spec, tmp_path, monkeypatch
     found = problems(scripted_spec(models__weak=model, container__image=str(image)), tmp_path)
     assert "has no weights" in found
     assert "hf download org/m --revision abc" in found
+
+
+@pytest.mark.parametrize(
+    ("kind", "context"), [("Llama", 2048), ("GPT2", 1024), ("Gemma3", 131072), ("Dbrx", 2048)]
+)
+def test_the_context_is_found_that_transformers_finds(kind, context):
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, f"{kind}Config")()
+    assert config.get_text_config().max_position_embeddings == context
+    assert stated_context(config.to_dict()) == context

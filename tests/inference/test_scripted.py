@@ -39,6 +39,13 @@ def test_the_first_rule_whose_strings_all_occur_replies(tmp_path):
     assert replies(scripted, chat).samples[0].text.startswith("the ")
 
 
+@pytest.mark.parametrize("name", ["script.json", "script.yaml"])
+def test_a_script_may_begin_with_a_byte_order_mark(tmp_path, name):
+    (tmp_path / name).write_text(json.dumps(SCRIPT), encoding="utf-8-sig")
+    scripted = ScriptedEngine(ModelConfig("m", str(tmp_path / name), engine="scripted"))
+    assert replies(scripted, "a road").samples[0].text == "I do not know"
+
+
 def test_replies_come_by_weight(tmp_path):
     texts = Counter(s.text for s in replies(engine(tmp_path), "river Answer:", k=4000).samples)
     assert 0.70 < texts["the Danube"] / 4000 < 0.80

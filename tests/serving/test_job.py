@@ -5,6 +5,7 @@ hangs when told to.
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import sys
 import time
@@ -23,9 +24,13 @@ from agenttts.serving.job import (
     ADDRESS_FILE,
     KEY_FILE,
     KEY_VARIABLE,
+    LOG_FILE,
     PORT,
+    UNUSABLE_NODE,
     Serving,
     read_address,
+    serve,
+    write_serving,
 )
 from agenttts.serving.lifecycle import ServedLimits, ServedModel, idle_limit
 from agenttts.serving.program import server_command
@@ -458,3 +463,19 @@ def test_a_node_that_cannot_see_the_model_starts_no_server(bench, tmp_path):
     assert read_address(served.folder) is None
     missing.mkdir(parents=True)
     assert served.model.locate().key
+
+
+def test_a_node_without_a_place_for_scratch_starts_no_server(tmp_path, monkeypatch):
+    folder = tmp_path / "served"
+    write_serving(
+        folder, Serving(("touch", str(tmp_path / "ran")), {}, (), "127.0.0.1", 60, "m", {})
+    )
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert serve(folder) == UNUSABLE_NODE
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    log = (folder / LOG_FILE).read_text()
+    assert "cannot serve the model: no scratch directory can be made: " in log
+    assert not (tmp_path / "ran").exists()

@@ -141,13 +141,14 @@ def surrogate_of(archive: Archive) -> Surrogate:
 class Server:
     """Answers each request with the next of ``answers``: (status, body, headers), a function of the
     request's JSON body that gives one, or the last one for ever. ``requests`` are (path, headers,
-    body). ``models`` answers requests without a body. ``most_at_once`` counts open requests.
+    body). ``models`` answers requests without a body, or is a function of the path that does.
+    ``most_at_once`` counts open requests.
     """
 
     def __init__(self) -> None:
         self.answers: list[Any] = []
         self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        self.models: tuple[int, str, dict[str, str]] = (404, "", {})
+        self.models: Any = (404, "", {})
         self.most_at_once = 0
         self._open = 0
         lock = threading.Lock()
@@ -155,7 +156,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._reply(owner.models)
+                self._reply(owner.models(self.path) if callable(owner.models) else owner.models)
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -123,6 +123,22 @@ def test_a_question_that_was_given_up_is_not_answered(worker, question, make_tri
     assert asked.take() is None
 
 
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"from_a_later_version": 1, '])
+def test_a_question_that_cannot_be_read_has_an_error_for_an_answer(
+    worker, question, make_trial, damage
+):
+    """The controller asks elsewhere; it waited, and the job took the question for work."""
+    box, asked = QuestionBox(worker), OpenQuestions(worker)
+    name = box.ask("abcd", question)
+    file = worker / "questions" / f"{name}.json"
+    file.write_text(damage + file.read_text()[1:] if damage.endswith(" ") else damage)
+    assert asked.take() == AskedQuestion(file)
+    assert answer_all(worker, make_trial("t0000", ("weak", 2), ("strong", 1))) == 0
+    assert box.is_taken(name)
+    assert "cannot be read by this image" in box.answer(name).error
+    assert not asked.any_in_work()
+
+
 def test_each_question_is_handed_over_once_and_an_answered_one_never(worker, question):
     box, asked = QuestionBox(worker), OpenQuestions(worker)
     names = [box.ask("abcd", question), box.ask("abcd", question)]

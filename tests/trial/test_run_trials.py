@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import textwrap
 from pathlib import Path
 
@@ -235,6 +236,25 @@ def own_task(place, body):
         "    stages = (Retrieval(), Own())\n"
     )
     return f"{place}/own.py:Task"
+
+
+@pytest.mark.parametrize("when", ["before", "while it runs"])
+def test_a_trial_whose_directory_is_removed_ends_alone(tmp_path, when):
+    """The program goes on with the others, and then tells the job by its end."""
+    make = trial_writer(tmp_path)
+    task = own_task(tmp_path, "def metrics(self, output, example): shutil.rmtree(gone)")
+    place = tmp_path / "trials" / "t0000"
+    with Path(tmp_path / "own.py").open("a") as own:
+        own.write(f"import shutil\ngone = {str(place)!r}\n")
+    gone = make("t0000", ("weak", 2), ("strong", 1), task=task)
+    good = [make(f"t000{n}", ("weak", 2), ("strong", n)) for n in (1, 2)]
+    if when == "before":
+        shutil.rmtree(place)
+    with pytest.raises(FileNotFoundError, match="t0000"):
+        run_list([gone, *good])
+    assert Path(gone.directory) == place
+    assert not place.exists()
+    assert None not in results(good)
 
 
 @pytest.mark.parametrize(

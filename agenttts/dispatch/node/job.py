@@ -40,7 +40,7 @@ from agenttts.dispatch.node.limits import Limits, Overrun, Watch
 from agenttts.dispatch.node.mailbox import Mailbox
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.progress import TrialSight
-from agenttts.dispatch.node.scratch import CompileCache, scratch_directory
+from agenttts.dispatch.node.scratch import CompileCache, NoScratchDirectory, scratch_directory
 from agenttts.dispatch.node.trial_lock import LockHeld, LockHolder, Waits, trial_lock
 from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, read_end
 from agenttts.dispatch.own_job import node_name, queue_job, trial_job_id, why_stopped
@@ -334,14 +334,18 @@ class TrialJob:
     def _run(self, trials: list[JobTrial]) -> str:
         (self.directory / PHASE_FILE).unlink(missing_ok=True)
         self._begin(trials)
-        with scratch_directory(self.cache) as scratch:
-            problem = self._node_problem(scratch)
-            if problem is not None:
-                end = AttemptEnd(stopped="preflight", problem=problem, node=node_name())
-                self._attempts.finish_all(blame(end), "preflight")
-            else:
-                command = [part.replace(SCRATCH, str(scratch)) for part in self._command_of(trials)]
-                self._run_command(command)
+        problem: str | None
+        try:
+            with scratch_directory(self.cache) as scratch:
+                problem = self._node_problem(scratch)
+                if problem is None:
+                    command = self._command_of(trials)
+                    self._run_command([part.replace(SCRATCH, str(scratch)) for part in command])
+        except NoScratchDirectory as error:
+            problem = str(error)
+        if problem is not None:
+            end = AttemptEnd(stopped="preflight", problem=problem, node=node_name())
+            self._attempts.finish_all(blame(end), "preflight")
         return self._attempts.outcome()
 
     def _command_of(self, trials: Iterable[JobTrial]) -> list[str]:
@@ -405,7 +409,12 @@ class TrialJob:
         moment = time.monotonic()
         if self._attempts.open or moment > self._ends_at:
             return None
-        question = self._questions.take()
+        try:
+            question = self._questions.take()
+        except OSError as error:
+            if not passing_trouble(error):
+                raise
+            return None  # the next call tries again
         if question is not None:
             self._idle_since = moment
         return question
@@ -516,9 +525,13 @@ class TrialJob:
             return
         shortest = min(self.limits.start_seconds, self.limits.stall_seconds)
         self._next_look = moment + min(_LOOK_S, shortest / 10)
-        # A worker without open trials waits for a list and makes no progress. So it is not watched,
-        # unless it closes or answers a question.
-        if not self._attempts.open and not self._closing and not self._questions.any_in_work():
+        try:
+            waits = self._waits()
+        except OSError as error:
+            if not passing_trouble(error):
+                raise
+            return  # the next look tries again
+        if waits:
             self._watch = Watch(self.limits, moment)
             return
         overrun = self._watch.look(self._sight.take(), moment)
@@ -526,6 +539,13 @@ class TrialJob:
             self._say(overrun.problem)
             self._stop_child(self.grace_seconds * 0.7)
             raise _LimitPassed(overrun)
+
+    def _waits(self) -> bool:
+        """Return whether a worker waits for a list; it then makes no progress.
+
+        A worker without open trials does, unless it closes or answers a question.
+        """
+        return not (self._attempts.open or self._closing or self._questions.any_in_work())
 
     def _finish_ended(self) -> None:
         """Record the outcome of trials that ended before the command did, or was stopped."""

@@ -5,14 +5,23 @@ It is bound into the container as ``/tmp`` and removed when the job ends.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from agenttts.dispatch.apptainer import CACHE_FOLDER, HOME_FOLDER
 from agenttts.dispatch.node.compile_cache import archive_path, publish, restore
+
+# Where Python looks for a directory for temporary files (see `tempfile.gettempdir`).
+_VARIABLES = ("TMPDIR", "TEMP", "TMP")
+_COMMON = ("/tmp", "/var/tmp", "/usr/tmp")
+
+
+class NoScratchDirectory(Exception):
+    """No scratch directory can be made on this node; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +41,23 @@ def scratch_directory(cache: CompileCache | None) -> Iterator[Path]:
 
     The cache folder is filled from ``cache``, and what is new in it is added there. Nothing is
     added if the job ends by an exception, because it then has to end soon.
+
+    Raises:
+        NoScratchDirectory: This node has no place for it.
     """
-    with tempfile.TemporaryDirectory(prefix="agenttts-", ignore_cleanup_errors=True) as name:
-        scratch = Path(name)
-        (scratch / HOME_FOLDER).mkdir()
-        folder = scratch / CACHE_FOLDER
-        folder.mkdir()
+    with ExitStack() as stack:
+        try:
+            made = tempfile.TemporaryDirectory(
+                prefix="agenttts-", dir=_place(), ignore_cleanup_errors=True
+            )
+            scratch = Path(stack.enter_context(made))
+            (scratch / HOME_FOLDER).mkdir()
+            folder = scratch / CACHE_FOLDER
+            folder.mkdir()
+        except OSError as error:
+            raise NoScratchDirectory(
+                f"no scratch directory can be made: {error}; TMPDIR chooses another place"
+            ) from error
         if cache is None:
             yield scratch
             return
@@ -45,3 +65,19 @@ def scratch_directory(cache: CompileCache | None) -> Iterator[Path]:
         restore(archive, folder)
         yield scratch
         publish(folder, archive)
+
+
+def _place() -> Path:
+    """Return the node's directory for temporary files.
+
+    If none can be written, Python takes the working directory, which is on the shared file system.
+
+    Raises:
+        OSError: None can be written.
+    """
+    named = [os.environ[name] for name in _VARIABLES if os.environ.get(name)]
+    places = (*named, *_COMMON)
+    found = Path(tempfile.gettempdir()).resolve()
+    if found == Path.cwd() and found not in [Path(place).resolve() for place in places]:
+        raise OSError(f"none of {', '.join(places)} can be written")
+    return found

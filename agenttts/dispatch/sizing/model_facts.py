@@ -17,7 +17,7 @@ from typing import Any
 from agenttts.dispatch.sizing.context import longest_context, overridden
 from agenttts.dispatch.sizing.kv_cache import CacheSize, cache_size, integer, kv_heads
 from agenttts.files.documents import read_object
-from agenttts.inference.model_files import weight_files
+from agenttts.inference.model_files import weight_files, with_language_part
 
 _FLOAT_BITS = {"float32": 32, "float": 32, "bfloat16": 16, "float16": 16, "half": 16, "float8": 8}
 _DEFAULT_BITS = 16.0
@@ -195,14 +195,7 @@ def read_config(path: str, overrides: object = None) -> dict[str, Any]:
     """
     # Empty for a hub id and for a model without a config: the nominal size is used.
     document = read_object(Path(path) / "config.json")
-    config = overridden(document, overrides) if document else {}
-    for name in ("thinker_config", "text_config", "llm_config", "language_config"):
-        part = config.get(name)
-        if isinstance(part, dict):
-            # A null in the part is ignored: a multimodal model's quantisation may be given outside
-            # of it.
-            config = {**config, **{key: value for key, value in part.items() if value is not None}}
-    return config
+    return with_language_part(overridden(document, overrides)) if document else {}
 
 
 def _bytes_on_disk(path: Path, load_format: str) -> tuple[float | None, list[str]]:

@@ -355,6 +355,40 @@ def test_a_node_that_is_not_usable_is_told_before_anything_starts(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("place", ["the working directory", "nowhere"])
+def test_a_node_without_a_place_for_scratch_is_told_before_anything_starts(
+    tmp_path, monkeypatch, place
+):
+    """Python takes the working directory if no other can be written: the shared file system."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(here if place != "nowhere" else here / "gone"))
+    trial = tmp_path / "trial"
+    assert shell(trial, "touch ran")() == TrialState.INFRA_FAILED
+    [attempt] = read_attempts(trial)
+    assert (attempt.stopped, attempt.node_fault, attempt.retry) == ("preflight", True, True)
+    said = "none of /tmp, /var/tmp, /usr/tmp can be written" if place != "nowhere" else "gone"
+    assert "no scratch directory can be made: " in attempt.error
+    assert said in attempt.error
+    assert list(here.iterdir()) == []
+    assert not (trial / "ran").exists()
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "TMP"])
+def test_a_working_directory_that_is_named_for_temporary_files_is_used(
+    tmp_path, monkeypatch, variable
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    trial = tmp_path / "trial"
+    assert shell(trial, "echo {scratch}; exit 1")() == TrialState.INFRA_FAILED
+    assert (trial / LOG_FILE).read_text().startswith(f"{tmp_path}/agenttts-")
+
+
 HANG = "trap 'exit 143' TERM; echo '{phase}' > phase.json; while :; do sleep 0.05; done"
 
 

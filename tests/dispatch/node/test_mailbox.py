@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import sys
 import threading
@@ -166,6 +168,34 @@ def test_a_worker_without_trials_is_handed_questions_and_lists(tmp_path):
         worker.give()
         until(lambda: read_result(worker.later), "the result of the second list")
         until(worker.ask().exists, "the second question")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_worker_whose_questions_cannot_be_read_for_a_while_goes_on(
+    tmp_path, monkeypatch, number, asked
+):
+    """Before the question is handed over, or when it is looked for an answer to it."""
+    seen, failed = Path.exists, []
+
+    def exists(file: Path) -> bool:
+        if file.parent.name == "answers" and file.suffix == ".json" and len(failed) < fails:
+            failed.append(file)
+            raise OSError(number, os.strerror(number), str(file))
+        return seen(file)
+
+    fails = 0 if asked else 2
+    monkeypatch.setattr(Path, "exists", exists)
+    limits = Limits(start_seconds=1.0, stall_seconds=60.0)  # it looks ten times a second
+    with Worker(tmp_path, stays_for=600, limits=limits) as worker:
+        handed = worker.ask()
+        until(lambda: seen(handed), "the question")
+        fails += 2 if asked else 0
+        until(lambda: len(failed) == 2, "the file system's trouble")
+        until(worker.ask().exists, "the second question")
+        worker.give()
+        until(lambda: read_result(worker.later), "the result of the second list")
 
 
 @pytest.mark.processes
