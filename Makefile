@@ -58,7 +58,7 @@ test-image: cluster-tools $(CACHE)/login-venv/done ## the image of the cluster t
 	  $(CACHE)/login-venv/bin/python -m tests.support.image
 
 test: setup test-model cluster-tools ## all tests; the cluster tests too where Slurm and Apptainer can be had
-	$(BIN)/pytest -n 3 --dist loadgroup
+	$(BIN)/pytest -n 4 --dist loadgroup
 
 image: setup ## the CPU image of the trials, under .cache
 	$(BIN)/agenttts-hpc image build containers/cpu.def --output $(CACHE)/cpu.sif --force

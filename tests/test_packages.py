@@ -7,6 +7,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -30,14 +32,19 @@ def layer(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_layers(path: Path) -> set[str]:
-    found: set[str] = set()
+def imports(path: Path) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports of a file, without those for types alone."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     guarded = [n for n in nodes if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
     skipped = {id(n) for block in guarded for n in ast.walk(block)}
     for node in nodes:
-        if id(node) in skipped:
-            continue
+        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in skipped:
+            yield node
+
+
+def imported_layers(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in imports(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             parts = node.module.split(".")
             if parts[0] == "agenttts":
@@ -45,6 +52,36 @@ def imported_layers(path: Path) -> set[str]:
         elif isinstance(node, ast.Import):
             found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("agenttts.")}
     return found & set(LAYERS)
+
+
+def imported_modules(path: Path, names: set[str]) -> set[str]:
+    """The modules of ``names`` that a file imports, also inside functions."""
+    found: set[str] = set()
+    for node in imports(path):
+        if isinstance(node, ast.ImportFrom):
+            each = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in names else str(node.module) for name in each}
+        else:
+            found |= {alias.name for alias in node.names}
+    return found & names
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def circle(paths: list[Path]) -> list[str]:
+    """Modules that import each other; empty without any."""
+    files = {module_name(path): path for path in paths}
+    sorter = TopologicalSorter(
+        {name: imported_modules(path, set(files)) - {name} for name, path in files.items()}
+    )
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 def problem(path: Path) -> str | None:
@@ -62,6 +99,22 @@ def problem(path: Path) -> str | None:
 def test_imports_point_down():
     assert len(modules()) > 100, "the package is found"
     assert [found for path in modules() if (found := problem(path))] == []
+
+
+def test_no_modules_import_each_other():
+    assert len(modules()) > 100
+    assert circle(modules()) == []
+
+
+def test_modules_that_import_each_other_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path / "agenttts")
+    (tmp_path / "agenttts").mkdir()
+    a, b = tmp_path / "agenttts" / "a.py", tmp_path / "agenttts" / "b.py"
+    a.write_text("from agenttts.b import x\n")
+    b.write_text("def f():\n    from agenttts import a\n")
+    assert set(circle([a, b])) == {"agenttts.a", "agenttts.b"}
+    b.write_text("if TYPE_CHECKING:\n    from agenttts import a\n")
+    assert circle([a, b]) == []
 
 
 def test_an_import_that_points_up_is_found(tmp_path, monkeypatch):

@@ -315,7 +315,8 @@ def status(
 ) -> None:
     """Show iteration, trials by state, the best so far and the running jobs of a run."""
     from agenttts.cli import show, watch
-    from agenttts.run.directory import find_run, in_use
+    from agenttts.run.directory import in_use
+    from agenttts.run.find import find_run
     from agenttts.status.run_status import run_status
 
     directory = find_run(run, results)
@@ -348,7 +349,8 @@ def logs(
 ) -> None:
     """Show the important lines of the controller's log, or of one trial's log."""
     from agenttts.cli import show
-    from agenttts.run.directory import find_run, in_use
+    from agenttts.run.directory import in_use
+    from agenttts.run.find import find_run
     from agenttts.status.logs import run_log, trial_log
 
     directory = find_run(run, results)
@@ -392,7 +394,8 @@ def report(
     """
     from agenttts.loop.reports import report_of
     from agenttts.report import format_of, render
-    from agenttts.run.directory import find_run, in_use
+    from agenttts.run.directory import in_use
+    from agenttts.run.find import find_run
 
     wanted = format_of(out) if form is None else form.value
     directories = [find_run(run, results) for run in runs]
@@ -434,7 +437,8 @@ def export(
 ) -> None:
     """Write a run's samples, or its table for other trackers, to files."""
     from agenttts.cli import show
-    from agenttts.run.directory import find_run, in_use
+    from agenttts.run.directory import in_use
+    from agenttts.run.find import find_run
     from agenttts.status.export import export as export_run
 
     given = {"samples": samples, "optuna": optuna, "wandb": wandb, "mlflow": mlflow}
@@ -466,7 +470,8 @@ def compare(
         )
     from agenttts.cli.comparison import comparison
     from agenttts.loop.compare_runs import compare_runs
-    from agenttts.run.directory import find_run, in_use
+    from agenttts.run.directory import in_use
+    from agenttts.run.find import find_run
 
     first, second = (find_run(run, results) for run in runs)
     with in_use(first, second):
@@ -508,7 +513,8 @@ def resume(
     from agenttts.launch.launch import correct_profile, repair
     from agenttts.launch.launch import resume as resume_run
     from agenttts.launch.profile_change import edited_profile
-    from agenttts.run.directory import find_run, in_use
+    from agenttts.run.directory import in_use
+    from agenttts.run.find import find_run
     from agenttts.status.run_status import check_outcome, run_status
 
     directory = find_run(run, results)
@@ -560,7 +566,8 @@ def extend(
     from agenttts.launch.description import describe_extension
     from agenttts.launch.extension import planned_extension
     from agenttts.launch.launch import extend as extend_run
-    from agenttts.run.directory import find_run, in_use
+    from agenttts.run.directory import in_use
+    from agenttts.run.find import find_run
     from agenttts.status.run_status import check_outcome, run_status
 
     if not overrides:
@@ -595,7 +602,8 @@ def finish(
     """
     from agenttts.cli import show, watch
     from agenttts.launch.finish import finish as finish_run
-    from agenttts.run.directory import find_run, in_use
+    from agenttts.run.directory import in_use
+    from agenttts.run.find import find_run
     from agenttts.status.run_status import check_outcome, run_status
 
     directory = find_run(run, results)
@@ -615,7 +623,8 @@ def cancel(run: Run, results: Results = Path("results"), as_json: Json = False) 
     """Stop a run's controller and jobs; finished trials are kept."""
     from agenttts.cli import show
     from agenttts.launch.launch import cancel as cancel_run
-    from agenttts.run.directory import find_run, in_use
+    from agenttts.run.directory import in_use
+    from agenttts.run.find import find_run
     from agenttts.status.run_status import run_status
 
     directory = find_run(run, results)
@@ -644,7 +653,8 @@ def clean(
     from agenttts.launch.clean import clean as clean_run
     from agenttts.launch.clean import planned_cleaning
     from agenttts.launch.description import describe_cleanings
-    from agenttts.run.directory import find_run, in_use
+    from agenttts.run.directory import in_use
+    from agenttts.run.find import find_run
 
     directories = list(dict.fromkeys(find_run(run, results) for run in runs))
     with in_use(*directories):

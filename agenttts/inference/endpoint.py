@@ -35,7 +35,7 @@ from agenttts.inference.base import (
 )
 from agenttts.inference.beats import Beat
 from agenttts.inference.endpoint_calls import GivenUp, PatientCalls, Stopped
-from agenttts.inference.endpoint_check import has_model, read_models
+from agenttts.inference.endpoint_models import has_model, read_models
 from agenttts.inference.endpoint_options import find_address, read_endpoint_options
 from agenttts.inference.endpoint_prompts import (
     Content,

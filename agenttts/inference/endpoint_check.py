@@ -6,21 +6,18 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import time
-from collections.abc import Collection
 
 from agenttts.endpoint import (
     Address,
-    Answer,
     EndpointClient,
     ServerError,
-    parse_answer,
-    refusal,
     shown_variable,
 )
 from agenttts.errors import MissingRequirement, Unavailable, located, valid_names
 from agenttts.inference.base import EngineError, ModelConfig, Request, SamplingParams
+from agenttts.inference.endpoint import EndpointEngine
+from agenttts.inference.endpoint_models import has_model, read_models
 from agenttts.inference.endpoint_options import find_address, read_endpoint_options
 
 _LIST_S = 20.0
@@ -28,40 +25,6 @@ _ANSWER_S = 60.0
 _QUESTION = "Write one sentence about a river.\n"
 _TOKENS = 16
 _SEEDS = (7, 7, 7, 8)
-
-
-def read_models(answer: Answer, address: Address) -> dict[str, int | None]:
-    """Return the contexts of the models that a server lists, by id.
-
-    A context is None if the server does not say it. The result is empty if the server has no list.
-
-    Raises:
-        ServerError: The answer is not a list of models.
-    """
-    if answer.status in (404, 405, 501):
-        return {}
-    if answer.status != 200:
-        raise refusal(answer, address)
-    document = parse_answer(answer, address)
-    entries = document.get("data") if isinstance(document, dict) else None
-    found: dict[str, int | None] = {}
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
-            context = entry.get("max_model_len")  # of vLLM and SGLang
-            found[entry["id"]] = context if type(context) is int and context > 0 else None
-    return found
-
-
-def has_model(listed: Collection[str], path: str) -> bool:
-    """Return whether a server with this list of models may have the model ``path``.
-
-    Gateways list patterns (LiteLLM: ``openai/*``), and take ids with a suffix that chooses a
-    provider (Hugging Face, OpenRouter: ``org/name:provider``).
-    """
-    if path in listed or path.rpartition(":")[0] in listed:
-        return True
-    patterns = (".*".join(map(re.escape, name.split("*"))) for name in listed if "*" in name)
-    return any(re.fullmatch(pattern, path) for pattern in patterns)
 
 
 def check_listed(config: ModelConfig) -> str:
@@ -141,8 +104,6 @@ def check_sampling(config: ModelConfig) -> str:
     Raises:
         MissingRequirement: The server gives no samples.
     """
-    from agenttts.inference.endpoint import EndpointEngine
-
     short = {"retry_seconds": 0.0, "timeout_seconds": _ANSWER_S, "requests_per_minute": None}
     quick = dataclasses.replace(config, options={**config.options, **short})
     plain = config.prompt_style == "few_shot_completion"

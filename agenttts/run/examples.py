@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from agenttts.errors import RunFailed, UserError
+from agenttts.errors import RunFailed, UserError, cli_command
 from agenttts.files.documents import parse_json, typed
 from agenttts.tasks.base import Example
 
@@ -93,6 +93,6 @@ class ExamplesGuard:
 
 def _restore(path: Path) -> str:
     return (
-        f"restore the file from a copy and run 'agenttts-hpc resume {path.parent}', "
+        f"restore the file from a copy and run '{cli_command('resume', path.parent)}', "
         "or launch the spec under another --name"
     )

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agenttts.run.directory import RunDirectory, find_run
+from agenttts.run.directory import RunDirectory
+from agenttts.run.find import find_run
 
 if TYPE_CHECKING:
     import polars as pl

@@ -23,7 +23,8 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 from agenttts.cli.watch import watch_lines
-from agenttts.run.directory import RunDirectory, find_run
+from agenttts.run.directory import RunDirectory
+from agenttts.run.find import find_run
 from agenttts.status.run_status import follow
 
 FOLDER = Path(__file__).parent

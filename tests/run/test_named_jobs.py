@@ -7,7 +7,7 @@ import re
 import pytest
 
 from agenttts.errors import UserError
-from agenttts.run.directory import find_run
+from agenttts.run.find import find_run
 from agenttts.run.named_jobs import told_by_jobs
 
 

@@ -20,7 +20,7 @@ import agenttts
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.report.trackers import base
 from agenttts.report.trackers.mlflow_run import mlflow_names, write_mlflow
-from agenttts.run.directory import find_run
+from agenttts.run.find import find_run
 from agenttts.status.export import export as export_run
 from agenttts.status.logs import trial_log
 from agenttts.tables.schema import TEST_SOURCE, trials_frame
