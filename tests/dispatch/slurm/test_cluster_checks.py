@@ -62,7 +62,8 @@ def test_a_build_does_not_wait_for_a_runtime_or_a_pip_that_hangs(fake, impatient
         build._version("apptainer")
     fake("python3", HANGS)
     monkeypatch.setattr(pip_settings.sys, "executable", str(tmp_path / "python3"))
-    settings = pip_settings.pip_settings({"PIP_INDEX_URL": "https://mirror/simple", "PATH": "/bin"})
+    path = f"{tmp_path}:/bin"
+    settings = pip_settings.pip_settings({"PIP_INDEX_URL": "https://mirror/simple", "PATH": path})
     assert settings == {"index-url": "https://mirror/simple"}
 
 
