@@ -92,6 +92,12 @@ MACHINE_MESSAGES = (
     _known(r"no space left on device", "a disk is full", node=False),
     _known(r"disk quota exceeded", "your disk quota is used up", node=False),
     _known(r"illegal instruction", "the node's processor lacks an instruction", node=True),
+    _known(
+        # of `agenttts.sandbox.run`
+        r"the sandbox for programs that models write does not work on this machine",
+        "the node cannot run the programs of models",
+        node=True,
+    ),
 )
 """Messages that name a cause.
 

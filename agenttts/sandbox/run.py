@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -40,7 +41,8 @@ def run_program(
 
     Raises:
         MissingRequirement: The machine cannot make the sandbox; no program has come to its end.
-        OSError: The machine's disk, memory, processes or open files are used up, likewise.
+        OSError: The machine's disk, memory, processes or open files are used up, or it does not
+            answer, likewise.
         ValueError: A path leaves the program's directory.
     """
     bounds = limits or Limits()
@@ -51,7 +53,7 @@ def run_program(
         task = {"base": str(base), "shown": shown, "command": command, "limits": asdict(bounds)}
         report = _launch(json.dumps(task), bounds.seconds + _PATIENCE_SECONDS)
         if "refused" in report:
-            raise _missing(report["refused"], report.get("fix"))
+            raise missing(report["refused"], report.get("fix"))
         if "error" in report:
             raise OSError(*report["error"])
         return Outcome(
@@ -73,11 +75,11 @@ def check_sandbox() -> None:
         MissingRequirement: The sandbox cannot be made.
     """
     if not sys.platform.startswith("linux") or not seccomp.supported():
-        raise _missing(f"it supports Linux on x86-64 and 64-bit ARM, not {platform.machine()}")
+        raise missing(f"it supports Linux on x86-64 and 64-bit ARM, not {platform.machine()}")
     outcome = run_program({"main.py": ""}, limits=Limits(seconds=30, idle_seconds=30))
     if outcome.exit_code != 0:
         why = outcome.stderr.strip().splitlines()[-1:] or [f"stopped: {outcome.stopped}"]
-        raise _missing(f"an empty program failed in it ({why[0]})")
+        raise missing(f"an empty program failed in it ({why[0]})")
 
 
 def _launch(task: str, timeout: float) -> dict[str, Any]:
@@ -99,9 +101,12 @@ def _launch(task: str, timeout: float) -> dict[str, Any]:
     ) as launcher:
         try:
             output, errors = launcher.communicate(task, timeout=timeout)
-        except BaseException:
+        except BaseException as error:
             # When the launcher ends, the kernel ends every process of the sandbox.
             launcher.kill()
+            if isinstance(error, subprocess.TimeoutExpired):
+                text = f"the sandbox's launcher did not end within {timeout:g} s"
+                raise OSError(errno.ETIMEDOUT, text) from None
             raise
     if launcher.returncode != 0 or not output:
         tail = errors.strip().splitlines()[-1:] or [f"exit code {launcher.returncode}"]
@@ -133,7 +138,11 @@ def _beginning(path: Path) -> str:
         return ""
 
 
-def _missing(why: str, fix: str | None = None) -> MissingRequirement:
+def missing(why: str, fix: str | None = None) -> MissingRequirement:
+    """Return the error about a machine that cannot make the sandbox.
+
+    `agenttts.dispatch.messages` knows its first words: the node is at fault, no allocation is.
+    """
     return MissingRequirement(
         f"the sandbox for programs that models write does not work on this machine: {why}",
         fix=fix

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from agenttts.dispatch.blame import STOPS, AttemptEnd, Verdict, blame
 from agenttts.dispatch.messages import CONSEQUENCES, MACHINE_MESSAGES, find_message
+from agenttts.sandbox.run import missing as no_sandbox
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault
 
@@ -83,6 +84,7 @@ CASES = [
     ("an engine out of memory", AttemptEnd(exit_code=1, fault=engine("CUDA out of memory", "OOM")), OOM),
     ("a server that the model is on failed", AttemptEnd(exit_code=1, fault=engine("model 'm': HTTP 500: CUDA out of memory", "INFRA_FAILED")), INFRA),
     ("a server failed, beside a message of the node", AttemptEnd(exit_code=1, fault=engine("model 'm': no answer in 600 s", "INFRA_FAILED"), log="OSError: [Errno 5] Input/output error"), INFRA),
+    ("a node makes no sandbox", AttemptEnd(exit_code=1, fault=Fault("FAILED", str(no_sandbox("the kernel does not allow user namespaces (Operation not permitted)")), "input")), NODE),
     # The trial's own word, and the cause in the log of the engine's workers.
     ("a GPU failed under the engine", AttemptEnd(exit_code=1, fault=engine(LOADING), log="CUDA error: uncorrectable ECC error encountered"), NODE),
     ("NCCL failed under the engine", AttemptEnd(exit_code=1, fault=engine(LOADING), log="ncclSystemError: System call failed"), INFRA),

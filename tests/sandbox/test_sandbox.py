@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.errors import MissingRequirement
+from agenttts.files.trouble import is_outside_trouble
 from agenttts.sandbox import Limits, check_sandbox, filesystem, run_program, watch
 from agenttts.sandbox.scratch import remove_stale, remove_tree, scratch_directory
 from agenttts.sandbox.seccomp import build
@@ -368,6 +369,14 @@ def test_a_launcher_that_does_not_start_is_no_machine_without_sandboxes(tmp_path
     with pytest.raises(MissingRequirement, match="launcher failed: libpython.so: not fo") as caught:
         run("")
     assert caught.value.fix.startswith(f"see that 'env -i {python} -I -S -c pass' works here")
+
+
+def test_a_launcher_that_does_not_end_is_the_machines_fault(monkeypatch):
+    """As one whose interpreter is on a file system that hangs: the allocation was blamed."""
+    monkeypatch.setattr("agenttts.sandbox.run._PATIENCE_SECONDS", -PATIENT.seconds)
+    with pytest.raises(OSError, match="did not end within 0 s") as caught:
+        run("")
+    assert is_outside_trouble(caught.value)
 
 
 def test_a_program_yields_to_the_process_that_watches_it():
