@@ -34,6 +34,23 @@ _NUMBER = re.compile(
 # The minus sign and the small and full-width hyphen-minus: models write mathematics with these.
 _MINUS = str.maketrans(dict.fromkeys("\u2212\ufe63\uff0d", "-"))
 _LARGEST_WHOLE = 10**18
+# Thousands as in LaTeX (10{,}000, 10,\!000, 10\,000), or with a space that does not break.
+_THOUSANDS = re.compile(
+    r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|,\\!|\\[,;]|[\u00a0\u2009\u202f])\d{3})+(?!\d)", re.ASCII
+)
+# 1.5 \times 10^{-6}, 1.5 * 10**-6, 10^6, and with a cross, a dot or superscripts
+_POWER_OF_TEN = re.compile(
+    r"(?:(?<=\d)\s*(?:\\times|\\cdot|[*x\u00b7\u00d7])\s*|(?<![\w.]))10"
+    r"(?:\s*(?:\^|\*\*)\s*\{?\s*([-+]?\d{1,2})(?!\d)\s*\}?"
+    r"|([\u207a\u207b]?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]{1,2}))",
+    re.ASCII,
+)
+_SUPERSCRIPTS = str.maketrans(
+    "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b", "0123456789+-"
+)
+_MARK_UP, _CLOSING = " \t*_`", " .,;!*_`)}"
+_BEFORE_A_VALUE = (":", "=", ">", "\u2013", "\u2014", "\u2192", "\\boxed{", " is", " are")
+"""What stands before a list that is a reply: "Needed: [1]", "x = [1]", "they are [1]"."""
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
 _TOLERANCE = 1e-6
 SET_F1 = "set_f1"
@@ -120,7 +137,8 @@ def _first_line(text: str, choices: Sequence[str]) -> str:
 
 
 def _number(text: str, choices: Sequence[str]) -> float | None:
-    found = _NUMBER.findall(text.translate(_MINUS))
+    text = _THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[0]), text.translate(_MINUS))
+    found = _NUMBER.findall(_POWER_OF_TEN.sub(_with_exponent, text))
     if not found:
         return None
     value = float(found[-1].replace(",", ""))
@@ -130,6 +148,11 @@ def _number(text: str, choices: Sequence[str]) -> float | None:
 def _choice(text: str, choices: Sequence[str]) -> str:
     found = _first_choice(text, choices, letters=re.NOFLAG)  # "a" is an article, "A" a choice
     return found or _first_choice(text, choices, letters=re.I)
+
+def _with_exponent(power: re.Match[str]) -> str:
+    exponent = (power[1] or power[2]).translate(_SUPERSCRIPTS)
+    return f"{'1' if power[0].startswith('10') else ''}e{exponent} "
+
 
 
 def _first_choice(text: str, choices: Sequence[str], letters: re.RegexFlag) -> str:
