@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agenttts.files.unicode import clean_value
@@ -52,6 +52,7 @@ _MARK_UP, _CLOSING = " \t*_`", " .,;!*_`)}"
 _BEFORE_A_VALUE = (":", "=", ">", "\u2013", "\u2014", "\u2192", "\\boxed{", " is", " are")
 """What stands before a list that is a reply: "Needed: [1]", "x = [1]", "they are [1]"."""
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
+_ONLY_A_BULLET = re.compile(r"(?:[-•]|\d{1,3}[.)])?")
 _TOLERANCE = 1e-6
 SET_F1 = "set_f1"
 _STRUCTURED = {"json", "list"}
@@ -71,6 +72,9 @@ def parse(how: str, text: str, choices: Sequence[str] = ()) -> Any:
     - ``choice``: the choice that the text names first.
     - ``list``: a JSON list, else the lines without bullets, else the parts between commas.
     - ``json``: the first JSON object or list in the text.
+
+    A list of numbers within a sentence ("[1] says so") counts only for ``json``, if it has no other
+    JSON.
     """
     value = _PARSERS[how](text.strip(), choices)
     try:
@@ -171,7 +175,7 @@ def _first_choice(text: str, choices: Sequence[str], letters: re.RegexFlag) -> s
 
 
 def _list(text: str, choices: Sequence[str]) -> list[Any]:
-    value = _json(text, choices)
+    value = next((value for value, in_sentence in _json_values(text) if not in_sentence), None)
     if isinstance(value, list):
         return value
     lines = [_BULLET.sub("", line).strip() for line in text.splitlines()]
@@ -182,14 +186,42 @@ def _list(text: str, choices: Sequence[str]) -> list[Any]:
 
 
 def _json(text: str, choices: Sequence[str]) -> Any:
+    """Return the first value; a list of numbers within a sentence only if there is no other."""
+    found = None
+    for value, in_sentence in _json_values(text):
+        if not in_sentence:
+            return value
+        found = value if found is None else found
+    return found
+
+
+def _json_values(text: str) -> Iterator[tuple[Any, bool]]:
+    """Yield the JSON objects and lists of a text, and whether they are part of a sentence.
+
+    A list of numbers may be: "[1] says so", "on [0, 1]".
+    """
     decoder = json.JSONDecoder(parse_constant=lambda name: None)
     for start in re.finditer(r"[\[{]", text):
         try:
-            value, _ = decoder.raw_decode(text, start.start())
+            value, end = decoder.raw_decode(text, start.start())
         except (ValueError, RecursionError):  # not here: perhaps at the next bracket
             continue
-        return value
-    return None
+        numbers = isinstance(value, list) and all(isinstance(x, int | float) for x in value)
+        yield value, numbers and _is_in_sentence(text, start.start(), end, several=len(value) > 1)
+
+
+def _is_in_sentence(text: str, start: int, end: int, *, several: bool) -> bool:
+    """Return whether a list of numbers is part of a sentence, and no reply.
+
+    ``several`` says whether it has more than one number.
+    """
+    before = text[text.rfind("\n", 0, start) + 1 : start].strip(_MARK_UP)
+    ends_line = not text[end:].partition("\n")[0].strip(_CLOSING)
+    if ends_line and _ONLY_A_BULLET.fullmatch(before):
+        return False
+    if before.endswith(_BEFORE_A_VALUE):
+        return not (ends_line or several)
+    return not (ends_line and several and "\n" not in text)  # "I choose [1, 3]."
 
 
 def _vote(given: Sequence[Any]) -> Any:
