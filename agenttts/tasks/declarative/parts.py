@@ -149,14 +149,14 @@ def _number(text: str, choices: Sequence[str]) -> float | None:
     return int(value) if value.is_integer() and abs(value) <= _LARGEST_WHOLE else value
 
 
-def _choice(text: str, choices: Sequence[str]) -> str:
-    found = _first_choice(text, choices, letters=re.NOFLAG)  # "a" is an article, "A" a choice
-    return found or _first_choice(text, choices, letters=re.I)
-
 def _with_exponent(power: re.Match[str]) -> str:
     exponent = (power[1] or power[2]).translate(_SUPERSCRIPTS)
     return f"{'1' if power[0].startswith('10') else ''}e{exponent} "
 
+
+def _choice(text: str, choices: Sequence[str]) -> str:
+    found = _first_choice(text, choices, letters=re.NOFLAG)  # "a" is an article, "A" a choice
+    return found or _first_choice(text, choices, letters=re.I)
 
 
 def _first_choice(text: str, choices: Sequence[str], letters: re.RegexFlag) -> str:
@@ -240,7 +240,19 @@ def _median(given: Sequence[Any]) -> Any:
 
 
 def _exact_match(output: Any, gold: Any) -> float:
-    return exact_match(_text(output), _texts(gold))
+    text = _text(output)
+    return float(
+        any(exact_match(text, [answer]) and not _differ(text, answer) for answer in _texts(gold))
+    )
+
+
+def _differ(text: str, answer: str) -> bool:
+    """Return whether both texts are numbers, and not the same.
+
+    Without punctuation -5 would be 5, and 3.14 would be 314.
+    """
+    numbers = [t.translate(_MINUS).strip(" $\u20ac\u00a3*_`").rstrip(".%") for t in (text, answer)]
+    return all(map(_NUMBER.fullmatch, numbers)) and _as_number(numbers[0]) != _as_number(numbers[1])
 
 
 def _contains(output: Any, gold: Any) -> float:
