@@ -214,6 +214,13 @@ def _experiment(
             f"the prompts do not show {', '.join(data.unused)}; write {{{{ FIELD }}}} into a "
             f"prompt of {task} for each of these fields that the question needs"
         )
+    if data.question_form == "json":
+        notes.append(
+            f"the field '{data.fields.question}' holds objects or lists, and the prompts show them "
+            "whole, as JSON; see that the right answer is not in it, and show the parts that "
+            f"matter alone, such as {{{{ {data.fields.question}['text'] }}}}, in the prompts of "
+            f"{task}"
+        )
     notes += data.notes
     notes.append(f"metric: {made.main_metric}, because {form.why}")
     notes += [

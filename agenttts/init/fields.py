@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agenttts.errors import UserError, valid_names
 from agenttts.init.options import FORMS, all_options, options_of
@@ -81,6 +82,14 @@ class Data:
     notes: tuple[str, ...] = ()
 
     @property
+    def question_form(self) -> Literal["text", "chat", "json"]:
+        """How prompts show the question: as it is, by the messages of a chat, or as JSON."""
+        values = [row[self.fields.question] for row in self.values]
+        if all(map(_is_chat, values)):
+            return "chat"
+        return "json" if any(map(_is_structure, values)) else "text"
+
+    @property
     def unused(self) -> list[str]:
         """The names of fields that prompts do not show and metrics do not use."""
         used = {getattr(self.fields, role.name) for role in fields(Fields)}
@@ -125,6 +134,26 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
         tuple(record.structure(chosen.options) for record in complete) if chosen.options else (),
         (*rare, *notes),
     )
+
+
+def asked(value: Any) -> list[str]:
+    """Return the texts by which a drafted prompt shows the value of a question's field."""
+    if _is_chat(value):
+        return [message["content"] for message in value]
+    return [json.dumps(value, ensure_ascii=False) if _is_structure(value) else str(value)]
+
+
+def _is_chat(value: Any) -> bool:
+    """Return whether a value is a list of messages, ``{role, content}``."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in value)
+    )
+
+
+def _is_structure(value: Any) -> bool:
+    return isinstance(value, list | dict)
 
 
 def _spread(records: Sequence[Record]) -> list[Record]:

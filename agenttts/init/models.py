@@ -12,7 +12,7 @@ from typing import Any
 from agenttts.dispatch.sizing.model_facts import params_by_files
 from agenttts.errors import UserError
 from agenttts.init.answers import AnswerForm
-from agenttts.init.fields import Data
+from agenttts.init.fields import Data, asked
 from agenttts.replies import lacks_chat_template
 from agenttts.tasks.loading.answers import texts_of_named_answer
 
@@ -147,7 +147,8 @@ def _script(data: Data, form: AnswerForm, right: float) -> str:
     replies = [_reply(row[data.fields.answer], form) for row in rows]
     rules: list[dict[str, Any]] = []
     # A question may be the beginning of another one.
-    order = sorted(range(len(rows)), key=lambda n: -len(str(rows[n][data.fields.question])))
+    questions = [asked(row[data.fields.question]) for row in rows]
+    order = sorted(range(len(rows)), key=lambda n: -sum(map(len, questions[n])))
     for number in order:
         others = [r for r in dict.fromkeys(replies[number:] + replies) if r != replies[number]]
         # Several wrong replies, so that a vote over more samples finds the right one.
@@ -155,7 +156,7 @@ def _script(data: Data, form: AnswerForm, right: float) -> str:
         weight = round((1 - right) / len(wrong), 3)
         rules.append(
             {
-                "contains": [str(rows[number][data.fields.question]), form.instruction],
+                "contains": [*questions[number], form.instruction],
                 "replies": [
                     {"text": replies[number], "weight": right},
                     *({"text": text, "weight": weight} for text in wrong),
@@ -165,7 +166,7 @@ def _script(data: Data, form: AnswerForm, right: float) -> str:
     # Of the last stage's candidates, a model's fusion keeps the right one.
     rules += [
         {
-            "contains": [str(rows[number][data.fields.question]), f"- {replies[number]}"],
+            "contains": [*questions[number], f"- {replies[number]}"],
             "replies": [{"text": replies[number]}],
         }
         for number in order

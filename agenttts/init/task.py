@@ -150,7 +150,7 @@ def _stage(data: Data, form: AnswerForm, position: int, names: Sequence[str]) ->
 
 def _selecting(data: Data, name: str) -> StageDraft:
     fields = data.fields
-    prompt = [*_shown(data, fields.context), f"Question: {{{{ {fields.question} }}}}"]
+    prompt = [*_shown(data, fields.context), *_question(data)]
     tokens = _prompt_tokens(data, prompt, {})
     decode = max(32, min(256, next_multiple(tokens // 4, 32)))
     return StageDraft(
@@ -173,7 +173,7 @@ def _selecting(data: Data, name: str) -> StageDraft:
 def _planning(data: Data, name: str, earlier: Sequence[str]) -> StageDraft:
     fields = data.fields
     shown = _shown(data, fields.context) if fields.context and not earlier else []
-    prompt = [*shown, *_outputs(data, earlier), f"Question: {{{{ {fields.question} }}}}"]
+    prompt = [*shown, *_outputs(data, earlier), *_question(data)]
     return StageDraft(
         name,
         (
@@ -182,7 +182,7 @@ def _planning(data: Data, name: str, earlier: Sequence[str]) -> StageDraft:
             *block("prompt", prompt),
             "temperature: 0.7      # k samples differ only above 0",
             "parse: text",
-            *_fused_by_model(fields, "Make one plan of these:"),
+            *_fused_by_model(data, "Make one plan of these:"),
         ),
         _prompt_tokens(data, prompt, dict.fromkeys(earlier, "")) + _PLAN_TOKENS * len(earlier),
         _PLAN_TOKENS,
@@ -195,7 +195,7 @@ def _answering(data: Data, form: AnswerForm, name: str, earlier: Sequence[str]) 
     prompt = [
         *(_shown(data, fields.context) if whole_context else []),
         *_outputs(data, earlier),
-        f"Question: {{{{ {fields.question} }}}}",
+        *_question(data),
         *_options(data, form),
     ]
     gold = fields.answer
@@ -211,7 +211,7 @@ def _answering(data: Data, form: AnswerForm, name: str, earlier: Sequence[str]) 
     if form.choices:
         lines.append(f"choices: {flow(form.choices)}")
     if form.fuse == "model":
-        lines += _fused_by_model(fields, "Make one answer of these:")
+        lines += _fused_by_model(data, "Make one answer of these:")
     else:
         lines.append(f"fuse: {form.fuse}            # of k samples")
     lines.append(f"metrics: {flow(metrics)}   # metric: the field of the right answer")
@@ -219,9 +219,9 @@ def _answering(data: Data, form: AnswerForm, name: str, earlier: Sequence[str]) 
     return StageDraft(name, tuple(lines), tokens + _PLAN_TOKENS * len(earlier), form.decode_tokens)
 
 
-def _fused_by_model(fields: Fields, request: str) -> list[str]:
+def _fused_by_model(data: Data, request: str) -> list[str]:
     prompt = [
-        f"Question: {{{{ {fields.question} }}}}",
+        *_question(data),
         request,
         "{% for candidate in candidates %}",
         "- {{ candidate }}",
@@ -232,6 +232,26 @@ def _fused_by_model(fields: Fields, request: str) -> list[str]:
         "  model:              # texts cannot be counted: one more call of the stage's own model",
         *[f"    {line}" if line else "" for line in block("prompt", prompt)],
     ]
+
+
+def _question(data: Data) -> list[str]:
+    """Return the lines of a prompt that show the question."""
+    name, form = data.fields.question, data.question_form
+    if form == "text":
+        return [f"Question: {{{{ {name} }}}}"]
+    if form == "json":
+        return [f"Question: {_text_or_json(name)}"]
+    return [
+        "Question:",
+        f"{{% for message in {name} %}}",
+        "{{ message['content'] }}",
+        "{% endfor %}",
+    ]
+
+
+def _text_or_json(name: str) -> str:
+    """Return what shows a field's texts as they are, and all else as JSON."""
+    return f"{{{{ {name} if {name} is string else {name} | tojson }}}}"
 
 
 def _outputs(data: Data, earlier: Sequence[str]) -> list[str]:
@@ -261,7 +281,7 @@ def _shown(data: Data, field: str | None) -> list[str]:
             "{{ title }}: {{ sentences | join(' ') }}",
             "{% endfor %}",
         ]
-    return [f"Context: {{{{ {field} if {field} is string else {field} | tojson }}}}"]
+    return [f"Context: {_text_or_json(field)}"]
 
 
 def _is_paragraph(value: Any) -> bool:

@@ -18,6 +18,7 @@ from agenttts.dispatch.profile import Profile, load_profile
 from agenttts.errors import UserError
 from agenttts.init.models import user_models
 from agenttts.spec import load_spec, load_strict
+from agenttts.tasks.base import TaskConfig
 from agenttts.tasks.declarative.task import load_declarative
 
 HOUSES = [
@@ -54,6 +55,42 @@ def test_from_a_data_file_to_a_finished_search(cli, houses, tmp_path):
     trials = pl.read_parquet(tmp_path / "results" / "houses" / "trials.parquet")
     assert trials["state"].unique().to_list() == ["COMPLETED"]
     assert trials["score"].max() > 0, "the stand-ins know the answers"
+
+
+@pytest.mark.parametrize(
+    ("question", "shown"),
+    [
+        ([{"role": "user", "content": 'Who\'s in "{n}"?'}], 'Question:\nWho\'s in "3"?\n'),
+        (
+            [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who? {n}"}],
+            "Question:\nBe brief.\nWho? 3\n",
+        ),
+        ({"stem": "Who's in {n}?"}, 'Question: {"stem": "Who\'s in 3?"}'),
+        (["Who's in {n}?", 1], 'Question: ["Who\'s in 3?", 1]'),
+    ],
+)
+def test_a_question_that_is_no_text_is_shown_as_messages_or_json(cli, tmp_path, question, shown):
+    """As in CommonsenseQA's files and in chats; the prompts had Python's form of the object."""
+    texts = (json.dumps(question).replace("{n}", str(n)) for n in range(24))
+    records = [{"question": json.loads(text), "answer": f"Ann {n}"} for n, text in enumerate(texts)]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, records)))
+    done = cli("init", "asked.jsonl", "--cluster", "in_process", "--stages", "plan,reply")
+    assert done.returncode == 0, done.stderr
+    is_chat = shown.startswith("Question:\n")
+    assert ("holds objects or lists, and the prompts show" in done.stdout) is not is_chat
+    task = load_declarative(str(tmp_path / "asked-task.yaml"))
+    [example] = [
+        e
+        for e in task.load(TaskConfig(data=str(tmp_path / "asked.jsonl")))
+        if e.data["answer"] == "Ann 3"
+    ]
+    for stage in task.stages:
+        assert shown.strip() in stage.prompt(example, {"plan": ""}).user
+    small = ("search.iterations=0", "task.examples=4")
+    done = cli("launch", "asked.yaml", "--wait", *(w for s in small for w in ("--set", s)))
+    assert done.returncode == 0, done.stderr
+    trials = pl.read_parquet(tmp_path / "results" / "asked" / "trials.parquet")
+    assert trials["score"].max() > 0, "the stand-ins find their questions"
 
 
 def test_nothing_is_overwritten_without_force(cli, houses, tmp_path):
