@@ -10,7 +10,8 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import lru_cache
 from typing import Any
 
@@ -118,10 +119,18 @@ def metrics_of(stage: StageDefinition, output: Any, example: Example) -> dict[st
     """Return the scores that `StageDefinition.metrics` gives, after checking them.
 
     Raises:
-        UserError: One of them is not a finite number, so a result could not be stored.
+        UserError: They are no dict by name, or one of them is not a finite number, so a result
+            could not be stored.
     """
     scores: dict[str, float | None] = {}
-    for name, value in stage.metrics(output, example).items():
+    found: Any = stage.metrics(output, example)
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        raise UserError(
+            f"{_line(type(stage).metrics)}: metrics() of stage '{stage.name}' returns "
+            f"{_kind(found)} for example '{example.id}'; valid: a dict of numbers by the metrics' "
+            "names, such as {'exact': 1.0}"
+        )
+    for name, value in found.items():
         scores[name] = _score(value)
         if scores[name] is None and value is not None:
             raise UserError(
@@ -146,6 +155,22 @@ def told(error: BaseException, files: Collection[str], otherwise: str) -> str:
 
     ``otherwise`` is the place if the error was on none of their lines.
     """
+def output_text(stage: StageDefinition, output: Any, example: Example) -> str:
+    """Return a stage's fused output as JSON.
+
+    Raises:
+        UserError: JSON cannot represent it, so it could not be stored.
+    """
+    try:
+        return json.dumps(output, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{_line(type(stage).fuse)}: stage '{stage.name}' gives {_kind(output)} as the output "
+            f"of example '{example.id}', which JSON cannot represent ({error}); valid values of "
+            "parse() and fuse(): texts, numbers, True, False, None, and lists and dicts of these"
+        ) from error
+
+
     place = otherwise
     traceback = error.__traceback__
     while traceback is not None:

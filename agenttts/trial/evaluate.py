@@ -7,7 +7,6 @@ need (`agenttts.trial.run`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,7 @@ from agenttts.tables.schema import ExampleRow, StageCuts, examples_frame
 from agenttts.tables.stored_results import StoredResult
 from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ExecutingStage, StageDefinition, Toolbox
-from agenttts.tasks.user_code import metrics_of, parsed
+from agenttts.tasks.user_code import metrics_of, output_text, parsed
 from agenttts.tasks.user_tasks import make_importable
 from agenttts.trial.draws import StageDraw
 from agenttts.trial.fewer_samples import FewerSamples, StageValues
@@ -214,6 +213,7 @@ def _run_stage(
         values = [
             stage.postprocess_fused(f, e, toolbox) for f, e in zip(fused, examples, strict=True)
         ]
+    texts = [output_text(stage, v, e) for v, e in zip(values, examples, strict=True)]
     yield from at.fewer.add_stage(
         stage,
         choice.samples,
@@ -232,7 +232,7 @@ def _run_stage(
                 stage=stage.name,
                 model=choice.model,
                 samples=choice.samples,
-                output=json.dumps(value, ensure_ascii=False),
+                output=texts[position],
                 candidates=list(draws[position].texts),
                 metrics=metrics_of(stage, value, example),
                 prompt_tokens=usage.prompt,

@@ -256,25 +256,35 @@ def _draw(
     except Exception as error:  # e.g. a task's prompt that is not a prompt
         if len(group) > 1:
             return [found for pair in group for found in _draw([pair], sampler)]
-        return [_unexpected(error, group[0][0].err)]
+        return [group[0][0].unexpected(error)]
     return [
         Fault(found.kind, str(found), "engine") if isinstance(found, EngineError) else found
         for found in drawn
     ]
 
 
-def _unexpected(error: BaseException, err: TextIO) -> Fault:
+def _unexpected(error: BaseException, spec: TrialSpec | None) -> Fault:
     """Return the fault of an error in the task's own code, or of the file system.
 
-    Its message has the place of the error in the code.
+    Its message has the place of the error: the last line of the task's own files, if there is one,
+    or the last of all.
     """
-    traceback.print_exception(error, file=err)
-    place = traceback.extract_tb(error.__traceback__)[-1]
+    places = traceback.extract_tb(error.__traceback__)
+    own = [place for place in places if spec is not None and _is_own(place.filename, spec)]
+    place = (own or places)[-1]
     where = f"{Path(place.filename).name}:{place.lineno}"
     what = f"{type(error).__name__}: {error}"
     if isinstance(error, SystemExit):
         what += f": {NOT_TO_EXIT}"
     return Fault(_kind(error), f"{what} ({where})", "task")
+
+
+def _is_own(file: str, spec: TrialSpec) -> bool:
+    """Return whether a file belongs to the source of a user's own task."""
+    source = spec.task_source
+    return file == spec.task.rpartition(":")[0] or bool(
+        source and Path(file).is_relative_to(source)
+    )
 
 
 def _kind(error: BaseException) -> str:
@@ -399,6 +409,11 @@ class _RunningTrial:
             return
         self.ended(self.directory)
 
+    def unexpected(self, error: BaseException) -> Fault:
+        """Return the fault of an error that the task's own code may have raised, and print it."""
+        traceback.print_exception(error, file=self.err)
+        return _unexpected(error, self.spec)
+
     def _step(self, step: Callable[[], StageDraw]) -> None:
         """Compute up to the next draw, or store the result, or the part if no more is due."""
         try:
@@ -415,7 +430,7 @@ class _RunningTrial:
         except AgentTTSError as error:
             self.fail(Fault(_kind(error), str(error), "input"))
         except WRONG as error:  # the task's own code may raise anything
-            self.fail(_unexpected(error, self.err))
+            self.fail(self.unexpected(error))
 
     def _hand_over(self, stages: int) -> None:
         part = Part(stages, self._seconds, self._starts, self._computed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
 import textwrap
 from pathlib import Path
@@ -320,6 +321,22 @@ def test_a_fault_that_quotes_half_of_a_character_is_recorded(tmp_path):
     assert run_list([bad, good])[0] == 1
     assert "ValueError: not a label: ? (own.py:5)" in read_fault(Path(bad.directory)).message
     assert read_result(Path(good.directory)) is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def parse(self, text, example): return json.loads('{')", r"JSONDecodeError: .*\(own\.py:5\)$"),
+        ("def metrics(self, output, example): return 0.5", r"own\.py:5: metrics\(\) of stage 'answer' returns 0\.5 \(float\).*valid: a dict"),
+        ("def metrics(self, output, example): return {1: 0.5}", r"own\.py:5: metrics\(\) of stage 'answer' returns \{1: 0\.5\} \(dict\)"),
+        ("def fuse(self, candidates, example): return {1, 2}", r"own\.py:5: stage 'answer' gives \{1, 2\} \(set\).*valid values"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_task_is_named_with_its_line_in_the_task(tmp_path, body, message):
+    """It was a line of Python's json, or of this package."""
+    spec = trial_writer(tmp_path)("t0000", ("weak", 1), ("weak", 1), task=own_task(tmp_path, body))
+    assert run_list([spec])[0] == 1
+    assert re.search(message, read_fault(Path(spec.directory)).message)
 
 
 @pytest.mark.parametrize("method", ["parse", "fuse", "metrics"])
