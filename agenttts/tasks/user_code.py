@@ -40,7 +40,8 @@ def make_task(name: str, cls: type[Task]) -> Task:
     """
     where = f"'{name}'"
     try:
-        task = cls()
+        with prints_apart(cls.__module__):
+            task = cls()
     except AgentTTSError:
         raise
     except WRONG as error:
@@ -68,7 +69,8 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
     line = _line(cls.load) or _line(cls)
     where = f"task '{task.name}'"
     try:
-        found = task.load(config)
+        with prints_apart(cls.__module__):
+            found = task.load(config)
     except AgentTTSError:
         raise
     except WRONG as error:
@@ -107,6 +109,17 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
     return list(examples.values())
 
 
+@contextmanager
+def prints_apart(module: str) -> Iterator[None]:
+    """Send what a user's module prints to standard error.
+
+    Commands with --json have standard output for their document. Modules of this package print
+    nothing; trials in threads use them, and standard output is the process's.
+    """
+    with nullcontext() if module.startswith("agenttts.") else redirect_stdout(sys.stderr):
+        yield
+
+
 def parsed(stage: StageDefinition, text: str, example: Example) -> Any:
     """Return the value of `StageDefinition.parse`, without halves of characters.
 
@@ -141,20 +154,6 @@ def metrics_of(stage: StageDefinition, output: Any, example: Example) -> dict[st
     return scores
 
 
-def _score(value: Any) -> float | None:
-    """Return a metric's value as a float; None if it is not a finite number."""
-    try:
-        number = math.nan if isinstance(value, str) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def told(error: BaseException, files: Collection[str], otherwise: str) -> str:
-    """Return what went wrong, with the line of the user's ``files``.
-
-    ``otherwise`` is the place if the error was on none of their lines.
-    """
 def output_text(stage: StageDefinition, output: Any, example: Example) -> str:
     """Return a stage's fused output as JSON.
 
@@ -171,6 +170,20 @@ def output_text(stage: StageDefinition, output: Any, example: Example) -> str:
         ) from error
 
 
+def _score(value: Any) -> float | None:
+    """Return a metric's value as a float; None if it is not a finite number."""
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def told(error: BaseException, files: Collection[str], otherwise: str) -> str:
+    """Return what went wrong, with the line of the user's ``files``.
+
+    ``otherwise`` is the place if the error was on none of their lines.
+    """
     place = otherwise
     traceback = error.__traceback__
     while traceback is not None:

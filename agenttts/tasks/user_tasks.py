@@ -19,7 +19,7 @@ from types import ModuleType
 
 from agenttts.errors import UserError, nearest_name, valid_names
 from agenttts.tasks.base import Task
-from agenttts.tasks.user_code import WRONG, told
+from agenttts.tasks.user_code import WRONG, prints_apart, told
 
 _DECLARATIVE = (".yaml", ".yml")
 _LARGEST_BYTES = 20_000_000
@@ -173,7 +173,8 @@ def _load_file(name: str, path: Path) -> ModuleType:
     # Dataclasses and pickles look their module up by name.
     sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
+        with prints_apart(module_name):
+            spec.loader.exec_module(module)
     except WRONG as error:  # whatever a user's module does when it is imported
         del sys.modules[module_name]
         raise UserError(f"'{name}': {told(error, {str(path)}, str(path))}", at=("name",)) from error
@@ -182,7 +183,8 @@ def _load_file(name: str, path: Path) -> ModuleType:
 
 def _import(name: str, place: str) -> ModuleType:
     try:
-        return importlib.import_module(place)
+        with prints_apart(place):
+            return importlib.import_module(place)
     except WRONG as error:  # as above
         if file := _importing(error):
             raise UserError(f"'{name}': {told(error, {file}, file)}", at=("name",)) from error

@@ -66,6 +66,16 @@ cluster: in_process
 
 
 @pytest.mark.processes
+def test_what_a_task_prints_is_no_part_of_the_document(cli, tmp_path):
+    added = "def __init__(self):\n        print('made')\n\n    def load(self, config):\n        print('loaded')"
+    text = f"print('imported')\n{source()}".replace("def load(self, config):", added)
+    (tmp_path / "saying.py").write_text(text)
+    done = cli("launch", job(tmp_path, "./saying.py:Saying"), "--dry-run", "--json")
+    assert json.loads(done.stdout), done.stderr
+    assert {"imported", "made", "loaded"} <= set(done.stderr.split())
+
+
+@pytest.mark.processes
 def test_a_file(cli, tmp_path):
     (tmp_path / "saying.py").write_text(source())
     assert cli("launch", job(tmp_path, "./saying.py:Saying"), "--wait").returncode == 0
