@@ -83,6 +83,9 @@ def freeze_source(name: str, folder: Path) -> None:
             f"task '{name}': {file} cannot be copied into the run ({reason}), as all of the "
             f"package {source} is; make it readable or move it elsewhere"
         ) from error
+    finally:  # a package may be installed read-only, and who may not write cannot remove either
+        for place, _, _ in os.walk(folder):
+            Path(place).chmod(Path(place).stat().st_mode | 0o700)
 
 
 def frozen_files(folder: Path) -> list[Path]:

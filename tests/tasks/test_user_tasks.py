@@ -75,6 +75,23 @@ def test_what_a_task_prints_is_no_part_of_the_document(cli, tmp_path):
     assert {"imported", "made", "loaded"} <= set(done.stderr.split())
 
 
+def test_the_copy_of_a_package_that_is_read_only_can_be_removed(tmp_path, monkeypatch):
+    """As one that a package manager has installed; `rm -r` of a run failed."""
+    package = tmp_path / "own_read_only"
+    (package / "sub").mkdir(parents=True)
+    for file in (package / "__init__.py", package / "sub" / "data.txt"):
+        file.write_text("")
+        file.chmod(0o444)
+    for folder in (package / "sub", package):
+        folder.chmod(0o555)
+    monkeypatch.syspath_prepend(tmp_path)
+    freeze_source("own_read_only:Task", tmp_path / "frozen")
+    for folder in (package, package / "sub"):
+        folder.chmod(0o755)  # for pytest
+    copy = tmp_path / "frozen" / "own_read_only"
+    assert {path.stat().st_mode & 0o700 for path in (copy, copy / "sub")} == {0o700}
+
+
 @pytest.mark.processes
 def test_a_file(cli, tmp_path):
     (tmp_path / "saying.py").write_text(source())
