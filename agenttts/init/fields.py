@@ -137,7 +137,7 @@ def read(path: Path, given: Mapping[str, str]) -> Data:
 
 
 def asked(value: Any) -> list[str]:
-    """Return the texts by which a drafted prompt shows the value of a question's field."""
+    """Return the texts by which a drafted prompt shows a question."""
     if _is_chat(value):
         return [message["content"] for message in value]
     return [json.dumps(value, ensure_ascii=False) if _is_structure(value) else str(value)]

@@ -410,7 +410,7 @@ class _RunningTrial:
         self.ended(self.directory)
 
     def unexpected(self, error: BaseException) -> Fault:
-        """Return the fault of an error that the task's own code may have raised, and print it."""
+        """Print an error of the task's own code, and return its fault."""
         traceback.print_exception(error, file=self.err)
         return _unexpected(error, self.spec)
 

@@ -186,7 +186,7 @@ def _list(text: str, choices: Sequence[str]) -> list[Any]:
 
 
 def _json(text: str, choices: Sequence[str]) -> Any:
-    """Return the first value; a list of numbers within a sentence only if there is no other."""
+    """Return the first value; one within a sentence only if there is no other."""
     found = None
     for value, in_sentence in _json_values(text):
         if not in_sentence:
@@ -196,7 +196,7 @@ def _json(text: str, choices: Sequence[str]) -> Any:
 
 
 def _json_values(text: str) -> Iterator[tuple[Any, bool]]:
-    """Yield the JSON objects and lists of a text, and whether they are part of a sentence.
+    """Yield the JSON values of a text, and whether they are part of a sentence.
 
     A list of numbers may be: "[1] says so", "on [0, 1]".
     """
