@@ -39,8 +39,9 @@ class Outcome:
     """How a run ended.
 
     ``exit_code`` is the program's own (minus the signal's number when a signal ended it), or None
-    when the program was stopped. ``stopped`` says at which limit. ``stdout`` and ``stderr`` are the
-    beginnings of its output. ``seconds`` is wall time.
+    when the program was stopped. ``stopped`` says at which limit. ``stdout`` and ``stderr`` are its
+    output; of more than 16 kB the beginning and the end, with ``[...]`` between them. ``seconds``
+    is wall time.
     """
 
     exit_code: int | None

@@ -22,6 +22,7 @@ from agenttts.sandbox.scratch import scratch_directory
 
 _PACKAGE_ROOT = str(Path(agenttts.__file__).parents[1])
 _SHOWN_BYTES = 16_384
+_LEFT_OUT = b"\n[...]\n"
 # The set-up takes a fraction of a second. A launcher that takes so much longer than its program's
 # time limit has failed.
 _PATIENCE_SECONDS = 60.0
@@ -59,8 +60,8 @@ def run_program(
         return Outcome(
             exit_code=report["exit_code"],
             stopped=report["stopped"],
-            stdout=_beginning(base / "stdout"),
-            stderr=_beginning(base / "stderr"),
+            stdout=_both_ends(base / "stdout"),
+            stderr=_both_ends(base / "stderr"),
             seconds=report["seconds"],
         )
 
@@ -130,10 +131,16 @@ def _write_files(folder: Path, files: Mapping[str, str]) -> None:
         target.write_text(text, encoding="utf-8", errors="replace")
 
 
-def _beginning(path: Path) -> str:
+def _both_ends(path: Path) -> str:
+    """Return an output; of a long one the beginning and the end, where an error is named."""
     try:
         with path.open("rb") as stream:
-            return stream.read(_SHOWN_BYTES).decode("utf-8", errors="replace")
+            output = stream.read(_SHOWN_BYTES)
+            size = os.fstat(stream.fileno()).st_size
+            if size > _SHOWN_BYTES:
+                stream.seek(size - _SHOWN_BYTES // 2)
+                output = output[: _SHOWN_BYTES // 2] + _LEFT_OUT + stream.read(_SHOWN_BYTES // 2)
+            return output.decode("utf-8", errors="replace")
     except FileNotFoundError:  # ended before it was opened
         return ""
 

@@ -43,6 +43,16 @@ def test_a_program_runs_and_its_output_comes_back():
     assert outcome.stopped is None
 
 
+def test_the_error_after_a_long_output_is_shown():
+    """Of functions that call each other without end, only calls were shown."""
+    outcome = run("def a(): b()\ndef b(): a()\nprint('x' * 40_000, 'end')\na()")
+    assert outcome.stderr.rstrip().rpartition("\n")[2].startswith("RecursionError: ")
+    assert outcome.stderr.startswith("Traceback")
+    assert "x\n[...]\nx" in outcome.stdout
+    assert outcome.stdout.endswith("x end\n")
+    assert len(outcome.stdout) < 17_000
+
+
 def test_several_files_and_folders():
     files = {
         "main.py": "from shop.stock import count\nprint(count())",
