@@ -132,7 +132,7 @@ def _write_files(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _both_ends(path: Path) -> str:
-    """Return an output; of a long one the beginning and the end, where an error is named."""
+    """Return an output; of a long one the beginning and the end."""
     try:
         with path.open("rb") as stream:
             output = stream.read(_SHOWN_BYTES)
