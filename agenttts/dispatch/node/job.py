@@ -236,6 +236,9 @@ class TrialJob:
                 continue
             if number < self._earlier_lists and self._was_given_away(trial):
                 continue
+            if not trial.directory.is_dir():
+                self._say(f"{trial.directory} was removed; its trial is left out")
+                continue
             lock = ExitStack()
             try:
                 lock.enter_context(trial_lock(trial.directory, me, self._say, waits))
@@ -502,7 +505,7 @@ class TrialJob:
             self.directory,
             self._child.pid,
             on_gpu=self.gpus > 0,
-            first_trial=self.all_trials[0].directory,
+            first_trial=self._attempts.open[0].directory,
         )
         return self._child
 
