@@ -43,7 +43,7 @@ from agenttts.dispatch.node.progress import TrialSight
 from agenttts.dispatch.node.scratch import CompileCache, NoScratchDirectory, scratch_directory
 from agenttts.dispatch.node.trial_lock import LockHeld, LockHolder, Waits, trial_lock
 from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, read_end
-from agenttts.dispatch.own_job import node_name, queue_job, trial_job_id, why_stopped
+from agenttts.dispatch.own_job import node_name, queue_job, started_again, trial_job_id, why_stopped
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.memory import job_memory
 from agenttts.files.native_threads import without_thread_limits
@@ -316,7 +316,7 @@ class TrialJob:
         self._attempts.finish_all(blame(AttemptEnd(stopped=cause, began=self._began())), cause)
         self._attempts.close()
         over = all(self._is_over(trial, cause) for trial in unfinished)
-        return None if over or not self.requeue else submitit.helpers.DelayedSubmission(self)
+        return None if over or not self.requeue else started_again(self)
 
     def _is_over(self, trial: JobTrial, cause: Stop) -> bool:
         """Return whether a trial has reached the limit on requeues for ``cause``."""
