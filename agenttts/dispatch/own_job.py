@@ -93,10 +93,11 @@ def why_stopped(
 
 
 def started_again(function: Any) -> DelayedSubmission:
-    """Return what the queue starts again in place of this job, for submitit's checkpoint.
+    """Return what the queue starts again in place of this job.
 
-    submitit asks for the requeue once, and the job is lost if slurmctld does not answer then, or if
-    the signal that comes with a preemption ends scontrol. Here it is asked again.
+    It is for submitit's checkpoint. submitit asks for the requeue once, and the job is lost if
+    slurmctld does not answer then, or if the signal of a preemption ends scontrol. Here it is asked
+    again.
     """
     SlurmJobEnvironment._requeue = _requeue
     return DelayedSubmission(function)

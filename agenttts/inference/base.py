@@ -241,7 +241,10 @@ class EngineError(Exception):
 
 
 class ServerSilent(EngineError):
-    """A model's server takes requests and has answered none in time; others would wait in vain."""
+    """A model's server takes requests and has answered none in time.
+
+    Other requests would wait in vain.
+    """
 
 
 def render(prompt: Prompt, style: PromptStyle) -> tuple[str | tuple[Message, ...], tuple[str, ...]]:
