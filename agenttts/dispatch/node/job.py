@@ -47,7 +47,7 @@ from agenttts.dispatch.own_job import node_name, queue_job, started_again, trial
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.memory import job_memory
 from agenttts.files.native_threads import without_thread_limits
-from agenttts.files.processes import oom_kills
+from agenttts.files.processes import job_cpus, oom_kills
 from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import TrialState
 from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
@@ -612,10 +612,10 @@ class TrialJob:
         return read_phase(self.directory) is not None
 
     def _environment(self) -> dict[str, str]:
-        memory = container_env(job_memory(os.environ))
+        granted = container_env({**job_memory(os.environ), **job_cpus(os.environ)})
         passed = passed_variables(self.env)
         inherited = without_thread_limits(os.environ)
-        return {**inherited, **self.env, **memory, **granted_devices(), **passed}
+        return {**inherited, **self.env, **granted, **granted_devices(), **passed}
 
     def _say(self, text: str) -> None:
         """Print to submitit's log of the job.

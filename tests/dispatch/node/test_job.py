@@ -199,10 +199,12 @@ def limits_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_child_s_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "5")
     limits_of_a_command(monkeypatch)
     shell(tmp_path, "env; exit 1", env={"MINE": "yes"}, gpus=2)()
     lines = (tmp_path / LOG_FILE).read_text().splitlines()
     assert not any("_NUM_THREADS=" in line for line in lines), "it has the cores of its job"
+    assert "APPTAINERENV_SLURM_CPUS_PER_TASK=5" in lines
     assert {"MINE=yes", "CUDA_VISIBLE_DEVICES=2,3"} <= set(lines)
     assert {"APPTAINERENV_CUDA_VISIBLE_DEVICES=2,3", "SINGULARITYENV_CUDA_VISIBLE_DEVICES=2,3"} <= set(lines)  # fmt: skip
     [attempt] = read_attempts(tmp_path)
