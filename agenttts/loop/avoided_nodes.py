@@ -98,7 +98,7 @@ class AvoidedNodes:
             self._journal.append("avoiding", nodes=list(nodes), jobs=changed, failed=failed)
 
     def _are_needed(self, nodes: Sequence[str]) -> bool:
-        """Return whether jobs that avoid these nodes were refused, or jobs that avoid fewer."""
+        """Return whether jobs that avoid these nodes, or fewer, were refused."""
         return bool(self._allowed_again) and self._allowed_again <= set(nodes)
 
     def _attempts_of(self, progress: TrialProgress) -> list[Attempt]:
