@@ -8,19 +8,32 @@ here; CONTRIBUTING.md lists the other files that read Slurm's.
 from __future__ import annotations
 
 import os
+import re
 import socket
+import sys
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from submitit.core.utils import DelayedSubmission, UncompletedJobError
+from submitit.slurm.slurm import SlurmJobEnvironment
 
 from agenttts.dispatch.node.stop_cause import show_job, stop_cause
 from agenttts.dispatch.slurm import queue
+from agenttts.files.commands import ask
 
 if TYPE_CHECKING:
     from agenttts.dispatch.base import JobStatus
 
 QUEUE_NAME = "Slurm"
 """The queue's name in texts about a job, such as the holder of a lock."""
+REQUEUE_PAUSE_S = 5.0
+"""Seconds between two attempts to requeue this job."""
+_REQUEUE_PATIENCE_S = 300.0
+"""Seconds within which this job is requeued; Slurm may kill it before (slurm.conf(5), KillWait)."""
+_REQUEUE_ANSWER_S = 60.0
+# A job with --no-requeue, one that is gone, and one of another user.
+_REFUSED = re.compile(r"presently disabled|invalid job|permission denied", re.I)
 
 
 def trial_job_id() -> str:
@@ -79,6 +92,17 @@ def why_stopped(
     )
 
 
+def started_again(function: Any) -> DelayedSubmission:
+    """Return what the queue starts again in place of this job.
+
+    It is for submitit's checkpoint. submitit asks for the requeue once, and the job is lost if
+    slurmctld does not answer then, or if the signal of a preemption ends scontrol. Here it is asked
+    again.
+    """
+    SlurmJobEnvironment._requeue = _requeue
+    return DelayedSubmission(function)
+
+
 def job_states(jobs: Iterable[str]) -> dict[str, JobStatus]:
     """Return the states of other jobs of this process's queue, by id.
 
@@ -86,6 +110,22 @@ def job_states(jobs: Iterable[str]) -> dict[str, JobStatus]:
         QueueUnavailable: The queue does not answer.
     """
     return queue.job_states(jobs)
+
+
+def _requeue(environment: SlurmJobEnvironment, countdown: int) -> None:
+    """Requeue this job.
+
+    Raises:
+        UncompletedJobError: Slurm refuses it, or has not answered for `_REQUEUE_PATIENCE_S`.
+    """
+    command = ["scontrol", "requeue", str(environment.job_id)]
+    deadline = time.monotonic() + _REQUEUE_PATIENCE_S
+    while not (answer := ask(command, _REQUEUE_ANSWER_S)).succeeded:
+        failure = f"'{' '.join(command)}' {answer.failure()}"
+        if _REFUSED.search(failure) or time.monotonic() + REQUEUE_PAUSE_S > deadline:
+            raise UncompletedJobError(f"this job was not requeued: {failure}")
+        print(f"{failure}; trying again in {REQUEUE_PAUSE_S:g} s", file=sys.stderr, flush=True)
+        time.sleep(REQUEUE_PAUSE_S)
 
 
 def _queue_id() -> str | None:

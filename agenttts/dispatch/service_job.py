@@ -7,7 +7,7 @@ import signal
 
 import submitit
 
-from agenttts.dispatch.own_job import in_queue
+from agenttts.dispatch.own_job import in_queue, started_again
 
 _PR_SET_PDEATHSIG = 1
 
@@ -21,7 +21,7 @@ class RestartedJob:
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Return what the queue starts again; submitit calls this on SIGUSR2."""
-        return submitit.helpers.DelayedSubmission(self)
+        return started_again(self)
 
 
 class EndingJob:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,8 @@ import psutil
 _PATIENCE_S = 0.5
 # PF_EXITING in the kernel's sched.h.
 _EXITING = 0x4
+CPUS_VARIABLE = "SLURM_CPUS_PER_TASK"
+"""The variable with the cores of a Slurm job, which is passed into its container."""
 
 
 def command_line(pid: int | str) -> bytes:
@@ -146,14 +149,41 @@ def cpu_seconds(pid: int) -> float:
     return total
 
 
-def usable_cpus() -> int:
+def usable_cpus(root: Path = Path("/sys/fs/cgroup"), of: Path = Path("/proc/self/cgroup")) -> int:
     """Return the cores that this process may use.
 
-    It is the process's affinity, or Slurm's count if that is smaller (Slurm may bind no cores).
+    It is the least of the process's affinity, Slurm's count (Slurm may bind no cores), and the
+    quota of processor time of its control group, version 2, and those above it.
     """
-    available = len(os.sched_getaffinity(0))
-    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return min(available, int(given)) if given.isdigit() and int(given) > 0 else available
+    limits = [len(os.sched_getaffinity(0))]
+    given = os.environ.get(CPUS_VARIABLE, "")
+    if given.isdecimal():
+        limits.append(int(given))
+    with suppress(OSError):
+        for line in of.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            place = root / path.lstrip("/")
+            for group in [place, *place.parents] if not controllers else []:
+                if group.is_relative_to(root) and (cores := _quota(group)):
+                    limits.append(cores)
+    return min(limit for limit in limits if limit > 0)
+
+
+def job_cpus(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable that tells a container the cores of its Slurm job.
+
+    The result is empty outside a Slurm job.
+    """
+    return {name: environment[name] for name in (CPUS_VARIABLE,) if name in environment}
+
+
+def _quota(group: Path) -> int:
+    """Return the cores of a control group's quota, rounded up; 0 without one."""
+    try:
+        quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+        return -(-int(quota) // int(period))
+    except (OSError, ValueError):  # no such file, or "max"
+        return 0
 
 
 def oom_kills(root: Path = Path("/sys/fs/cgroup"), of: Path = Path("/proc/self/cgroup")) -> int:

@@ -240,6 +240,13 @@ class EngineError(Exception):
         self.kind = kind
 
 
+class ServerSilent(EngineError):
+    """A model's server takes requests and has answered none in time.
+
+    Other requests would wait in vain.
+    """
+
+
 def render(prompt: Prompt, style: PromptStyle) -> tuple[str | tuple[Message, ...], tuple[str, ...]]:
     """Apply a model's prompt style.
 

@@ -32,6 +32,7 @@ from agenttts.inference.base import (
     OnFinished,
     Request,
     Sample,
+    ServerSilent,
 )
 from agenttts.inference.beats import Beat
 from agenttts.inference.endpoint_calls import GivenUp, PatientCalls, Stopped
@@ -370,7 +371,7 @@ class EndpointEngine:
         status = error.status if isinstance(error, ServerError) else None
         name = self._config.name
         if isinstance(error, GivenUp):
-            raise self._infra(text) from None
+            raise self._infra(text, ServerSilent if error.silent else EngineError) from None
         if status in (401, 403):
             variable = self._options.api_key_env
             fix = (
@@ -394,8 +395,8 @@ class EndpointEngine:
             ) from None
         raise EngineError(f"model '{name}': {text}") from None
 
-    def _infra(self, text: str) -> EngineError:
-        return EngineError(f"model '{self._config.name}': {text}", kind="INFRA_FAILED")
+    def _infra(self, text: str, kind: type[EngineError] = EngineError) -> EngineError:
+        return kind(f"model '{self._config.name}': {text}", kind="INFRA_FAILED")
 
     def _say(self, text: str) -> None:
         self._print(f"model '{self._config.name}': {text}")

@@ -23,7 +23,14 @@ class Stopped(Exception):
 
 
 class GivenUp(Exception):
-    """The server gave no usable answer in time."""
+    """The server gave no usable answer in time.
+
+    ``silent`` says that no request got any answer, whether usable or not.
+    """
+
+    def __init__(self, message: str, *, silent: bool) -> None:
+        super().__init__(message)
+        self.silent = silent
 
 
 class PatientCalls:
@@ -107,7 +114,8 @@ class PatientCalls:
                 pause = self._pause(error, failures)
                 reason = self._reason_to_give_up(error, failing_since, strikes, pause)
                 if reason is not None:
-                    raise GivenUp(f"{error}; {reason}") from None
+                    silent = error.fault == "timeout" and strikes < _MOST_STRIKES
+                    raise GivenUp(f"{error}; {reason}", silent=silent) from None
                 self._note(f"{error}; trying again in {pause:.0f} s")
                 if error.status == 429:
                     self._hold(pause)

@@ -22,6 +22,7 @@ from agenttts.inference.base import (
     Prompt,
     Request,
     SamplingParams,
+    ServerSilent,
     keeps_special,
     render,
     sample_key,
@@ -271,11 +272,16 @@ class Sampler:
         gone: EngineError | None = None
         found: list[Drawn | EngineError] = []
         for request in requests:
-            # A server that is gone is waited for once, and not for every request.
+            # A server that is gone or hangs is waited for once, and not for every request.
             asks = on_server and self.lacks_samples(request)
             if asks and gone is None:
                 gone = self._start_problem(requests[0].model)
-            found += [gone] if asks and gone is not None else self.draw_each([request])
+            if asks and gone is not None:
+                found.append(gone)
+                continue
+            found += self.draw_each([request])
+            if isinstance(found[-1], ServerSilent):
+                gone = found[-1]
         return found
 
     def _start_problem(self, model_name: str) -> EngineError | None:

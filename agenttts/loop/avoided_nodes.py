@@ -63,6 +63,11 @@ class AvoidedNodes:
         self._avoided = nodes
         return nodes
 
+    def for_new_jobs(self) -> tuple[str, ...]:
+        """Return the nodes that new jobs exclude: none while Slurm would refuse such jobs."""
+        nodes = self.nodes()
+        return () if self._are_needed(nodes) else nodes
+
     def keep_jobs_off(self, jobs: Sequence[str]) -> None:
         """Keep waiting jobs off the nodes that failed.
 
@@ -80,7 +85,7 @@ class AvoidedNodes:
         if self._scheduler.has_nodes and not self._allowed_again:
             self._workers.retire_on(nodes)
         unchanged = list(nodes) == state.avoided and state.avoid_failed is None
-        if unchanged or (self._allowed_again and self._allowed_again <= set(nodes)):
+        if unchanged or self._are_needed(nodes):
             return
         failed = None
         changed: list[str] | None = []
@@ -91,6 +96,10 @@ class AvoidedNodes:
             failed = str(error)
         if changed is not None:
             self._journal.append("avoiding", nodes=list(nodes), jobs=changed, failed=failed)
+
+    def _are_needed(self, nodes: Sequence[str]) -> bool:
+        """Return whether jobs that avoid these nodes, or fewer, were refused."""
+        return bool(self._allowed_again) and self._allowed_again <= set(nodes)
 
     def _attempts_of(self, progress: TrialProgress) -> list[Attempt]:
         """Return the attempts of a trial; those of a trial that has ended are read once."""

@@ -341,7 +341,7 @@ class Evaluation:
         new = sorted((p for p in plan.lists if p.worker is None), key=lambda listed: listed.gpus)
         if not new:
             return
-        nodes = self._avoided.nodes()
+        nodes = self._avoided.for_new_jobs()
         for gpus, group in groupby(new, key=lambda listed: listed.gpus):
             self._submit(gpus, list(group), plan, nodes)
 

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any
 
 from agenttts.errors import UserError
+from agenttts.files.processes import usable_cpus
 from agenttts.files.unicode import clean_value
 from agenttts.inference.embedding import EmbeddingModel
 from agenttts.sandbox import Outcome, check_sandbox, run_program
@@ -90,8 +91,7 @@ def execute_samples(
     # As many at a time as there are cores. With more, a program that fails slowly would reach its
     # time limit before it fails, and would count as one that runs. Two at least, because most
     # programs wait for input and use no core.
-    cores = len(os.sched_getaffinity(0))
-    pool = ThreadPoolExecutor(min(max(cores, 2), _MOST_AT_ONCE))
+    pool = ThreadPoolExecutor(min(max(usable_cpus(), 2), _MOST_AT_ONCE))
     try:
         executions: list[dict[str, Future[Any]]] = []
         for values, example, earlier in zip(candidates, examples, outputs, strict=True):

@@ -17,9 +17,11 @@ from agenttts.files.processes import (
     cpu_seconds,
     environment,
     is_dying,
+    job_cpus,
     oom_kills,
     parents,
     pids,
+    usable_cpus,
 )
 from tests.support.waiting import until
 
@@ -108,6 +110,34 @@ def test_the_kernel_s_count_of_kills_for_memory(tmp_path, group, file, content, 
     path.write_text(content)
     (tmp_path / "self").write_text(group)
     assert oom_kills(tmp_path / "cgroup", tmp_path / "self") == kills
+
+
+@pytest.mark.parametrize(
+    ("group", "quotas", "slurm", "expected"),
+    [
+        ("0::/job/step\n", {"job/step": "max 100000", "job": "250000 100000"}, "", 3),
+        ("0::/job\n", {"job": "400000 100000"}, "2", 2),
+        ("0::/\n", {"": "50000 100000"}, "2", 1),
+        ("0::/job\n", {"job": "max 100000"}, "5", 5),
+        ("0::/job\n", {}, "0", 8),
+        ("4:cpu,memory:/job\n", {"job": "100000 100000"}, "odd", 8),
+        ("", {"": "100000 100000"}, "", 8),
+    ],
+)
+def test_the_cores_of_a_process(tmp_path, monkeypatch, group, quotas, slurm, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", slurm)
+    for name, text in quotas.items():
+        folder = tmp_path / "cgroup" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cpu.max").write_text(text)
+    (tmp_path / "self").write_text(group)
+    assert usable_cpus(tmp_path / "cgroup", tmp_path / "self") == expected
+
+
+def test_a_container_is_told_the_cores_of_its_job():
+    assert job_cpus({"SLURM_CPUS_PER_TASK": "4", "HOME": "/"}) == {"SLURM_CPUS_PER_TASK": "4"}
+    assert job_cpus({}) == {}
 
 
 def test_this_machine_s_count_can_be_read():

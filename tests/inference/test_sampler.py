@@ -346,6 +346,36 @@ def test_a_server_that_is_gone_is_waited_for_once(sampler, model, gone):
     assert ("close", "m") not in engines.events, "it takes nothing from a server"
 
 
+@pytest.mark.parametrize("hangs", [True, False])
+def test_a_server_that_lists_its_models_and_answers_nothing_is_waited_for_twice(sampler, hangs):
+    """A prompt that fails while the server answers others is that prompt's own."""
+    server, over = Server(), threading.Event()
+
+    def answer(body: dict[str, object]) -> tuple[int, str, dict[str, str]]:
+        if hangs:
+            over.wait(60)
+        failed = "lake" in str(body["messages"])
+        return (503, "down", {}) if failed else said("text")
+
+    server.models = (200, json.dumps({"data": [{"id": "org/e"}]}), {})
+    server.answers = [answer]
+    options = {
+        **{"base_url": server.url, "use_proxy": False, "max_concurrent": 1},
+        **{"retry_seconds": 0, "timeout_seconds": 0.5 if hangs else 60},
+    }
+    served = ModelConfig("e", "org/e", engine="endpoint", options=options)
+    of = sampler(EndpointEngine, {"e": served}, keep_engines=True)
+    prompts = [Prompt("", f"A {what}?") for what in ("lake", "hill", "tree", "road")]
+    try:
+        found = of.draw_each([DrawRequest("e", [prompt], HOT, 1) for prompt in prompts])
+    finally:
+        over.set()
+        server.close()
+    assert [isinstance(one, EngineError) for one in found] == [True, hangs, hangs, hangs]
+    assert {one.kind for one in found if isinstance(one, EngineError)} == {"INFRA_FAILED"}
+    assert len(server.requests) == (2 if hangs else 5)
+
+
 def test_who_needs_only_what_came_before_a_failure_is_served(sampler):
     requests = [DrawRequest("m", [TREE], HOT, 4), DrawRequest("m", [TREE, LONG], HOT, 8)]
     served, failed = sampler(Engines(finished=stop_at(6))).draw_each(requests)

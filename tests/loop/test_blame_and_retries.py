@@ -164,13 +164,15 @@ def test_jobs_that_wait_already_are_kept_off_a_node_that_has_failed(new_run, ref
 
 
 def test_a_cluster_whose_every_node_is_avoided_still_runs_the_trials(new_run, caplog):
-    run, controller = new_run(search__iterations=0)
+    run, controller = new_run(search__iterations=2)
     loop, cluster = controller()
     cluster.command = lambda request, node, number: NO_LOOP if number == 1 else None
     submit = cluster.submit
+    refused = []
 
     def one_node(batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         if requests[0].exclude:
+            refused.append(batch)
             raise MissingRequirement("sbatch refused the job: Requested node configuration is not available", fix="correct it")  # fmt: skip
         return submit(batch, requests)
 
@@ -181,6 +183,7 @@ def test_a_cluster_whose_every_node_is_avoided_still_runs_the_trials(new_run, ca
     assert asked.count(("n1",)) == 1, "not again once it is known that the node is needed"
     assert {row["state"] for row in rows(run)} == {"COMPLETED"}
     assert "jobs that exclude n1 were refused" in caplog.text
+    assert len(refused) == 1, "what was refused is not asked for again"
 
 
 def test_a_node_that_fails_two_trials_for_no_reason_is_avoided_too(new_run):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import threading
+import time
 
 import pytest
 
@@ -75,3 +77,19 @@ def test_half_of_a_character_that_a_program_printed_is_replaced():
 
     found = execute_samples(Half(), None, [['"a \\ud83d"']], [Example("x", {})], [{}])
     assert found == [[{"printed": "a ?"}]]
+
+
+def test_no_more_programs_run_at_once_than_the_job_has_cores(monkeypatch):
+    """The node may have more: Slurm may bind no cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
+    threads = set()
+
+    class Seen(_Counting):
+        def execute(self, value, example, outputs, toolbox):
+            threads.add(threading.get_ident())
+            time.sleep(0.01)
+            return value
+
+    execute_samples(Seen(), None, [[str(n) for n in range(40)]], [Example("x", {})], [{}])
+    assert len(threads) <= 3

@@ -43,11 +43,11 @@ from agenttts.dispatch.node.progress import TrialSight
 from agenttts.dispatch.node.scratch import CompileCache, NoScratchDirectory, scratch_directory
 from agenttts.dispatch.node.trial_lock import LockHeld, LockHolder, Waits, trial_lock
 from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, read_end
-from agenttts.dispatch.own_job import node_name, queue_job, trial_job_id, why_stopped
+from agenttts.dispatch.own_job import node_name, queue_job, started_again, trial_job_id, why_stopped
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.memory import job_memory
 from agenttts.files.native_threads import without_thread_limits
-from agenttts.files.processes import oom_kills
+from agenttts.files.processes import job_cpus, oom_kills
 from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import TrialState
 from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
@@ -236,6 +236,9 @@ class TrialJob:
                 continue
             if number < self._earlier_lists and self._was_given_away(trial):
                 continue
+            if not trial.directory.is_dir():
+                self._say(f"{trial.directory} was removed; its trial is left out")
+                continue
             lock = ExitStack()
             try:
                 lock.enter_context(trial_lock(trial.directory, me, self._say, waits))
@@ -313,7 +316,7 @@ class TrialJob:
         self._attempts.finish_all(blame(AttemptEnd(stopped=cause, began=self._began())), cause)
         self._attempts.close()
         over = all(self._is_over(trial, cause) for trial in unfinished)
-        return None if over or not self.requeue else submitit.helpers.DelayedSubmission(self)
+        return None if over or not self.requeue else started_again(self)
 
     def _is_over(self, trial: JobTrial, cause: Stop) -> bool:
         """Return whether a trial has reached the limit on requeues for ``cause``."""
@@ -502,7 +505,7 @@ class TrialJob:
             self.directory,
             self._child.pid,
             on_gpu=self.gpus > 0,
-            first_trial=self.all_trials[0].directory,
+            first_trial=self._attempts.open[0].directory,
         )
         return self._child
 
@@ -609,10 +612,10 @@ class TrialJob:
         return read_phase(self.directory) is not None
 
     def _environment(self) -> dict[str, str]:
-        memory = container_env(job_memory(os.environ))
+        granted = container_env({**job_memory(os.environ), **job_cpus(os.environ)})
         passed = passed_variables(self.env)
         inherited = without_thread_limits(os.environ)
-        return {**inherited, **self.env, **memory, **granted_devices(), **passed}
+        return {**inherited, **self.env, **granted, **granted_devices(), **passed}
 
     def _say(self, text: str) -> None:
         """Print to submitit's log of the job.

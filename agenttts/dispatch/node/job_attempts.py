@@ -100,7 +100,7 @@ class JobAttempts:
             )
             self._open[trial] = attempt
             self._used[trial] = 0.0
-            write_attempt(trial.directory, attempt)
+            self._write(trial, attempt)
         self._job = replace(self._job, attempts=self._job.attempts + len(trials))
         self._write_job()
 
@@ -130,7 +130,7 @@ class JobAttempts:
             job_seconds=round(self._used[trial], 3),
             **ended,
         )
-        write_attempt(trial.directory, attempt)
+        self._write(trial, attempt)
         state = str(attempt.state)
         if state in LOST_STATES:
             lost = self._job.lost_seconds + self._used[trial]
@@ -155,6 +155,15 @@ class JobAttempts:
         """Return the first state of a trial that did not succeed, else COMPLETED."""
         others = [s for s in self.states if s not in (TrialState.COMPLETED, HANDED_OVER)]
         return others[0] if others else TrialState.COMPLETED.value
+
+    def _write(self, trial: JobTrial, attempt: Attempt) -> None:
+        """Write an attempt's record, unless the trial's directory was removed."""
+        try:
+            write_attempt(trial.directory, attempt)
+        except OSError:
+            if trial.directory.is_dir():
+                raise
+            self._say(f"{trial.directory} was removed; its attempt is not recorded")
 
     def _count(self) -> None:
         """Divide the seconds since the last call among the open attempts."""

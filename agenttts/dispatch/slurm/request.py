@@ -14,6 +14,11 @@ from agenttts.dispatch.slurm.node_lists import request_lists
 from agenttts.dispatch.slurm.syntax import minutes
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_LONGEST_COMMENT = 900
+"""Bytes of a comment. Slurm refuses more than 1,024 (slurmctld/job_mgr.c, ``_test_strlen``).
+
+The rest is for the mark of a job that is given up (`agenttts.dispatch.slurm.queue.give_up`).
+"""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,19 @@ def sbatch_options(
     if "gres" in gpus and options.get("gres"):
         gpus["gres"] += f",{options['gres']}"
     return {name: text for name, text in {**options, **gpus}.items() if text is not None}
+
+
+def marked(comment: str, *marks: str) -> str:
+    """Return a job's comment that ends with the marks by which the job is found.
+
+    If it would be too long for Slurm, the end of the text before the marks is left out.
+    """
+    end = "".join(f" {mark}" for mark in marks)
+    room = _LONGEST_COMMENT - len(end.encode())
+    if len(comment.encode()) > room:
+        cut = comment.encode()[: room - len("...")].decode(errors="ignore")
+        comment = cut[: 1 + max(cut.rfind(" "), cut.rfind(","))] + "..."
+    return comment + end
 
 
 def _gpus(resources: JobResources, gpus: int) -> dict[str, str]:

@@ -42,7 +42,7 @@ from agenttts.dispatch.slurm.queue import (
     set_name_and_comment,
 )
 from agenttts.dispatch.slurm.queue_reader import QueueRow
-from agenttts.dispatch.slurm.request import JobNeeds
+from agenttts.dispatch.slurm.request import JobNeeds, marked
 from agenttts.dispatch.slurm.services import SlurmServices
 from agenttts.dispatch.slurm.stuck_jobs import PatientQueue
 from agenttts.dispatch.slurm.submission import slurm_executor, submission_errors
@@ -250,7 +250,7 @@ class SlurmScheduler(Scheduler):
         ids = {request.trial: job for request, job in zip(requests, jobs, strict=True)}
         if len(requests) <= _LABELS:
             for request in requests:
-                label = f"{request.comment} batch={batch}"
+                label = marked(request.comment, f"batch={batch}")
                 if not set_name_and_comment(ids[request.trial], name=request.name, comment=label):
                     break  # labels only help readers, and each one without an answer takes a minute
         return ids
@@ -280,7 +280,7 @@ class SlurmScheduler(Scheduler):
 
 def _marked(comment: str, batch: str, position: int) -> str:
     """Return the comment of a single job, with the marks by which it is found."""
-    return f"{comment} batch={batch} {_ELEMENT}{position}"
+    return marked(comment, f"batch={batch}", f"{_ELEMENT}{position}")
 
 
 def _position(job: str, row: QueueRow) -> int:

@@ -20,7 +20,7 @@ from agenttts.dispatch.slurm.queue import (
     row_status,
     rows_with_comment,
 )
-from agenttts.dispatch.slurm.request import JobNeeds
+from agenttts.dispatch.slurm.request import JobNeeds, marked
 from agenttts.dispatch.slurm.submission import slurm_executor, submission_errors
 from agenttts.errors import MissingRequirement
 
@@ -62,7 +62,7 @@ class SlurmServices:
         profile = self._profile
         needs = JobNeeds(
             name=request.title,
-            comment=f"{request.comment} {_NAME}{request.name} {_START}{request.start}",
+            comment=marked(request.comment, f"{_NAME}{request.name}", f"{_START}{request.start}"),
             gpus=request.gpus,
             grace_seconds=profile.grace_seconds,
             requeue=request.requeue,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import sys
 import threading
@@ -12,17 +13,21 @@ from pathlib import Path
 
 import pytest
 import submitit
+from submitit.core.utils import UncompletedJobError
 
 from agenttts.dispatch.apptainer import PASSED_VARIABLES
 from agenttts.dispatch.attempts import read_attempts
+from agenttts.dispatch.base import JobTrial
 from agenttts.dispatch.job_starts import JOB_STARTS, read_job_starts
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.node.limits import Limits
 from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.files.native_threads import limit_native_threads
+from agenttts.inference.shard_names import trial_writer
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault, read_result, write_fault
 from tests.support.processes import alive
+from tests.support.trials import trial_writer as spec_writer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.processes
@@ -194,10 +199,12 @@ def limits_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_child_s_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "5")
     limits_of_a_command(monkeypatch)
     shell(tmp_path, "env; exit 1", env={"MINE": "yes"}, gpus=2)()
     lines = (tmp_path / LOG_FILE).read_text().splitlines()
     assert not any("_NUM_THREADS=" in line for line in lines), "it has the cores of its job"
+    assert "APPTAINERENV_SLURM_CPUS_PER_TASK=5" in lines
     assert {"MINE=yes", "CUDA_VISIBLE_DEVICES=2,3"} <= set(lines)
     assert {"APPTAINERENV_CUDA_VISIBLE_DEVICES=2,3", "SINGULARITYENV_CUDA_VISIBLE_DEVICES=2,3"} <= set(lines)  # fmt: skip
     [attempt] = read_attempts(tmp_path)
@@ -321,6 +328,50 @@ def test_a_child_that_does_not_stop_is_killed(tmp_path, submitted):
     until(one.done)
     assert not alive(child)
     assert states(trial) == ["TIMEOUT"]
+
+
+@pytest.mark.parametrize("when", ["before the start", "while it runs", "before a preemption"])
+def test_the_others_of_a_list_go_on_when_a_trial_s_directory_is_removed(tmp_path, when):
+    t0, t1 = trials = [JobTrial(tmp_path / name) for name in ("t0", "t1")]
+    for trial in trials:
+        trial.directory.mkdir()
+    remove = f"rm -r {t0.directory}"
+    stop = "kill -USR2 $PPID; sleep 600" if "preemption" in when else "exit 7"
+    of_list = shell(tmp_path / "worker", f"{remove}; {stop}", trials=tuple(trials))
+    if "start" in when:
+        shutil.rmtree(t0.directory)
+        of_list = shell(tmp_path / "worker", "exit 7", trials=tuple(trials))
+    if "preemption" in when:
+        before = signal.signal(signal.SIGUSR2, lambda number, frame: _preempted(of_list))
+        try:
+            with pytest.raises(UncompletedJobError):
+                of_list()
+        finally:
+            signal.signal(signal.SIGUSR2, before)
+    else:
+        of_list()
+    expected = "PREEMPTED" if "preemption" in when else "INFRA_FAILED"
+    assert states(t1.directory) == [expected]
+    assert not t0.directory.exists()
+
+
+def _preempted(trial_job: TrialJob) -> None:
+    """What submitit does on SIGUSR2."""
+    assert trial_job.checkpoint() is not None, "it is requeued"
+    raise UncompletedJobError
+
+
+def test_the_samples_of_a_requeued_list_are_progress_though_its_first_trial_is_over(tmp_path):
+    """The program names its shards after the first trial that is due."""
+    make = spec_writer(tmp_path)
+    specs = [make(name, ("weak", 1), ("weak", 1)) for name in ("t0", "t1")]
+    over, due = (JobTrial(Path(spec.directory)) for spec in specs)
+    job(over.directory, *SUCCEED)()
+    shard = f"{specs[1].samples}/{trial_writer(specs[1].run, 't1')}7-aa-00000.parquet"
+    write = f"mkdir -p {specs[1].samples}; touch '{shard}'"
+    again = shell(tmp_path / "worker", write, trials=(over, due))
+    again()
+    assert again._sight.take().store_changed_ns > 0
 
 
 def test_an_interrupted_job_is_cancelled_and_its_child_stopped(tmp_path, submitted):

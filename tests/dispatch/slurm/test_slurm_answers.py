@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -325,6 +326,30 @@ def test_without_arrays_jobs_are_submitted_one_by_one(fake, tmp_path, size):
     ]  # fmt: skip
     fake("squeue", squeue(*rows))
     assert single.find("r-1", three) == {"t2": "3", "t1": "2", "t0": "1"}
+
+
+@pytest.mark.parametrize("model", ["m", "模型"])
+@pytest.mark.parametrize("count", [10, 140, 2000])
+def test_the_comment_of_a_long_list_is_one_that_slurm_takes(fake, tmp_path, model, count):
+    """Slurm refuses one of more than 1,024 bytes; run, iteration and first trials stay."""
+    number, limit, record = (tmp_path / name for name in ("number", "limit", "record"))
+    number.write_text("0")
+    limit.write_text("99")
+    fake("scontrol", "echo MaxArraySize = 1")
+    fake("sbatch", SBATCH.format(number=number, limit=limit, record=record))
+    trials = ",".join(f"t{n:04}" for n in range(count))
+    begin = "agenttts run=r iteration=3 trials=t0000,"
+    models = ",".join(f"{model}{n}" for n in range(60))
+    text = f"agenttts run=r iteration=3 trials={trials} models={models}"
+    two = [replace(request, comment=text) for request in requests(tmp_path, 2)]
+    scheduler(tmp_path).submit("r-1", two)
+    for position, line in enumerate(record.read_text().splitlines()):
+        comment = line.removeprefix("#SBATCH --comment='").removesuffix("'")
+        assert comment.startswith(begin)
+        assert comment.endswith(f" batch=r-1 element={position}")
+        assert len(comment.encode()) <= 1024
+        assert (comment.partition(" batch=")[0] == text) == (count == 10)
+        assert count == 10 or "..." in comment
 
 
 def test_single_jobs_before_a_refusal_are_found(fake, tmp_path):
