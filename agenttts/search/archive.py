@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agenttts.space import Allocation, SearchSpace
+from agenttts.tables.schema import stage_metrics
 
 # The source of results that the stored samples of other trials gave, without a trial.
 STORED = "stored"
@@ -93,16 +94,16 @@ class Scored(TrialResult):
 
         It is the mean when the stage has several, and None without any.
         """
-        return _stage_mean(stage, self.metrics)
+        return self._stage_mean(stage, self.metrics)
 
     def stage_stderr(self, stage: str) -> float | None:
         """Standard error of the stage's metric, the mean of several; None if not known."""
-        return _stage_mean(stage, self.metrics_stderr)
+        return self._stage_mean(stage, self.metrics_stderr)
 
-
-def _stage_mean(stage: str, values: Mapping[str, float]) -> float | None:
-    own = [v for key, v in values.items() if key.startswith(f"{stage}.") and _counts(v)]
-    return math.fsum(own) / len(own) if own else None
+    def _stage_mean(self, stage: str, values: Mapping[str, float]) -> float | None:
+        stages = [choice.stage for choice in self.allocation.choices]
+        own = [v for v in stage_metrics(values, stage, stages).values() if _counts(v)]
+        return math.fsum(own) / len(own) if own else None
 
 
 def _counts(value: float) -> bool:
