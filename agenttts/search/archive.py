@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -129,6 +130,10 @@ class Archive:
         self._scored: dict[Allocation, Scored] = {}
         self._lost: set[Allocation] = set()
         self._failed_on: dict[Allocation, set[int]] = {}
+        # The examples that each allocation is counted with in `_uses`, and what has changed since.
+        self._counted: dict[Allocation, frozenset[int]] = {}
+        self._uses: Counter[int] = Counter()
+        self._recount: set[Allocation] = set()
         self.tells = 0
         """How often results were added."""
         self.asks = 0
@@ -187,6 +192,24 @@ class Archive:
         """The examples on which trials of an allocation failed by their own fault."""
         return frozenset(self._failed_on.get(allocation, ()))
 
+    def uses(self) -> Mapping[int, int]:
+        """How many tried allocations were scored on, or failed on, an example, by example.
+
+        Those that are being scored on it count, too, and stored results do not.
+        """
+        for allocation in self._recount:
+            result = self._results.get(allocation)
+            tried = allocation in self._pending or (result is not None and result.source != STORED)
+            now = (
+                self.examples_of(allocation) | self.failed_on(allocation) if tried else frozenset()
+            )
+            before = self._counted.get(allocation, frozenset())
+            self._uses.update(now - before)
+            self._uses.subtract(before - now)
+            self._counted[allocation] = now
+        self._recount.clear()
+        return self._uses
+
     def add(self, results: Iterable[TrialResult]) -> None:
         """Take in results.
 
@@ -197,6 +220,7 @@ class Archive:
         self.tells += 1
         for result in results:
             allocation = result.allocation
+            self._recount.add(allocation)
             awaited = self._pending.get(allocation)
             # Stored results on other examples than a trial's do not end it.
             known = result.examples or {}
@@ -234,6 +258,7 @@ class Archive:
                 allocation
             ):
                 self._pending[allocation] = tuple(examples) if examples is not None else None
+                self._recount.add(allocation)
 
     def best(self, *, tried: bool = False) -> Scored | None:
         """The highest score (ties: the cheaper allocation); None before any trial scored.

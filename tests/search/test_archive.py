@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+
 import pytest
 
 from agenttts.search.archive import STORED, Archive, TrialResult
@@ -91,6 +94,27 @@ def test_stored_results_do_not_count_as_uses_of_examples():
     archive.add([scored(ONE, one), scored(TWO, one), scored(THREE, two)])
     archive.add([scored(FOUR, two, STORED), scored(THREE, two)])
     assert fidelity.next_block(archive, FIVE) == two
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_uses_of_examples_are_those_of_all_tried_allocations(seed):
+    rng, archive = random.Random(seed), Archive(SPACE)
+    for _ in range(60):
+        allocation, block = rng.choice([ONE, TWO, THREE, FOUR, FIVE]), rng.sample(range(6), 2)
+        source = rng.choice(["random", STORED])
+        case = rng.randrange(4)
+        if case == 0:
+            archive.add_pending([allocation], block)
+        elif case == 1:
+            archive.add([failed(allocation, blamed=rng.random() < 0.5)])
+        else:
+            archive.add([scored(allocation, block, source)])
+        expected = Counter(
+            example
+            for tried in archive.tried
+            for example in archive.examples_of(tried) | archive.failed_on(tried)
+        )
+        assert +Counter(archive.uses()) == expected
 
 
 @pytest.mark.parametrize("names", [("plan", "plan.check"), ("plan.check", "plan")])
