@@ -97,7 +97,7 @@ class LLMAgent:
             said = {"predicted": predicted, "expected": [estimate.mean, estimate.sd]}
             return {**said, "best": best, "mean": mean}
 
-        def build(limit: int | None) -> Chat:
+        def build(limit: int) -> Chat:
             return self._prompts.chat(
                 "propose",
                 "batch",

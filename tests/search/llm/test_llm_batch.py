@@ -106,6 +106,30 @@ def test_the_next_one_says_what_became_of_the_proposals_and_what_is_under_way(as
     assert decision["expected"][1] > 0
 
 
+@pytest.mark.parametrize("method", ["agenttts", "agenttts_paper", "agenthpo", "mlcopilot", "llm_zs"])  # fmt: skip
+def test_a_question_after_hundreds_of_trials_has_some_of_them(method):
+    session = scripted_session([], then=batch_reply([allocation("qwen-72b", 3, "llama-3b", 2)], []))
+    searcher = create(method, SPACE, 0, llm=session)
+    picks = [("qwen-7b", 1 + n % 60, "llama-3b", 2 ** (n // 60)) for n in range(420)]
+    searcher.tell(tried(*picks))
+    searcher.propose(4)
+    [*_, last] = [e for e in session.caller.transcript.events if e["event"] == "reply"]
+    question = last["messages"][1]["content"]
+    assert 100 <= question.count("\n") < 300
+    if method not in ("agenttts", "llm_zs"):  # by expected scores, and without scores
+        assert f"{max(r.score for r in searcher.archive.results):.3g}" in question
+
+
+def test_a_model_is_not_sent_an_empty_message():
+    session = scripted_session(["", batch_reply([allocation("qwen-72b", 4, "llama-3b", 1)], [])])
+    archive = Archive(SPACE)
+    archive.add(FIRST)
+    offer = LLMAgent(SPACE, 0, session).propose(4, archive, surrogate_of(archive))
+    assert len(offer.proposals) == 1
+    asked = [e for e in session.caller.transcript.events if e["event"] == "reply"]
+    assert all(message["content"] for event in asked for message in event["messages"])
+
+
 @pytest.mark.parametrize(("said", "predicted"), [("61 %", 61.0), (0.61, 61.0), (61, 61.0)])
 def test_predictions_are_read_in_percent_if_the_scores_are(said, predicted):
     archive = Archive(SPACE)
