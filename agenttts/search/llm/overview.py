@@ -5,23 +5,26 @@ Results are grouped by combination of models, with the surrogate's estimates bes
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from agenttts.search.archive import Archive, Scored
 from agenttts.search.surrogate import Surrogate
-from agenttts.space import Allocation, SearchSpace, fits
+from agenttts.space import Allocation, SearchSpace
 
 # Feasible allocations that are compared for the most promising ones.
 _MOST_COMPARED = 3000
 # Combinations without a trial, and allocations without a trial beside the best of each combination.
 _MOST_UNTRIED_GROUPS, _MOST_UNTRIED = 8, 4
 _MOST_STORED = 4
+# Combinations of models are counted up to this number.
+_MOST_COUNTED = 5000
 
 
 def overview(
@@ -39,14 +42,14 @@ def overview(
     promising = _promising(archive, model)
     shown = _shown(archive, model, limit)
     groups = []
-    tried: set[tuple[str, ...]] = {_models(trial.allocation) for trial in archive.scored}
+    tried: dict[tuple[str, ...], list[Scored]] = {}
+    for trial in archive.scored:
+        tried.setdefault(_models(trial.allocation), []).append(trial)
     untried = sorted(promising, key=lambda models: -promising[models][0][1])
     few = [models for models in untried if models not in tried][:_MOST_UNTRIED_GROUPS]
-    combinations = _combinations(space)
-    for models, most in combinations.items():
-        if models not in tried and models not in few:
-            continue
-        trials = [trial for trial in archive.scored if _models(trial.allocation) == models]
+    listed = tried if limit is None or len(tried) <= limit else {_models(a) for a in shown}
+    for models in sorted({*listed, *few}, key=partial(_place, space)):
+        trials, most = tried.get(models, []), _most_samples(space, models)
         own = [trial.score for trial in trials if not trial.stored]
         rows = [_row(model, trial) for trial in trials if trial.allocation in shown]
         for allocation, _ in promising.get(models, ()):
@@ -57,8 +60,12 @@ def overview(
         groups.append({**group, "rows": rows})
     failed = [r for r in archive.evaluated if r.failed]
     left_out = [f"Failed: {result.allocation}." for result in failed[-_MOST_STORED:]]
-    if hidden := len(combinations) - len(groups):
-        left_out.append(f"{hidden} further combinations have no trial and promise less.")
+    count = _count_combinations(space)
+    if (hidden := count - len({*tried, *few})) > 0:
+        more = " or more" if count == _MOST_COUNTED else ""
+        left_out.append(f"{hidden}{more} further combinations have no trial and promise less.")
+    if unlisted := len(tried) - len(listed):
+        left_out.append(f"{unlisted} combinations with worse trials are not shown.")
     stages = " → ".join(stage.name for stage in space.stages)
     metrics = "the stages' own metrics" if any(_metrics(t) for t in archive.scored) else ""
     return {
@@ -144,19 +151,29 @@ def _metrics(trial: Scored) -> list[str]:
     ]
 
 
-def _combinations(space: SearchSpace) -> dict[tuple[str, ...], str]:
-    """Return the combinations that fit, each with the most samples of its stages."""
-    found = {}
-    for models in itertools.product(*([m.name for m in stage.models] for stage in space.stages)):
-        least = [s.budget(m, s.samples[0]) for s, m in zip(space.stages, models, strict=True)]
-        if fits(math.fsum(least), space.budget):
-            spare = space.budget - math.fsum(least)
-            most = [
-                max(s.samples[0], s.affordable_samples(m, spare + own))
-                for s, m, own in zip(space.stages, models, least, strict=True)
-            ]
-            found[models] = ", ".join(map(str, most))
-    return found
+def _place(space: SearchSpace, models: tuple[str, ...]) -> list[int]:
+    """Return where a combination is among all, which are sorted as the stages list their models."""
+    return [
+        [model.name for model in stage.models].index(name)
+        for stage, name in zip(space.stages, models, strict=True)
+    ]
+
+
+def _most_samples(space: SearchSpace, models: tuple[str, ...]) -> str:
+    """Return the most samples of each stage that fit while the others have the fewest."""
+    least = [s.budget(m, s.samples[0]) for s, m in zip(space.stages, models, strict=True)]
+    spare = space.budget - math.fsum(least)
+    most = [
+        max(s.samples[0], s.affordable_samples(m, spare + own))
+        for s, m, own in zip(space.stages, models, least, strict=True)
+    ]
+    return ", ".join(map(str, most))
+
+
+def _count_combinations(space: SearchSpace) -> int:
+    """Return the number of combinations of models that fit."""
+    single = (replace(stage, samples=stage.samples[:1]) for stage in space.stages)
+    return replace(space, stages=tuple(single)).count(_MOST_COUNTED)
 
 
 def _models(allocation: Allocation) -> tuple[str, ...]:

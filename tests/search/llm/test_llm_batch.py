@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from agenttts.search import TrialResult, create
 from agenttts.search.archive import Archive
 from agenttts.search.llm.agent import LLMAgent
-from agenttts.search.llm.overview import standard_errors
+from agenttts.search.llm.overview import overview, standard_errors
 from agenttts.search.llm.prompts import Prompts
 from agenttts.search.llm.transcript import Transcript
 from agenttts.search.llm.weight import PRIOR_WEIGHT, model_weight, places
+from agenttts.space import Model, SearchSpace, Stage
 from tests.support.llm import (
     SPACE,
     TASK_DESCRIPTION,
@@ -118,6 +119,21 @@ def test_a_question_after_hundreds_of_trials_has_some_of_them(method):
     assert 100 <= question.count("\n") < 300
     if method not in ("agenttts", "llm_zs"):  # by expected scores, and without scores
         assert f"{max(r.score for r in searcher.archive.results):.3g}" in question
+
+
+def test_the_overview_of_many_stages_has_some_of_their_combinations():
+    models = tuple(Model(f"m{size}", size * 1e9) for size in (1, 3, 8, 20))
+    space = SearchSpace(tuple(Stage(f"s{i}", models, 64, 32, (1, 2, 4)) for i in range(10)), 2000)
+    rng, archive = random.Random(0), Archive(space)
+    for _ in range(40):
+        choices = [(rng.choice(models).name, rng.choice((1, 2, 4))) for _ in space.stages]
+        archive.add([TrialResult(space.allocation(*choices), rng.random(), stderr=0.05)])
+    found = overview(archive, surrogate_of(archive))
+    assert len(found["groups"]) == 40 + 8
+    assert "4952 or more further combinations have no trial" in found["left_out"]
+    fewer = overview(archive, surrogate_of(archive), 10)
+    assert len(fewer["groups"]) == 10 + 8
+    assert "30 combinations with worse trials are not shown" in fewer["left_out"]
 
 
 def test_a_model_is_not_sent_an_empty_message():
