@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from agenttts.search.archive import Archive, Scored
+from agenttts.search.noise import score_text
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, SearchSpace
 
@@ -55,7 +56,7 @@ def overview(
         for allocation, _ in promising.get(models, ()):
             cost = f"cost {space.cost(allocation):.0f}"
             rows.append(f"untried {_counts(allocation)}: {expected(model, allocation)}, {cost}")
-        mean = f"{statistics.fmean(own):.3g}" if own else ""
+        mean = score_text(statistics.fmean(own), model.resolution) if own else ""
         group = {"models": " → ".join(models), "most": most, "mean": mean, "n": len(own)}
         groups.append({**group, "rows": rows})
     failed = [r for r in archive.evaluated if r.failed]
@@ -80,7 +81,12 @@ def overview(
 def expected(model: Surrogate, allocation: Allocation) -> str:
     """Return the surrogate's estimate of an allocation as a text."""
     estimate = model.expect(allocation)
-    return f"expected {estimate.mean:.3g} ± {estimate.sd:.2g}"
+    return f"expected {with_sd(estimate.mean, estimate.sd, model)}"
+
+
+def with_sd(mean: float, sd: float, model: Surrogate) -> str:
+    """Return an expected score and its standard deviation as a text."""
+    return f"{score_text(mean, model.resolution)} ± {score_text(sd, None, 2)}"
 
 
 def standard_errors(model: Surrogate) -> dict[Allocation, float]:
@@ -99,7 +105,7 @@ def _noise(archive: Archive, model: Surrogate, examples: int | None) -> str:
     known = standard_errors(model)
     errors = [known.get(t.allocation, model.noise) for t in archive.scored if not t.stored]
     sizes = [len(trial.examples) for trial in archive.scored if trial.examples]
-    typical = f"{statistics.median(errors or [model.noise]):.2g}"
+    typical = score_text(statistics.median(errors or [model.noise]), None, 2)
     n = int(statistics.median(sizes)) if sizes else examples
     root = f"{typical} at {n} examples, and falls with the square root of that number"
     return root if n else typical
@@ -134,7 +140,7 @@ def _shown(archive: Archive, model: Surrogate, limit: int | None) -> set[Allocat
 def _row(model: Surrogate, trial: Scored) -> str:
     n = f" (n={len(trial.examples)})" if trial.examples else ""
     parts = [
-        f"{_counts(trial.allocation)}: {trial.score:.3g}{n}",
+        f"{_counts(trial.allocation)}: {score_text(trial.score, model.resolution)}{n}",
         *_metrics(trial),
         expected(model, trial.allocation),
         "from stored samples" if trial.stored else f"cost {trial.cost:.0f}",
@@ -145,7 +151,7 @@ def _row(model: Surrogate, trial: Scored) -> str:
 def _metrics(trial: Scored) -> list[str]:
     """Return the stages' metrics that are not the score itself."""
     return [
-        f"{name} {value:.2g}"
+        f"{name} {score_text(value, trial.metrics_stderr.get(name), 2)}"
         for name, value in trial.metrics.items()
         if not math.isclose(value, trial.score, abs_tol=1e-9)
     ]

@@ -107,6 +107,24 @@ def test_the_next_one_says_what_became_of_the_proposals_and_what_is_under_way(as
     assert decision["expected"][1] > 0
 
 
+@pytest.mark.parametrize("scale", [(1000.0, 300.0), (0.999, 0.001), (-1e4, 2000.0)])
+def test_scores_are_shown_as_finely_as_they_are_known(scale):
+    """Scores of all sizes, each with a standard error of a thousandth of their range."""
+    archive = Archive(SPACE)
+    for result in FIRST:
+        value = scale[0] + scale[1] * result.score
+        archive.add([replace(result, score=value, stderr=2e-4 * scale[1], metrics={})])
+    text = "\n".join(
+        row for group in overview(archive, surrogate_of(archive))["groups"] for row in group["rows"]
+    )
+    shown = re.findall(r"^\d+ → \d+: ([-\d.]+), ", text, re.M)
+    assert sorted(map(float, shown)) == pytest.approx(
+        sorted(r.score for r in archive.scored), abs=1e-3 * scale[1]
+    )
+    assert "e+" not in text
+    assert "e-" not in text
+
+
 @pytest.mark.parametrize("method", ["agenttts", "agenttts_paper", "agenthpo", "mlcopilot", "llm_zs"])  # fmt: skip
 def test_a_question_after_hundreds_of_trials_has_some_of_them(method):
     session = scripted_session([], then=batch_reply([allocation("qwen-72b", 3, "llama-3b", 2)], []))
