@@ -115,7 +115,7 @@ def score_text(score: float, interval: Interval | None) -> str:
 def metrics_text(
     metrics: Mapping[str, float | None], stage: str, allocation: Iterable[Mapping[str, Any]]
 ) -> str:
-    """Return the metrics of a stage of an allocation with their values; ``-`` without any."""
+    """Return the metrics of an allocation's stage as a text; ``-`` without any."""
     own = stage_metrics(metrics, stage, [choice["stage"] for choice in allocation])
     return ", ".join(f"{n} {v:.4f}" for n, v in own.items() if v is not None) or "-"
 

@@ -120,7 +120,7 @@ class Surrogate:
 
     @cached_property
     def resolution(self) -> float:
-        """What scores differ by if they differ, for texts: the noise, or a part of their range."""
+        """To what texts show scores: the noise, or a part of the scores' range."""
         return max(self.noise, _RANGE_SHARE * float(np.ptp(self.evidence.scores)))
 
     @cached_property

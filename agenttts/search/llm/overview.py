@@ -158,7 +158,7 @@ def _metrics(trial: Scored) -> list[str]:
 
 
 def _place(space: SearchSpace, models: tuple[str, ...]) -> list[int]:
-    """Return where a combination is among all, which are sorted as the stages list their models."""
+    """Return a combination's place in the order in which stages list models."""
     return [
         [model.name for model in stage.models].index(name)
         for stage, name in zip(space.stages, models, strict=True)

@@ -159,7 +159,10 @@ def choices_text(allocation: Allocation) -> str:
 
 
 def fixed_text(value: float, decimals: int, error: float | None = None) -> str:
-    """Return a score with these decimals, or with more if its size or standard error needs them."""
+    """Return a score with these decimals at least.
+
+    It has more if its size or standard error needs them.
+    """
     text = score_text(value, error)
     return text if len(text.partition(".")[2]) > decimals else f"{value:.{decimals}f}"
 

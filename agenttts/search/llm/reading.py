@@ -124,7 +124,7 @@ def _loads(text: str) -> Any:
 
 
 def _sequence(text: str) -> list[Any]:
-    """Return the JSON values that follow each other in a text, up to one that is not valid."""
+    """Return the JSON values that follow each other, up to one that is not valid."""
     values: list[Any] = []
     found = _OPENING.search(text)
     while found is not None:
