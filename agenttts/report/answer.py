@@ -10,6 +10,7 @@ from agenttts.report.contents import (
     Grid,
     allocation_text,
     baseline_text,
+    metrics_text,
     number,
     score_text,
     unscored_text,
@@ -98,12 +99,7 @@ def _stages(records: Any, row: Mapping[str, Any] | None) -> Grid:
             str(choice["stage"]),
             str(choice["model"]),
             str(choice["samples"]),
-            ", ".join(
-                f"{name.removeprefix(choice['stage'] + '.')} {value:.4f}"
-                for name, value in metrics.items()
-                if value is not None and name.startswith(f"{choice['stage']}.")
-            )
-            or "-",
+            metrics_text(metrics, choice["stage"], records),
         )
         for choice in records
     ]

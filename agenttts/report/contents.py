@@ -13,6 +13,7 @@ from agenttts.tables.cost import ALONE_ASSUMPTIONS, PARTS, RunCost
 from agenttts.tables.cuts import cut_by_stage
 from agenttts.tables.difference import verdict_text
 from agenttts.tables.forecast import Forecast, Span
+from agenttts.tables.schema import stage_metrics
 
 NO_TRIAL = "no trial has finished yet"
 COST_TITLES = {"budget": "budget (units)", "tokens": "tokens", "gpu_seconds": "GPU-seconds"}
@@ -109,6 +110,14 @@ def score_text(score: float, interval: Interval | None) -> str:
     """Return a score, with its confidence interval if there is one."""
     text = f"{score:.4f}"
     return f"{text} [{interval.low:.3f}, {interval.high:.3f}]" if interval else text
+
+
+def metrics_text(
+    metrics: Mapping[str, float | None], stage: str, allocation: Iterable[Mapping[str, Any]]
+) -> str:
+    """Return the metrics of an allocation's stage as a text; ``-`` without any."""
+    own = stage_metrics(metrics, stage, [choice["stage"] for choice in allocation])
+    return ", ".join(f"{n} {v:.4f}" for n, v in own.items() if v is not None) or "-"
 
 
 def number(value: float | None) -> str:
@@ -273,7 +282,7 @@ def _best_grid(run: RunReport) -> Grid | None:
             choice["stage"],
             choice["model"],
             str(choice["samples"]),
-            ", ".join(_stage_metrics(row["metrics"], choice["stage"])) or "-",
+            metrics_text(row["metrics"], choice["stage"], row["allocation"]),
         )
         for choice in row["allocation"]
     ]
@@ -400,14 +409,6 @@ def _agent_lines(run: RunReport) -> list[str]:
             f"{len(agent['fallbacks'])} batches without the language model: {_shortened(reasons)}"
         )
     return lines
-
-
-def _stage_metrics(metrics: Mapping[str, float | None], stage: str) -> list[str]:
-    return [
-        f"{name.removeprefix(f'{stage}.')} {value:.4f}"
-        for name, value in metrics.items()
-        if value is not None and name.startswith(f"{stage}.")
-    ]
 
 
 def _improvements(run: RunReport) -> Grid | None:

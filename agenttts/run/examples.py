@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agenttts.errors import RunFailed, UserError, cli_command
 from agenttts.files.documents import parse_json, typed
 from agenttts.tasks.base import Example
+
+# Two changes within the resolution of a file system's clock leave equal times. It is at most 2 s.
+_SETTLED_S = 10.0
 
 
 def write_examples(path: Path, examples: Sequence[Example]) -> str:
@@ -48,6 +52,9 @@ def read_frozen(path: Path) -> list[Example]:
 class ExamplesGuard:
     """Finds damage of frozen examples, before trials are scored on them.
 
+    A file is read again only after a change of its size, its times or the file itself: it may be
+    large, and it is checked before every trial of an asynchronous search.
+
     Args:
         digests: SHA-256 by file name, as recorded at launch. A file without one is accepted as it
             is first seen.
@@ -55,6 +62,7 @@ class ExamplesGuard:
 
     def __init__(self, digests: Mapping[str, str]) -> None:
         self._digests = dict(digests)
+        self._undamaged: dict[Path, tuple[int, ...]] = {}
 
     def check(self, path: Path) -> None:
         """Check that a file of examples is undamaged and the one of the launch.
@@ -63,6 +71,11 @@ class ExamplesGuard:
             RunFailed: It is not; the message names file and line.
         """
         try:
+            status = path.stat()
+            times = (status.st_mtime_ns, status.st_ctime_ns)
+            seen = (status.st_dev, status.st_ino, status.st_size, *times)
+            if self._undamaged.get(path) == seen:
+                return
             content = path.read_bytes()
         except OSError as error:
             raise RunFailed(
@@ -70,6 +83,8 @@ class ExamplesGuard:
             ) from None
         digest = hashlib.sha256(content).hexdigest()
         if self._digests.get(path.name) == digest:
+            if time.time() - status.st_ctime >= _SETTLED_S:
+                self._undamaged[path] = seen
             return
         lines = [line for line in content.split(b"\n") if line]
         for number, line in enumerate(lines, start=1):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agenttts.space import Allocation, SearchSpace
+from agenttts.tables.schema import stage_metrics
 
 # The source of results that the stored samples of other trials gave, without a trial.
 STORED = "stored"
@@ -93,16 +95,16 @@ class Scored(TrialResult):
 
         It is the mean when the stage has several, and None without any.
         """
-        return _stage_mean(stage, self.metrics)
+        return self._stage_mean(stage, self.metrics)
 
     def stage_stderr(self, stage: str) -> float | None:
         """Standard error of the stage's metric, the mean of several; None if not known."""
-        return _stage_mean(stage, self.metrics_stderr)
+        return self._stage_mean(stage, self.metrics_stderr)
 
-
-def _stage_mean(stage: str, values: Mapping[str, float]) -> float | None:
-    own = [v for key, v in values.items() if key.startswith(f"{stage}.") and _counts(v)]
-    return math.fsum(own) / len(own) if own else None
+    def _stage_mean(self, stage: str, values: Mapping[str, float]) -> float | None:
+        stages = [choice.stage for choice in self.allocation.choices]
+        own = [v for v in stage_metrics(values, stage, stages).values() if _counts(v)]
+        return math.fsum(own) / len(own) if own else None
 
 
 def _counts(value: float) -> bool:
@@ -128,6 +130,10 @@ class Archive:
         self._scored: dict[Allocation, Scored] = {}
         self._lost: set[Allocation] = set()
         self._failed_on: dict[Allocation, set[int]] = {}
+        # The examples that each allocation is counted with in `_uses`, and what has changed since.
+        self._counted: dict[Allocation, frozenset[int]] = {}
+        self._uses: Counter[int] = Counter()
+        self._recount: set[Allocation] = set()
         self.tells = 0
         """How often results were added."""
         self.asks = 0
@@ -186,6 +192,24 @@ class Archive:
         """The examples on which trials of an allocation failed by their own fault."""
         return frozenset(self._failed_on.get(allocation, ()))
 
+    def uses(self) -> Mapping[int, int]:
+        """How many tried allocations were scored on, or failed on, an example, by example.
+
+        Those that are being scored on it count, too, and stored results do not.
+        """
+        for allocation in self._recount:
+            result = self._results.get(allocation)
+            tried = allocation in self._pending or (result is not None and result.source != STORED)
+            now = (
+                self.examples_of(allocation) | self.failed_on(allocation) if tried else frozenset()
+            )
+            before = self._counted.get(allocation, frozenset())
+            self._uses.update(now - before)
+            self._uses.subtract(before - now)
+            self._counted[allocation] = now
+        self._recount.clear()
+        return self._uses
+
     def add(self, results: Iterable[TrialResult]) -> None:
         """Take in results.
 
@@ -196,6 +220,7 @@ class Archive:
         self.tells += 1
         for result in results:
             allocation = result.allocation
+            self._recount.add(allocation)
             awaited = self._pending.get(allocation)
             # Stored results on other examples than a trial's do not end it.
             known = result.examples or {}
@@ -233,6 +258,7 @@ class Archive:
                 allocation
             ):
                 self._pending[allocation] = tuple(examples) if examples is not None else None
+                self._recount.add(allocation)
 
     def best(self, *, tried: bool = False) -> Scored | None:
         """The highest score (ties: the cheaper allocation); None before any trial scored.

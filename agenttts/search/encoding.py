@@ -24,6 +24,10 @@ SLACK = 1e-9
 """Relative slack of budgets for rounding, as in `agenttts.space.fits`."""
 
 
+# The factor of Knuth's generator MMIX.
+_HASH_FACTOR = 6364136223846793005
+
+
 class ChoiceGrid:
     """Numbers the choices of every stage: model by model as listed, counts ascending."""
 
@@ -50,6 +54,9 @@ class ChoiceGrid:
             {choice: number for number, choice in enumerate(stage)} for stage in self.choices
         ]
         self._limit = space.budget * (1.0 + SLACK)
+        # Keys of larger spaces are hashes. They wrap around, and so the factor is odd.
+        numbered = math.prod(map(len, self.choices)) <= np.iinfo(np.int64).max
+        self._factors = [len(stage) if numbered else _HASH_FACTOR for stage in self.choices]
 
     def encode(self, allocations: Iterable[Allocation]) -> Rows:
         """Rows of choice numbers, shape (allocations, stages).
@@ -69,10 +76,13 @@ class ChoiceGrid:
         )
 
     def keys(self, rows: Rows) -> Rows:
-        """One number a row, equal for equal rows only."""
+        """One number a row, equal for equal rows only.
+
+        In a space of more than 2^63 combinations, two rows have equal ones by a chance of 2^-64.
+        """
         keys = np.zeros(len(rows), dtype=np.int64)
-        for column, stage in enumerate(self.choices):
-            keys = keys * len(stage) + rows[:, column]
+        for column, factor in enumerate(self._factors):
+            keys = keys * factor + rows[:, column]
         return keys
 
     def cost(self, rows: Rows) -> Floats:
@@ -85,13 +95,14 @@ class ChoiceGrid:
     def feasible(self, most: int) -> Rows:
         """All feasible rows, or the finest thinned set of at most ``most``.
 
-        Never empty: the cheapest allocation is in every thinned set.
+        Never empty: the cheapest allocation is in every thinned set. If one count a model is still
+        too many, rows are left out at random.
         """
         level = max(len(stage.samples) for stage in self.space.stages)
         while True:
-            kept = [self._thinned(stage, level) for stage in range(len(self.choices))]
+            kept = [self.thinned(stage, level) for stage in range(len(self.choices))]
             if level == 1 or self._count(kept, most) <= most:
-                return self._combine(kept)
+                return self._combine(kept, most)
             # Down by a fifth at a time: the set shrinks with the product over stages.
             level = max(1, min(level - 1, math.floor(level * 0.8)))
 
@@ -127,7 +138,7 @@ class ChoiceGrid:
         the rest pays for.
         """
         rest = self._limit - (cost.sum() - cost[giver] - cost[taker])
-        gives = self._thinned(giver, 16)
+        gives = self.thinned(giver, 16)
         moved = []
         width = len(self.space.stages[taker].samples)
         for model in range(len(self.space.stages[taker].models)):
@@ -140,7 +151,7 @@ class ChoiceGrid:
             moved.append(part)
         return np.concatenate(moved)
 
-    def _thinned(self, stage: int, level: int) -> Rows:
+    def thinned(self, stage: int, level: int) -> Rows:
         """Numbers of the stage's choices with at most about ``level`` counts a model."""
         kept = self.space.stages[stage].spread_samples(number=level)
         return np.flatnonzero(np.isin(self.samples[stage], kept))
@@ -156,7 +167,8 @@ class ChoiceGrid:
         last = np.sort(self.costs[len(kept) - 1][kept[-1]])
         return int(np.searchsorted(last, self._limit - spent, side="right").sum())
 
-    def _combine(self, kept: Sequence[Rows]) -> Rows:
+    def _combine(self, kept: Sequence[Rows], most: int) -> Rows:
+        draw = np.random.default_rng(0)
         rows = np.zeros((1, 0), dtype=np.int64)
         spent = np.zeros(1)
         for stage, numbers in enumerate(kept):
@@ -164,6 +176,10 @@ class ChoiceGrid:
             left, right = np.nonzero(total + self._least(stage + 1) <= self._limit)
             rows = np.concatenate([rows[left], numbers[right][:, None]], axis=1)
             spent = total[left, right]
+            if len(rows) > most:  # each of them has a completion
+                some = draw.choice(len(rows), most - 1, replace=False)
+                some = np.union1d(some, spent.argmin())
+                rows, spent = rows[some], spent[some]
         return rows
 
     def _least(self, stage: int) -> float:

@@ -3,7 +3,9 @@
 Allocations are numbered 0..size-1 without enumerating them: the stages are split into two halves,
 each half's combinations are listed once, the second half sorted by cost, so that the completions of
 a first half are a prefix of the second. A set of 10^6 allocations over three stages takes a few
-10^4 entries. Halves are arrays, because one of three stages may have 10^6 entries.
+10^4 entries. Halves are arrays, because one of three stages may have 10^6 entries. Where a half
+would have too many, as with seven stages of 240 choices, the stages keep counts about evenly spaced
+in log(samples).
 """
 
 from __future__ import annotations
@@ -16,8 +18,12 @@ from collections.abc import Callable, Container, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from agenttts.errors import UserError
 from agenttts.search.encoding import SLACK, ChoiceGrid, Floats
 from agenttts.space import Allocation, SearchSpace, total
+
+# The most combinations that are listed at a time: they take 1 GB.
+_MOST_COMBINATIONS = 20_000_000
 
 
 class FeasibleSet:
@@ -30,8 +36,20 @@ class FeasibleSet:
         least = [space.choice_budget(stage.cheapest) for stage in space.stages]
         self._choices = grid.choices
         self._limit = space.budget * (1.0 + SLACK)
-        costs, self._first = self._combinations(grid, stages[:split], total(least[split:]))
-        second_costs, second = self._combinations(grid, stages[split:], total(least[:split]))
+        halves = ((stages[:split], total(least[split:])), (stages[split:], total(least[:split])))
+        level = max(len(stage.samples) for stage in space.stages)
+        found = [self._combinations(grid, half, others) for half, others in halves]
+        while any(half is None for half in found) and level > 1:
+            level //= 2
+            found = [self._combinations(grid, half, others, level) for half, others in halves]
+        first, last = found
+        if first is None or last is None:
+            raise UserError(
+                f"{len(space.stages)} stages with so many models have too many combinations to "
+                "draw allocations from; leave out models of some stages",
+                at=("stages",),
+            )
+        (costs, self._first), (second_costs, second) = first, last
         # Equal costs keep their order (the sort is stable), so the numbering is the same
         # everywhere.
         order = np.argsort(second_costs, kind="stable")
@@ -90,18 +108,24 @@ class FeasibleSet:
         return counts
 
     def _combinations(
-        self, grid: ChoiceGrid, stages: range, others: float
-    ) -> tuple[Floats, NDArray[np.int32]]:
+        self, grid: ChoiceGrid, stages: range, others: float, level: int | None = None
+    ) -> tuple[Floats, NDArray[np.int32]] | None:
         """Cost and choice numbers of every combination over ``stages``.
 
-        Each leaves ``others`` units for the rest.
+        Each leaves ``others`` units for the rest. With a ``level``, of the choices with about so
+        many counts a model. None: there are too many.
         """
         costs, rows = np.zeros(1), np.zeros((1, 0), dtype=np.int32)
         for stage in stages:
-            sums = costs[:, None] + grid.costs[stage][None, :]
+            numbers = np.arange(len(grid.choices[stage]))
+            if level is not None:
+                numbers = grid.thinned(stage, level)
+            if len(costs) * len(numbers) > _MOST_COMBINATIONS:
+                return None
+            sums = costs[:, None] + grid.costs[stage][numbers][None, :]
             kept, choices = np.nonzero(sums + others <= self._limit)
             costs = sums[kept, choices]
-            rows = np.column_stack([rows[kept], choices.astype(np.int32)])
+            rows = np.column_stack([rows[kept], numbers[choices].astype(np.int32)])
         return costs, rows
 
 

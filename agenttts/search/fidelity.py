@@ -73,13 +73,9 @@ class Fidelity:
         new = [block for block in self.blocks if not seen.issuperset(block)]
         if left < 1 or not new:
             return ()
-        used = Counter(  # also by trials that failed on it; not by the stored ones
-            example
-            for tried in archive.tried
-            for example in archive.examples_of(tried) | archive.failed_on(tried)
-        )
+        used = archive.uses()
         sign = -1 if seen else 1
-        block = min(new, key=lambda block: sign * sum(used[e] for e in block) / len(block))
+        block = min(new, key=lambda block: sign * sum(used.get(e, 0) for e in block) / len(block))
         return tuple(example for example in block if example not in seen)[:left]
 
     def common(self, archive: Archive, allocations: Sequence[Allocation]) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from agenttts.search.noise import score_text
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
 
@@ -65,8 +66,9 @@ def _pursue(
         else "; no clear difference, and it is the smaller model"
     )
     yield (
-        f"{stage.name}: pursue {pursued}: {value[pursued]:.3g} expected against "
-        f"{value[rival]:.3g} with {rival} at up to the same cost{why}"
+        f"{stage.name}: pursue {pursued}: {score_text(value[pursued], model.resolution)} expected "
+        f"against {score_text(value[rival], model.resolution)} with {rival} at up to the same "
+        f"cost{why}"
     )
 
 

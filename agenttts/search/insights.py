@@ -11,7 +11,6 @@ of the information that a trial gives (`agenttts.search.acquisition`), except wh
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Sequence
 from functools import cached_property
@@ -210,10 +209,11 @@ class InsightRules(Searcher):
             return None
         # Means equal up to rounding are a tie, and so are equal scores whose means differ by
         # little.
+        rounding = 1e-6 * float(np.ptp(model.evidence.scores))
         equal = [
             allocation
             for allocation, mean in means.items()
-            if math.isclose(mean, means[top], rel_tol=1e-6)
+            if means[top] - mean <= rounding
             or (scores[allocation] == scores[top] and means[top] - mean < 0.1 * model.noise)
         ]
         return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))

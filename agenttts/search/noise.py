@@ -126,3 +126,23 @@ def squared_errors(stderrs: Sequence[float | None]) -> Floats:
     floor = 0.25 * float(known.mean()) if len(known) else 0.0
     found: Floats = np.maximum(squares, floor) if floor > 0 else np.full(len(squares), np.nan)
     return found
+
+
+def score_text(value: float, error: float | None, digits: int = 3) -> str:
+    """Return a score as a text, without an exponent.
+
+    It has at least so many significant digits, and two of its standard error (None: not known).
+    """
+    size = abs(value)
+    if not math.isfinite(value) or size >= 1e15 or 0.0 < size < 1e-9:
+        return f"{value:.{digits}g}"
+    decimals = _decimals(size, digits)
+    if error is not None and math.isfinite(error):
+        decimals = max(decimals, _decimals(error, 2))
+    text = f"{value:.{min(decimals, 12)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _decimals(size: float, digits: int) -> int:
+    """Return the decimals with which a number has so many significant digits."""
+    return max(0, digits - 1 - math.floor(math.log10(size))) if size > 0.0 else 0

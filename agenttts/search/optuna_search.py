@@ -198,7 +198,8 @@ class OptunaTPESearcher(_OptunaSearcher):
 class OptunaGPSearcher(_OptunaSearcher):
     """Optuna's Gaussian-process sampler; needs torch and scipy.
 
-    It takes constraints into account.
+    It takes constraints into account. A proposal takes about a second after 50 trials, and 6 to 31
+    seconds after 500.
     """
 
     name = "optuna_gp"

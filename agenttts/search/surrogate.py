@@ -43,6 +43,9 @@ _MANY_TRIALS = 80
 # Scores whose range is smaller than this are rescaled before curves are fitted to them.
 _MIN_SCORE_RANGE = 1e-3
 
+# Texts show scores to two digits of this share of their range, if they have less noise.
+_RANGE_SHARE = 0.01
+
 # Assumed standard error of a stage metric that reports none, and the standard deviation of the
 # quality model's error.
 _ASSUMED_METRIC_SD, _MODEL_ERROR_SD = 0.02, 0.005
@@ -114,6 +117,11 @@ class Surrogate:
     def noise(self) -> float:
         """Standard deviation of one score around the expected one, in score units."""
         return self._unit * float(np.sqrt(self.weights @ self.noises.mean(axis=1)))
+
+    @cached_property
+    def resolution(self) -> float:
+        """To what texts show scores: the noise, or a part of the scores' range."""
+        return max(self.noise, _RANGE_SHARE * float(np.ptp(self.evidence.scores)))
 
     @cached_property
     def _means(self) -> Floats:

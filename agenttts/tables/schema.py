@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import TypedDict  # before Python 3.12 pydantic accepts no other
 
@@ -35,6 +35,8 @@ from agenttts.space import Allocation
 
 if TYPE_CHECKING:
     import polars as pl
+
+_Value = TypeVar("_Value")
 
 # Placeholder metric: Parquet has no struct without fields, and a run whose trials all failed knows
 # no metric.
@@ -366,6 +368,27 @@ def metric_names(frame: pl.DataFrame) -> list[str]:
     dtype = frame.schema["metrics"]
     assert isinstance(dtype, pl.Struct)
     return [part.name for part in dtype.fields if part.name != NO_METRIC]
+
+
+def stage_metrics(
+    metrics: Mapping[str, _Value], stage: str, stages: Iterable[str]
+) -> dict[str, _Value]:
+    """Return the metrics of one stage by ``METRIC``, of those by ``STAGE.METRIC``.
+
+    The name of a stage may be the beginning of another's ("plan" and "plan.check"): a metric is
+    that of the longest name that it begins with.
+
+    Args:
+        metrics: The metrics of all stages.
+        stage: The stage.
+        stages: All stages.
+    """
+    longer = tuple(f"{name}." for name in stages if name.startswith(f"{stage}."))
+    return {
+        name.removeprefix(f"{stage}."): value
+        for name, value in metrics.items()
+        if name.startswith(f"{stage}.") and not name.startswith(longer)
+    }
 
 
 def read_trials(path: Path) -> pl.DataFrame:

@@ -82,7 +82,9 @@ class StageDefinition(ABC):
     def metrics(self, output: Any, example: Example) -> dict[str, float]:
         """Return scores in [0, 1] of one example's fused output, by metric name.
 
-        The names have no stage prefix.
+        The names have no stage prefix. The higher a score, the better: the search maximises the
+        main metric, and takes the mean of another stage's metrics as the quality of its output. So
+        return 1 - error rate, and no latency.
         """
 
 

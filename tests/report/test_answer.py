@@ -9,10 +9,11 @@ import pytest
 from agenttts.report import build_report
 from agenttts.report.answer import UNIT_FLOPS, answer, enough_grid
 from agenttts.report.background import Background
+from agenttts.report.contents import run_contents
 from agenttts.report.render_html import render_html
 from agenttts.report.render_table import tables_text
 from agenttts.report.summary import Report
-from agenttts.space import Model, SearchSpace, Stage
+from agenttts.space import Allocation, Choice, Model, SearchSpace, Stage
 from agenttts.tables.insights import Expected, Rival
 from agenttts.tables.schema import TrialState
 from tests.support.outlooks import small_outlook
@@ -131,3 +132,16 @@ def test_the_saturation_table_has_a_row_for_each_stage_and_model():
     grid = enough_grid(outlook)
     assert [row[:2] for row in grid.rows] == [(c.stage, c.model) for c in outlook.curves]
     assert [row[4] for row in grid.rows] == [str(c.enough) for c in outlook.curves]
+
+
+def test_the_metrics_of_stages_whose_names_begin_alike(make_run):
+    records = Allocation((Choice("plan", "m", 1), Choice("plan.check", "m", 2)))
+    metrics = {"plan.f1": 0.25, "plan.check.em": 0.5}
+    rows = [trial(1, 0.5, 100.0, allocation=records, metrics=metrics)]
+    run = build_report([make_run(rows=rows, metrics=list(metrics))]).runs[0]
+    found = answer(run)
+    assert found is not None
+    assert [row[3] for row in found.stages.rows] == ["f1 0.2500", "em 0.5000"]
+    best = run_contents(run, "any").best
+    assert best is not None
+    assert [row[3] for row in best.rows] == ["f1 0.2500", "em 0.5000"]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+
+import pytest
+
 from agenttts.search.archive import STORED, Archive, TrialResult
 from agenttts.search.fidelity import Fidelity
 from agenttts.space import Model, SearchSpace, Stage
@@ -89,3 +94,38 @@ def test_stored_results_do_not_count_as_uses_of_examples():
     archive.add([scored(ONE, one), scored(TWO, one), scored(THREE, two)])
     archive.add([scored(FOUR, two, STORED), scored(THREE, two)])
     assert fidelity.next_block(archive, FIVE) == two
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_uses_of_examples_are_those_of_all_tried_allocations(seed):
+    rng, archive = random.Random(seed), Archive(SPACE)
+    for _ in range(60):
+        allocation, block = rng.choice([ONE, TWO, THREE, FOUR, FIVE]), rng.sample(range(6), 2)
+        source = rng.choice(["random", STORED])
+        case = rng.randrange(4)
+        if case == 0:
+            archive.add_pending([allocation], block)
+        elif case == 1:
+            archive.add([failed(allocation, blamed=rng.random() < 0.5)])
+        else:
+            archive.add([scored(allocation, block, source)])
+        expected = Counter(
+            example
+            for tried in archive.tried
+            for example in archive.examples_of(tried) | archive.failed_on(tried)
+        )
+        assert +Counter(archive.uses()) == expected
+
+
+@pytest.mark.parametrize("names", [("plan", "plan.check"), ("plan.check", "plan")])
+def test_a_stage_has_no_metric_of_one_whose_name_begins_with_its_own(names):
+    stages = tuple(Stage(name, (Model("m", 1e9),), 64, 32, (1, 2)) for name in names)
+    space = SearchSpace(stages, 1000.0)
+    metrics = {"plan.f1": 0.9, "plan.em": 0.7, "plan.check.f1": 0.1}
+    archive = Archive(space)
+    archive.add(
+        [TrialResult(space.allocation(("m", 1), ("m", 1)), 0.5, metrics, metrics_stderr=metrics)]
+    )
+    [trial] = archive.scored
+    assert trial.stage_value("plan") == trial.stage_stderr("plan") == pytest.approx(0.8)
+    assert trial.stage_value("plan.check") == trial.stage_stderr("plan.check") == 0.1

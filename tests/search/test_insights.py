@@ -145,6 +145,16 @@ def test_a_lucky_score_among_mediocre_neighbours_is_not_recommended():
     assert best["retrieval"].model == "q72"
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e5, -1e6])
+def test_scores_far_from_zero_are_no_ties(offset):
+    stage = Stage("answer", (Model("small", 1e9), Model("large", 8e9)), 64, 32, (1, 2, 4, 8))
+    space = SearchSpace((stage,), 1000.0)
+    searcher = create("agenttts", space, 0)
+    scores = {("small", 1): 0.3, ("small", 8): 0.35, ("large", 1): 0.7, ("large", 8): 0.8}
+    searcher.tell([TrialResult(space.allocation(c), offset + s) for c, s in scores.items()])
+    assert searcher.best(tried=True) == space.allocation(("large", 8))
+
+
 def test_ties_go_to_the_cheaper():
     searcher = told((0.5, ("q72", 1), ("l3", 30)), (0.5, ("q7", 3), ("l3", 30)))
     assert searcher.best() == SPACE.allocation(("q7", 3), ("l3", 30))

@@ -25,6 +25,7 @@ from agenttts.tables.schema import (
     metric_names,
     read_examples,
     read_trials,
+    stage_metrics,
     trial_rows,
     trials_frame,
 )
@@ -234,3 +235,11 @@ def test_columns_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "trials.parquet"
     frame.with_columns(pl.lit(1).alias("new")).write_parquet(path)
     assert read_trials(path).equals(frame)
+
+
+def test_a_metric_is_that_of_the_longest_stage_it_begins_with():
+    stages = ["plan", "plan.check", "plan.check.again", "planner"]
+    metrics = {f"{stage}.{name}": None for stage in stages for name in ("f1", "a.b")}
+    for stage in stages:
+        assert stage_metrics(metrics, stage, stages) == {"f1": None, "a.b": None}
+    assert stage_metrics({"plan.check.f1": 1.0}, "plan", ["plan"]) == {"check.f1": 1.0}

@@ -18,18 +18,20 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from agenttts.search.agenttts import Offer
 from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal
 from agenttts.search.llm.base import Chat
-from agenttts.search.llm.overview import expected, overview
+from agenttts.search.llm.overview import expected, overview, with_sd
 from agenttts.search.llm.prompts import Prompts, allocation_text
 from agenttts.search.llm.proposer import AllocationProposer, LLMSession, archive_state
 from agenttts.search.llm.reading import RawAllocation, read_guidelines
 from agenttts.search.llm.sketch import sketched
 from agenttts.search.llm.weight import PRIOR_WEIGHT, judged, model_weight, places, usable
+from agenttts.search.noise import score_text
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, SearchSpace
 
@@ -97,7 +99,7 @@ class LLMAgent:
             said = {"predicted": predicted, "expected": [estimate.mean, estimate.sd]}
             return {**said, "best": best, "mean": mean}
 
-        def build(limit: int | None) -> Chat:
+        def build(limit: int) -> Chat:
             return self._prompts.chat(
                 "propose",
                 "batch",
@@ -137,16 +139,17 @@ def _fates(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogate
     scored = {trial.allocation: trial for trial in archive.scored}
     failed = {result.allocation for result in archive.results if result.failed}
     best = max(model.tried.values())
+    text = partial(score_text, error=model.resolution)
     lines = []
     for decision, allocation in usable(told[-1]):
         predicted = decision.get("predicted")
-        said = "" if predicted is None else f"you predicted {predicted:.3g}, "
+        said = "" if predicted is None else f"you predicted {text(predicted)}, "
         if decision.get("expected"):
             mean, sd = decision["expected"]
-            said += f"the surrogate then {mean:.3g} ± {sd:.2g}"
+            said += f"the surrogate then {with_sd(mean, sd, model)}"
         if allocation in scored:
             how = "known from stored samples" if scored[allocation].stored else "tried"
-            fate = f"{how}, score {scored[allocation].score:.3g} ({said})"
+            fate = f"{how}, score {text(scored[allocation].score)} ({said})"
         elif allocation in failed:
             fate = "tried, and the trial failed"
         elif allocation in archive.pending:
@@ -155,7 +158,7 @@ def _fates(told: Sequence[Mapping[str, Any]], archive: Archive, model: Surrogate
             now = expected(model, allocation) if allocation in archive.space else "not allowed"
             fate = (
                 f"passed over as worth less than other trials ({said}; now {now}, "
-                f"the best tried {best:.3g})"
+                f"the best tried {text(best)})"
             )
         if decision["outcome"] == "repaired":
             fate += f"; changed: {'; '.join(decision['notes'])[:160]}"
@@ -182,8 +185,8 @@ def _record(told: Sequence[Mapping[str, Any]], archive: Archive) -> str:
         for errors in zip(*pairs, strict=True)
     )
     return (
-        f"Of your {len(pairs)} predictions that were tried, the typical error is {own:.2g}, "
-        f"the surrogate's {other:.2g}."
+        f"Of your {len(pairs)} predictions that were tried, the typical error is "
+        f"{score_text(own, None, 2)}, the surrogate's {score_text(other, None, 2)}."
     )
 
 

@@ -63,7 +63,7 @@ class LLMSearcher(Searcher):
         assert self._proposer is not None
         return self._proposer.propose(lambda limit: self._chat(n, limit), n, self.archive)
 
-    def _chat(self, n: int, limit: int | None) -> Chat:
+    def _chat(self, n: int, limit: int) -> Chat:
         """Return the question for ``n`` allocations; only for searchers that ask it."""
         raise NotImplementedError
 
@@ -90,9 +90,9 @@ class ZeroShotSearcher(LLMSearcher):
     name = "llm_zs"
 
     @override
-    def _chat(self, n: int, limit: int | None) -> Chat:
+    def _chat(self, n: int, limit: int) -> Chat:
         tried = [allocation_text(a) for a in sorted(self.archive.known)]
-        return self._ask("zero_shot", n, tried=tried if limit is None else tried[-limit:])
+        return self._ask("zero_shot", n, tried=tried[-limit:])
 
 
 class AgentHPOSearcher(LLMSearcher):
@@ -104,7 +104,7 @@ class AgentHPOSearcher(LLMSearcher):
     name = "agenthpo"
 
     @override
-    def _chat(self, n: int, limit: int | None) -> Chat:
+    def _chat(self, n: int, limit: int) -> Chat:
         return self._ask(
             "agent_hpo", n, history=history(self.archive, limit), waiting=self._waiting()
         )
@@ -142,8 +142,8 @@ class MLCopilotSearcher(LLMSearcher):
         self._experience: list[Experience] = most_similar(experience, space)
 
     @override
-    def _chat(self, n: int, limit: int | None) -> Chat:
-        lines = None if limit is None else max(2, limit // 4)
+    def _chat(self, n: int, limit: int) -> Chat:
+        lines = max(2, limit // 4)
         return self._ask(
             "copilot",
             n,
@@ -164,10 +164,7 @@ class MLCopilotSearcher(LLMSearcher):
                     "copilot_knowledge",
                     schema=self._prompts.guidelines_schema(_MOST_SENTENCES),
                     seed=self.seed,
-                    experience=[
-                        past.shown(None if limit is None else max(2, limit // 4))
-                        for past in self._experience
-                    ],
+                    experience=[past.shown(max(2, limit // 4)) for past in self._experience],
                     most=_MOST_SENTENCES,
                 ),
                 self.archive,

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from agenttts.errors import UserError, located
-from agenttts.search.llm.prompts import choices_text
+from agenttts.search.llm.prompts import choices_text, fixed_text
 from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.tables.aggregate import scored
 from agenttts.tables.cells import count_in, number_in, score_in
@@ -146,7 +146,7 @@ def _replay_points(table: Path) -> list[Point]:
 def _line(point: Point) -> str:
     allocation, score, budget = point
     cost = "" if budget is None else f", cost {budget:.0f}"
-    return f"{choices_text(allocation)}: score {score:.4f}{cost}"
+    return f"{choices_text(allocation)}: score {fixed_text(score, 4)}{cost}"
 
 
 def _overlap(first: set[str], second: set[str]) -> float:

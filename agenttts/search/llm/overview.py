@@ -5,23 +5,27 @@ Results are grouped by combination of models, with the surrogate's estimates bes
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from agenttts.search.archive import Archive, Scored
+from agenttts.search.noise import score_text
 from agenttts.search.surrogate import Surrogate
-from agenttts.space import Allocation, SearchSpace, fits
+from agenttts.space import Allocation, SearchSpace
 
 # Feasible allocations that are compared for the most promising ones.
 _MOST_COMPARED = 3000
 # Combinations without a trial, and allocations without a trial beside the best of each combination.
 _MOST_UNTRIED_GROUPS, _MOST_UNTRIED = 8, 4
 _MOST_STORED = 4
+# Combinations of models are counted up to this number.
+_MOST_COUNTED = 5000
 
 
 def overview(
@@ -39,26 +43,30 @@ def overview(
     promising = _promising(archive, model)
     shown = _shown(archive, model, limit)
     groups = []
-    tried: set[tuple[str, ...]] = {_models(trial.allocation) for trial in archive.scored}
+    tried: dict[tuple[str, ...], list[Scored]] = {}
+    for trial in archive.scored:
+        tried.setdefault(_models(trial.allocation), []).append(trial)
     untried = sorted(promising, key=lambda models: -promising[models][0][1])
     few = [models for models in untried if models not in tried][:_MOST_UNTRIED_GROUPS]
-    combinations = _combinations(space)
-    for models, most in combinations.items():
-        if models not in tried and models not in few:
-            continue
-        trials = [trial for trial in archive.scored if _models(trial.allocation) == models]
+    listed = tried if limit is None or len(tried) <= limit else {_models(a) for a in shown}
+    for models in sorted({*listed, *few}, key=partial(_place, space)):
+        trials, most = tried.get(models, []), _most_samples(space, models)
         own = [trial.score for trial in trials if not trial.stored]
         rows = [_row(model, trial) for trial in trials if trial.allocation in shown]
         for allocation, _ in promising.get(models, ()):
             cost = f"cost {space.cost(allocation):.0f}"
             rows.append(f"untried {_counts(allocation)}: {expected(model, allocation)}, {cost}")
-        mean = f"{statistics.fmean(own):.3g}" if own else ""
+        mean = score_text(statistics.fmean(own), model.resolution) if own else ""
         group = {"models": " → ".join(models), "most": most, "mean": mean, "n": len(own)}
         groups.append({**group, "rows": rows})
     failed = [r for r in archive.evaluated if r.failed]
     left_out = [f"Failed: {result.allocation}." for result in failed[-_MOST_STORED:]]
-    if hidden := len(combinations) - len(groups):
-        left_out.append(f"{hidden} further combinations have no trial and promise less.")
+    count = _count_combinations(space)
+    if (hidden := count - len({*tried, *few})) > 0:
+        more = " or more" if count == _MOST_COUNTED else ""
+        left_out.append(f"{hidden}{more} further combinations have no trial and promise less.")
+    if unlisted := len(tried) - len(listed):
+        left_out.append(f"{unlisted} combinations with worse trials are not shown.")
     stages = " → ".join(stage.name for stage in space.stages)
     metrics = "the stages' own metrics" if any(_metrics(t) for t in archive.scored) else ""
     return {
@@ -73,7 +81,12 @@ def overview(
 def expected(model: Surrogate, allocation: Allocation) -> str:
     """Return the surrogate's estimate of an allocation as a text."""
     estimate = model.expect(allocation)
-    return f"expected {estimate.mean:.3g} ± {estimate.sd:.2g}"
+    return f"expected {with_sd(estimate.mean, estimate.sd, model)}"
+
+
+def with_sd(mean: float, sd: float, model: Surrogate) -> str:
+    """Return an expected score and its standard deviation as a text."""
+    return f"{score_text(mean, model.resolution)} ± {score_text(sd, None, 2)}"
 
 
 def standard_errors(model: Surrogate) -> dict[Allocation, float]:
@@ -92,7 +105,7 @@ def _noise(archive: Archive, model: Surrogate, examples: int | None) -> str:
     known = standard_errors(model)
     errors = [known.get(t.allocation, model.noise) for t in archive.scored if not t.stored]
     sizes = [len(trial.examples) for trial in archive.scored if trial.examples]
-    typical = f"{statistics.median(errors or [model.noise]):.2g}"
+    typical = score_text(statistics.median(errors or [model.noise]), None, 2)
     n = int(statistics.median(sizes)) if sizes else examples
     root = f"{typical} at {n} examples, and falls with the square root of that number"
     return root if n else typical
@@ -127,7 +140,7 @@ def _shown(archive: Archive, model: Surrogate, limit: int | None) -> set[Allocat
 def _row(model: Surrogate, trial: Scored) -> str:
     n = f" (n={len(trial.examples)})" if trial.examples else ""
     parts = [
-        f"{_counts(trial.allocation)}: {trial.score:.3g}{n}",
+        f"{_counts(trial.allocation)}: {score_text(trial.score, model.resolution)}{n}",
         *_metrics(trial),
         expected(model, trial.allocation),
         "from stored samples" if trial.stored else f"cost {trial.cost:.0f}",
@@ -138,25 +151,35 @@ def _row(model: Surrogate, trial: Scored) -> str:
 def _metrics(trial: Scored) -> list[str]:
     """Return the stages' metrics that are not the score itself."""
     return [
-        f"{name} {value:.2g}"
+        f"{name} {score_text(value, trial.metrics_stderr.get(name), 2)}"
         for name, value in trial.metrics.items()
         if not math.isclose(value, trial.score, abs_tol=1e-9)
     ]
 
 
-def _combinations(space: SearchSpace) -> dict[tuple[str, ...], str]:
-    """Return the combinations that fit, each with the most samples of its stages."""
-    found = {}
-    for models in itertools.product(*([m.name for m in stage.models] for stage in space.stages)):
-        least = [s.budget(m, s.samples[0]) for s, m in zip(space.stages, models, strict=True)]
-        if fits(math.fsum(least), space.budget):
-            spare = space.budget - math.fsum(least)
-            most = [
-                max(s.samples[0], s.affordable_samples(m, spare + own))
-                for s, m, own in zip(space.stages, models, least, strict=True)
-            ]
-            found[models] = ", ".join(map(str, most))
-    return found
+def _place(space: SearchSpace, models: tuple[str, ...]) -> list[int]:
+    """Return a combination's place in the order in which stages list models."""
+    return [
+        [model.name for model in stage.models].index(name)
+        for stage, name in zip(space.stages, models, strict=True)
+    ]
+
+
+def _most_samples(space: SearchSpace, models: tuple[str, ...]) -> str:
+    """Return the most samples of each stage that fit while the others have the fewest."""
+    least = [s.budget(m, s.samples[0]) for s, m in zip(space.stages, models, strict=True)]
+    spare = space.budget - math.fsum(least)
+    most = [
+        max(s.samples[0], s.affordable_samples(m, spare + own))
+        for s, m, own in zip(space.stages, models, least, strict=True)
+    ]
+    return ", ".join(map(str, most))
+
+
+def _count_combinations(space: SearchSpace) -> int:
+    """Return the number of combinations of models that fit."""
+    single = (replace(stage, samples=stage.samples[:1]) for stage in space.stages)
+    return replace(space, stages=tuple(single)).count(_MOST_COUNTED)
 
 
 def _models(allocation: Allocation) -> tuple[str, ...]:

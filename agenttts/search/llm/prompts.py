@@ -16,6 +16,7 @@ from agenttts.files.unicode import clean_text
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.llm.base import Chat, Message
 from agenttts.search.llm.task_description import TaskDescription
+from agenttts.search.noise import score_text
 from agenttts.space import Allocation, SearchSpace, Stage, units_text
 
 if TYPE_CHECKING:  # Jinja2 is imported when a prompt is written: most commands need none
@@ -157,13 +158,23 @@ def choices_text(allocation: Allocation) -> str:
     return ", ".join(f"{c.stage}={c.model} x {c.samples}" for c in allocation.choices)
 
 
+def fixed_text(value: float, decimals: int, error: float | None = None) -> str:
+    """Return a score with these decimals at least.
+
+    It has more if its size or standard error needs them.
+    """
+    text = score_text(value, error)
+    return text if len(text.partition(".")[2]) > decimals else f"{value:.{decimals}f}"
+
+
 def _result(space: SearchSpace, number: int, result: TrialResult) -> dict[str, str]:
-    metrics = (f"{name}={value:.3f}" for name, value in result.metrics.items())
+    errors = result.metrics_stderr
+    metrics = (f"{n}={fixed_text(v, 3, errors.get(n))}" for n, v in result.metrics.items())
     return {
         "number": str(number),
         "allocation": choices_text(result.allocation),
         "cost": _cost(space, result.allocation),
-        "score": "failed" if result.score is None else f"{result.score:.4f}",
+        "score": "failed" if result.score is None else fixed_text(result.score, 4, result.stderr),
         "metrics": " ".join(metrics),
     }
 

@@ -26,11 +26,14 @@ log = logging.getLogger(__name__)
 
 # After this number of batches in a row without a usable proposal, the model is not asked again.
 GIVE_UP_AFTER = 3
-_FEWEST_TRIALS_SHOWN = 4
+# Past trials in a question, in about 10,000 tokens: at most, and at least before the model is not
+# asked, because the question is too long for it.
+_MOST_TRIALS_SHOWN, _FEWEST_TRIALS_SHOWN = 200, 4
+_NO_TEXT = "(no text)"  # servers refuse empty messages
 _REPEATED = 1500  # characters of a bad reply that are repeated to the model
 
-Build = Callable[[int | None], Chat]
-"""Writes the question with at most this number of past trials (None: all)."""
+Build = Callable[[int], Chat]
+"""Writes the question with at most this number of past trials."""
 Facts = Callable[[RawAllocation, Allocation], Mapping[str, Any]]
 """What the transcript keeps of a proposal besides the decision."""
 
@@ -65,7 +68,7 @@ class AllocationProposer:
         self._bad_replies = session.bad_replies
         self._source = source
         self._form = form
-        self._shown: int | None = None
+        self._shown = _MOST_TRIALS_SHOWN
 
     def given_up(self, archive: Archive) -> bool:
         """Whether the model is no longer asked, after too many failed batches in a row.
@@ -98,7 +101,7 @@ class AllocationProposer:
             try:
                 return chat, self._caller.ask(chat)
             except LLMError as error:
-                limit = self._shown if self._shown is not None else _lines(chat)
+                limit = min(self._shown, _lines(chat))
                 if error.fault != "context" or limit // 2 < _FEWEST_TRIALS_SHOWN:
                     raise
                 self._shown = limit // 2
@@ -125,7 +128,7 @@ class AllocationProposer:
         otherwise = best.allocation if best else archive.space.cheapest
         asked: list[Chat] = []
 
-        def remembered(limit: int | None) -> Chat:
+        def remembered(limit: int) -> Chat:
             asked.append(build(limit))
             return asked[-1]
 
@@ -224,7 +227,7 @@ class AllocationProposer:
     def _again(self, first: Chat, reply: Reply, problem: str, n: int, attempt: int) -> Chat:
         messages = (
             *first.messages,
-            {"role": "assistant", "content": reply.text[:_REPEATED]},
+            {"role": "assistant", "content": reply.text[:_REPEATED] or _NO_TEXT},
             {
                 "role": "user",
                 "content": self._prompts.text("again", problem=problem, n=n, form=self._form),

@@ -19,6 +19,7 @@ _MOST_ALLOCATIONS = 200
 _LONGEST_LINE, _CUT = 300, " [...]"
 # JSON escapes can stand for these; terminals obey the first, and no file can hold the second.
 _CONTROL_OR_SURROGATE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_DECODER, _OPENING = json.JSONDecoder(), re.compile(r"[{\[]")
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.S)
 # Within its line: over blank lines, the search would begin again at each of them.
 _ITEM = re.compile(r"^[^\S\n]*(?:[-*•]|\d{1,2}[.)])\s+(.+)$", re.M)
@@ -38,6 +39,8 @@ _ALONE = re.compile(r"(?<![\w@.-])" + _DECIMAL.pattern, re.I)
 _PREDICTED = ("predictedscore", "predicted", "prediction", "expectedscore", "expected", "score")
 # Parts of a reply that are not proposals, whatever they look like.
 _TEXTS = ("analysis", "guidelines")
+# Calls of tools have their arguments as JSON or as a text of JSON.
+_ARGUMENTS = ("arguments", "parameters", "input")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class RawAllocation:
 def read_allocations(text: str, space: SearchSpace) -> list[RawAllocation]:
     """Return the allocations in a reply, in its order; empty if there are none."""
     found: list[RawAllocation] = []
-    for value in json_values(text):
+    for value in json_values(text, several=True):
         for record in _records(value, space):
             if len(found) < _MOST_ALLOCATIONS:
                 found.append(record)
@@ -74,9 +77,10 @@ def read_guidelines(text: str, most: int = 8, *, named: bool = False) -> list[st
 
     The list is empty if the reply has none. With ``named`` only a list called guidelines counts.
     """
-    for value in json_values(text):
+    for value in json_values(text, several=named):
         if named:
-            parts = value.items() if isinstance(value, dict) else ()
+            whole = value if isinstance(value, list) else [value]
+            parts = (item for part in whole if isinstance(part, dict) for item in part.items())
             for _, part in (item for item in parts if folded(item[0]) == "guidelines"):
                 return _sentences(part)[:most]
             continue
@@ -90,14 +94,20 @@ def read_guidelines(text: str, most: int = 8, *, named: bool = False) -> list[st
     return [line for line in map(_line, items) if line][:most]
 
 
-def json_values(text: str) -> Iterator[Any]:
-    """Yield the JSON values in a text, the likeliest first."""
+def json_values(text: str, *, several: bool = False) -> Iterator[Any]:
+    """Yield the JSON values in a text, the likeliest first.
+
+    With ``several``, values that follow each other are one list.
+    """
     said = text[:_LONGEST_REPLY]
     pieces = [*(match.group(1) for match in _FENCE.finditer(said)), said]
     for piece in pieces:
         value = _loads(piece.strip())
         if isinstance(value, (dict, list)):
             yield value
+    for piece in pieces if several else ():
+        if len(values := _sequence(piece)) > 1:
+            yield values
     for piece in pieces:
         start = min((i for i in (piece.find("{"), piece.find("[")) if i >= 0), default=-1)
         if start >= 0:
@@ -111,6 +121,20 @@ def _loads(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _sequence(text: str) -> list[Any]:
+    """Return the JSON values that follow each other, up to one that is not valid."""
+    values: list[Any] = []
+    found = _OPENING.search(text)
+    while found is not None:
+        try:
+            value, end = _DECODER.raw_decode(text, found.start())
+        except (ValueError, RecursionError):
+            break
+        values.append(value)
+        found = _OPENING.search(text, end)
+    return values
 
 
 def _repair_json(text: str) -> Any:
@@ -146,6 +170,8 @@ def _records(value: Any, space: SearchSpace, level: int = 0) -> Iterator[RawAllo
             yield record
             return
         for key, inner in value.items():
+            if isinstance(inner, str) and folded(key) in _ARGUMENTS:
+                inner = _loads(inner)
             if isinstance(inner, (dict, list)) and folded(key) not in _TEXTS:
                 yield from _records(inner, space, level + 1)
     elif isinstance(value, list):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections.abc import Container, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import override
 
@@ -23,6 +24,8 @@ from agenttts.search.water_filling import Option, water_fill
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
 from agenttts.spec.stage_names import folded
 
+T = TypeVar("T")
+
 Sketch = Mapping[str, Mapping[str, Mapping[int, float]]]
 """By stage, model and number of samples: the expected utility of the stage's output, 0 to 1."""
 
@@ -30,6 +33,8 @@ Sketch = Mapping[str, Mapping[str, Mapping[int, float]]]
 _LEAST_UTILITY = 0.02
 # After the whole budget these shares of it are split as well.
 _SHARES = (1.0, 0.5, 0.25)
+# The most combinations of models by which a share is split: 0.3 ms each.
+_MOST_COMBINATIONS = 20_000
 _REASON = "the budget split by the model's sketch of utility curves"
 
 
@@ -101,9 +106,23 @@ def _splits(
     for share in _SHARES:
         budget = share * whole
         fillings = [water_fill(options, budget)]
-        fillings += [water_fill(own, budget) for own in itertools.product(*by_model)]
+        fillings += [water_fill(own, budget) for own in _some_combinations(by_model)]
         fitting = [split for split in fillings if split is not None]
         yield sorted(fitting, key=lambda split: -math.fsum(option.worth for option in split))
+
+
+def _some_combinations(parts: Sequence[Sequence[T]]) -> Iterator[list[T]]:
+    """Yield one of each part, in every combination, or in some drawn ones of many."""
+    total = math.prod(map(len, parts))
+    numbers: Sequence[int] = range(total)
+    if total > _MOST_COMBINATIONS:
+        numbers = sorted(random.Random(0).sample(numbers, _MOST_COMBINATIONS))
+    for rest in numbers:
+        left, chosen = rest, []
+        for part in reversed(parts):
+            left, place = divmod(left, len(part))
+            chosen.append(part[place])
+        yield chosen[::-1]
 
 
 class SketchSearcher(LLMSearcher):

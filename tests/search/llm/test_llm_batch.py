@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from agenttts.search import TrialResult, create
 from agenttts.search.archive import Archive
 from agenttts.search.llm.agent import LLMAgent
-from agenttts.search.llm.overview import standard_errors
+from agenttts.search.llm.overview import overview, standard_errors
 from agenttts.search.llm.prompts import Prompts
 from agenttts.search.llm.transcript import Transcript
 from agenttts.search.llm.weight import PRIOR_WEIGHT, model_weight, places
+from agenttts.space import Model, SearchSpace, Stage
 from tests.support.llm import (
     SPACE,
     TASK_DESCRIPTION,
@@ -104,6 +105,63 @@ def test_the_next_one_says_what_became_of_the_proposals_and_what_is_under_way(as
     assert decision["predicted"] == pytest.approx(0.61)
     assert 0 < decision["expected"][0] < 1
     assert decision["expected"][1] > 0
+
+
+@pytest.mark.parametrize("scale", [(1000.0, 300.0), (0.999, 0.001), (-1e4, 2000.0)])
+def test_scores_are_shown_as_finely_as_they_are_known(scale):
+    """Scores of all sizes, each with a standard error of a thousandth of their range."""
+    archive = Archive(SPACE)
+    for result in FIRST:
+        value = scale[0] + scale[1] * result.score
+        archive.add([replace(result, score=value, stderr=2e-4 * scale[1], metrics={})])
+    text = "\n".join(
+        row for group in overview(archive, surrogate_of(archive))["groups"] for row in group["rows"]
+    )
+    shown = re.findall(r"^\d+ → \d+: ([-\d.]+), ", text, re.M)
+    assert sorted(map(float, shown)) == pytest.approx(
+        sorted(r.score for r in archive.scored), abs=1e-3 * scale[1]
+    )
+    assert "e+" not in text
+    assert "e-" not in text
+
+
+@pytest.mark.parametrize("method", ["agenttts", "agenttts_paper", "agenthpo", "mlcopilot", "llm_zs"])  # fmt: skip
+def test_a_question_after_hundreds_of_trials_has_some_of_them(method):
+    session = scripted_session([], then=batch_reply([allocation("qwen-72b", 3, "llama-3b", 2)], []))
+    searcher = create(method, SPACE, 0, llm=session)
+    picks = [("qwen-7b", 1 + n % 60, "llama-3b", 2 ** (n // 60)) for n in range(420)]
+    searcher.tell(tried(*picks))
+    searcher.propose(4)
+    [*_, last] = [e for e in session.caller.transcript.events if e["event"] == "reply"]
+    question = last["messages"][1]["content"]
+    assert 100 <= question.count("\n") < 300
+    if method not in ("agenttts", "llm_zs"):  # by expected scores, and without scores
+        assert f"{max(r.score for r in searcher.archive.results):.3g}" in question
+
+
+def test_the_overview_of_many_stages_has_some_of_their_combinations():
+    models = tuple(Model(f"m{size}", size * 1e9) for size in (1, 3, 8, 20))
+    space = SearchSpace(tuple(Stage(f"s{i}", models, 64, 32, (1, 2, 4)) for i in range(10)), 2000)
+    rng, archive = random.Random(0), Archive(space)
+    for _ in range(40):
+        choices = [(rng.choice(models).name, rng.choice((1, 2, 4))) for _ in space.stages]
+        archive.add([TrialResult(space.allocation(*choices), rng.random(), stderr=0.05)])
+    found = overview(archive, surrogate_of(archive))
+    assert len(found["groups"]) == 40 + 8
+    assert "4952 or more further combinations have no trial" in found["left_out"]
+    fewer = overview(archive, surrogate_of(archive), 10)
+    assert len(fewer["groups"]) == 10 + 8
+    assert "30 combinations with worse trials are not shown" in fewer["left_out"]
+
+
+def test_a_model_is_not_sent_an_empty_message():
+    session = scripted_session(["", batch_reply([allocation("qwen-72b", 4, "llama-3b", 1)], [])])
+    archive = Archive(SPACE)
+    archive.add(FIRST)
+    offer = LLMAgent(SPACE, 0, session).propose(4, archive, surrogate_of(archive))
+    assert len(offer.proposals) == 1
+    asked = [e for e in session.caller.transcript.events if e["event"] == "reply"]
+    assert all(message["content"] for event in asked for message in event["messages"])
 
 
 @pytest.mark.parametrize(("said", "predicted"), [("61 %", 61.0), (0.61, 61.0), (61, 61.0)])

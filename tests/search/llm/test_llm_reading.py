@@ -42,6 +42,30 @@ def test_every_way_to_write_one_allocation(text):
     assert found.choices == EXPECTED
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{first}\n{second}",
+        "1. {first}\n2. {second}\n3. {cut",
+        '{{"analysis": "so"}}\n{{"allocations": [{first}, {second}]}}',
+        '<tool_call>{{"name": "propose", "arguments": {quoted}}}</tool_call>',
+    ],
+)
+def test_values_that_follow_each_other_and_arguments_of_a_tool(text):
+    other = allocation("qwen-72b", 1, "llama-3b", 2)
+    quoted = json.dumps(json.dumps({"allocations": [GOOD, other]}))
+    first, second = json.dumps(GOOD), json.dumps(other)
+    text = text.replace("{cut", first[:40].replace("{", "{{"))
+    text = text.format(first=first, second=second, quoted=quoted)
+    found = read_allocations(text, SPACE)
+    assert [f.choices["answer"].samples for f in found] == [16, 2]
+
+
+def test_guidelines_in_a_value_before_the_allocations():
+    text = f'{{"guidelines": ["retrieval: more"]}}\n{json.dumps({"allocations": [GOOD]})}'
+    assert read_guidelines(text, named=True) == ["retrieval: more"]
+
+
 def test_several_with_reasons_in_their_order():
     items = [{**GOOD, "reason": "first\nline"}, {**allocation("qwen-72b", 1, "llama-3b", 2)}]
     found = read_allocations(json.dumps({"allocations": items}), SPACE)
