@@ -8,9 +8,9 @@ import threading
 PARSING = threading.RLock()
 """The lock to hold while a syntax tree is made.
 
-`inspect.getsourcelines` of a class makes one, too. CPython up to 3.12 keeps the depth of the tree
-in one place for all threads. If two threads make trees at once, one fails with "SystemError: AST
-constructor recursion depth mismatch" (python/cpython#106905).
+CPython up to 3.12 keeps the depth of the tree in one place for all threads, and its
+`inspect.getsourcelines` makes a tree of a class's file, too. If two threads make trees at once, one
+fails with "SystemError: AST constructor recursion depth mismatch" (python/cpython#106905).
 """
 
 
