@@ -199,8 +199,13 @@ def served_fields(spec: JobSpec) -> dict[str, Any]:
     return fields
 
 
-def served_dtype(spec: JobSpec, profile: Profile) -> str | None:
-    """Return the data type that the served model gets on a CPU (`cpu_dtype`)."""
+def served_dtype(spec: JobSpec, *, gpus_per_node: int) -> str | None:
+    """Return the data type that the served model gets on a CPU (`cpu_dtype`).
+
+    Args:
+        spec: The spec.
+        gpus_per_node: GPUs of a node of the profile.
+    """
     if not isinstance(spec.agent, ServeAgent):
         return None
     config = _served_config(spec, spec.agent, 0)
@@ -209,7 +214,7 @@ def served_dtype(spec: JobSpec, profile: Profile) -> str | None:
         config.engine,
         config.options,
         gpus=_given_gpus(spec, spec.agent),
-        gpus_per_node=profile.gpus_per_node,
+        gpus_per_node=gpus_per_node,
     )
 
 
