@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agenttts.errors import RunFailed, UserError, cli_command
 from agenttts.files.documents import parse_json, typed
+from agenttts.run.directory import Run
+from agenttts.run.journal import TrialProgress
 from agenttts.tasks.base import Example
 
 
@@ -49,14 +51,25 @@ class ExamplesGuard:
     """Finds damage of frozen examples, before trials are scored on them.
 
     Args:
-        digests: SHA-256 by file name, as recorded at launch. A file without one is accepted as it
-            is first seen.
+        run: The run. A file without a digest in its record is accepted as it is first seen.
     """
 
-    def __init__(self, digests: Mapping[str, str]) -> None:
-        self._digests = dict(digests)
+    def __init__(self, run: Run) -> None:
+        self._run = run.directory
+        # SHA-256 by file name, as recorded at launch.
+        self._digests = dict(run.record.examples)
 
-    def check(self, path: Path) -> None:
+    def check(self, trials: Iterable[TrialProgress]) -> None:
+        """Check the files of examples that unfinished trials are scored on.
+
+        Raises:
+            RunFailed: A file is damaged, so every trial would fail.
+        """
+        sources = dict.fromkeys(t.planned.source for t in trials if t.row is None)
+        for path in dict.fromkeys(self._run.examples_of(source) for source in sources):
+            self._check_file(path)
+
+    def _check_file(self, path: Path) -> None:
         """Check that a file of examples is undamaged and the one of the launch.
 
         Raises:
