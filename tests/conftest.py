@@ -97,7 +97,7 @@ def unstarted_run(scripted_spec, tmp_path, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(launch, "start_controller", lambda run: None)
             plan = make_plan(load_spec(scripted_spec(**changes)), [tmp_path], results)
-            return launch.launch(plan, results)[0]
+            return launch.launch(plan)[0]
 
     return make
 

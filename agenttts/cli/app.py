@@ -192,7 +192,7 @@ def launch(
     if dry_run:
         _print(describe_plan(plan), as_json, show.plan)
         return
-    _launch(plan, results, wait, as_json)
+    _launch(plan, wait, as_json)
 
 
 def _settings(overrides: list[str] | None, cluster: str | None, name: str | None) -> list[str]:
@@ -216,7 +216,7 @@ def _quoted(text: str) -> str:
     return f'"{"".join(kept)}"'
 
 
-def _launch(plan: Any, results: Path, wait: bool, as_json: bool) -> Any:
+def _launch(plan: Any, wait: bool, as_json: bool) -> Any:
     """Launch the run of a plan, or continue it; return its directory."""
     from agenttts.cli import show
     from agenttts.launch.launch import launch as launch_run
@@ -229,8 +229,8 @@ def _launch(plan: Any, results: Path, wait: bool, as_json: bool) -> Any:
         if not as_json:
             show.profile_taken(outcome)
 
-    known = results.exists()
-    run, created = launch_run(plan, results, profile_differs)
+    known = plan.experiment.results.exists()
+    run, created = launch_run(plan, profile_differs)
     place = {"created": created, "new_results": not known}
     with in_use(run):
         _after_launch(run, place, plan, wait, as_json, profile_outcomes)
@@ -270,7 +270,7 @@ def evaluate(
     one = evaluation_spec(
         load_spec(spec, settings), allocation, examples=examples, named=name is not None
     )
-    run = _launch(make_plan(one, _profile_folders(spec), results), results, wait, as_json)
+    run = _launch(make_plan(one, _profile_folders(spec), results), wait, as_json)
     if wait and not as_json:
         show.evaluated(report_of([run]).runs[0])
 
@@ -285,7 +285,6 @@ def _after_launch(
 ) -> None:
     """Print what was launched, or follow it to its end."""
     from agenttts.cli import show, watch
-    from agenttts.dispatch.schedulers import scheduler_type
     from agenttts.status.run_status import check_outcome, run_status
 
     plan_facts: dict[str, Any] = {
@@ -295,7 +294,7 @@ def _after_launch(
         "data": plan.examples.report.to_json(),
         **({"profile": vars(profile_outcomes[-1])} if profile_outcomes else {}),
     }
-    if not wait and not scheduler_type(plan.experiment.profile.kind).runs_in_this_process:
+    if not wait and not plan.experiment.scheduler.runs_in_this_process:
         _print({**run_status(run), **plan_facts}, as_json, show.launched)
         return
     if not as_json:

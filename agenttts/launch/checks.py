@@ -58,7 +58,7 @@ def checks_of(
         yield partial(check_runtime, container, setup)
         for check in (check_image, check_binds):
             yield partial(check, container)
-        yield partial(check_bindable, experiment.results.absolute() / spec.name)
+        yield partial(check_bindable, experiment.path)
         for at, path in bound_paths(spec):
             yield partial(check_bindable, path, at)
             if at != ("samples",):  # they are written, and no link in them is followed

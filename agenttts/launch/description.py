@@ -68,7 +68,7 @@ def _described(plan: Plan) -> dict[str, Any]:
     trials = searcher.initial_batch + spec.search.iterations * spec.search.batch_size
     return {
         "run": spec.name,
-        "path": str(experiment.results.absolute() / spec.name),
+        "path": str(experiment.path),
         "new_results": not experiment.results.exists(),
         "cluster": {
             "name": spec.cluster,

@@ -57,6 +57,11 @@ class Experiment:
     container: Container | None = None
 
     @property
+    def path(self) -> Path:
+        """The directory of the run that the experiment becomes."""
+        return self.results.absolute() / self.spec.name
+
+    @property
     def in_container(self) -> bool:
         """Whether the trials run in a container, its image found or not."""
         return runs_in_container(self.spec, self.profile)

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.profile import Profile, profile_name
@@ -67,7 +66,7 @@ def _log_profile(outcome: ProfileOutcome) -> None:
 
 
 def launch(
-    plan: Plan, results: Path, differs: Callable[[ProfileOutcome], None] = _log_profile
+    plan: Plan, differs: Callable[[ProfileOutcome], None] = _log_profile
 ) -> tuple[RunDirectory, bool]:
     """Create the run and start its controller, or go on with a run of the same spec.
 
@@ -76,7 +75,6 @@ def launch(
 
     Args:
         plan: The plan.
-        results: The results directory.
         differs: Called with the outcome for an edited profile.
 
     Returns:
@@ -85,7 +83,7 @@ def launch(
     Raises:
         UserError: A run of that name has another spec.
     """
-    run = RunDirectory(results.absolute() / plan.experiment.spec.name)
+    run = RunDirectory(plan.experiment.path)
     while True:
         try:
             if run.exists:

@@ -126,16 +126,13 @@ def _make_plan(
     experiment = Experiment(spec, results, profile, scheduler, task, space)
     experiment = with_snapshots(experiment, problems)
     check_prompt_styles(experiment.spec)  # not of runs that exist: their trials showed it
-    return _planned(
-        experiment,
-        problems,
-        partial(read_examples, problems=problems),
-        lambda spec: _Found(
-            find_facts(spec, gpus_per_node=profile.gpus_per_node),
-            served_dtype(spec, profile),
-            "because this CPU has no instructions for bfloat16",
-        ),
+    check_engine_options(experiment.spec)
+    found = _Found(
+        find_facts(experiment.spec, gpus_per_node=profile.gpus_per_node),
+        served_dtype(experiment.spec, gpus_per_node=profile.gpus_per_node),
+        "because this CPU has no instructions for bfloat16",
     )
+    return _planned(experiment, found, partial(read_examples, problems=problems), problems)
 
 
 def plan_of_run(run: Run, cluster: str, profile: Profile, *, dry_run: bool = False) -> Plan:
@@ -167,12 +164,13 @@ def plan_of_run(run: Run, cluster: str, profile: Profile, *, dry_run: bool = Fal
         frozen = Experiment(spec, results, profile, scheduler, task, spec.space())
         experiment = with_snapshots(frozen, problems)
         _check_same_models(frozen.spec, experiment.spec, cluster)
+        check_engine_options(experiment.spec)
         found = _Found(
             frozen_facts(run.spec, run.record.models),
             run.record.agent.dtype if run.record.agent else None,
             "as at launch",
         )
-        return _planned(experiment, problems, lambda _: frozen_examples(run), lambda _: found)
+        return _planned(experiment, found, lambda _: frozen_examples(run), problems)
 
 
 @dataclass(frozen=True)
@@ -207,21 +205,19 @@ def _check_same_models(frozen: JobSpec, found: JobSpec, cluster: str) -> None:
 
 def _planned(
     experiment: Experiment,
-    problems: Problems,
+    found: _Found,
     examples_of: Callable[[Experiment], Examples],
-    found_of: Callable[[JobSpec], _Found],
+    problems: Problems,
 ) -> Plan:
     """Check models, container and this machine.
 
     Args:
-        experiment: The experiment, without its container.
+        experiment: The experiment, without its container; the options of its engines are checked.
+        found: What is known of the spec's models.
+        examples_of: Returns the examples, which are read late because that may take long.
         problems: Takes what is missing here.
-        examples_of: Returns the examples.
-        found_of: Returns what is known of the spec's models.
     """
-    check_engine_options(experiment.spec)
     models = experiment.spec.models
-    found = found_of(experiment.spec)
     facts = found.facts
     sizing = {
         name: model_facts(

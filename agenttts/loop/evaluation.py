@@ -139,11 +139,9 @@ class Evaluation:
         ) = None
         self._token = run.record.token
         self._gone_since: float | None = None
-        self._examples = ExamplesGuard(run.record.examples)
+        self._examples = ExamplesGuard(run.directory, run.record.examples)
         self._avoided = AvoidedNodes(self._run, journal, scheduler, workers)
-        self._ends = TrialEnds(
-            self._run, settings.limits, builder.gpus, lambda trial: self._check_examples([trial])
-        )
+        self._ends = TrialEnds(self._run, settings.limits, builder.gpus, self._examples)
 
     def evaluate(
         self,
@@ -168,7 +166,7 @@ class Evaluation:
             QueueUnavailable: The queue has not answered for too long.
             FilesUnavailable: The file system has not answered for too long.
         """
-        self._check_examples(trials)
+        self._examples.check(trials)
         if self._paused_at is not None:
             self._pauses.append(time.monotonic() - self._paused_at)
         unended = sum(t.row is None for t in trials)
@@ -499,16 +497,6 @@ class Evaluation:
                 self._journal.append("lost", trials=[trial], reason=reason, **fields)
             case Over(row, fields):
                 self._finish(progress, row, **fields)
-
-    def _check_examples(self, trials: Sequence[TrialProgress]) -> None:
-        """Check the files of examples that unfinished trials are scored on.
-
-        Raises:
-            RunFailed: A file is damaged, so every trial would fail.
-        """
-        sources = dict.fromkeys(t.planned.source for t in trials if t.row is None)
-        for path in dict.fromkeys(self._run.examples_of(source) for source in sources):
-            self._examples.check(path)
 
     def _collect_cancelled(self, progress: TrialProgress, reason: str) -> None:
         directory = self._run.trial(progress.planned.trial)

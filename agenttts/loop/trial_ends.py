@@ -25,6 +25,7 @@ from agenttts.dispatch.blame import Verdict
 from agenttts.loop.collect import failed_row, finished_row
 from agenttts.loop.verdicts import ends_its_job, last_word, look_anew, verdict_of
 from agenttts.run.directory import RunDirectory
+from agenttts.run.examples import ExamplesGuard
 from agenttts.run.journal import (
     IN_SHARED_JOB,
     IN_SMALLER_JOB,
@@ -103,7 +104,7 @@ class TrialEnds:
         run: The run.
         limits: How often a trial may be tried.
         gpus: Returns the number of GPUs that a trial needs.
-        check_examples: Raises `RunFailed` if the examples of a trial are damaged.
+        examples: Finds damage of the examples that trials are scored on.
     """
 
     def __init__(
@@ -111,12 +112,12 @@ class TrialEnds:
         run: RunDirectory,
         limits: TrialLimits,
         gpus: Callable[[PlannedTrial], int],
-        check_examples: Callable[[TrialProgress], None],
+        examples: ExamplesGuard,
     ) -> None:
         self._run = run
         self._limits = limits
         self._gpus = gpus
-        self._check_examples = check_examples
+        self._examples = examples
         # When each job was first seen ended (monotonic clock).
         self._ended_since: dict[str, float] = {}
 
@@ -189,7 +190,7 @@ class TrialEnds:
             gone = f"its directory {directory} was removed"
             verdict = Verdict(TrialState.INFRA_FAILED, True, False, gone)
         if verdict.state in (TrialState.FAILED, TrialState.INFRA_FAILED):
-            self._check_examples(progress)
+            self._examples.check([progress])
         if self._may_lack_gpus(progress, verdict, last):
             return self._alone(progress, verdict, IN_SMALLER_JOB)
         if self._may_be_of_another_trial(progress, verdict):

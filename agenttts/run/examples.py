@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from agenttts.errors import RunFailed, UserError, cli_command
 from agenttts.files.documents import parse_json, typed
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import TrialProgress
 from agenttts.tasks.base import Example
 
 # Two changes within the resolution of a file system's clock leave equal times. It is at most 2 s.
@@ -56,15 +58,27 @@ class ExamplesGuard:
     large, and it is checked before every trial of an asynchronous search.
 
     Args:
+        directory: The directory of the run.
         digests: SHA-256 by file name, as recorded at launch. A file without one is accepted as it
             is first seen.
     """
 
-    def __init__(self, digests: Mapping[str, str]) -> None:
+    def __init__(self, directory: RunDirectory, digests: Mapping[str, str]) -> None:
+        self._directory = directory
         self._digests = dict(digests)
         self._undamaged: dict[Path, tuple[int, ...]] = {}
 
-    def check(self, path: Path) -> None:
+    def check(self, trials: Iterable[TrialProgress]) -> None:
+        """Check the files of examples that unfinished trials are scored on.
+
+        Raises:
+            RunFailed: A file is damaged, so every trial would fail.
+        """
+        sources = dict.fromkeys(t.planned.source for t in trials if t.row is None)
+        for path in dict.fromkeys(self._directory.examples_of(source) for source in sources):
+            self._check_file(path)
+
+    def _check_file(self, path: Path) -> None:
         """Check that a file of examples is undamaged and the one of the launch.
 
         Raises:

@@ -32,6 +32,7 @@ from agenttts.dispatch.node.job import die_with_parent
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.scratch import CompileCache, NoScratchDirectory, scratch_directory
 from agenttts.dispatch.own_job import service_id
+from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.service_job import EndingJob
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json
@@ -139,6 +140,32 @@ class ServeJob(EndingJob):
 
     def __call__(self) -> int:
         return serve(self.directory)
+
+
+def service_request(directory: Path, *, run: str, token: str, gpus: int) -> ServiceRequest:
+    """Return the job that serves a run's model from ``directory``.
+
+    ``token`` is unique to the run.
+    """
+    return ServiceRequest(
+        name=service_name(token),
+        start="",
+        function=ServeJob(directory),
+        title=f"llm-{run}",
+        comment=f"agenttts run={run} agent",
+        section="trial",
+        gpus=gpus,
+        # When its node is lost the controller starts another: two of one run would share an address
+        # file.
+        requeue=False,
+        ends_with_caller=True,
+        log=directory / LOG_FILE,
+    )
+
+
+def service_name(token: str) -> str:
+    """The name of the service, which all starts of a run's model have in common."""
+    return f"{token}-agent"
 
 
 def serve(directory: Path) -> int:

@@ -12,10 +12,10 @@ from typing import Any
 
 from agenttts import search, tasks
 from agenttts.dispatch.apptainer import CACHES, OFFLINE, Container, container_env, exec_command
+from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
-from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
 from agenttts.dispatch.sizing.model_facts import model_facts
@@ -24,7 +24,7 @@ from agenttts.inference.base import ModelConfig
 from agenttts.inference.endpoint_options import key_variables
 from agenttts.inference.engine_options import check_options
 from agenttts.replies import Thinking
-from agenttts.run.directory import Run
+from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.models import model_thinking, resolve_thinking, with_dtype
 from agenttts.run.record import AgentRecord
 from agenttts.search.llm.base import LLM
@@ -33,22 +33,9 @@ from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import load_script
 from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
-from agenttts.serving.job import (
-    KEY_VARIABLE,
-    LOG_FILE,
-    PORT,
-    SERVE_FILE,
-    ServeJob,
-    Serving,
-)
+from agenttts.serving.job import KEY_VARIABLE, PORT, SERVE_FILE, Serving, service_request
 from agenttts.serving.lifecycle import ServedLimits, ServedModel
-from agenttts.serving.worker_model import (
-    AnsweringWorkers,
-    QuestionSettings,
-    WorkerLimits,
-    WorkerLLM,
-    model_of_search,
-)
+from agenttts.serving.worker_model import AnsweringWorkers, model_of_search, workers_first
 from agenttts.spec import JobSpec, ScriptedAgent, ServeAgent
 from agenttts.spec.agent import EndpointAgent
 from agenttts.spec.paths import places_of_options
@@ -199,8 +186,13 @@ def served_fields(spec: JobSpec) -> dict[str, Any]:
     return fields
 
 
-def served_dtype(spec: JobSpec, profile: Profile) -> str | None:
-    """Return the data type that the served model gets on a CPU (`cpu_dtype`)."""
+def served_dtype(spec: JobSpec, *, gpus_per_node: int) -> str | None:
+    """Return the data type that the served model gets on a CPU (`cpu_dtype`).
+
+    Args:
+        spec: The spec.
+        gpus_per_node: GPUs of a node of the profile.
+    """
     if not isinstance(spec.agent, ServeAgent):
         return None
     config = _served_config(spec, spec.agent, 0)
@@ -209,7 +201,7 @@ def served_dtype(spec: JobSpec, profile: Profile) -> str | None:
         config.engine,
         config.options,
         gpus=_given_gpus(spec, spec.agent),
-        gpus_per_node=profile.gpus_per_node,
+        gpus_per_node=gpus_per_node,
     )
 
 
@@ -244,7 +236,7 @@ def language_model(
         if run.profile.stays_for and (temperature := section.temperature) is not None:
             own = model_of_search(config, run.record.models)
             if own is not None:
-                asked = _workers_first(section, temperature, record.fields, own, workers, note)
+                asked = workers_first(section, temperature, record.fields, own, workers, note)
         served = _served_model(run, section, config, own, avoided, workers, note)
     session = partial(
         connect,
@@ -262,29 +254,6 @@ def language_model(
 
 def _the_server(server: LLM) -> LLM:
     return server
-
-
-def _workers_first(
-    section: ServeAgent,
-    temperature: float,
-    fields: Mapping[str, Any],
-    model: ModelConfig,
-    workers: AnsweringWorkers,
-    note: Callable[[str], None],
-) -> Callable[[LLM], LLM]:
-    """Return what is asked first: the workers that have ``model``, then the server.
-
-    ``fields`` are those of requests to the server.
-    """
-    settings = QuestionSettings(
-        max_tokens=section.max_tokens,
-        temperature=temperature,
-        structured=section.structured,
-        template_args=fields.get("chat_template_kwargs", {}),
-        keep_special=fields.get("skip_special_tokens") is False,
-    )
-    limits = WorkerLimits(section.start_seconds, section.timeout_seconds)
-    return lambda server: WorkerLLM(server, model, workers, settings, limits, note)
 
 
 def _served_model(
@@ -305,7 +274,7 @@ def _served_model(
         # Workers draw without the defaults of the model's generation_config.json.
         config = replace(config, options={"generation_config": "vllm", **config.options})
     directory = run.directory.agent
-    scheduler = create_scheduler(profile, run.directory.scheduler_logs / "agent")
+    scheduler = served_scheduler(run.directory, profile)
     local = not scheduler.has_nodes
     most_trial_gpus = max((model.gpus for model in record.models.values()), default=0)
     limits = ServedLimits(
@@ -330,30 +299,9 @@ def _served_model(
     )
 
 
-def service_request(directory: Path, *, run: str, token: str, gpus: int) -> ServiceRequest:
-    """Return the job that serves a run's model from ``directory``.
-
-    ``token`` is unique to the run.
-    """
-    return ServiceRequest(
-        name=service_name(token),
-        start="",
-        function=ServeJob(directory),
-        title=f"llm-{run}",
-        comment=f"agenttts run={run} agent",
-        section="trial",
-        gpus=gpus,
-        # When its node is lost the controller starts another: two of one run would share an address
-        # file.
-        requeue=False,
-        ends_with_caller=True,
-        log=directory / LOG_FILE,
-    )
-
-
-def service_name(token: str) -> str:
-    """The name of the service, which all starts of a run's model have in common."""
-    return f"{token}-agent"
+def served_scheduler(run: RunDirectory, profile: Profile) -> Scheduler:
+    """Return the scheduler of the model that a run serves itself."""
+    return create_scheduler(profile, run.scheduler_logs / "agent")
 
 
 def _served_config(

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from agenttts.inference.base import ModelConfig, SamplingParams, sample_key
 from agenttts.search.llm.base import LLM, Chat, LLMError, Reply
+from agenttts.spec import ServeAgent
 from agenttts.trial.questions import Question, QuestionAnswer, QuestionBox
 
 log = logging.getLogger(__name__)
@@ -244,6 +245,29 @@ class WorkerLLM:
     def _give_up(self, directory: Path, name: str) -> None:
         QuestionBox(directory).give_up(name)
         self._late[directory] = name
+
+
+def workers_first(
+    section: ServeAgent,
+    temperature: float,
+    fields: Mapping[str, Any],
+    model: ModelConfig,
+    workers: AnsweringWorkers,
+    note: Callable[[str], None],
+) -> Callable[[LLM], LLM]:
+    """Return what is asked first: the workers that have ``model``, then the server.
+
+    ``fields`` are those of requests to the server.
+    """
+    settings = QuestionSettings(
+        max_tokens=section.max_tokens,
+        temperature=temperature,
+        structured=section.structured,
+        template_args=fields.get("chat_template_kwargs", {}),
+        keep_special=fields.get("skip_special_tokens") is False,
+    )
+    limits = WorkerLimits(section.start_seconds, section.timeout_seconds)
+    return lambda server: WorkerLLM(server, model, workers, settings, limits, note)
 
 
 def _reply(answer: QuestionAnswer, directory: Path) -> Reply:

@@ -14,7 +14,6 @@ import polars as pl
 
 from agenttts.dispatch.base import OUTLIVED, JobStatus
 from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service import ELSEWHERE, Service
 from agenttts.errors import MissingRequirement, RunFailed, cli_command
 from agenttts.files.locks import is_locked
@@ -35,8 +34,9 @@ from agenttts.run.profile_fix import (
 )
 from agenttts.run.rows import row_from_json
 from agenttts.search.llm.transcript import summarise
+from agenttts.serving.job import service_name
 from agenttts.serving.lifecycle import served_job
-from agenttts.serving.served_model import service_name
+from agenttts.serving.served_model import served_scheduler
 from agenttts.status.controller_logs import controller_logs
 from agenttts.status.document import StatusDocument
 from agenttts.status.live_work import live_directories, live_work
@@ -314,7 +314,7 @@ def _results(
 
 def _served_state(run: RunDirectory, profile: Profile) -> dict[str, Any] | None:
     """Return the job of the model that the run serves itself, while it waits or runs."""
-    scheduler = create_scheduler(profile, run.scheduler_logs / "agent")
+    scheduler = served_scheduler(run, profile)
     job = served_job(run.agent)
     # Without a queue the model does not wait, and its address shows that it runs.
     if job is None or not scheduler.has_nodes:

@@ -101,7 +101,7 @@ def new_run(scripted_spec, tmp_path, monkeypatch):
     def make(**changes: object) -> tuple[RunDirectory, Callable[..., tuple[Controller, Cluster]]]:
         settings = {"search__iterations": 1, "search__batch_size": 2, "cluster": one_trial_a_job(tmp_path)}  # fmt: skip
         spec = load_spec(scripted_spec(**settings | changes))
-        run, _ = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")  # fmt: skip
+        run, _ = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"))
 
         def controller(**settings: object) -> tuple[Controller, Cluster]:
             loop = process.make_controller(run.read())

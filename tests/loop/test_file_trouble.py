@@ -56,7 +56,7 @@ def run(scripted_spec, tmp_path, monkeypatch):
     Recording.started, Recording.cancelled = Counter(), []
     monkeypatch.setattr(process, "trial_scheduler", lambda run, profile: Recording(profile, run.scheduler_logs / "trials"))  # fmt: skip
     spec = load_spec(scripted_spec(search__iterations=1, search__batch_size=3, cluster="in_process"))  # fmt: skip
-    return launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")[0]
+    return launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"))[0]
 
 
 class Disk:

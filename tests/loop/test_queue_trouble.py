@@ -70,7 +70,7 @@ def controller(scripted_spec, tmp_path, monkeypatch):
         "cluster": one_trial_a_job(tmp_path),
     }
     spec = load_spec(scripted_spec(search__iterations=0, **changes))
-    run, created = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")  # fmt: skip
+    run, created = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"))
     assert created
     made: list[Unsteady] = []
 
@@ -229,7 +229,7 @@ def refused(scripted_spec, tmp_path, monkeypatch):
             cluster=one_trial_a_job(tmp_path),
         )
     )
-    run, _ = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")
+    run, _ = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"))
 
     def end(deaf: bool) -> tuple[RunDirectory, Refusing]:
         made: list[Refusing] = []

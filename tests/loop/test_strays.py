@@ -65,7 +65,7 @@ def run(scripted_spec, tmp_path, monkeypatch) -> RunDirectory:
     """A run whose controller was never started."""
     monkeypatch.setattr(launch, "start_controller", lambda run: None)
     spec = load_spec(scripted_spec(search__iterations=0))
-    made, _ = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")
+    made, _ = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"))
     return made
 
 

@@ -30,11 +30,11 @@ from agenttts.serving.job import (
     Serving,
     read_address,
     serve,
+    service_request,
     write_serving,
 )
 from agenttts.serving.lifecycle import ServedLimits, ServedModel, idle_limit
 from agenttts.serving.program import server_command
-from agenttts.serving.served_model import service_request
 from tests.support.processes import alive
 from tests.support.waiting import until
 

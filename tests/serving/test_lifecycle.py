@@ -10,9 +10,8 @@ import pytest
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.serving import lifecycle
-from agenttts.serving.job import ADDRESS_FILE, KEY_FILE, LEASE_FILE, Serving
+from agenttts.serving.job import ADDRESS_FILE, KEY_FILE, LEASE_FILE, Serving, service_request
 from agenttts.serving.lifecycle import ServedLimits, ServedModel
-from agenttts.serving.served_model import service_request
 
 
 class Queue:
