@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from agenttts.dispatch.base import OUTLIVED, JobRequest, JobStatus, NamedJob
 from agenttts.dispatch.host import HostScheduler, started
-from agenttts.dispatch.local_executor import LocalExecutor
+from agenttts.dispatch.local_executor import SafePathExecutor
 from agenttts.dispatch.node.devices import numbered_devices
 from agenttts.dispatch.node.job import UNLIMITED_REQUEUES, TrialJob
 from agenttts.dispatch.profile import Profile
@@ -137,7 +137,7 @@ class LocalScheduler(HostScheduler):
             time.sleep(0.05)
 
     def _start(self, request: JobRequest) -> str:
-        executor = LocalExecutor(self._folder, max_num_timeout=UNLIMITED_REQUEUES)
+        executor = SafePathExecutor(self._folder, max_num_timeout=UNLIMITED_REQUEUES)
         limit = minutes(self._profile.trial.time)
         devices = self._free_devices(request.gpus)
         executor.update_parameters(

@@ -13,7 +13,7 @@ import submitit
 _SAFE_PATH = "PYTHONSAFEPATH"
 
 
-class LocalExecutor(submitit.LocalExecutor):  # type: ignore[misc]  # submitit has no types
+class SafePathExecutor(submitit.LocalExecutor):  # type: ignore[misc]  # submitit has no types
     """Starts jobs whose Python does not find modules in the current directory.
 
     ``python -m`` looks there first, so that a user's ``queue.py`` would hide Python's own.
