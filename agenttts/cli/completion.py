@@ -17,7 +17,7 @@ def complete_runs(ctx: Any, incomplete: str) -> list[str]:
     """
     given = ctx.params.get(_RESULTS) if ctx is not None else None
     folder = Path(given or _RESULTS)
-    names = sorted(path.parent.name for path in folder.glob("*/spec.yaml"))
+    names = sorted(path.parent.name for path in folder.glob("[!.]*/spec.yaml"))
     return [name for name in names if name.startswith(incomplete)]
 
 

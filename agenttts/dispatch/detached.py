@@ -17,6 +17,7 @@ from typing import Any
 
 import submitit
 
+from agenttts.dispatch.local_executor import SafePathExecutor
 from agenttts.dispatch.node.devices import numbered_devices
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.processes import process_identity
@@ -39,7 +40,7 @@ class _Pickled:
 
 def start(folder: Path, token: str, function: bytes) -> None:
     """Submit a pickled function as a local job, and record its process."""
-    executor = submitit.LocalExecutor(folder)
+    executor = SafePathExecutor(folder)
     # submitit hides the GPUs that it is not told of. The service gives them to its jobs.
     given = numbered_devices()
     executor.update_parameters(

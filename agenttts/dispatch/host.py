@@ -121,7 +121,7 @@ class HostScheduler(Scheduler):
         log = request.log or self._folder / f"{request.name}.log"
         with log.open("ab") as output:
             child = subprocess.Popen(
-                [sys.executable, "-m", os.fsdecode(_CHILD), str(pickled)],
+                [sys.executable, "-P", "-m", os.fsdecode(_CHILD), str(pickled)],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

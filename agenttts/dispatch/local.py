@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from agenttts.dispatch.base import OUTLIVED, JobRequest, JobStatus, NamedJob
 from agenttts.dispatch.host import HostScheduler, started
+from agenttts.dispatch.local_executor import SafePathExecutor
 from agenttts.dispatch.node.devices import numbered_devices
 from agenttts.dispatch.node.job import UNLIMITED_REQUEUES, TrialJob
 from agenttts.dispatch.profile import Profile
@@ -136,7 +137,7 @@ class LocalScheduler(HostScheduler):
             time.sleep(0.05)
 
     def _start(self, request: JobRequest) -> str:
-        executor = submitit.LocalExecutor(self._folder, max_num_timeout=UNLIMITED_REQUEUES)
+        executor = SafePathExecutor(self._folder, max_num_timeout=UNLIMITED_REQUEUES)
         limit = minutes(self._profile.trial.time)
         devices = self._free_devices(request.gpus)
         executor.update_parameters(
@@ -200,7 +201,7 @@ class LocalScheduler(HostScheduler):
             with output.open("ab") as stream:
                 before = stream.tell()
                 done = subprocess.run(
-                    [sys.executable, "-m", "agenttts.dispatch.detached"],
+                    [sys.executable, "-P", "-m", "agenttts.dispatch.detached"],
                     input=told,
                     # In a session of its own, so that neither Ctrl-C nor a closed terminal reaches
                     # the service.

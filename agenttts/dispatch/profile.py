@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,6 +34,14 @@ _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNED = re.compile(
     r"""(?<![\w$.-])(?P<name>[A-Za-z_]\w*)(?:[+:]?=(?!=)|:-)"""
     r"""(?=\$?'(?P<literal>[^']+)'|"(?P<quoted>[^"]+)"|(?P<bare>[^\s;&|)}'",]+))"""
+)
+# --OPTION VALUE and --OPTION=VALUE of a secret. `--key` alone has other meanings (sort, curl), and
+# a path is not the secret itself.
+_OPTION = re.compile(
+    r"""(?<![\w$.-])--(?P<name>(?:[\w-]*[_-])?(?:(?:api|access|auth|secret)[_-]?key|token|secret|password))"""
+    r"""(?:=|\s+)(?!['"]?[-/~.<|&;>])"""
+    r"""(?=\$?'(?P<literal>[^']+)'|"(?P<quoted>[^"]+)"|(?P<bare>[^\s;&|)}'"]+))""",
+    re.IGNORECASE,
 )
 _REFERENCE = re.compile(r"\$\w+|\$\{[^}]*\}|\$\(.*\)|`.*`")
 
@@ -409,14 +418,20 @@ def _check_no_secrets(lines: Sequence[str]) -> None:
     A reference holds none, e.g. ``HF_TOKEN=$(cat ~/.token)`` and ``HF_TOKEN=$OTHER``.
     """
     for line in lines:
-        for found in _ASSIGNED.finditer(line):
+        for found in chain(_ASSIGNED.finditer(line), _OPTION.finditer(line)):
             if found["literal"]:  # a shell replaces nothing in it, but eval and bash -c do
                 written = _REFERENCE.sub("", found["literal"])
             else:
                 value = found["quoted"] or found["bare"]
                 written = "" if "$" in value or "`" in value else value
-            if written:
+            if written and found.re is _ASSIGNED:
                 _check_not_secret(found["name"])
+            elif written:
+                raise ValueError(
+                    f"'--{found['name']}' has a value, and its name looks like that of a secret; "
+                    "profiles and runs are plain files, so let the line read the value from a "
+                    f'file or a variable, e.g. --{found["name"]}="$(cat FILE)"'
+                )
 
 
 # Profiles that need no file.

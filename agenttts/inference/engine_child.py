@@ -53,6 +53,7 @@ class EngineChild:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
+                    "-P",
                     "-m",
                     PROGRAM,
                     str(theirs.fileno()),

@@ -7,7 +7,9 @@ test.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from agenttts.errors import UserError, located
 from agenttts.launch.experiment import Experiment
@@ -179,4 +181,17 @@ _OVERLAP = (
 
 
 def _content(example: Example) -> str:
-    return json.dumps(example.data, sort_keys=True, ensure_ascii=False, default=str)
+    return json.dumps(_ordered(example.data), ensure_ascii=False, default=str)
+
+
+def _ordered(value: Any) -> Any:
+    """Return a value whose mappings are lists of their items in one order.
+
+    Keys from YAML may be of several types, which do not sort.
+    """
+    if isinstance(value, Mapping):
+        items = ([repr(key), _ordered(item)] for key, item in value.items())
+        return sorted(items, key=lambda item: item[0])
+    if isinstance(value, list | tuple):
+        return [_ordered(item) for item in value]
+    return value

@@ -69,7 +69,7 @@ def write_report(run: RunDirectory, state: RunState, outcome: str) -> None:
 
 def _write_elsewhere(run: RunDirectory, outcome: str) -> None:
     """Write a report in a process of its own."""
-    command = [sys.executable, "-m", __spec__.name, str(run.path), outcome]
+    command = [sys.executable, "-P", "-m", __spec__.name, str(run.path), outcome]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_LONGEST_S
     )

@@ -30,7 +30,7 @@ def find_run(run: str, results: Path) -> RunDirectory:
         ):
             incomplete = f"{path / 'spec.yaml'}: the file does not exist; {INCOMPLETE}"
             raise UserError("; ".join(filter(None, (incomplete, told))))
-    names = sorted(p.parent.name for p in results.glob("*/spec.yaml"))
+    names = sorted(p.parent.name for p in results.glob("[!.]*/spec.yaml"))
     where = results.absolute()
     if told:
         raise UserError(f"run '{run}' does not exist in {where}: {told}")

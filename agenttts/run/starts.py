@@ -150,7 +150,8 @@ def one_command(run: RunDirectory, what: str) -> Iterator[None]:
     except LockBusy as busy:
         raise RunFailed(
             f"another command is changing {run.path} ({busy.holder or 'its name is not known'}) "
-            f"and has not ended within {_COMMAND_PATIENCE_S:g} s; try again when it has ended"
+            f"and has not ended within {_COMMAND_PATIENCE_S:g} s; try again when it has ended; if "
+            f"that process or its host no longer exists, remove {run.command_lock_file} first"
         ) from None
     except FileNotFoundError:
         if run.exists:

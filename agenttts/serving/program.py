@@ -46,8 +46,8 @@ def server_command(
         environment["OMP_NUM_THREADS"] = str(max(1, int(environment["OMP_NUM_THREADS"]) - 1))
     else:
         options = over_gpus(options, model.gpus)
-    command = [sys.executable, "-m", program, "--model", model.path, "--served-model-name", name]
-    command += ["--host", host, "--port", str(port)]
+    command = [sys.executable, "-P", "-m", program, "--model", model.path]
+    command += ["--served-model-name", name, "--host", host, "--port", str(port)]
     return [*command, *_flags(options)], environment
 
 

@@ -370,8 +370,8 @@ def _serving(
     # Elsewhere than on one machine the controller comes from another node: the key is what guards
     # the port.
     host = "127.0.0.1" if local else "0.0.0.0"
-    inner: tuple[str, ...] = ("-m", "agenttts.serving.program", str(directory / SERVE_FILE))
-    inner += ("--host", host, "--port", PORT)
+    inner: tuple[str, ...] = ("-P", "-m", "agenttts.serving.program")
+    inner += (str(directory / SERVE_FILE), "--host", host, "--port", PORT)
     env: Mapping[str, str]
     keys: tuple[str, ...] = (KEY_VARIABLE,)
     if container is None:

@@ -121,7 +121,12 @@ class _Listed:
 
 
 def _is_run(path: Path) -> bool:
-    """Return whether a path is a run's directory, or is closed and may be one."""
+    """Return whether a path is a run's directory, or is closed and may be one.
+
+    A name that begins with a dot is that of a run that a launch was making when it was killed.
+    """
+    if path.name.startswith("."):
+        return False
     try:
         return any((path / mark).exists() for mark in _MARKS)
     except OSError:

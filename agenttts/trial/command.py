@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MODULE = ("-m", "agenttts.trial")
+# A file of the user in the current directory, such as queue.py, must not hide a module of Python.
+MODULE = ("-P", "-m", "agenttts.trial")
 
 
 @dataclass(frozen=True)

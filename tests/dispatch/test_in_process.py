@@ -23,6 +23,7 @@ from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.inference.base import Engine
 from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
+from agenttts.trial.command import MODULE
 from agenttts.trial.result import read_result
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 from tests.support.processes import has_pending, is_stopped
@@ -41,7 +42,7 @@ def scheduler(tmp_path):
 
 def request(spec: TrialSpec, **changes: object) -> JobRequest:
     directory = Path(spec.directory)
-    command = (sys.executable, "-m", "agenttts.trial", str(directory / SPEC_FILE))
+    command = (sys.executable, *MODULE, str(directory / SPEC_FILE))
     values = {"env": {}, "gpus": 0, "name": "i0t0-run", "comment": "", **changes}
     return JobRequest(trial=spec.trial, directory=directory, command=command, **values)
 

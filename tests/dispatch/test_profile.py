@@ -118,8 +118,32 @@ def test_secrets_in_shell_lines_and_options_are_refused(tmp_path, key, line, nam
 
 
 @pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("hf auth login --token hf_x", "token"),
+        ("./login --user me --api-key=hf_x", "api-key"),
+        ("./login --API_KEY 'hf_x'", "API_KEY"),
+        ('bash -c "./login --docker-password hf_x"', "docker-password"),
+        ('true;./login --token "hf_x" --verbose', "token"),
+        ("--token=hf_x", "token"),
+    ],
+)
+@pytest.mark.parametrize("key", ["setup", "container.options"])
+def test_secrets_given_as_values_of_options_are_refused(tmp_path, key, line, name):
+    text = _with_lines(tmp_path, key, ["true", line])
+    with pytest.raises(UserError, match=f"{key}: '--{name}' has a value.* looks like") as caught:
+        load_profile(str(text), [])
+    assert "hf_x" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "line",
     [
+        'hf auth login --token "$(cat ~/.token)"',
+        "./login --token $HF_TOKEN --api-key=`cat key`",
+        "./login --token ~/.token --secret=/run/secret",
+        "./login --token --verbose; curl --key client.pem",
+        "docker login --password-stdin < file",
         "export HF_TOKEN=$(cat ~/.token)",
         'export HF_TOKEN="$(cat "$HOME/.token")"',
         "export HF_TOKEN=`cat ~/.token`",

@@ -145,6 +145,22 @@ def test_a_controller_killed_at_any_point_loses_and_repeats_nothing(
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("setup", [[], ["true"]], ids=["plain", "setup"])
+def test_files_called_like_modules_of_python_do_not_hide_them(scripted_spec, tmp_path, setup):
+    """Such as a script of the user in the directory of the launch."""
+    for name in ("email", "queue", "random", "types"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the user')\n")
+    profile = Path(one_trial_a_job(tmp_path, "local"))
+    profile.write_text(profile.read_text() + f"\nsetup: {json.dumps(setup)}\n")
+    spec = scripted_spec(cluster=str(profile), search__iterations=0, task__examples=2)
+    # As the installed command, which does not look for modules in the current directory either.
+    command = [sys.executable, "-P", "-m", "agenttts.cli", "launch", str(spec), "--wait"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(table(tmp_path / "results/small")["state"]) == {"COMPLETED"}
+
+
+@pytest.mark.processes
 def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, tmp_path):
     spec = scripted_spec(
         cluster=one_trial_a_job(tmp_path, "local"), search__iterations=1, search__batch_size=2,

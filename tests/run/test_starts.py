@@ -90,7 +90,10 @@ def test_commands_wait_for_each_other(run, monkeypatch):
         thread.start()
         with monkeypatch.context() as patched:
             patched.setattr(starts, "_COMMAND_PATIENCE_S", 0.0)
-            expected = r"another command.*\(resume on .*, process \d+, since 20"
+            expected = (
+                r"another command.*\(resume on .*, process \d+, since 20.*no longer exists, "
+                rf"remove {run.command_lock_file} first"
+            )
             with pytest.raises(RunFailed, match=expected), one_command(run, "cancel"):
                 raise AssertionError
         order.append("first")

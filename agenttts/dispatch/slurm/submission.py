@@ -90,7 +90,7 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
             super().__init__(
                 script.folder,
                 max_num_timeout=UNLIMITED_REQUEUES,
-                python=shlex.quote(sys.executable),
+                python=f"{shlex.quote(sys.executable)} -P",
             )
         # submitit counts time-outs by this.
         self.update_parameters(time=limit_minutes)

@@ -32,6 +32,7 @@ from typing import Any
 
 from pydantic import BaseModel, create_model
 
+from agenttts.errors import cli_command
 from agenttts.files.documents import typed
 from agenttts.files.json_lines import JsonLinesFile, read_json_lines
 from agenttts.search.llm.base import Chat, LLMError, Reply
@@ -56,7 +57,7 @@ class Transcript:
                     path,
                     lines,
                 )
-            self._file = JsonLinesFile(path, what="transcript", fix=_MAKE_ROOM)
+            self._file = JsonLinesFile(path, what="transcript", fix=_make_room(path))
         self._replies: dict[str, dict[str, Any]] = {
             e["key"]: e for e in self.events if e["event"] == "reply"
         }
@@ -210,10 +211,11 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     return events, damaged
 
 
-_MAKE_ROOM = (
-    "free space there, then run 'agenttts-hpc resume RUN' (or the same replay); "
-    "recorded replies are used again"
-)
+def _make_room(path: Path) -> str:
+    return (
+        f"free space there, then run '{cli_command('resume', path.parent)}' (or the same replay); "
+        "recorded replies are used again"
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.errors import MissingRequirement
+from agenttts.errors import MissingRequirement, cli_command
 from agenttts.search import TrialResult, create
 from agenttts.search.llm.base import Chat, Reply
 from agenttts.search.llm.transcript import Transcript, summarise
@@ -116,9 +116,12 @@ def test_a_full_disk_takes_nothing_from_the_transcript(tmp_path: Path) -> None:
     before = path.read_bytes()
     with (
         full_disk(len(before) + 20),
-        pytest.raises(MissingRequirement, match=r"agent\.jsonl: the transcript cannot be written"),
+        pytest.raises(
+            MissingRequirement, match=r"agent\.jsonl: the transcript cannot be written"
+        ) as caught,
     ):
         replied(transcript, "two")
+    assert f"run '{cli_command('resume', tmp_path)}'" in str(caught.value)
     assert path.read_bytes() == before
     assert (transcript.recorded(chat("two")), len(transcript.events)) == (None, 1)
     replied(transcript, "two")
