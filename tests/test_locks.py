@@ -42,3 +42,15 @@ def test_the_tools_of_development_are_those_of_the_project():
 def test_the_image_is_made_with_the_uv_of_the_lock():
     definition = (ROOT / "containers" / "cpu.def").read_text()
     assert re.findall(r"\buv==(\S+)", definition) == [pins("locks/dev.txt")["uv"]]
+
+
+def test_the_versions_of_python_are_said_alike_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found = [
+        re.fullmatch(r"Programming Language :: Python :: (.+)", c) for c in project["classifiers"]
+    ]
+    versions = [match[1] for match in found if match]
+    assert project["requires-python"] == f">={versions[0]}"
+    said = f"{', '.join(versions[:-1])} or {versions[-1]}"
+    for page in ("docs/first-run.md", "locks/README.md"):
+        assert said in (ROOT / page).read_text(), page
