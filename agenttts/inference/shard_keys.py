@@ -1,10 +1,10 @@
 """Where the samples of each key are in a shard, by the footer of its file.
 
 A reader of many shards reads their footers, not their keys: for 2,048 samples of 128 prompts the
-part of the footer is 2 KB. Metadata of a Parquet file are text. So every byte of a record has seven
-bits, and the texts of all shards are decoded at once (`runs_in`). Shards that earlier versions
-wrote do not have this part, and earlier versions ignore it. The pages of a shard are small, because
-a reader of some rows decodes whole pages.
+part of the footer is 2 KB. Metadata of a Parquet file are text, so every byte of a record has seven
+bits. A reader keeps the records like that and decodes those that it needs (`rows_of`). Shards that
+earlier versions wrote do not have this part, and earlier versions ignore it. The pages of a shard
+are small, because a reader of some rows decodes whole pages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from numpy.typing import NDArray
 _RUNS = "agenttts.runs.2"
 """The key of the runs in a file's metadata; another form of them gets another number."""
 RUN = np.dtype([("hash", "<u8"), ("start", "<u4"), ("length", "<u4")])
-"""A run of consecutive rows with one key: `key_hashes` of the key, the first row, and how many."""
+"""A run of consecutive rows with one key: `key_hashes` of the key, the first row, and how many.
+
+The numbers have seven bits in each byte (`rows_of`).
+"""
 ROW_GROUP = 2048
 """Rows of a group: a reader of some rows decodes pages of their groups only."""
 PAGE_BYTES = 64 << 10
@@ -54,11 +57,23 @@ def key_hashes(keys: Iterable[str]) -> NDArray[np.uint64]:
 def runs_of(keys: pl.Series) -> NDArray[np.void]:
     """Return the runs of the keys of all rows, as records of `RUN`."""
     runs = keys.rle().struct.unnest()
-    records = np.empty(len(runs), RUN)
-    records["hash"] = key_hashes(runs["value"].fill_null(""))
-    records["length"] = runs["len"].to_numpy()
-    records["start"] = records["length"].cumsum(dtype=np.uint32) - records["length"]
+    return _records(key_hashes(runs["value"].fill_null("")), runs["len"].to_numpy())
+
+
+def _records(hashes: NDArray[np.uint64], lengths: NDArray[np.uint32]) -> NDArray[np.void]:
+    records = np.empty(len(hashes), RUN)
+    records["hash"] = hashes
+    records["start"] = _in_seven_bits(lengths.cumsum(dtype=np.uint32) - lengths)
+    records["length"] = _in_seven_bits(lengths)
     return records
+
+
+def rows_of(
+    starts: NDArray[np.uint32], lengths: NDArray[np.uint32]
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Return the first rows of runs and the rows after their last ones, by fields of `RUN`."""
+    first = _from_seven_bits(starts)
+    return first, first + _from_seven_bits(lengths)
 
 
 def shard_options(
@@ -70,10 +85,7 @@ def shard_options(
         samples: The samples of the shard.
         metadata: Other texts for the footer.
     """
-    runs = runs_of(samples["key"])
-    for field in ("start", "length"):
-        runs[field] = _in_seven_bits(runs[field])
-    text = runs.tobytes().decode("ascii")
+    text = runs_of(samples["key"]).tobytes().decode("ascii")
     return {
         "row_group_size": ROW_GROUP,
         "data_page_size": PAGE_BYTES,
@@ -110,10 +122,7 @@ def runs_text(footer: bytes) -> bytes | None:
 
 def runs_in(texts: bytes) -> NDArray[np.void]:
     """Return the runs in the joined texts of footers, as records of `RUN`."""
-    runs = np.frombuffer(texts, RUN).copy()
-    for field in ("start", "length"):
-        runs[field] = _from_seven_bits(runs[field])
-    return runs
+    return np.frombuffer(texts, RUN)
 
 
 def _in_seven_bits(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:

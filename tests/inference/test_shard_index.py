@@ -15,6 +15,7 @@ from agenttts.inference.shard_index import ShardIndex
 from agenttts.inference.shard_keys import (
     footer_of,
     key_hashes,
+    rows_of,
     runs_in,
     runs_of,
     runs_text,
@@ -118,18 +119,21 @@ def test_a_slow_file_system_is_asked_for_several_footers_at_once(tmp_path, monke
 @given(KEYS)
 def test_the_footer_of_a_shard_says_where_its_keys_are(tmp_path_factory, keys):
     [path] = write(tmp_path_factory.mktemp("shards"), [keys], {0})
-    found = runs_in(runs_text(footer_of(path))).tolist()
-    assert found == runs_of(pl.Series("key", keys, pl.String())).tolist()
-    hashes = key_hashes(keys).tolist()
-    assert [hash_ for hash_, _, length in found for _ in range(length)] == hashes
-    assert [row for _, start, length in found for row in range(start, start + length)] == [*range(len(keys))]  # fmt: skip
+    found = runs_in(runs_text(footer_of(path)))
+    assert found.tolist() == runs_of(pl.Series("key", keys, pl.String())).tolist()
+    rows = [range(*run) for run in zip(*rows_of(found["start"], found["length"]), strict=True)]
+    assert [row for run in rows for row in run] == [*range(len(keys))]
+    hashes = np.repeat(found["hash"], [len(run) for run in rows])
+    assert hashes.tolist() == key_hashes(keys).tolist()
 
 
 def test_a_long_footer_is_read_whole(tmp_path):
     keys = [f"k{number}" for number in range(5000)]
     [path] = write(tmp_path, [keys], {0})
     assert len(footer_of(path)) > shard_keys._TAIL_BYTES
-    assert runs_in(runs_text(footer_of(path)))["start"].tolist() == list(range(5000))
+    found = runs_in(runs_text(footer_of(path)))
+    starts, ends = rows_of(found["start"], found["length"])
+    assert (starts.tolist(), ends.tolist()) == ([*range(5000)], [*range(1, 5001)])
 
 
 @pytest.mark.parametrize(
@@ -144,11 +148,12 @@ def test_a_footer_without_sound_runs_has_none(tmp_path, content):
 @given(st.lists(st.integers(1, 1 << 26), min_size=1, max_size=4))
 def test_runs_of_many_rows_are_read_as_they_were_written(lengths):
     """As text, a number has seven bits in each byte."""
-    runs = np.zeros(len(lengths), shard_keys.RUN)
-    runs["length"] = lengths
-    runs["start"] = np.cumsum(lengths) - lengths
+    keys = pl.Series("key", [str(number) for number in range(len(lengths))])
+    runs = pl.DataFrame({"len": pl.Series(lengths, dtype=pl.UInt32), "value": keys}).to_struct()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(shard_keys, "runs_of", lambda keys: runs.copy())
-        options = shard_options(pl.DataFrame({"key": ["a"]}))
-    text = options["metadata"][shard_keys._RUNS].encode("utf-8")
-    assert runs_in(text).tolist() == runs.tolist()
+        patched.setattr(pl.Series, "rle", lambda keys: runs)
+        options = shard_options(pl.DataFrame({"key": keys}))
+    found = runs_in(options["metadata"][shard_keys._RUNS].encode("utf-8"))
+    starts, ends = rows_of(found["start"], found["length"])
+    assert (ends - starts).tolist() == lengths
+    assert starts.tolist() == (np.cumsum(lengths) - lengths).tolist()
