@@ -207,6 +207,8 @@ def test_parallelism_is_vllm_s_alone(tmp_path):
         ({"num_attention_heads": 28, "num_key_value_heads": 4, "hidden_size": 7168}, 4),
         # Groups of 128 in 29568 = 231 x 128: three ways, or not at all.
         ({"num_attention_heads": 24, "num_key_value_heads": 24, "hidden_size": 6144, "intermediate_size": 29568, "quantization_config": {"quant_method": "gptq", "bits": 16, "group_size": 128}}, 3),
+        ({"num_attention_heads": 24, "num_key_value_heads": 24, "hidden_size": 6144, "intermediate_size": 29568, "quantization_config": {"quant_method": "auto-round", "bits": 16, "group_size": 128}}, 3),
+        ({"num_attention_heads": 24, "num_key_value_heads": 24, "hidden_size": 6144, "intermediate_size": 29568, "quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 16, "group_size": 128}}}}}, 3),
         ({"moe_intermediate_size": 768, "quantization_config": {"quant_method": "fp8", "bits": 16, "weight_block_size": [128, 128]}}, 2),
     ],
 )  # fmt: skip
