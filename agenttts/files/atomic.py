@@ -73,7 +73,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object], *, durable: bo
 
 
 def write_output(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write to a place that a user has named, which may be a pipe, a device or an open file.
+    """Write to a place that a user has named, e.g. a pipe, a device or an open file.
 
     A rename would replace the pipe or device by a file, or the file that ``/dev/stdout`` stands
     for, with what others have written to it. All else is written by `atomic_write`.
@@ -120,7 +120,7 @@ def atomic_write_json(
 
 
 def _own_descriptor(path: Path) -> int | None:
-    """Return the open file of this process that a path such as ``/dev/stdout`` stands for."""
+    """Return the open file of this process that a path (``/dev/stdout``) means."""
     own = Path("/proc/self/fd").resolve()
     for _ in range(_MOST_LINKS):  # links may lead to each other
         if not path.is_symlink():
