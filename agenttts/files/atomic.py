@@ -31,6 +31,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 TEMPORARY_SUFFIX = ".agenttts-tmp"
+_MOST_LINKS = 40
+"""The most links of one path that are followed, as in Linux (path_resolution(7))."""
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:
@@ -71,15 +73,20 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object], *, durable: bo
 
 
 def write_output(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write to a place that a user has named, which may be a pipe or a device.
+    """Write to a place that a user has named, e.g. a pipe, a device or an open file.
 
-    A rename would replace the pipe or device by a file. All else is written by `atomic_write`.
+    A rename would replace the pipe or device by a file, or the file that ``/dev/stdout`` stands
+    for, with what others have written to it. All else is written by `atomic_write`.
 
     Raises:
         OSError: The place cannot be written to.
         Exception: Whatever ``write`` raises.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    descriptor = _own_descriptor(path)
+    if descriptor is not None:
+        with os.fdopen(os.dup(descriptor), "wb") as stream:
+            write(stream)
+    elif path.exists() and not (path.is_file() or path.is_dir()):
         with path.open("wb") as stream:
             write(stream)
     else:
@@ -110,6 +117,19 @@ def atomic_write_json(
     """
     text = json.dumps(obj, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
     atomic_write_text(path, text, durable=durable)
+
+
+def _own_descriptor(path: Path) -> int | None:
+    """Return the open file of this process that a path (``/dev/stdout``) means."""
+    own = Path("/proc/self/fd").resolve()
+    for _ in range(_MOST_LINKS):  # links may lead to each other
+        if not path.is_symlink():
+            break
+        folder = path.parent.resolve()
+        if folder == own:
+            return int(path.name)
+        path = folder / path.readlink()
+    return None
 
 
 def _sync_directory(directory: Path) -> None:

@@ -314,14 +314,19 @@ def _read(path: Path) -> pl.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pl.read_parquet(path, glob=False)
-        _check_header(path)
-        return pl.read_csv(path, infer_schema_length=None, glob=False)
+        # Names of models may look like numbers, which do not keep their text ("1.50").
+        models = dict.fromkeys((n for n in _header(path) if n.endswith(".model")), pl.String())
+        return pl.read_csv(path, infer_schema_length=None, glob=False, schema_overrides=models)
     except (pl.exceptions.PolarsError, OSError, UnicodeError, csv.Error) as error:
         raise UserError(f"{path}: the table cannot be read: {error}") from error
 
 
-def _check_header(path: Path) -> None:
-    """Refuse a repeated column, which Polars would rename without a warning."""
+def _header(path: Path) -> list[str]:
+    """Return the columns of a CSV file.
+
+    Raises:
+        UserError: One is repeated; Polars would rename it without a warning.
+    """
     with path.open(newline="", encoding="utf-8-sig") as file:
         names = next(csv.reader(file), [])
     repeated = [name for name, count in Counter(names).items() if count > 1]
@@ -330,6 +335,7 @@ def _check_header(path: Path) -> None:
             f"{path}: column '{repeated[0]}' occurs {names.count(repeated[0])} times; "
             "keep one of them"
         )
+    return names
 
 
 def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:

@@ -138,3 +138,25 @@ def test_output_goes_through_a_device_and_replaces_a_file_whole(tmp_path: Path) 
     assert file.read_bytes() == b"old"
     with pytest.raises(IsADirectoryError):
         write_output(tmp_path, lambda stream: stream.write(b"x"))
+
+
+@pytest.mark.parametrize("folder", ["/dev/fd", "/proc/self/fd", "link"])
+def test_output_into_an_open_file_keeps_what_was_written_to_it(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "link").symlink_to("/dev/fd")
+    file = tmp_path / "file"
+    with file.open("wb") as stream:
+        stream.write(b"before ")
+        stream.flush()
+        place = tmp_path / folder / str(stream.fileno())
+        write_output(place, lambda out: out.write(b"first "))
+        (tmp_path / "named").symlink_to(place)  # as /dev/stdout is one to /proc/self/fd/1
+        write_output(tmp_path / "named", lambda out: out.write(b"second "))
+        stream.write(b"after")
+    assert file.read_bytes() == b"before first second after"
+
+
+def test_output_to_a_link_to_itself_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises((OSError, RuntimeError)):
+        write_output(tmp_path / "a", lambda stream: stream.write(b"x"))

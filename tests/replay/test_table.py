@@ -5,7 +5,7 @@ from agenttts.errors import UserError
 from agenttts.replay.table import load_table
 from agenttts.report.export import flat_table
 from agenttts.search import TrialResult
-from agenttts.space import SearchSpace, Stage
+from agenttts.space import Model, SearchSpace, Stage
 from agenttts.tables.schema import TrialRow, TrialState, trials_frame
 from tests.support.recorded import SPACE, grid
 
@@ -245,3 +245,12 @@ def test_columns_named_like_those_of_a_run_are_metrics_of_other_tables(tmp_path)
     table = load_table(path, SPACE)
     found = table.trial(SPACE, SPACE.allocation(("s", 1), ("s", 1)))
     assert (found.score, found.metrics) == (0.5, {"iteration": 3.0})
+
+
+def test_names_of_models_that_look_like_numbers_stay_as_they_are(tmp_path):
+    space = SearchSpace((Stage("a", (Model("7", 7e9), Model("1.50", 1.5e9)), 64, 64, (1, 2)),), 99)
+    path = tmp_path / "t.csv"
+    path.write_text("a.model,a.samples,score\n7,1,0.25\n1.50,1,0.5\n")
+    table = load_table(path, space)
+    scores = [table.trial(space, space.allocation((m, 1))).score for m in ("7", "1.50")]
+    assert scores == [0.25, 0.5]

@@ -43,6 +43,8 @@ _METHOD_BITS = {
     "compressed-tensors": 8.0,
 }
 _DEFAULT_GROUP = 128
+_GROUPED = ("awq", "gptq", "auto-round", "auto_round", "intel/auto-round")
+"""Methods whose config has the size of a group of quantised weights at its top."""
 _LOADING_ENGINES = ("vllm", "transformers")
 """Engines that load weights. A scripted model and a server's model have none here."""
 
@@ -251,7 +253,17 @@ def _group_size(quantisation: Mapping[str, Any]) -> int:
     if isinstance(block, list) and block:
         return integer({"side": block[0]}, "side")
     method = str(quantisation.get("quant_method") or "")
-    return integer(quantisation, "group_size") if method.startswith(("awq", "gptq")) else 0
+    if method.startswith(_GROUPED):
+        return integer(quantisation, "group_size")
+    return max((integer(weights, "group_size") for weights in _weights(quantisation)), default=0)
+
+
+def _weights(quantisation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return how compressed-tensors quantises the weights, for each group of layers."""
+    groups = quantisation.get("config_groups")
+    found = groups.values() if isinstance(groups, dict) else ()
+    weights = [group.get("weights") for group in found if isinstance(group, dict)]
+    return [each for each in weights if isinstance(each, dict)]
 
 
 def _quantised_while_loading(config: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
@@ -278,12 +290,10 @@ def _bits(
             return float(bits)
     if method == "bitsandbytes" and quantisation.get("load_in_8bit"):
         return 8.0
-    groups = quantisation.get("config_groups")
-    if isinstance(groups, dict):  # compressed-tensors: the most bits of its groups
-        weights = [group.get("weights") for group in groups.values() if isinstance(group, dict)]
-        bits = max((integer(w, "num_bits") for w in weights if isinstance(w, dict)), default=0)
-        if 0 < bits <= 32:
-            return float(bits)
+    # compressed-tensors: the most bits of its groups
+    bits = max((integer(weights, "num_bits") for weights in _weights(quantisation)), default=0)
+    if 0 < bits <= 32:
+        return float(bits)
     algorithm = str(quantisation.get("quant_algo") or "").lower()
     if "fp4" in algorithm or "w4" in algorithm or "int4" in algorithm:
         return 4.0
