@@ -71,7 +71,12 @@ def _records(hashes: NDArray[np.uint64], lengths: NDArray[np.uint32]) -> NDArray
 def rows_of(
     starts: NDArray[np.uint32], lengths: NDArray[np.uint32]
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Return the first rows of runs and the rows after their last ones, by fields of `RUN`."""
+    """Return the first rows of runs and the rows after their last ones.
+
+    Args:
+        starts: The field ``start`` of runs.
+        lengths: The field ``length`` of the same runs.
+    """
     first = _from_seven_bits(starts)
     return first, first + _from_seven_bits(lengths)
 

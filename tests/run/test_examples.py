@@ -49,7 +49,7 @@ def test_an_unchanged_file_is_read_once(frozen, monkeypatch):
 
 
 def test_a_file_that_has_just_changed_is_read_again(frozen, monkeypatch):
-    path, guard = frozen
+    _, guard = frozen
     reads = count_reads(monkeypatch)
     guard.check([DUE])
     guard.check([DUE])
