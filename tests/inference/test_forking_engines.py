@@ -25,7 +25,7 @@ def forking(request, tmp_path, monkeypatch):
     """An engine with a forked process, and whether that holds the engine's socket."""
     program, told = tmp_path / "python", tmp_path / "told"
     program.write_text(
-        f'#!/bin/sh\nexec {sys.executable} -m tests.support.forking_engine "$3" {request.param}\n',
+        f'#!/bin/sh\nexec {sys.executable} -m tests.support.forking_engine "$4" {request.param}\n',
         encoding="utf-8",
     )
     program.chmod(0o755)
