@@ -17,6 +17,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -202,7 +203,7 @@ class SampleStore:
         places = [(self._directory / shard, r) for shard, r in self._index.find(keys, usable)]
         try:
             many = len(places) > _FEW_READS
-            frames = pl.collect_all([_rows(*place, keys, many) for place in places])
+            frames = _collected([_rows(*place, keys, many) for place in places])
             frames = [_with_columns(frame) for frame in frames]
         except (*UNREADABLE, OSError):
             # Only when something is wrong, the shards are read one by one to find the damaged one.
@@ -309,6 +310,21 @@ def _rows(
     if rows is not None:
         return scan.slice(rows[0], rows[1] - rows[0])
     return scan.filter(pl.col("key").is_in(keys.implode()))
+
+
+def _collected(scans: list[pl.LazyFrame]) -> list[pl.DataFrame]:
+    """Return what the scans read, in their order.
+
+    Polars plans the scans of one call one after the other, which takes as long as to read them. So
+    many are divided into two calls, which run beside each other.
+    """
+    if len(scans) <= _FEW_READS:
+        return pl.collect_all(scans)
+    half = len(scans) // 2
+    with ThreadPoolExecutor(1) as other:
+        second = other.submit(pl.collect_all, scans[half:])
+        first = pl.collect_all(scans[:half])
+        return [*first, *second.result()]
 
 
 def _with_columns(frame: pl.DataFrame) -> pl.DataFrame:

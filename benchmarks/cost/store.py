@@ -6,8 +6,10 @@ The store is written by the project's own writer (`agenttts.inference.store`), o
 samples, as full engine calls write them. A look-up asks for the 16 samples of each of 50 prompts
 that were drawn together, as a trial does. "Scattered" are 50 prompts from anywhere in the store.
 Each row is measured in a process of its own: the first look-up, then the median of the following
-ones, and the most memory above that of the process before its first look-up. Then the shards are
-compacted (`agenttts.inference.compaction`), and the same is measured again.
+ones, and the most memory above that of the process before its first look-up. The process waits half
+a second before, because a thread of numpy's OpenBLAS is busy for 0.1 s after the import; a trial
+reads its questions and starts an engine in that time. Then the shards are compacted
+(`agenttts.inference.compaction`), and the same is measured again.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ A_SHARD = 2048
 SHARDS_A_WRITER = 4
 TARGET_MS = 50.0
 LOOK_UPS = 20
+SETTLE_SECONDS = 0.5
 
 
 def main() -> None:
@@ -150,6 +153,7 @@ def look_ups(folder: Path, known: int, prompts: int, *, scattered: bool) -> dict
     rng = random.Random(1)
     store = SampleStore(folder, "reader")
     before = peak_mib()
+    time.sleep(SETTLE_SECONDS)
     seconds, cpu = [], []
     for _ in range(1 + LOOK_UPS):
         if scattered:
