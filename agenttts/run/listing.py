@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def run_paths(results: Path) -> list[Path]:
-    """Return the directories of the runs in a results directory, in the order of their names."""
+    """Return the directories of the runs in a results directory, by name."""
     return sorted(path.parent for path in results.glob("[!.]*/spec.yaml"))
 
 
 def path_while_made(run: Path, token: str) -> Path:
-    """Return where a run's directory is made; the token tells launches of one name apart."""
+    """Return where a run is made; the token tells launches of one name apart."""
     return run.with_name(f".{run.name}.{token}")
 
 
