@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from agenttts.run.listing import run_paths
+
 _RESULTS = "results"
 
 
@@ -16,8 +18,7 @@ def complete_runs(ctx: Any, incomplete: str) -> list[str]:
         incomplete: What is typed of the name.
     """
     given = ctx.params.get(_RESULTS) if ctx is not None else None
-    folder = Path(given or _RESULTS)
-    names = sorted(path.parent.name for path in folder.glob("[!.]*/spec.yaml"))
+    names = [path.name for path in run_paths(Path(given or _RESULTS))]
     return [name for name in names if name.startswith(incomplete)]
 
 

@@ -334,7 +334,7 @@ def _search_plan(document: dict[str, Any]) -> None:
     what = f"{task['name']}, {examples} examples, score {task['main_metric']}"
     say(Text.assemble((document["run"], "bold"), where, what))
     say(
-        f"{search['method']}: budget {search['budget']:g} units an example (the "
+        f"{search['method']}: budget {search['budget']:.10g} units an example (the "
         f"cheapest allocation costs {_units(search['least_budget'])}), "
         f"{search['initial_trials']} initial trials + {search['iterations']} x "
         f"{search['batch_size']} "
@@ -526,7 +526,7 @@ def trace(frame: pl.DataFrame) -> None:
         table.add_row(
             str(row["step"]),
             " → ".join(f"{c['model']}×{c['samples']}" for c in row["allocation"]),
-            f"{row['budget']:.0f}",
+            _units(row["budget"]),
             _score(row["score"]),
             _score(row["best_so_far"]),
             row["source"],

@@ -203,7 +203,7 @@ class ContainerDefaults(Section):
     @field_validator("options")
     @classmethod
     def _check_options(cls, value: list[str]) -> list[str]:
-        _check_no_secrets(value)
+        _check_no_secrets([*value, " ".join(value)])  # an option's value may be the next item
         return value
 
 

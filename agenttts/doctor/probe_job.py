@@ -118,7 +118,7 @@ class ProbeJob(EndingJob):
         """Return what `environment_facts` prints in the trials' container, if any."""
         source = Path(environment_facts.__file__).read_text(encoding="utf-8")
         container = self.question.container
-        command: tuple[str, ...] = (sys.executable, "-c", source)
+        command: tuple[str, ...] = (sys.executable, "-P", "-c", source)
         env = dict(os.environ)
         with scratch_directory(None) as scratch:
             if container is not None:

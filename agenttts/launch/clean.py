@@ -20,6 +20,7 @@ from agenttts.errors import UserError, cli_command
 from agenttts.launch.controller import controller_works
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
+from agenttts.run.listing import run_paths
 from agenttts.run.starts import one_command, only_controller
 from agenttts.run.store_users import store_users
 from agenttts.tables.stored_results import STORED_FILE
@@ -165,10 +166,15 @@ def _users(run: RunDirectory, folder: Path) -> list[str]:
     They are in the results directory, or recorded in the run's sample store. A recorded run that
     cannot be read may have been moved, or is on a file system that is not mounted here.
     """
-    near = [path.parent for path in sorted(run.path.parent.glob("*/spec.yaml"))]
+    near = run_paths(run.path.parent)
     recorded = store_users(run.path / run.record().samples)
-    far = {place: file for file, place in recorded.items() if place.parent != run.path.parent}
-    found = []
+    closed = [file for file, place in recorded.items() if place is None]
+    far = {p: file for file, p in recorded.items() if p is not None and p.parent != run.path.parent}
+    found = [
+        f"perhaps the run that {file} names (which cannot be read; if it is of no run any more, "
+        "remove it)"
+        for file in closed
+    ]
     for other in map(RunDirectory, [*near, *far]):
         if other.path == run.path:
             continue

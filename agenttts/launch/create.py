@@ -17,6 +17,7 @@ from agenttts.launch.extension import widening_settings
 from agenttts.launch.plan import Plan
 from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import write_examples
+from agenttts.run.listing import path_while_made
 from agenttts.run.models import contents_of
 from agenttts.run.record import SCHEMA_NUMBER, AgentRecord, RunRecord, write_record
 from agenttts.run.store_users import record_store_user
@@ -41,7 +42,7 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
     """
     experiment, spec, examples = plan.experiment, plan.experiment.spec, plan.examples
     record = run_record(plan)
-    temporary = run.path.with_name(f".{run.name}.{record.token}")
+    temporary = path_while_made(run.path, record.token)
     staged = RunDirectory(temporary)
     try:
         temporary.mkdir(parents=True)
@@ -65,17 +66,15 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
         if spec.samples:
             _prepare_store(Path(spec.samples), run.path)
         temporary.rename(run.path)
-    except (MissingRequirement, UserError):
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         if run.exists:
             return False
         raise MissingRequirement(
             f"the run directory {run.path} cannot be made: {error.strerror}",
             fix="choose another place with --results DIR, or another --name",
         ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return True
 
 

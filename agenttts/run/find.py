@@ -6,6 +6,7 @@ from pathlib import Path
 
 from agenttts.errors import UserError, valid_names
 from agenttts.run.directory import RunDirectory
+from agenttts.run.listing import run_paths
 from agenttts.run.record import INCOMPLETE, OLDER_RUN_FILE, RUN_FILE
 from agenttts.spec.paths import check_characters
 
@@ -30,7 +31,7 @@ def find_run(run: str, results: Path) -> RunDirectory:
         ):
             incomplete = f"{path / 'spec.yaml'}: the file does not exist; {INCOMPLETE}"
             raise UserError("; ".join(filter(None, (incomplete, told))))
-    names = sorted(p.parent.name for p in results.glob("[!.]*/spec.yaml"))
+    names = [path.name for path in run_paths(results)]
     where = results.absolute()
     if told:
         raise UserError(f"run '{run}' does not exist in {where}: {told}")

@@ -34,10 +34,20 @@ def forget_store_user(store: Path, run: Path) -> None:
     _record(store, run).unlink(missing_ok=True)
 
 
-def store_users(store: Path) -> dict[Path, Path]:
-    """Return the runs that are recorded in a store, by their records."""
-    records = sorted(store.glob(f"{_PREFIX}*.txt"))
-    return {file: Path(file.read_text(encoding="utf-8").strip()) for file in records}
+def store_users(store: Path) -> dict[Path, Path | None]:
+    """Return the runs that are recorded in a store, by their records.
+
+    A run is None if this user cannot read its record.
+    """
+    found: dict[Path, Path | None] = {}
+    for file in sorted(store.glob(f"{_PREFIX}*.txt")):
+        try:
+            found[file] = Path(file.read_text(encoding="utf-8").strip())
+        except FileNotFoundError:  # its run has just been removed
+            continue
+        except (OSError, UnicodeDecodeError):
+            found[file] = None
+    return found
 
 
 def _record(store: Path, run: Path) -> Path:

@@ -19,6 +19,7 @@ from agenttts.files.access import check_readable
 from agenttts.launch.controller import StartedController, started_controller
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, read_state
+from agenttts.run.listing import is_being_made
 from agenttts.run.rows import row_from_json
 from agenttts.spec.model import RUN_NAME
 from agenttts.status.document import ListDocument
@@ -121,11 +122,8 @@ class _Listed:
 
 
 def _is_run(path: Path) -> bool:
-    """Return whether a path is a run's directory, or is closed and may be one.
-
-    A name that begins with a dot is that of a run that a launch was making when it was killed.
-    """
-    if path.name.startswith("."):
+    """Return whether a path is a run's directory, or is closed and may be one."""
+    if is_being_made(path):
         return False
     try:
         return any((path / mark).exists() for mark in _MARKS)

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
+from agenttts.cli import show
 from tests.support.waiting import until
 
 COMMANDS = [
@@ -263,6 +264,16 @@ def test_a_report_is_replayed(finished, cli, scripted_spec, tmp_path):
     assert cli(*arguments, "--seed", 3, "--out", "again.csv").returncode == 0
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "trace.csv").read_bytes()
     assert "best so far" in cli(*arguments).stdout
+    space = scripted_spec(search__budget=1234567)
+    assert "budget 1234567 units" in " ".join(cli("launch", space, "--dry-run").stdout.split())
+
+
+def test_small_budgets_of_a_replay_are_shown(capsys):
+    """Below 0.5 they were 0."""
+    choice = [{"model": "m", "samples": 1}]
+    row = {"step": 1, "allocation": choice, "budget": 0.03125, "score": 0.5, "best_so_far": 0.5}
+    show.trace(pl.DataFrame([row | {"source": "random"}]))
+    assert " 0.0312 " in capsys.readouterr().out
 
 
 def test_failed_trials_are_exit_code_4_everywhere(cli, scripted_spec):

@@ -164,6 +164,22 @@ def test_lines_that_hold_no_secret_are_taken(tmp_path, key, line):
     assert line in [*profile.setup, *(profile.container.options if profile.container else ())]
 
 
+@pytest.mark.parametrize(
+    "items",
+    [
+        ["--token", "hf_x"],
+        ["--nv", "--docker-password", "hf_x", "--cleanenv"],
+        ["--env", "A=1,HF_TOKEN=hf_x"],
+    ],
+)
+def test_a_secret_in_the_item_after_its_option_is_refused(tmp_path, items):
+    with pytest.raises(UserError, match=r"container\.options: .* looks like") as caught:
+        load_profile(str(_with_lines(tmp_path, "container.options", items)), [])
+    assert "hf_x" not in str(caught.value)
+    for good in (["--token", "--nv"], ["--token", "$HF_TOKEN"], ["--nv", "--bind", "/a:/b"]):
+        load_profile(str(_with_lines(tmp_path, "container.options", good)), [])
+
+
 def _with_lines(folder, key, lines):
     """Write a profile with lines in one of its lists and return its path."""
     content = {"setup": lines} if key == "setup" else {"container": {"options": lines}}

@@ -79,13 +79,20 @@ def on_server(url: str, model: str, **extra: object) -> ModelConfig:
 
 
 @pytest.fixture(scope="session")
-def loaded(request: pytest.FixtureRequest) -> Iterator[Callable[[str, bool], Engine]]:
-    """The engine of a name, on a model with or without a chat template; loaded once a session."""
+def loaded(request: pytest.FixtureRequest) -> Iterator[Callable[..., Engine]]:
+    """The engine of a name, on a model with or without a chat template; loaded once a session.
+
+    Who closes it takes it with ``keep=False``, and the next one gets another.
+    """
     engines: dict[tuple[str, bool], Engine] = {}
 
-    def get(name: str, chat: bool = True) -> Engine:
+    def get(name: str, chat: bool = True, *, keep: bool = True) -> Engine:
+        load(name, chat)
+        return engines[name, chat] if keep else engines.pop((name, chat))
+
+    def load(name: str, chat: bool) -> None:
         if (name, chat) in engines:
-            return engines[name, chat]
+            return
         if name == "endpoint":
             url = request.getfixturevalue("tiny_server")
             template = {"chat_template": request.getfixturevalue("thinking_template")}
@@ -101,7 +108,6 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[Callable[[str, bool], Eng
             pid = spare.pid
             engines[name, chat] = create_engine(settings, spare=spare)
             assert pid is None or engines[name, chat].pid == pid
-        return engines[name, chat]
 
     yield get
     for engine in engines.values():
@@ -323,8 +329,9 @@ def test_a_broken_model_is_an_engine_error(name, tmp_path, request):
     assert "broken" in str(caught.value), "it says which"
 
 
-# Last, since it ends the engines that the tests above share.
-def test_closing_gives_the_memory_back(engine, name):
+# Last, since a test after it would load an engine again.
+def test_closing_gives_the_memory_back(loaded, name):
+    engine = loaded(name, keep=False)
     engine.generate([request()])
     engine.close()
     engine.close()

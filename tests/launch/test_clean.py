@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -186,6 +187,52 @@ def test_samples_that_a_run_of_another_results_directory_uses_stay(
         said = "".join(done.stdout.split())
         assert f"{elsewhere / 'user'}" in said
         assert (f"remove{record}" in said) == (user != "there")
+
+
+@pytest.mark.parametrize("fault", ["closed", "not text", "just removed"])
+def test_the_record_of_a_user_that_cannot_be_read_keeps_the_samples(run, cli, monkeypatch, fault):
+    """A colleague's umask may close it; other programs may write such files, too."""
+    record = run / "samples" / ".user-0123456789abcdef.txt"
+    record.write_bytes(b"/a/run/\xff\n")
+    kept = contents(run / "samples")
+    if fault != "not text":
+        read = Path.read_text
+        error = {"closed": PermissionError(13, "closed"), "just removed": FileNotFoundError(2, "")}
+
+        def refused(path: Path, *args: Any, **options: Any) -> str:
+            if path == record:
+                raise error[fault]
+            return read(path, *args, **options)
+
+        monkeypatch.setattr(Path, "read_text", refused)
+    done = cli("clean", "small", "--yes")
+    assert done.returncode == 0, done.stderr
+    if fault == "just removed":
+        assert contents(run / "samples") == {}
+    else:
+        assert contents(run / "samples") == kept != {}
+        assert f"perhapstherunthat{record}names" in "".join(done.stdout.split())
+
+
+def test_a_run_that_a_launch_was_making_does_not_use_the_samples(run, cli):
+    """Such a directory is left when the launch is killed. It was taken for an unreadable run."""
+    left = run.parent / ".other.0123abcd"
+    left.mkdir()
+    (left / "spec.yaml").write_text("name: other\n")
+    done = cli("clean", "small", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert ".other" not in done.stdout
+    assert contents(run / "samples") == {}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), PermissionError(13, "Permission denied")])
+def test_a_launch_that_does_not_end_leaves_no_directory(cli, tmp_path, monkeypatch, error):
+    def interrupted(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(create, "write_record", interrupted)
+    assert cli("launch", small_spec(tmp_path, "user", **SMALL)).returncode != 0
+    assert not list((tmp_path / "results").iterdir())
 
 
 def test_a_store_that_cannot_be_written_to_is_named(cli, tmp_path, monkeypatch):

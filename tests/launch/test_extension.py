@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -217,7 +218,15 @@ def test_a_controller_that_leaves_the_queue_meanwhile_is_replaced(finished, cli,
     assert RunDirectory(finished).spec().search.iterations == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+@pytest.fixture(params=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+def number(request) -> Iterator[int]:
+    """A signal that is not ignored, as it is in a test run that was started with ``nohup``."""
+    handler = signal.default_int_handler if request.param == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(request.param, handler)
+    yield request.param
+    signal.signal(request.param, before)
+
+
 @pytest.mark.parametrize("ending", [False, True])
 def test_an_interrupt_leaves_no_run_without_its_controller(
     unstarted_run, monkeypatch, caplog, number, ending
