@@ -15,6 +15,11 @@ from agenttts.space import SearchSpace
 from agenttts.spec.stage_names import folded
 
 _LONGEST_REPLY = 60_000
+_LONGEST_REPAIRED = 10_000
+"""Characters of a text that are repaired.
+
+json-repair 0.64 takes time by the square of it for quotes in quotes: 5 s for 12 kB of one list.
+"""
 _MOST_ALLOCATIONS = 200
 _LONGEST_LINE, _CUT = 300, " [...]"
 # JSON escapes can stand for these; terminals obey the first, and no file can hold the second.
@@ -111,7 +116,7 @@ def json_values(text: str, *, several: bool = False) -> Iterator[Any]:
     for piece in pieces:
         start = min((i for i in (piece.find("{"), piece.find("[")) if i >= 0), default=-1)
         if start >= 0:
-            value = _repair_json(piece[start:])
+            value = _repair_json(piece[start : start + _LONGEST_REPAIRED])
             if isinstance(value, (dict, list)):
                 yield value
 

@@ -47,6 +47,12 @@ _DEEPEST = 20
 Repairing 10 kB of "{ { { ..." by a model that repeats itself took 1 s (json-repair 0.64).
 """
 
+_LONGEST_REPAIRED = 10_000
+"""Characters of a text that are repaired; a plan has less.
+
+The time grows by the square of it for quotes in quotes: 5 s for 12 kB of one list.
+"""
+
 
 def parse_steps(text: str) -> list[str]:
     """Return the steps of a plan; empty if there are none.
@@ -178,7 +184,8 @@ def _mended_json(text: str) -> Iterator[Any]:
     import json_repair
 
     try:
-        value = json_repair.loads(_shallow(text[start.start() :]), skip_json_loads=True)
+        whole = text[start.start() :][:_LONGEST_REPAIRED]
+        value = json_repair.loads(_shallow(whole), skip_json_loads=True)
     except (
         Exception
     ):  # json-repair promises nothing about arbitrary text, but parsing must never raise
