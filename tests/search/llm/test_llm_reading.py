@@ -61,6 +61,17 @@ def test_values_that_follow_each_other_and_arguments_of_a_tool(text):
     assert [f.choices["answer"].samples for f in found] == [16, 2]
 
 
+@pytest.mark.parametrize("damage", [lambda text: text, lambda text: text.replace("}]", ",}, ]")])
+def test_a_final_answer_counts_and_not_the_draft_before_it(damage):
+    draft = damage(json.dumps({"allocations": [allocation("qwen-72b", 1, "llama-3b", 2)]}))
+    text = f"A draft:\n```json\n{draft}\n```\nIt is too dear. So:\n```json\n{damage(TEXT)}\n```"
+    [found] = read_allocations(text, SPACE)
+    assert found.choices == EXPECTED
+    text += '\n```json\n{"guidelines": ["retrieval: more"]}\n```\n```python\nprint([1])\n```'
+    assert read_allocations(text, SPACE) == [found]
+    assert read_guidelines(text, named=True) == ["retrieval: more"]
+
+
 @pytest.mark.parametrize("fence", ["", "```json\n"])
 def test_only_so_much_of_a_reply_is_repaired(fence):
     """The time of the repair grows by the square of the quotes in a list."""
