@@ -76,6 +76,8 @@ class EmbeddingModel:
         self._model = AutoModel.from_pretrained(str(folder), local_files_only=True).float().eval()
         self._first_token = _pools_first_token(folder)
         self._window = _window(folder, self._tokenizer.model_max_length)
+        self._before, self._after = _special_tokens(self._tokenizer)
+        self._padding = self._tokenizer.pad_token_id or 0
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return a vector of length 1 for each text.
@@ -102,18 +104,18 @@ class EmbeddingModel:
         return [[float(x) for x in row] for row in unit]
 
     def _windows(self, text: str) -> list[list[int]]:
-        room = self._window - self._tokenizer.num_special_tokens_to_add()
+        before, after = self._before, self._after
+        room = self._window - len(before) - len(after)
         ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         parts = [ids[start : start + room] for start in range(0, len(ids), room)] or [[]]
-        first, last = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
-        return [[first, *part, last] for part in parts]
+        # An empty text is a token of padding for a tokenizer without special tokens.
+        return [[*before, *part, *after] or [self._padding] for part in parts]
 
     def _vectors(self, batch: Sequence[Sequence[int]]) -> Any:
         import torch
 
         longest = max(map(len, batch))
-        pad = self._tokenizer.pad_token_id or 0
-        ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in batch])
+        ids = torch.tensor([[*row, *[self._padding] * (longest - len(row))] for row in batch])
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch])
         with torch.inference_mode():
             states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -123,6 +125,14 @@ class EmbeddingModel:
             weights = mask.unsqueeze(-1).float()
             pooled = (states * weights).sum(1) / weights.sum(1)
         return torch.nn.functional.normalize(pooled, dim=1)
+
+
+def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Return the tokens that a tokenizer adds before and after a text, if any."""
+    text = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    start = next(n for n in range(len(whole)) if whole[n : n + len(text)] == text)
+    return whole[:start], whole[start + len(text) :]
 
 
 def _pools_first_token(folder: Path) -> bool:
@@ -140,7 +150,7 @@ def _pools_first_token(folder: Path) -> bool:
 
 
 def _window(folder: Path, tokenizer_length: int) -> int:
-    """Return the tokens of one window, including the two special tokens."""
+    """Return the tokens of one window, including the special tokens."""
     length = _read(folder / "sentence_bert_config.json").get("max_seq_length", tokenizer_length)
     return min(int(length), _LONGEST)
 

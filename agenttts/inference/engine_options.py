@@ -18,7 +18,7 @@ from agenttts.spec.strict import read_options
 def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
     """Check the options of a model's engine.
 
-    Values that an engine passes on to a library are checked there, when it loads.
+    Most values that an engine passes on to a library are checked there, when it loads.
 
     Raises:
         UserError: Options are unknown or not valid; the errors have the options' names.

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import Field, create_model
 
 from agenttts.spec.engine_options import MODEL_KEYS, EngineOptions
+
+_RANGES: Mapping[str, Any] = MappingProxyType(
+    {
+        "gpu_memory_utilization": Annotated[
+            float | None, Field(gt=0, le=1, description="a number above 0, up to 1")
+        ],
+        **dict.fromkeys(
+            ("cpu_offload_gb", "mm_processor_cache_gb"),
+            Annotated[float | None, Field(ge=0, description="a number of 0 or more")],
+        ),
+        **dict.fromkeys(
+            ("block_size", "max_num_batched_tokens", "max_num_seqs"),
+            Annotated[int | None, Field(ge=1, description="a whole number of 1 or more")],
+        ),
+    }
+)
+"""Numbers that are checked before a job waits for its GPUs, with vLLM 0.33's own ranges."""
 
 
 class TransformersOptions(EngineOptions):
@@ -46,10 +65,13 @@ class TransformersOptions(EngineOptions):
 
 @cache
 def named_options(file: Path) -> type[EngineOptions]:
-    """Return options with the names in a file, one a line, and values of any type."""
+    """Return options with the names in a file, one a line.
+
+    Their values are of any type, except for `_RANGES`.
+    """
     lines = file.read_text(encoding="utf-8").splitlines()
     names = [line for line in lines if line and line[0] != "#" and line not in MODEL_KEYS]
-    fields: dict[str, Any] = dict.fromkeys(names, (Any, None))
+    fields: dict[str, Any] = {name: (_RANGES.get(name, Any), None) for name in names}
     return create_model(
         "NamedOptions",
         __base__=EngineOptions,

@@ -116,6 +116,19 @@ def footer_of(shard: str | Path) -> bytes:
     return tail
 
 
+def is_whole(shard: Path) -> bool:
+    """Return whether a file begins and ends as a whole Parquet file does.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with shard.open("rb") as file:
+        begin = file.read(4)
+    footer = footer_of(shard)
+    length = int.from_bytes(footer[-_MAGIC_BYTES:-4], "little") + _MAGIC_BYTES
+    return begin == footer[-4:] == b"PAR1" and length + len(begin) <= shard.stat().st_size
+
+
 def runs_text(footer: bytes) -> bytes | None:
     """Return the runs in a file's footer, as text for `runs_in`.
 

@@ -7,7 +7,8 @@ once. Two jobs that draw the same sample at the same time both store it. A `look
 in the first shard by name; `lookup_new` takes the one that it reads first.
 
 A damaged shard is renamed to ``NAME.parquet.damaged``, and its samples are drawn again. A shard of
-another version, or a file of another program, is left where it is and not used.
+another version, or a file of another program, is left where it is and not used. So is a whole file
+that cannot be read: a later version of Polars may have written it for others who have that version.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import polars as pl
 
 from agenttts.files.table_files import atomic_write_parquet
 from agenttts.inference.shard_index import ShardIndex
-from agenttts.inference.shard_keys import shard_options
+from agenttts.inference.shard_keys import is_whole, shard_options
 from agenttts.inference.shard_names import file_name, shard_names
 
 log = logging.getLogger(__name__)
@@ -263,6 +264,15 @@ class SampleStore:
     def _set_aside(self, shard: Path, reason: str) -> None:
         place = shard.with_name(shard.name + DAMAGED)
         try:
+            if is_whole(shard):
+                log.warning(
+                    "%s cannot be read with Polars %s (%s): a later one wrote it, or it is damaged. "
+                    "It is left where it is and not used, and its samples are drawn again",
+                    shard,
+                    pl.__version__,
+                    reason,
+                )
+                return
             shard.rename(place)
         except FileNotFoundError:
             return  # another job was faster

@@ -18,6 +18,8 @@ from agenttts.tasks.loading.answers import texts_of_named_answer
 
 _SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?!\w)", re.IGNORECASE)
 """A nominal size in a model's name: 7B, 0.5b, 135M."""
+_DECIMAL_POINT = re.compile(r"(?<![^-])([01])_(?=\d{1,2}b(?![^\W_]))", re.IGNORECASE)
+"""A size with a line for its point, as in Qwen-1_8B. After another digit it may end a version."""
 _PARAMS = re.compile(r"(\d+(?:\.\d+)?)([bm]|e\d{1,2})?", re.IGNORECASE)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -108,7 +110,7 @@ def _model(text: str) -> ModelDraft:
     if params is not None:
         return ModelDraft(name, path, params, "as given")
     for what, where in (("its path", _called(Path(path))), ("its name", name)):
-        found = _SIZE.search(re.sub(r"[_/-]", " ", where))
+        found = _SIZE.search(re.sub(r"[_/-]", " ", _DECIMAL_POINT.sub(r"\1.", where)))
         if found is not None:
             return ModelDraft(name, path, _number(found[0]), f"from {what}")
     size_on_disk = _from_weights(local)

@@ -271,7 +271,7 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     - ``stderr`` or ``score_stderr``, optional: the standard error of the score
     - ``examples``, optional: the list of scores by example, in CSV as JSON. The order of the
       examples is the same in all rows. ``score`` may then be left out; it is their mean.
-    - metrics: all other columns with numbers
+    - metrics: all other columns with numbers; one that is empty, NaN or infinite is not known
 
     Rows of the same point are averaged. Rows with a model that the space does not list for its
     stage are left out, with a warning.
@@ -360,13 +360,11 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
             for part in ("model", "samples")
         }
         models, counts = _point(path, number, space, cells)
-        metrics = {name: v for name, v in (trial["metrics"] or {}).items() if v is not None}
+        metrics = _finite(trial["metrics"] or {})
         error = _stderr(path, number, trial, "score_stderr")
         score = score_in(path, number, trial)
         recorded = _recorded(trial["state"], score, error, metrics)
-        errors = trial["metrics_stderr"] or {}
-        known = {name: value for name, value in errors.items() if value is not None}
-        recorded = replace(recorded, metrics_stderr=known)
+        recorded = replace(recorded, metrics_stderr=_finite(trial["metrics_stderr"] or {}))
         directory = path.parent / "trials" / trial["trial"]
         examples = directory / "examples.parquet"
         ids: tuple[str, ...] = ()
@@ -429,7 +427,7 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
         if row.get("source") in AFTER_SEARCH:
             continue
         models, counts = _point(path, number, space, row)
-        found = {name: float(row[c]) for c, name in metrics.items() if row[c] is not None}
+        found = _finite({name: row[column] for column, name in metrics.items()})
         error = _stderr(path, number, row, error_column)
         state = row["state"] if exported else TrialState.COMPLETED
         scores = _examples(path, number, row["examples"]) if by_example else None
@@ -443,6 +441,12 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
             recorded = replace(recorded, examples=scores, metrics_stderr=known)
         count = row.get("examples") if exported and not by_example else None
         yield _Row(number, models, counts, recorded, example_count=count)
+
+
+def _finite(metrics: Mapping[str, object]) -> dict[str, float]:
+    """Return the metrics of a row that are finite numbers; the others are not known."""
+    numbers = {name: number_in(value) for name, value in metrics.items()}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def _examples(path: Path, number: int, cell: object) -> tuple[float, ...] | None:

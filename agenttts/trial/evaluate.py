@@ -84,8 +84,8 @@ def evaluate(spec: TrialSpec) -> Evaluation:
     The caller draws the samples, measures the seconds and stores the result.
 
     Raises:
-        UserError: No stage gave the main metric, a metric is not a number, or a file cannot be
-            used.
+        UserError: No stage gave the main metric, a metric is not a number or has a name of another
+            stage, or a file cannot be used.
     """
     if spec.task_source is not None:
         make_importable(spec.task, spec.task_source)
@@ -100,6 +100,7 @@ def evaluate(spec: TrialSpec) -> Evaluation:
     for number, choice in enumerate(spec.allocation.choices):
         stage = _Stage(number, task.stage(choice.stage), choice, spec, fewer)
         stage_rows, stage_cuts = yield from _run_stage(stage, examples, outputs, toolbox)
+        _check_names(stage, stage_rows)
         rows += stage_rows
         cuts.append(stage_cuts)
     values = _values(rows)
@@ -247,6 +248,23 @@ def _run_stage(
         samples=sum(usage.samples for usage in usages),
         cut=sum(usage.cut for usage in usages),
     )
+
+
+def _check_names(at: _Stage, rows: Sequence[ExampleRow]) -> None:
+    """Check that no metric of a stage is called like one of another stage.
+
+    Raises:
+        UserError: One is: the metric "check.f1" of "plan" is "f1" of the stage "plan.check".
+    """
+    longer = [c.stage for c in at.spec.allocation.choices if c.stage.startswith(f"{at.name}.")]
+    for name in dict.fromkeys(name for row in rows for name in row.metrics):
+        other = next((o for o in longer if f"{at.name}.{name}".startswith(f"{o}.")), None)
+        if other is not None:
+            raise UserError(
+                f"metric '{name}' of stage '{at.name}' is called '{at.name}.{name}' in tables, as a "
+                f"metric of stage '{other}'; rename the metric, e.g. to '{name.replace('.', '_')}', "
+                "or the stage"
+            )
 
 
 def _executed(

@@ -44,6 +44,36 @@ def test_the_end_of_a_long_text_counts(model):
     assert cosine(topic, both) > cosine(topic, plain) + 0.1
 
 
+WORDS = ["[PAD]", "[B]", "[E]", "a", "boat", "sails"]
+
+
+@pytest.mark.parametrize("template", ["[B] $A [E]", "$A [E]", "[B] $A", "$A"])
+def test_a_model_gets_the_special_tokens_of_its_tokenizer(tmp_path, template):
+    """BERT's has two, T5's one at the end, GPT's none; none of these has cls and sep."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="a"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[("[B]", 1), ("[E]", 2)]
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", model_max_length=64)  # fmt: skip
+    tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(1)
+    config = transformers.BertConfig(vocab_size=len(WORDS), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)  # fmt: skip
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    bare = transformers.AutoModel.from_pretrained(str(tmp_path)).eval()
+    texts = ["a boat sails", "boat"]
+    found = EmbeddingModel(str(tmp_path)).embed([*texts, "", "boat " * 100])
+    for text, vector in zip(texts, found, strict=False):
+        with torch.inference_mode():
+            mean = bare(**tokenizer(text, return_tensors="pt")).last_hidden_state.mean(1)
+        assert vector == pytest.approx(torch.nn.functional.normalize(mean, dim=1)[0].tolist(), abs=1e-5)  # fmt: skip
+    assert [math.hypot(*vector) for vector in found] == pytest.approx([1] * 4, abs=1e-5)
+
+
 def test_a_directory_without_a_model(tmp_path):
     with pytest.raises(UserError, match=r"is not a model's directory.*config\.json"):
         find_embedding_model(str(tmp_path))

@@ -33,6 +33,26 @@ def test_an_option_like_none_still_says_where_the_names_are():
         check_options("vllm", {"xyzzy": 1})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "valid"),
+    [
+        ("gpu_memory_utilization", 90, "a number above 0, up to 1"),
+        ("gpu_memory_utilization", 0, "a number above 0, up to 1"),
+        ("gpu_memory_utilization", "0.9", "a number above 0, up to 1"),
+        ("cpu_offload_gb", -1, "a number of 0 or more"),
+        ("max_num_seqs", 0, "a whole number of 1 or more"),
+        ("max_num_batched_tokens", 8192.5, "a whole number of 1 or more"),
+    ],
+)
+def test_a_number_that_vllm_would_refuse_is_refused_before_a_job(name, value, valid):
+    with pytest.raises(UserError, match=rf"^{name}: {value!r} is not valid; valid: {valid}$"):
+        check_options("vllm", {name: value})
+
+
+def test_numbers_that_vllm_takes_are_valid():
+    check_options("vllm", {"gpu_memory_utilization": 1, "cpu_offload_gb": 0, "max_num_seqs": None})
+
+
 @pytest.mark.parametrize("name", ["model", "revision"])
 @pytest.mark.parametrize("engine", ["vllm", "transformers"])
 def test_what_the_model_says_itself_is_no_option(engine, name):

@@ -112,7 +112,25 @@ def damage_garbled(shard):
     shard.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [damage_cut, damage_empty, damage_garbled])
+def damage_end(shard):
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-40] + bytes(40))
+
+
+def damage_middle(shard):
+    content = shard.read_bytes()
+    shard.write_bytes(content[:4] + content[-60:])
+
+
+def garble_footer(shard):
+    """As a later version of the format could be."""
+    content = bytearray(shard.read_bytes())
+    length = int.from_bytes(content[-8:-4], "little")
+    content[-8 - length : -8] = bytes([0xFF]) * length
+    shard.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [damage_cut, damage_empty, damage_end, damage_middle])
 def test_a_damaged_shard_is_set_aside_and_its_samples_drawn_again(tmp_path, damage, caplog):
     for key in "abc":
         filled(tmp_path, sample(key, 0), writer=key)
@@ -129,6 +147,23 @@ def test_a_damaged_shard_is_set_aside_and_its_samples_drawn_again(tmp_path, dama
     caplog.clear()
     assert texts(SampleStore(tmp_path, "s").lookup(wanted)) == {"a": ["a0"], "b": ["b0"], "c": ["c0"]}  # fmt: skip
     assert not caplog.text
+
+
+@pytest.mark.parametrize("damage", [damage_garbled, garble_footer])
+def test_a_whole_shard_that_cannot_be_read_is_left_where_it_is(tmp_path, damage, caplog):
+    """A later Polars may have written it, for a colleague who can read it."""
+    for key in "abc":
+        filled(tmp_path, sample(key, 0), writer=key)
+    unread = sorted(tmp_path.iterdir())[1]
+    damage(unread)
+    content = unread.read_bytes()
+    store = SampleStore(tmp_path, "r")
+    for _ in range(2):
+        found = store.lookup({"a": 1, "b": 1, "c": 1})
+        assert texts(found) == {"a": ["a0"], "b": [], "c": ["c0"]}
+    assert unread.read_bytes() == content
+    assert caplog.text.count(f"{unread} cannot be read with Polars {pl.__version__} (") == 1
+    assert len([*tmp_path.iterdir()]) == 3
 
 
 def test_a_damaged_shard_that_cannot_be_moved_is_not_used(tmp_path, monkeypatch, caplog):

@@ -363,7 +363,9 @@ def test_data_of_which_most_is_bad_are_refused(cli, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "params"),
-    [("a=x/Llama-3.1-8B-Instruct", 8e9), ("a=x/smollm2-135m", 135e6), ("qwen-0.5b=x/y", 0.5e9), ("a=x/y:7B", 7e9), ("a=x/y:7.6e9", 7.6e9)],
+    [("a=x/Llama-3.1-8B-Instruct", 8e9), ("a=x/smollm2-135m", 135e6), ("qwen-0.5b=x/y", 0.5e9), ("a=x/y:7B", 7e9), ("a=x/y:7.6e9", 7.6e9),
+     ("a=x/internlm2_5-1_8b-chat", 1.8e9), ("a=x/Qwen-1_8B", 1.8e9), ("1_8b=x/y", 1.8e9), ("a=x/internlm2_5-7b", 7e9),
+     ("a=x/llama-3_8b", 8e9), ("a=x/model_1_7b", 7e9), ("a=x/v-1_135m", 135e6)],
 )  # fmt: skip
 def test_the_size_of_a_model(text, params):
     [model] = user_models([text])

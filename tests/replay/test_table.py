@@ -66,6 +66,24 @@ def test_a_bad_cell_is_named(tmp_path, column, row, value, says):
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize("unknown", [float("nan"), float("inf"), None])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_metric_that_is_no_number_is_not_known(tmp_path, unknown, ending):
+    """Not the metric of the point either, if another row of it has a number."""
+    path = tmp_path / f"table.{ending}"
+    first = grid().head(1).with_columns(pl.lit(unknown, pl.Float64).alias("a.f1"))
+    other = grid().slice(1, 1).with_columns(pl.lit(unknown, pl.Float64).alias("a.f1"))
+    table = pl.concat([grid().head(1), first, other])
+    table.write_csv(path) if ending == "csv" else table.write_parquet(path)
+    recorded = load_table(path, SPACE)
+    point, alone = (
+        recorded.trial(SPACE, SPACE.allocation(*((row[f"{s}.model"], row[f"{s}.samples"]) for s in "ab")))
+        for row in grid().head(2).iter_rows(named=True)
+    )  # fmt: skip
+    assert point.metrics == {"a.f1": pytest.approx(0.1)}
+    assert (alone.metrics, alone.score is None) == ({}, False)
+
+
 def test_a_missing_column_file_or_row_is_named(tmp_path, csv):
     grid().drop("b.model").write_csv(csv)
     with pytest.raises(UserError, match=r"column 'b\.model' is missing.*the file has: a\.model"):

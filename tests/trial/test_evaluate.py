@@ -15,6 +15,7 @@ from agenttts.inference.engine_process import create_engine
 from agenttts.inference.partition import ALONE, SamplePartition
 from agenttts.inference.sampler import Sampler
 from agenttts.inference.store import SampleStore
+from agenttts.space import Allocation, Choice
 from agenttts.tables.schema import examples_schema
 from agenttts.trial.evaluate import read_examples
 from agenttts.trial.result import EXAMPLES_FILE, read_result
@@ -196,6 +197,44 @@ def test_a_main_metric_that_no_stage_gives_is_named_with_those_that_there_are(ma
     )
     spec = make_trial("t0000", ("strong", 1), ("strong", 1), task=f"{tmp_path}/own.py:Own")
     with pytest.raises(UserError, match=r"main_metric 'answer\.exact'; valid: retrieval\.precision, .*answer\.em"):  # fmt: skip
+        run(spec)
+
+
+NAMED_ALIKE = """
+from agenttts.inference.base import Prompt
+from agenttts.tasks.base import StageDefinition, Task
+
+class Plan(StageDefinition):
+    name, description, temperature = "plan", "plans", 0.0
+    def prompt(self, example, outputs): return Prompt(system="Plan.", user=self.name)
+    def parse(self, text, example): return text
+    def fuse(self, candidates, example): return candidates[0]
+    def metrics(self, output, example): return {"check.f1": 1.0, "checked": 0.5}
+
+class Check(Plan):
+    name = "plan.OTHER"
+    def metrics(self, output, example): return {"f1": 0.0, "a.b": 0.25}
+
+class Alike(Task):
+    name, description, stages, main_metric = "alike", "two names", (Plan(), Check()), "plan.OTHER.f1"
+    def load(self, config): return []
+"""
+
+
+@pytest.mark.parametrize("other", ["check", "checks"])
+def test_a_metric_with_the_name_of_another_stage_is_refused(make_trial, tmp_path, other):
+    """Both would be one column, and their mean one metric."""
+    (tmp_path / "own.py").write_text(NAMED_ALIKE.replace("OTHER", other))
+    names = ("plan", f"plan.{other}")
+    spec = make_trial(
+        "t0000", ("strong", 1), ("strong", 1), task=f"{tmp_path}/own.py:Alike",
+        allocation=Allocation(tuple(Choice(name, "strong", 1) for name in names)), decode_tokens=dict.fromkeys(names, 32),
+    )  # fmt: skip
+    if other == "checks":
+        expected = {"plan.check.f1": 1, "plan.checked": 0.5, "plan.checks.f1": 0, "plan.checks.a.b": 0.25}  # fmt: skip
+        assert run(spec)[0].metrics == expected
+        return
+    with pytest.raises(UserError, match=r"^metric 'check\.f1' of stage 'plan' is called 'plan\.check\.f1' in tables, as a metric of stage 'plan\.check'; rename the metric, e\.g\. to 'check_f1', or the stage$"):  # fmt: skip
         run(spec)
 
 

@@ -20,6 +20,11 @@ _LAYER_LISTS = ("layer_types", "layers_block_type", "block_types", "_block_types
 # One layer in this many attends to all tokens. The configs of these families do not say it.
 _PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
 _ALL_SLIDING = ("mistral", "mixtral", "starcoder2", "phi3")
+# vLLM 0.33's names for the heads of keys and values (Llama, Falcon, ChatGLM, Step 3.5).
+_KV_HEADS = (
+    *("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"),
+    "num_attention_groups",
+)
 # A config with such a key keeps less than all tokens in some layers. It counts as not understood if
 # it has none of the forms that are read here.
 _HINTS = re.compile(
@@ -89,7 +94,11 @@ def kv_heads(config: Mapping[str, Any]) -> int:
         found = [count for block in blocks if (count := _heads_of_block(block, heads))]
         if found:
             return min(found)
-    return integer(config, "num_key_value_heads") or integer(config, "num_kv_heads") or heads
+    # Falcon's first architecture, whose config may have num_kv_heads too: it is not used then.
+    one = config.get("multi_query", config.get("model_type") == "falcon")
+    if one is True and config.get("new_decoder_architecture") is not True:
+        return 1
+    return next((count for name in _KV_HEADS if (count := integer(config, name))), heads)
 
 
 def integer(values: Mapping[str, Any], name: str) -> int:

@@ -15,6 +15,11 @@ from agenttts.space import SearchSpace
 from agenttts.spec.stage_names import folded
 
 _LONGEST_REPLY = 60_000
+_REPAIRED = re.compile(r"""(?:[^"']*["']){2000}""")
+"""A text with as many quotes as are repaired.
+
+json-repair 0.64 takes time by the square of them, if they are in a list: 5 s for 6,000.
+"""
 _MOST_ALLOCATIONS = 200
 _LONGEST_LINE, _CUT = 300, " [...]"
 # JSON escapes can stand for these; terminals obey the first, and no file can hold the second.
@@ -97,10 +102,11 @@ def read_guidelines(text: str, most: int = 8, *, named: bool = False) -> list[st
 def json_values(text: str, *, several: bool = False) -> Iterator[Any]:
     """Yield the JSON values in a text, the likeliest first.
 
+    Of several fences the last comes first: a reply ends with its answer, and may begin with a draft.
     With ``several``, values that follow each other are one list.
     """
     said = text[:_LONGEST_REPLY]
-    pieces = [*(match.group(1) for match in _FENCE.finditer(said)), said]
+    pieces = [*reversed(_FENCE.findall(said)), said]
     for piece in pieces:
         value = _loads(piece.strip())
         if isinstance(value, (dict, list)):
@@ -143,6 +149,8 @@ def _repair_json(text: str) -> Any:
     # Deeper nesting is not a valid reply, and its repair takes long.
     if _depth(text) > 50:
         return None
+    if (repaired := _REPAIRED.match(text)) is not None:
+        text = repaired[0]
     try:
         return repair_json(text, return_objects=True, skip_json_loads=True)
     except Exception:  # whatever the library raises, the reply counts as unusable

@@ -232,6 +232,10 @@ class DeclarativeTask(Task):
             stages.append(DeclarativeStage(name, stage, stages))
         self._stages = tuple(stages)
         self.stages = self._stages
+        names = list(document.stages)
+        # By stage, in place of once more for every record.
+        self._used = [stage.fields(names[:number]) for number, stage in enumerate(stages)]
+        self._structures = {name for stage in stages for name in stage.structures()}
         self._source = source
 
     def load(self, config: TaskConfig) -> list[Example]:
@@ -269,16 +273,11 @@ class DeclarativeTask(Task):
 
     def _fields(self) -> set[str]:
         """Return the record's fields that stages use."""
-        names = [stage.name for stage in self._stages]
-        return {
-            field
-            for position, stage in enumerate(self._stages)
-            for field in stage.fields(names[:position])
-        }
+        return {field for used in self._used for field in used}
 
     def _example(self, record: Record, number: int) -> Example:
-        names = {name for stage in self._stages for name in stage.structures()}
-        read = {name: record.structure(name) for name in names if name in record.values}
+        given = self._structures & record.values.keys()
+        read = {name: record.structure(name) for name in given}
         record = replace(record, values={**record.values, **read})
         self._check_record(record)
         example = Example(example_id(record, number), dict(record.values))
@@ -307,9 +306,8 @@ class DeclarativeTask(Task):
             )
 
     def _check_record(self, record: Record) -> None:
-        names = [stage.name for stage in self._stages]
-        for position, stage in enumerate(self._stages):
-            for field, user in stage.fields(names[:position]).items():
+        for stage, used in zip(self._stages, self._used, strict=True):
+            for field, user in used.items():
                 if field not in record.values:
                     raise record.error(field, f"is what {user} of {self._source} uses")
             stage.check(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 from agenttts.errors import UserError, nearest_name
@@ -20,15 +21,22 @@ class Record:
 
     ``place`` returns where the record is; it is called only if something is wrong. ``damage`` is
     the error of a record that could not be read (a line that is not JSON, a row with too few
-    fields). The ``values`` of such a record are empty.
+    fields). The ``values`` of such a record are empty. ``unreadable`` names fields that are not
+    among the values because theirs has no JSON form, each with the reason.
     """
 
     values: Mapping[str, Any]
     place: Callable[[], str]
     damage: UserError | None = None
+    unreadable: Mapping[str, str] = dataclass_field(default_factory=dict)
 
     def error(self, field: str, problem: str) -> UserError:
         """Return an error about a field: place, field, what it should be and what it is."""
+        if field in self.unreadable:
+            return UserError(
+                f"{self.place()}: field '{field}' has a value that is not text, number, list or "
+                f"object ({self.unreadable[field]}), and {problem}"
+            )
         if field not in self.values:
             near = nearest_name(field, self.values)
             hint = f"; is '{near}' meant to be it?" if near else f"; it has: {self._fields()}"

@@ -80,18 +80,15 @@ def read_parquet(path: Path, content: bytes) -> RecordSet:
 def row_record(row: dict[str, object], place: Callable[[], str]) -> Record:
     """Return the record of a row of Python values.
 
-    It is damaged if a value has no JSON form.
+    Values without a JSON form, such as the bytes of an image, are `Record.unreadable`.
     """
-    values = {}
+    values, unreadable = {}, {}
     for name, value in row.items():
         try:
             values[name] = plain_value(value)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            problem = (
-                f"field '{name}' has a value that is not text, number, list or object ({error})"
-            )
-            return Record({}, place, UserError(f"{place()}: {problem}"))
-    return Record(values, place)
+            unreadable[name] = str(error)
+    return Record(values, place, unreadable=unreadable)
 
 
 def _record(place: str, names: Sequence[str], row: Sequence[str], problem: str) -> Record:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +330,7 @@ class _Fields:
                     values[name] = clean_value(json.loads(values[name]))
                 except (ValueError, RecursionError):
                     raise record.error(name, "must be a list, or one as JSON text") from None
-        self.record = Record(values, record.place)
+        self.record = replace(record, values=values)
 
     def name(self, names: tuple[str, ...]) -> str:
         """Return the first of the names whose field is not null."""

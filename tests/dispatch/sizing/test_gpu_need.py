@@ -200,39 +200,29 @@ def test_parallelism_is_vllm_s_alone(tmp_path):
     assert need(tmp_path, MIDDLE, params=7e9, engine="transformers", options=options).gpus == 1
 
 
-@pytest.mark.parametrize(
-    ("changes", "gpus"),
-    [
-        # 28 heads divide by 7, their 4 key heads neither divide by 7 nor into it.
-        ({"num_attention_heads": 28, "num_key_value_heads": 4, "hidden_size": 7168}, 4),
-        # Groups of 128 in 29568 = 231 x 128: three ways, or not at all.
-        ({"num_attention_heads": 24, "num_key_value_heads": 24, "hidden_size": 6144, "intermediate_size": 29568, "quantization_config": {"quant_method": "gptq", "bits": 16, "group_size": 128}}, 3),
-        ({"num_attention_heads": 24, "num_key_value_heads": 24, "hidden_size": 6144, "intermediate_size": 29568, "quantization_config": {"quant_method": "auto-round", "bits": 16, "group_size": 128}}, 3),
-        ({"num_attention_heads": 24, "num_key_value_heads": 24, "hidden_size": 6144, "intermediate_size": 29568, "quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 16, "group_size": 128}}}}}, 3),
-        ({"moe_intermediate_size": 768, "quantization_config": {"quant_method": "fp8", "bits": 16, "weight_block_size": [128, 128]}}, 2),
-    ],
-)  # fmt: skip
-def test_a_model_is_cut_where_it_can_be(tmp_path, changes, gpus):
-    config = MIDDLE | changes
-    memory = 33e9 * 2 / (gpus - 0.5) / 1e9 / 0.9 + 5
-    assert need(tmp_path, config, params=33e9, gpu_memory_gb=memory, context_tokens=64).gpus == gpus
+# 24 heads divide by 2 and 3. Of 29568 = 231 x 128 elements, groups of 128 go three ways, not two.
+GROUPS = {"num_attention_heads": 24, "num_key_value_heads": 24, "hidden_size": 6144, "intermediate_size": 29568}  # fmt: skip
+GROUPED = {"bits": 16, "group_size": 128}
 
 
 @pytest.mark.parametrize(
-    "quantisation",
+    ("changes", "by_memory", "gpus"),
     [
-        {"quant_method": "auto-round", "bits": 16, "group_size": 128},
-        {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 16, "group_size": 128}}}},
+        ({"num_attention_heads": 28, "num_key_value_heads": 4, "hidden_size": 7168}, 3, 4),
+        # 24 heads divide by 3, but their 4 key heads neither divide by 3 nor into it.
+        (GROUPS | {"num_key_value_heads": 4}, 3, 4),
+        (GROUPS | {"num_key_value_heads": 1}, 3, 3),
+        (GROUPS, 2, 2),
+        (GROUPS | {"quantization_config": {"quant_method": "gptq", **GROUPED}}, 2, 3),
+        (GROUPS | {"quantization_config": {"quant_method": "auto-round", **GROUPED}}, 2, 3),
+        (GROUPS | {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 16, "group_size": 128}}}}}, 2, 3),
+        (GROUPS | {"moe_intermediate_size": 384, "intermediate_size": 1536, "quantization_config": {"quant_method": "fp8", "bits": 16, "weight_block_size": [128, 128]}}, 2, 3),
     ],
 )  # fmt: skip
-def test_two_gpus_with_room_do_not_take_an_odd_number_of_groups(tmp_path, quantisation):
-    config = MIDDLE | {"num_attention_heads": 24, "num_key_value_heads": 24, "hidden_size": 6144, "intermediate_size": 29568}  # fmt: skip
-    memory = 66 / 1.5 / 0.9 + 5
-    counts = [
-        need(tmp_path, changed, params=33e9, gpu_memory_gb=memory, context_tokens=64).gpus
-        for changed in (config, config | {"quantization_config": quantisation})
-    ]
-    assert counts == [2, 3]
+def test_a_model_is_cut_where_it_can_be(tmp_path, changes, by_memory, gpus):
+    """``by_memory`` GPUs hold the weights, and one less does not."""
+    memory = 66 / (by_memory - 0.5) / 0.9 + 5
+    assert need(tmp_path, MIDDLE | changes, params=33e9, gpu_memory_gb=memory, context_tokens=64).gpus == gpus  # fmt: skip
 
 
 def test_what_the_spec_says_is_told_when_it_does_not_fit(tmp_path):

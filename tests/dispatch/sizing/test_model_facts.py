@@ -241,6 +241,28 @@ def test_layers_without_full_attention_keep_less(config, options, size):
     assert cache_size(config, options) == size
 
 
+@pytest.mark.parametrize(
+    ("config", "heads"),
+    [
+        # The three kinds of Falcon: 7B, 40B, and one with as many heads of keys.
+        ({"model_type": "falcon", "multi_query": True, "num_kv_heads": 32}, 1),
+        ({"model_type": "falcon"}, 1),
+        ({"multi_query": True, "new_decoder_architecture": False, "num_kv_heads": 32}, 1),
+        ({"model_type": "falcon", "multi_query": True, "new_decoder_architecture": True, "num_kv_heads": 8}, 8),
+        ({"model_type": "RefinedWeb", "multi_query": True, "new_decoder_architecture": True, "n_head_kv": 8}, 8),
+        ({"model_type": "falcon", "multi_query": False, "num_kv_heads": 16}, 16),
+        ({"multi_query_attention": True, "multi_query_group_num": 2}, 2),
+        ({"num_attention_groups": 8}, 8),
+        ({"multi_query": None, "num_key_value_heads": 4}, 4),
+        ({}, 32),
+    ],
+)  # fmt: skip
+def test_heads_of_keys_have_several_names(config, heads):
+    config = SMALL | {"num_attention_heads": 32} | config
+    assert kv_heads(config) == heads
+    assert cache_size(config, {}) == CacheSize(8 * 2 * heads * 2 * 2)
+
+
 def test_a_window_is_counted_once():
     assert CacheSize(2, 3, 10).of_context(4) == 20
     assert CacheSize(2, 3, 10).of_context(100) == 230

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agenttts.search.llm.reading import RawChoice, read_allocations, read_guidelines
+from agenttts.search.llm.reading import RawChoice, json_values, read_allocations, read_guidelines
 from tests.support.llm import SPACE, allocation
 from tests.support.repeatable import max_examples
 
@@ -59,6 +59,28 @@ def test_values_that_follow_each_other_and_arguments_of_a_tool(text):
     text = text.format(first=first, second=second, quoted=quoted)
     found = read_allocations(text, SPACE)
     assert [f.choices["answer"].samples for f in found] == [16, 2]
+
+
+@pytest.mark.parametrize("damage", [lambda text: text, lambda text: text.replace("}]", ",}, ]")])
+def test_a_final_answer_counts_and_not_the_draft_before_it(damage):
+    draft = damage(json.dumps({"allocations": [allocation("qwen-72b", 1, "llama-3b", 2)]}))
+    text = f"A draft:\n```json\n{draft}\n```\nIt is too dear. So:\n```json\n{damage(TEXT)}\n```"
+    [found] = read_allocations(text, SPACE)
+    assert found.choices == EXPECTED
+    text += '\n```json\n{"guidelines": ["retrieval: more"]}\n```\n```python\nprint([1])\n```'
+    assert read_allocations(text, SPACE) == [found]
+    assert read_guidelines(text, named=True) == ["retrieval: more"]
+
+
+@pytest.mark.parametrize("fence", ["", "```json\n"])
+def test_only_so_much_of_a_reply_is_repaired(fence):
+    """The time of the repair grows by the square of the quotes in a list."""
+    repeated = 'x"y ' * 4000
+    text = f'{fence}{{"allocations": [{json.dumps(GOOD)}, "{repeated}'
+    assert read_allocations(text, SPACE)[0].choices == EXPECTED
+    values = [*json_values(text)]
+    assert values
+    assert max(json.dumps(value).count("x") for value in values) < 2000
 
 
 def test_guidelines_in_a_value_before_the_allocations():

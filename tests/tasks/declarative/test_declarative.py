@@ -13,6 +13,7 @@ from agenttts.errors import UserError
 from agenttts.tasks import create
 from agenttts.tasks.base import TaskConfig
 from agenttts.tasks.declarative import parts
+from agenttts.tasks.declarative.task import DeclarativeStage
 
 GOOD = """\
 name: sums
@@ -156,8 +157,13 @@ def test_templates_are_parsed_once_and_not_for_every_record(make, monkeypatch):
         parsed.append(source)
         return parse(self, source, *args)
 
+    asked = []
+    for name in ("fields", "structures"):
+        of_stage = getattr(DeclarativeStage, name)
+        monkeypatch.setattr(DeclarativeStage, name, lambda self, *args, of_stage=of_stage: asked.append(self) or of_stage(self, *args))  # fmt: skip
     monkeypatch.setattr(jinja2.Environment, "parse", counted)
     assert len(create(task_file).load(TaskConfig(data=data))) == 50
+    assert len(asked) == 2 * len(set(asked))
     assert len(set(parsed)) == 4
     assert len(parsed) == 4
 

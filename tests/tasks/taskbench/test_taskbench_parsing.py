@@ -159,6 +159,14 @@ def test_a_plan_before_brackets_that_repeat_without_end_is_read(noise):
     assert parse_calls(text, False)[:2] == [WEATHER, MAIL]
 
 
+def test_only_so_much_of_a_reply_is_repaired():
+    """The time of the repair grows by the square of the quotes in a list."""
+    repeated = 'x"y ' * 4000
+    steps = parse_steps(f'{{"task_steps": ["Do a", "{repeated}')
+    assert steps[0] == "Do a"
+    assert sum(step.count("x") for step in steps) < 2000
+
+
 def test_a_plan_cut_off_inside_an_argument_is_no_plan_of_its_arguments():
     text = (
         '{"task_nodes": [{"task": "book", "arguments": [{"name": "from", "value": "Rome"}, '
