@@ -220,10 +220,10 @@ def test_trials_that_are_tried_again_run_beside_the_others(cli, scripted_spec, t
         ({"search__budget": 9, "search__iterations": 20}, "all allocations"),
     ],
 )
-def test_it_is_told_when_no_trial_follows_so_that_idle_workers_end(
+def test_it_is_told_when_no_trial_follows_so_that_workers_and_server_end(
     unstarted_run, changes, ends_with
 ):
-    """They held their GPUs until the last trial of the run had ended."""
+    """They held their GPUs until the last trial of the search, or of the run, had ended."""
     values = {
         "search__asynchronous": True,
         "search__batch_size": SIZE,
@@ -232,18 +232,20 @@ def test_it_is_told_when_no_trial_follows_so_that_idle_workers_end(
     }
     run = unstarted_run(**values | changes)
     controller = process.make_controller(run.read())
-    evaluate, follow = controller._evaluation.evaluate, {}
+    evaluate, follow, goes_on = controller._evaluation.evaluate, {}, []
 
     def noted(trials: list[Any], **options: Any) -> None:
         if options.get("until_one_ends"):
             searched = len(controller._proposed())
-            follow.setdefault(searched, []).append(options.get("trials_follow", True))
+            follow.setdefault(searched, []).append(options["trials_follow"])
+            goes_on.append(options["iteration_follows"])
         evaluate(trials, **options)
 
     controller._evaluation.evaluate = noted
     controller.run()
     numbers = sorted(follow)
     assert all(follow[number] == [True] for number in numbers[:-2])
+    assert goes_on[-1] is False
     last = follow[numbers[-1]]
     if ends_with == "finalists":
         assert set(last) == {True}
