@@ -252,3 +252,35 @@ def test_it_is_told_when_no_trial_follows_so_that_workers_and_server_end(
     else:
         assert last[-1] is False
         assert last == sorted(last, reverse=True), "first asked while some may follow"
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_job_is_told_of_all_trials_that_run_with_it_and_no_others(
+    unstarted_run, tmp_path, asynchronous
+):
+    """By them it divides the samples and a server's requests.
+
+    Of an asynchronous search it was told of its own iteration: of trials that had ended, and not of
+    those of the iteration before that still ran.
+    """
+    run = unstarted_run(
+        cluster=one_trial_a_job(tmp_path),
+        models__strong__options={"seconds_per_sample": 0.02},
+        search__asynchronous=asynchronous,
+        search__batch_size=2,
+        search__iterations=3,
+        search__method="random",
+    )
+    controller = process.make_controller(run.read())
+    builder, state = controller._evaluation._builder, controller._journal.state
+    write_specs, iterations = builder.write_specs, set()
+
+    def noted(trials: Any, jobs: Any) -> Any:
+        told = [planned for job in jobs for planned in job]
+        assert [p.trial for p in told] == [p.planned.trial for p in state.unfinished()]
+        iterations.add(len({p.iteration for p in told}))
+        return write_specs(trials, jobs)
+
+    builder.write_specs = noted
+    controller.run()
+    assert iterations == ({1, 2} if asynchronous else {1})
