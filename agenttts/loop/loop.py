@@ -194,19 +194,18 @@ class Controller:
     def _run_search(self, first: int) -> None:
         state = self._journal.state
         self._complete_earlier_closing()
+        again = self._to_try_again()
+        if again and not self._settings.asynchronous:
+            self._evaluate(again, first)
+            searched = (p for p in again if p.planned.source != RECOMMENDED_SOURCE)
+            for iteration in sorted({p.planned.iteration for p in searched}):
+                self._stop_if_all_failed(_every(iteration), self._trials_of(iteration))
+        self._restore()
+        if any(p.row for p in again):
+            self._write_told(state.told - 1, final=not self._goes_on(first, again))
         if self._settings.asynchronous:
-            self._restore()
             self._search_asynchronously(first)
         else:
-            again = self._to_try_again()
-            if again:
-                self._evaluate(again, first)
-                searched = (p for p in again if p.planned.source != RECOMMENDED_SOURCE)
-                for iteration in sorted({p.planned.iteration for p in searched}):
-                    self._stop_if_all_failed(_every(iteration), self._trials_of(iteration))
-            self._restore()
-            if again:
-                self._write_told(state.told - 1, final=not self._goes_on(first, again))
             self._search_by_iterations(first)
         self._evaluation.release()
         self._try_recommended(first + self._settings.iterations)
@@ -217,11 +216,11 @@ class Controller:
     def _to_try_again(self) -> list[TrialProgress]:
         """Return the trials that the user wants tried again (``resume --retry-failed``).
 
-        The searcher has been told that they failed. The event `retried` has since removed their
-        rows.
+        The searcher has been told that they failed. If they have ended again, a controller was
+        killed before it recorded what the searcher concludes from that.
         """
-        told = {trial for trials in self._journal.state.tells for trial in trials}
-        return [p for p in self._searched() if p.row is None and p.planned.trial in told]
+        again = self._journal.state.tell_again
+        return [p for p in self._searched() if p.planned.trial in again]
 
     def _complete_earlier_closing(self) -> None:
         """Evaluate the finalists and final tests that were unfinished at an extension."""
