@@ -1,6 +1,6 @@
 """The order in which simultaneous trials draw their common samples.
 
-Trials of one iteration often have the same first choices, start at the same moment and lack the
+Trials that run together often have the same first choices, start at the same moment and lack the
 same samples. The prompts are divided between them. Each trial draws the samples of its own share
 first, then samples of the other shares, from the ends of these. Between calls it leaves out the
 samples that others have stored meanwhile (`agenttts.inference.sampler`). Trials do not block on

@@ -132,10 +132,9 @@ class Evaluation:
         # Seconds between iterations, and when the last one ended (monotonic clock).
         self._pauses: list[float] = []
         self._paused_at: float | None = None
-        # Cache of `_beside`: the value of ``lists`` at its last call, and the results for that
-        # value by iteration.
+        # Cache of `_beside`: the value of ``lists`` at its last call, and the result.
         self._together: (
-            tuple[Sequence[Sequence[TrialProgress]], dict[int, list[list[PlannedTrial]]]] | None
+            tuple[Sequence[Sequence[TrialProgress]], list[list[PlannedTrial]]] | None
         ) = None
         self._token = run.record.token
         self._gone_since: float | None = None
@@ -347,7 +346,7 @@ class Evaluation:
         """Give a list to a worker."""
         assert listed.worker is not None
         planned, worker = [t.planned for t in listed.trials], listed.worker.progress
-        self._builder.write_specs(planned, self._beside(listed.trials, plan.together))
+        self._builder.write_specs(planned, self._beside(plan.together))
         self._workers.give(worker, listed.trials, listed.seconds, listed.upto)
         if worker.job_id is not None:
             name, comment = self._builder.name(planned), self._builder.comment(planned)
@@ -584,38 +583,27 @@ class Evaluation:
         """
         return self._builder.request(
             [t.planned for t in members],
-            self._beside(members, lists),
+            self._beside(lists),
             [t.earlier_attempts for t in members],
             worker,
             gpus,
             upto,
         )
 
-    def _beside(
-        self, members: Sequence[TrialProgress], lists: Sequence[Sequence[TrialProgress]]
-    ) -> list[list[PlannedTrial]]:
-        """Return the trials of each job, for the iteration of ``members``.
+    def _beside(self, lists: Sequence[Sequence[TrialProgress]]) -> list[list[PlannedTrial]]:
+        """Return the trials of each job that runs at the same time as those of ``lists``.
 
-        The jobs use this to share out their common samples. A trial that is not in ``lists`` counts
-        as a job of its own. The jobs are in the order of their first trials.
+        The jobs use this to share out their common samples and the requests to a server. An
+        unfinished trial that is not in ``lists`` counts as a job of its own. The jobs are in the
+        order of their first trials.
         """
-        iteration = members[0].planned.iteration
-        if self._together is not None and self._together[0] is lists:
-            if iteration in self._together[1]:
-                return self._together[1][iteration]
-        else:
-            self._together = (lists, {})
-        listed = {t.planned.trial for trials in lists for t in trials}
-        single: list[Sequence[TrialProgress]] = [
-            [t]
-            for t in self._journal.state.trials.values()
-            if t.planned.iteration == iteration and t.planned.trial not in listed
-        ]
-        mine = [trials for trials in lists if trials[0].planned.iteration == iteration]
-        ordered = sorted([*single, *mine], key=lambda trials: trial_order(_name(trials)))
-        found = [[t.planned for t in trials] for trials in ordered]
-        self._together[1][iteration] = found
-        return found
+        if self._together is None or self._together[0] is not lists:
+            listed = {t.planned.trial for trials in lists for t in trials}
+            unfinished = self._journal.state.unfinished()
+            single = [[t] for t in unfinished if t.planned.trial not in listed]
+            ordered = sorted([*lists, *single], key=lambda trials: trial_order(_name(trials)))
+            self._together = (lists, [[t.planned for t in trials] for trials in ordered])
+        return self._together[1]
 
     def write_table(self) -> None:
         """Write the table of trials from the journal."""

@@ -194,22 +194,18 @@ class Controller:
     def _run_search(self, first: int) -> None:
         state = self._journal.state
         self._complete_earlier_closing()
+        again = self._to_try_again()
+        if again and not self._settings.asynchronous:
+            self._evaluate(again, first)
+            searched = (p for p in again if p.planned.source != RECOMMENDED_SOURCE)
+            for iteration in sorted({p.planned.iteration for p in searched}):
+                self._stop_if_all_failed(_every(iteration), self._trials_of(iteration))
+        self._restore()
+        if any(p.row for p in again):
+            self._write_told(state.told - 1, final=not self._goes_on(first, again))
         if self._settings.asynchronous:
-            self._restore()
             self._search_asynchronously(first)
         else:
-            again = self._to_try_again()
-            more = bool(self._iterations_to_come(first)) and not state.closing
-            if again:
-                self._evaluation.evaluate(
-                    again, iteration_follows=more, trials_follow=more or self._scores_again
-                )
-                searched = (p for p in again if p.planned.source != RECOMMENDED_SOURCE)
-                for iteration in sorted({p.planned.iteration for p in searched}):
-                    self._stop_if_all_failed(_every(iteration), self._trials_of(iteration))
-            self._restore()
-            if again:
-                self._write_told(state.told - 1, final=not more or state.finishing)
             self._search_by_iterations(first)
         self._evaluation.release()
         self._try_recommended(first + self._settings.iterations)
@@ -220,11 +216,11 @@ class Controller:
     def _to_try_again(self) -> list[TrialProgress]:
         """Return the trials that the user wants tried again (``resume --retry-failed``).
 
-        The searcher has been told that they failed. The event `retried` has since removed their
-        rows.
+        The searcher has been told that they failed. If they have ended again, a controller was
+        killed before it recorded what the searcher concludes from that.
         """
-        told = {trial for trials in self._journal.state.tells for trial in trials}
-        return [p for p in self._searched() if p.row is None and p.planned.trial in told]
+        again = self._journal.state.tell_again
+        return [p for p in self._searched() if p.planned.trial in again]
 
     def _complete_earlier_closing(self) -> None:
         """Evaluate the finalists and final tests that were unfinished at an extension."""
@@ -270,8 +266,7 @@ class Controller:
         Args:
             first: The number of the first iteration after the initial batch.
         """
-        to_come = self._iterations_to_come(first)
-        for iteration in to_come:
+        for iteration in self._iterations_to_come(first):
             size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
             trials = self._trials_of(iteration)
             if not trials and (self._finishing() or self._sure_enough()):
@@ -280,10 +275,7 @@ class Controller:
             if not trials:
                 log.info("every allocation of the space has been tried")
                 break
-            more = iteration != to_come[-1] and not self._asked_to_finish
-            self._evaluation.evaluate(
-                trials, iteration_follows=more, trials_follow=more or self._scores_again
-            )
+            self._evaluate(trials, first)
             self._tell(iteration, trials)
             self._stop_if_all_failed(_every(iteration), trials)
             self._between()
@@ -297,7 +289,6 @@ class Controller:
             first: The number of the first iteration after the initial batch.
         """
         size, initial = self._settings.batch_size, self._searcher.initial_batch
-        total = initial + self._settings.iterations * size
         while True:
             known = self._known()
             searched = self._proposed()
@@ -305,7 +296,7 @@ class Controller:
             if not any(p.row for p in under_way):
                 finishing = self._finishing()
                 at_once = size if len(searched) >= initial else initial
-                room = min(at_once - len(under_way), total - len(searched))
+                room = min(at_once - len(under_way), self._trials_to_come())
                 sure = self._sure_enough()
                 if finishing or sure:
                     room = 0
@@ -313,20 +304,44 @@ class Controller:
                 under_way += proposed
                 if not under_way:
                     return
-                more = len(self._proposed()) < total and not finishing
                 # Fewer proposals than asked for: every allocation has been tried.
-                follow = more and not sure and len(proposed) >= room
-                self._evaluation.evaluate(
-                    under_way,
-                    iteration_follows=more,
-                    trials_follow=follow or self._scores_again,
-                    until_one_ends=True,
-                )
+                last = sure or len(proposed) < room
+                self._evaluate(under_way, first, last=last)
             ended = [p for p in under_way if p.row is not None]
             with self._evaluation.signs_meanwhile():
                 self._searcher.tell(self._results(ended))
             self._write_told_results(ended, first)
             self._stop_if_the_last_failed()
+
+    def _trials_to_come(self) -> int:
+        """Return how many trials an asynchronous search may still propose."""
+        total = self._searcher.initial_batch + self._settings.iterations * self._settings.batch_size
+        return total - len(self._proposed())
+
+    def _evaluate(self, trials: Sequence[TrialProgress], first: int, *, last: bool = False) -> None:
+        """Evaluate trials of the search: all of them, or until another one ends (asynchronous).
+
+        Args:
+            trials: The trials.
+            first: The number of the first iteration after the initial batch.
+            last: Whether it is known that no trials of the search follow.
+        """
+        more = not last and self._goes_on(first, trials)
+        self._evaluation.evaluate(
+            trials,
+            iteration_follows=more,
+            trials_follow=more or self._scores_again,
+            until_one_ends=self._settings.asynchronous,
+        )
+
+    def _goes_on(self, first: int, trials: Sequence[TrialProgress]) -> bool:
+        """Return whether the search may go on when ``trials`` have ended."""
+        if self._asked_to_finish or self._journal.state.closing:
+            return False
+        if self._settings.asynchronous:
+            return self._trials_to_come() > 0
+        numbers = {p.planned.iteration for p in trials}
+        return any(iteration not in numbers for iteration in self._iterations_to_come(first))
 
     @property
     def _asked_to_finish(self) -> bool:

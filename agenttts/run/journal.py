@@ -206,6 +206,8 @@ class RunState:
     """
     tells: list[tuple[str, ...]] = field(default_factory=list)
     """The trials whose results the searcher has been told, in the order of telling."""
+    tell_again: set[str] = field(default_factory=set)
+    """The trials of ``tells`` that were to be tried again and have not been told since."""
     guidelines: list[str] = field(default_factory=list)
     """The findings that the search has written as sentences, oldest first."""
     guidelines_from: dict[str, int] = field(default_factory=dict)
@@ -320,7 +322,8 @@ class RunState:
         final tests are not counted. It is 0 if the searcher has been told nothing.
         """
         known = {trial for trials in self.tells for trial in trials}
-        rows = [t.row for name, t in self.trials.items() if t.row and name not in known]
+        part = known - self.tell_again
+        rows = [t.row for name, t in self.trials.items() if t.row and name not in part]
         new = [r for r in rows if r.get("score") is not None and r["source"] not in AFTER_SEARCH]
         return len(new) if known else 0
 
@@ -535,6 +538,7 @@ class _Told:
             if progress.planned.iteration == self.iteration and name not in known
         )
         state.tells.append(tuple(members))
+        state.tell_again = {name for name in state.tell_again if state.trials[name].row is None}
         state.conclude(self.guidelines, self.recommended, self.confidence)
 
 
@@ -549,6 +553,7 @@ class _ToldResults:
 
     def apply_to(self, state: RunState) -> None:
         state.tells.append(tuple(self.trials))
+        state.tell_again -= set(self.trials)
         state.told = self.told
         state.conclude(self.guidelines, self.recommended, self.confidence)
 
@@ -572,6 +577,7 @@ class _Retried:
     def apply_to(self, state: RunState) -> None:
         for trial, attempts in self.earlier.items():
             state.trials[trial] = state.trials[trial].anew(attempts, retried=True)
+        state.tell_again |= {t for trials in state.tells for t in trials if t in self.earlier}
         state.finished = None
 
 

@@ -220,10 +220,10 @@ def test_trials_that_are_tried_again_run_beside_the_others(cli, scripted_spec, t
         ({"search__budget": 9, "search__iterations": 20}, "all allocations"),
     ],
 )
-def test_it_is_told_when_no_trial_follows_so_that_idle_workers_end(
+def test_it_is_told_when_no_trial_follows_so_that_workers_and_server_end(
     unstarted_run, changes, ends_with
 ):
-    """They held their GPUs until the last trial of the run had ended."""
+    """They held their GPUs until the last trial of the search, or of the run, had ended."""
     values = {
         "search__asynchronous": True,
         "search__batch_size": SIZE,
@@ -232,12 +232,13 @@ def test_it_is_told_when_no_trial_follows_so_that_idle_workers_end(
     }
     run = unstarted_run(**values | changes)
     controller = process.make_controller(run.read())
-    evaluate, follow, under_way = controller._evaluation.evaluate, {}, []
+    evaluate, follow, goes_on, under_way = controller._evaluation.evaluate, {}, [], []
 
     def noted(trials: list[Any], **options: Any) -> None:
         if options.get("until_one_ends"):
             searched = len(controller._proposed())
-            follow.setdefault(searched, []).append(options.get("trials_follow", True))
+            follow.setdefault(searched, []).append(options["trials_follow"])
+            goes_on.append(options["iteration_follows"])
             under_way.append(len(trials))
         evaluate(trials, **options)
 
@@ -246,11 +247,44 @@ def test_it_is_told_when_no_trial_follows_so_that_idle_workers_end(
     numbers = sorted(follow)
     assert all(follow[number] == [True] for number in numbers[:-2])
     last = follow[numbers[-1]]
+    # What ends these is known when a trial has ended. If all have, there is nothing left to ask.
+    if ends_with in ("stop", "all allocations") and under_way[-1] == SIZE:
+        return
+    assert goes_on[-1] is False
     if ends_with == "finalists":
         assert set(last) == {True}
-    elif ends_with == "all trials":
-        assert last[-1] is False
     else:
-        # What ends the search is known when a trial has ended. If all have, there is nothing to ask.
-        assert last[-1] is False or under_way[-1] == SIZE
+        assert last[-1] is False
         assert last == sorted(last, reverse=True), "first asked while some may follow"
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_job_is_told_of_all_trials_that_run_with_it_and_no_others(
+    unstarted_run, tmp_path, asynchronous
+):
+    """By them it divides the samples and a server's requests.
+
+    Of an asynchronous search it was told of its own iteration: of trials that had ended, and not of
+    those of the iteration before that still ran.
+    """
+    run = unstarted_run(
+        cluster=one_trial_a_job(tmp_path),
+        models__strong__options={"seconds_per_sample": 0.02},
+        search__asynchronous=asynchronous,
+        search__batch_size=2,
+        search__iterations=3,
+        search__method="random",
+    )
+    controller = process.make_controller(run.read())
+    builder, state = controller._evaluation._builder, controller._journal.state
+    write_specs, iterations = builder.write_specs, set()
+
+    def noted(trials: Any, jobs: Any) -> Any:
+        told = [planned for job in jobs for planned in job]
+        assert [p.trial for p in told] == [p.planned.trial for p in state.unfinished()]
+        iterations.add(len({p.iteration for p in told}))
+        return write_specs(trials, jobs)
+
+    builder.write_specs = noted
+    controller.run()
+    assert iterations == ({1, 2} if asynchronous else {1})

@@ -4,9 +4,12 @@ pending.
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from agenttts.loop import controller_job
+from agenttts.run.journal import Journal, read_state
 from agenttts.space import Allocation
 from tests.support.runs import journal_events
 
@@ -51,3 +54,32 @@ def test_what_was_proposed_and_not_told_is_pending_after_a_restart(run, iteratio
     assert len(journal_events(run.path, "proposed")) == iteration + 1
     # Asked now, as an asynchronous loop would ask, it proposes what is new.
     assert not set(second._searcher.ask(3)) & set(pending)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_better_result_of_a_second_try_is_recommended_after_a_restart(
+    unstarted_run, asynchronous
+):
+    """The controller was killed between the end of the trial and what it concludes from it."""
+    run = unstarted_run(
+        search__asynchronous=asynchronous,
+        search__iterations=1,
+        search__method="random",
+        search__stored=False,
+    )
+    controller_job.make_controller(run.read()).run()
+    state = read_state(run.journal_file)
+    trial = min(state.trials.values(), key=lambda t: t.row["score"])
+    better, allocation = trial.row | {"score": 1.0}, trial.planned.allocation.to_records()
+    assert state.recommended != allocation
+    with closing(Journal(run.journal_file)) as journal:
+        journal.append("retried", earlier={trial.planned.trial: 0})  # as --retry-failed does
+        journal.append("finished", trial=trial.planned.trial, row=better)
+        assert journal.state.scored_since() == 1
+    for _ in range(2):
+        controller_job.make_controller(run.read()).run()
+        after = read_state(run.journal_file)
+        assert after.recommended == allocation
+        assert after.scored_since() == 0
+        assert len(journal_events(run.path, "told")) == len(state.tells) * (not asynchronous) + 1
+        assert len(after.trials) == len(state.trials)

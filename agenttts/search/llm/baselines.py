@@ -6,7 +6,7 @@ If the model proposes too few allocations, the others are drawn at random.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -143,15 +143,18 @@ class MLCopilotSearcher(LLMSearcher):
 
     @override
     def _chat(self, n: int, limit: int) -> Chat:
-        lines = max(2, limit // 4)
         return self._ask(
             "copilot",
             n,
-            experience=[past.shown(lines) for past in self._experience],
+            experience=self._shown(limit),
             knowledge=self._knowledge(),
             history=history(self.archive, limit),
             waiting=self._waiting(),
         )
+
+    def _shown(self, limit: int) -> list[dict[str, Any]]:
+        """Return the experience for a prompt that shows at most ``limit`` own trials."""
+        return [past.shown(max(2, limit // 4)) for past in self._experience]
 
     def _knowledge(self) -> list[str]:
         """Return the model's summary of the experience; it is asked for once."""
@@ -164,7 +167,7 @@ class MLCopilotSearcher(LLMSearcher):
                     "copilot_knowledge",
                     schema=self._prompts.guidelines_schema(_MOST_SENTENCES),
                     seed=self.seed,
-                    experience=[past.shown(max(2, limit // 4)) for past in self._experience],
+                    experience=self._shown(limit),
                     most=_MOST_SENTENCES,
                 ),
                 self.archive,

@@ -43,13 +43,13 @@ class Experience:
         """The names of all its models."""
         return {choice.model for allocation, _, _ in self.points for choice in allocation.choices}
 
-    def shown(self, lines: int | None = None) -> dict[str, Any]:
+    def shown(self, lines: int) -> dict[str, Any]:
         """Return title and lines for a prompt, at most ``lines``.
 
         The lines are the best trials of the search and some of the worst.
         """
         best, poor = self.points[:_BEST], self.points[_BEST:][-_POOR:]
-        kept = [*best, *poor] if lines is None else [*best, *poor][:lines]
+        kept = [*best, *poor][:lines]
         return {"title": self.title, "lines": [_line(point) for point in kept]}
 
 

@@ -29,7 +29,7 @@ _MOST_COUNTED = 5000
 
 
 def overview(
-    archive: Archive, model: Surrogate, limit: int | None = None, examples: int | None = None
+    archive: Archive, model: Surrogate, limit: int, examples: int | None = None
 ) -> dict[str, Any]:
     """Return the overview of an archive, as the template of the question reads it.
 
@@ -48,7 +48,7 @@ def overview(
         tried.setdefault(_models(trial.allocation), []).append(trial)
     untried = sorted(promising, key=lambda models: -promising[models][0][1])
     few = [models for models in untried if models not in tried][:_MOST_UNTRIED_GROUPS]
-    listed = tried if limit is None or len(tried) <= limit else {_models(a) for a in shown}
+    listed = tried if len(tried) <= limit else {_models(a) for a in shown}
     for models in sorted({*listed, *few}, key=partial(_place, space)):
         trials, most = tried.get(models, []), _most_samples(space, models)
         own = [trial.score for trial in trials if not trial.stored]
@@ -129,7 +129,7 @@ def _promising(
     return found
 
 
-def _shown(archive: Archive, model: Surrogate, limit: int | None) -> set[Allocation]:
+def _shown(archive: Archive, model: Surrogate, limit: int) -> set[Allocation]:
     """Return the trials that are shown, and a few of the best stored ones."""
     ranked = sorted(archive.scored, key=lambda t: (-model.tried.get(t.allocation, t.score), t.cost))
     trials = [trial.allocation for trial in ranked if not trial.stored]

@@ -195,7 +195,7 @@ def test_knowledge_without_scores_or_budgets_in_some_rows(past):
     rows.write_csv(past / "some.csv")
     [loaded] = load_experience([str(past / "some.csv")])
     assert [(score, budget) for _, score, budget in loaded.points] == [(0.6, 41.2), (0.2, None)]
-    assert loaded.shown()["lines"][1] == "retrieval=qwen-7b x 5, answer=llama-3b x 8: score 0.2000"
+    assert loaded.shown(9)["lines"][1] == "retrieval=qwen-7b x 5, answer=llama-3b x 8: score 0.2000"
 
 
 @pytest.mark.parametrize("option", ["llm", "proposer", "seed", "space"])

@@ -114,9 +114,8 @@ def test_scores_are_shown_as_finely_as_they_are_known(scale):
     for result in FIRST:
         value = scale[0] + scale[1] * result.score
         archive.add([replace(result, score=value, stderr=2e-4 * scale[1], metrics={})])
-    text = "\n".join(
-        row for group in overview(archive, surrogate_of(archive))["groups"] for row in group["rows"]
-    )
+    groups = overview(archive, surrogate_of(archive), 100)["groups"]
+    text = "\n".join(row for group in groups for row in group["rows"])
     shown = re.findall(r"^\d+ → \d+: ([-\d.]+), ", text, re.M)
     assert sorted(map(float, shown)) == pytest.approx(
         sorted(r.score for r in archive.scored), abs=1e-3 * scale[1]
@@ -146,7 +145,7 @@ def test_the_overview_of_many_stages_has_some_of_their_combinations():
     for _ in range(40):
         choices = [(rng.choice(models).name, rng.choice((1, 2, 4))) for _ in space.stages]
         archive.add([TrialResult(space.allocation(*choices), rng.random(), stderr=0.05)])
-    found = overview(archive, surrogate_of(archive))
+    found = overview(archive, surrogate_of(archive), 40)
     assert len(found["groups"]) == 40 + 8
     assert "4952 or more further combinations have no trial" in found["left_out"]
     fewer = overview(archive, surrogate_of(archive), 10)
