@@ -134,6 +134,14 @@ class SpareEngine:
         """Set the engine for which `take` starts a process; empty: it starts none."""
         self._following = engine
 
+    def accept_environment(self) -> None:
+        """Keep the process although the environment has changed up to now.
+
+        A program calls this when it has imported its own libraries. Some of them set variables for
+        themselves, which no engine reads: Polars sets ``_RJEM_MALLOC_CONF`` (2.1).
+        """
+        self._environment = dict(os.environ)
+
     def take(self, engine: str) -> EngineChild | None:
         """Hand the process over if it is one for this engine, and lives."""
         taken = None
