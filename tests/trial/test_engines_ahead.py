@@ -183,7 +183,9 @@ sys.exit(program.main(sys.argv[1:]))
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("line", "found"), [("", "fit"), ("os.environ['HF_HOME'] = '/h'", "unfit")])
+@pytest.mark.parametrize(
+    ("line", "found"), [("", "fit"), ("os.environ['HF_HOME'] = '/h'", "unfit")]
+)
 def test_only_what_the_task_sets_in_the_environment_makes_it_unfit(
     make_trial, tmp_path, monkeypatch, line, found
 ):
