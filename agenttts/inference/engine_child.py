@@ -37,11 +37,11 @@ It initialises no GPU, and its effect does not depend on the model.
 
 @contextlib.contextmanager
 def kept_for_good() -> Iterator[None]:
-    """Keep the garbage collector from what is made meanwhile, for libraries that are imported.
+    """Keep the garbage collector from what is made meanwhile.
 
-    What they define lives as long as the process. Collections while vLLM was imported, and those
-    that looked at all of it again while a model was loaded, took 3.5 of 12.5 s of processor time of
-    a start (vLLM 0.32 on a CPU, 2026-11).
+    It is for importing libraries: what they define lives as long as the process. Collections while
+    vLLM was imported, and those that looked at all of it again while a model was loaded, took 3.5
+    of 12.5 s of processor time of a start (vLLM 0.32 on a CPU, 2026-11).
     """
     gc.disable()
     try:
