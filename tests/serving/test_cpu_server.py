@@ -67,17 +67,15 @@ FAKE = {
 
 
 @pytest.mark.processes
-def test_the_process_of_the_engine_core_imports_its_libraries_and_no_server(tmp_path):
+def test_the_process_of_the_engine_core_imports_its_libraries_and_no_server(tmp_path, monkeypatch):
     for name, text in FAKE.items():
         path = tmp_path / "vllm" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (tmp_path / "config.json").write_text("{}")
-    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "agenttts.serving.cpu_server", "--model", str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    command = [sys.executable, "-m", "agenttts.serving.cpu_server", "--model", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout.splitlines() == [
         "async_llm",
         f"server __main__ --model {tmp_path}",
