@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from urllib.parse import urlsplit
 
 from agenttts.endpoint import Address, Answer, parse_answer, refusal
+
+_AZURE = re.compile(r"\.(?:openai|services\.ai|cognitiveservices)\.azure\.(?:com|us|cn)$")
+"""Hosts of Azure OpenAI: they list models, and a request names a deployment of one."""
 
 
 def read_models(answer: Answer, address: Address) -> dict[str, int | None]:
     """Return the contexts of the models that a server lists, by id.
 
-    A context is None if the server does not say it. The result is empty if the server has no list.
+    A context is None if the server does not say it. The result is empty if the server has no list
+    of what a request may name.
 
     Raises:
         ServerError: The answer is not a list of models.
@@ -21,6 +26,8 @@ def read_models(answer: Answer, address: Address) -> dict[str, int | None]:
     if answer.status != 200:
         raise refusal(answer, address)
     document = parse_answer(answer, address)
+    if _AZURE.search(urlsplit(address.base_url).hostname or ""):
+        return {}
     entries = document.get("data") if isinstance(document, dict) else None
     found: dict[str, int | None] = {}
     for entry in entries if isinstance(entries, list) else []:

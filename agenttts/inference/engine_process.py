@@ -41,7 +41,7 @@ from agenttts.inference.base import (
     wake,
 )
 from agenttts.inference.beats import MARK
-from agenttts.inference.engine_child import LIBRARIES, EngineChild, SpareEngine
+from agenttts.inference.engine_child import LIBRARIES, EngineChild, SpareEngine, kept_for_good
 from agenttts.inference.engines import ENGINES
 from agenttts.inference.out_of_memory import is_out_of_memory
 
@@ -308,6 +308,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
         while (message := connection.recv()) is not None:
             try:
                 if isinstance(message, ModelConfig):
+                    _import_libraries(message.engine)
                     engine = ENGINES[message.engine].load(message)
                     answer: Any = getattr(engine, "reports_progress", False)
                 else:
@@ -340,7 +341,8 @@ def _import_libraries(engine: str) -> None:
     module, _, name = LIBRARIES.get(engine, "").partition(":")
     if module:
         try:
-            getattr(import_module(module), name)()
+            with kept_for_good():
+                getattr(import_module(module), name)()
         except Exception:
             traceback.print_exc()
 

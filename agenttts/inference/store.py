@@ -266,8 +266,8 @@ class SampleStore:
         try:
             if is_whole(shard):
                 log.warning(
-                    "%s cannot be read with Polars %s (%s): a later one wrote it, or it is damaged. "
-                    "It is left where it is and not used, and its samples are drawn again",
+                    "%s cannot be read with Polars %s (%s): a later one wrote it, or it is "
+                    "damaged. It is left where it is and not used, and its samples are drawn again",
                     shard,
                     pl.__version__,
                     reason,

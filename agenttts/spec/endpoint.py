@@ -33,6 +33,12 @@ def check_base_url(value: str) -> str:
     It must not have a user, a password or a query.
     """
     parts = urlsplit(value)
+    if "api-version=" in parts.query:
+        raise SecretFound(
+            "an address holds no query; for Azure OpenAI give its v1 API, which needs no "
+            "api-version: https://NAME.openai.azure.com/openai/v1, with the deployment as path (of "
+            "'agent', as model) and the name of the variable with the key in api_key_env"
+        )
     if parts.username or parts.password or parts.query:
         raise SecretFound(
             "an address holds no user, password or query; give the name of the variable "

@@ -44,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         from agenttts.inference.engine_process import create_engine
         from agenttts.trial.run import run_trials
 
+        spare.accept_environment()
         return run_trials(
             chosen,
             partial(create_engine, spare=spare),

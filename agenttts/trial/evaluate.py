@@ -261,9 +261,9 @@ def _check_names(at: _Stage, rows: Sequence[ExampleRow]) -> None:
         other = next((o for o in longer if f"{at.name}.{name}".startswith(f"{o}.")), None)
         if other is not None:
             raise UserError(
-                f"metric '{name}' of stage '{at.name}' is called '{at.name}.{name}' in tables, as a "
-                f"metric of stage '{other}'; rename the metric, e.g. to '{name.replace('.', '_')}', "
-                "or the stage"
+                f"metric '{name}' of stage '{at.name}' is called '{at.name}.{name}' in tables, as "
+                f"a metric of stage '{other}'; rename the metric, e.g. to "
+                f"'{name.replace('.', '_')}', or the stage"
             )
 
 

@@ -314,6 +314,25 @@ def test_a_model_that_the_server_does_not_have(server):
     assert caught.value.kind == "FAILED"
 
 
+@pytest.mark.parametrize("host", ["me.openai.azure.com", "me.services.ai.azure.com"])
+def test_a_deployment_of_azure_is_not_in_the_list_of_models(server, monkeypatch, host):
+    """Its host is reached through a proxy here, which is the test's server."""
+    monkeypatch.setenv("http_proxy", server.url.removesuffix("/v1"))
+    for name in ("HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server.models = models("gpt-4o-mini-2024-07-18", "o4-mini-2025-04-16")
+    there = {"base_url": f"http://{host}/openai/v1/", "use_proxy": True}
+    [completion] = EndpointEngine(config(server, "my-gpt", **there)).generate([request()])
+    assert completion.samples[0].text == "hi"
+    [(path, headers, body)] = server.requests
+    assert path == f"http://{host}/openai/v1/chat/completions"
+    assert (headers["Authorization"], body["model"]) == (f"Bearer {KEY}", "my-gpt")
+    assert check_listed(config(server, "my-gpt", **there)).endswith("lists no models")
+    there["base_url"] = "http://own.westus.cloudapp.azure.com/v1"  # a machine of Azure
+    with pytest.raises(EngineError, match="has no model 'my-gpt'"):
+        EndpointEngine(config(server, "my-gpt", **there))
+
+
 @pytest.mark.parametrize(
     ("listed", "path", "there"),
     [

@@ -67,12 +67,19 @@ SECRET = "sk-no-message-may-show-this-0123456789"
         {"extra": {"routes": [{"name": "a"}, {"auth": {"api_key": SECRET}}]}},
         {"base_url": f"https://me:{SECRET}@host/v1"},
         {"base_url": f"https://host/v1?key={SECRET}"},
+        {"base_url": f"https://host/v1?api-version=1&key={SECRET}"},
     ],
 )
 def test_a_key_in_a_spec_is_an_error_that_does_not_repeat_it(options):
     with pytest.raises(UserError, match="api_key_env") as caught:
         check_options("endpoint", {"base_url": URL, **options})
     assert SECRET not in str(caught.value)
+
+
+def test_the_classic_address_of_azure_names_the_one_that_works():
+    url = "https://me.openai.azure.com/openai/deployments/gpt?api-version=2024-10-21"
+    with pytest.raises(UserError, match=r"^base_url: .*https://NAME\.openai\.azure\.com/openai/v1, with the deployment as path"):  # fmt: skip
+        check_options("endpoint", {"base_url": url})
 
 
 def test_a_key_below_the_first_level_is_named_by_its_path():

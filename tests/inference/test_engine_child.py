@@ -128,6 +128,37 @@ def test_a_process_that_cannot_be_started_is_none(spare, config, monkeypatch):
     engine.close()
 
 
+@pytest.mark.parametrize("ahead", [True, False])
+def test_libraries_are_imported_without_the_garbage_collector_and_kept_from_it(
+    spare, config, tmp_path, monkeypatch, ahead
+):
+    """Whether a spare process or that of an engine imports them; it works again afterwards."""
+    (tmp_path / "library.py").write_text(
+        "import gc\n"
+        "def import_libraries():\n"
+        "    print('meanwhile', gc.isenabled(), gc.get_freeze_count() > 0, flush=True)\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(
+        "from agenttts.inference import engine_child\n"
+        "engine_child.LIBRARIES = {'scripted': 'library:import_libraries'}\n"
+        "import agenttts.inference.scripted, gc\n"
+        "class Engine(agenttts.inference.scripted.ScriptedEngine):\n"
+        "    def __init__(self, config):\n"
+        "        print('then', gc.isenabled(), gc.get_freeze_count() > 0, flush=True)\n"
+        "        super().__init__(config)\n"
+        "agenttts.inference.scripted.ScriptedEngine = Engine\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    output = io.StringIO()
+    if ahead:
+        spare.start("scripted")
+    engine = EngineProcess(config, output, spare)
+    engine.close()
+    lines = output.getvalue().splitlines()
+    assert lines[0] == "meanwhile False False"
+    assert lines[-1] == "then True True"
+
+
 def test_the_engines_with_libraries_are_those_with_processes_and_packages():
     assert set(LIBRARIES) <= {name for name, entry in ENGINES.items() if entry.own_process}
     assert all(place.startswith("agenttts.inference.") for place in LIBRARIES.values())

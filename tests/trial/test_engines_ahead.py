@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,3 +160,46 @@ def test_the_program_starts_it_before_its_trials_and_ends_it(tmp_path, monkeypat
         signal.signal(signal.SIGTERM, before)
     assert read_result(Path(spec.directory)) is not None
     assert spare.events == ["ahead vllm", "end"]
+
+
+# Says at the end of the trials whether an engine could still have taken the process.
+_LOOKING = """
+import sys
+from agenttts.inference.engine_child import SpareEngine
+from agenttts.trial import __main__ as program
+
+class Spare(SpareEngine):
+    def close(self):
+        if self.engine:
+            child = self.take("scripted")
+            print("fit" if child else "unfit")
+            if child:
+                child.discard()
+        super().close()
+
+program.SpareEngine, program.first_engine = Spare, lambda trials: "scripted"
+sys.exit(program.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("line", "found"), [("", "fit"), ("os.environ['HF_HOME'] = '/h'", "unfit")]
+)
+def test_only_what_the_task_sets_in_the_environment_makes_it_unfit(
+    make_trial, tmp_path, monkeypatch, line, found
+):
+    """Not what the program's own libraries set for themselves when they are imported."""
+    (tmp_path / "mytask.py").write_text(
+        "import os\n"
+        "from agenttts.tasks.retrieval.task import RetrievalQA\n"
+        f"{line}\n"
+        "class MyTask(RetrievalQA):\n"
+        "    pass\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    spec = make_trial("t0000", *WEAK_STRONG, task="mytask:MyTask")
+    command = [sys.executable, "-c", _LOOKING, str(Path(spec.directory) / SPEC_FILE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == found

@@ -102,8 +102,8 @@ def read_guidelines(text: str, most: int = 8, *, named: bool = False) -> list[st
 def json_values(text: str, *, several: bool = False) -> Iterator[Any]:
     """Yield the JSON values in a text, the likeliest first.
 
-    Of several fences the last comes first: a reply ends with its answer, and may begin with a draft.
-    With ``several``, values that follow each other are one list.
+    Of several fences the last comes first: a reply ends with its answer, after drafts of it. With
+    ``several``, values that follow each other are one list.
     """
     said = text[:_LONGEST_REPLY]
     pieces = [*reversed(_FENCE.findall(said)), said]

@@ -418,7 +418,9 @@ stages:
 """
 
 
-@pytest.mark.parametrize("image", [b"\x89PNG", {"bytes": b"\x89PNG", "path": "a.png"}, [b"\x89PNG"]])
+@pytest.mark.parametrize(
+    "image", [b"\x89PNG", {"bytes": b"\x89PNG", "path": "a.png"}, [b"\x89PNG"]]
+)
 def test_a_value_without_a_json_form_is_an_error_where_it_is_used(tmp_path, image):
     """As the images of ScienceQA in its Parquet files, of which most tasks use the texts alone."""
     row = {"id": "q", "image": image, "question": "?", "options": ["x", "y"], "gold": "y", "golds": ["y"]}  # fmt: skip
