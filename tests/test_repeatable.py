@@ -130,41 +130,6 @@ def test_a_test_alone_draws_what_it_draws_among_others(suite):
     assert drawn in printed(every, "drew")
 
 
-SHARING = """
-import pytest
-
-def say(word):
-    with open("events", "a") as file:
-        print(word, file=file)
-
-@pytest.fixture(scope="session")
-def tiny_server():
-    say("start")
-    yield
-    say("end")
-
-@pytest.mark.llm
-def test_a(tiny_server): say("a")
-def test_b(): say("b")
-@pytest.mark.llm
-def test_c(): say("c")
-@pytest.mark.llm
-def test_d(tiny_server):
-    say("d")
-    assert open("events").read().split().count("d") == 2
-def test_e(): say("e")
-@pytest.mark.llm
-def test_left_out(): say("f")
-"""
-
-
-def test_a_shared_engine_ends_with_the_last_test_of_its_group(suite):
-    """One that is rerun then has a new one."""
-    suite.makepyfile(SHARING)
-    suite.runpytest_inprocess("-k", "not left").assert_outcomes(passed=5)
-    assert (suite.path / "events").read_text().split() == "start a b c d end start d end e".split()
-
-
 PROPERTY = """
 from hypothesis import given, settings, strategies as st
 from tests.support.repeatable import max_examples

@@ -14,7 +14,6 @@
 - Under pytest-xdist with ``--dist loadgroup``, the tests that share a test cluster run on one
   worker (those with real models have one of their own, and so has a module that starts a cluster of
   its own, marker ``own_cluster``), and so do those that load a real engine here (marker ``llm``).
-- The engines that tests share (`IDLING`) end with the last test marked ``llm``, not with the session.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from __future__ import annotations
 import os
 import random
 import zlib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -45,13 +43,7 @@ RERUN_MARKERS = ("processes", "cluster", "llm")
 # as all else there, so they have a cluster of their own.
 GROUPS = {("cluster", "llm"): "cluster-models", ("cluster",): "cluster", ("llm",): "engines"}
 
-# Session fixtures that end with the last test of the engines' group. An idle vLLM on the CPU takes 1.25 % of a core
-# (14 threads of torch's process groups that wake 100 times a second), 15 s in the 20 minutes of a session (0.32).
-IDLING = {"smollm2_engine", "tiny_server"}
-
 _NODE_ID = pytest.StashKey[str]()
-_LEFT = pytest.StashKey[set[str]]()  # the tests of the engines' group that have not run
-_IDLE = pytest.StashKey[list[Callable[[], None]]]()  # what ends the fixtures of `IDLING`
 
 
 def load_profile() -> None:
@@ -110,32 +102,9 @@ def pytest_collection_modifyitems(
         if can_group and group:
             item.add_marker(pytest.mark.xdist_group(group))
     yield
-    config.stash[_LEFT] = {i.stash[_NODE_ID] for i in items if _group(i) == GROUPS["llm",]}
-    config.stash[_IDLE] = []
     if config.getoption("loadgroup", False):
         for item in items:
             _append_group(item)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(
-    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
-) -> Iterator[None]:
-    result = yield
-    if fixturedef.argname in IDLING:
-        request.config.stash[_IDLE].append(partial(fixturedef.finish, request))
-    return result
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    result = yield
-    left = item.config.stash[_LEFT]
-    left.discard(item.stash[_NODE_ID])
-    if not left:
-        while idle := item.config.stash[_IDLE]:
-            idle.pop()()  # a test that is rerun and asks for it gets a new one
-    return result
 
 
 def _group(item: pytest.Item) -> str | None:
