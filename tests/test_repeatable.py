@@ -4,7 +4,11 @@ sessions of their own.
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,3 +181,14 @@ def test_an_unknown_profile_is_refused(monkeypatch):
 def test_a_test_may_take_a_multiple_of_the_budget():
     assert max_examples(2) == 2 * max_examples(1)
     assert max_examples(0.0001) == 1
+
+
+def test_native_code_is_told_of_its_one_thread_before_it_is_imported():
+    """OpenBLAS takes the number when numpy is first imported, which ``tests/conftest.py`` does."""
+    limits = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+    unset = {name: value for name, value in os.environ.items() if name not in limits}
+    code = "import tests, json, os, sys; print(json.dumps([dict(os.environ), list(sys.modules)]))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=unset, capture_output=True, text=True, check=True)  # fmt: skip
+    environment, imported = json.loads(ran.stdout)
+    assert limits.items() <= environment.items()
+    assert not {"numpy", "polars", "torch"} & set(imported)

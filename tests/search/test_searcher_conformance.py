@@ -49,7 +49,7 @@ SPACE_OF_SLOW, EXHAUSTED_BY_SLOW = "explicit values", "few feasible"
 
 @pytest.fixture(autouse=True, scope="module")
 def _fewer_starts_of_optuna_gp():
-    """Optuna's search for the best point under its model takes most of a proposal's time; four
+    """Optuna's search for the best point under its model takes most of a proposal's time; two
     starts in place of ten.
     """
     made = OptunaGPSearcher._sampler
@@ -58,7 +58,7 @@ def _fewer_starts_of_optuna_gp():
         made_one = made(self, seed)
         assert made_one._n_local_search == 10
         assert made_one._n_preliminary_samples == 2048
-        made_one._n_local_search, made_one._n_preliminary_samples = 4, 128
+        made_one._n_local_search, made_one._n_preliminary_samples = 2, 128
         return made_one
 
     with pytest.MonkeyPatch.context() as patched:

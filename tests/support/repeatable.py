@@ -7,10 +7,6 @@
   ``ci``).
 - Only tests marked ``processes``, ``cluster`` or ``llm`` may be run a second time after a failure.
   The number of reruns is printed at the end of the session, and why each of them was needed.
-- Native code computes on one thread a process (OMP_NUM_THREADS, POLARS_MAX_THREADS, unless they are
-  set): the tests run
-  beside each other, and threads that wait for a busy core made vLLM twelve times slower (2 cores,
-  2026-11). The order of sums is then fixed, too.
 - Under pytest-xdist with ``--dist loadgroup``, the tests that share a test cluster run on one
   worker (those with real models have one of their own, and so has a module that starts a cluster of
   its own, marker ``own_cluster``), and so do those that load a real engine here (marker ``llm``).
@@ -25,10 +21,6 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
-
-# Read when numpy, torch and Polars are first imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 PROFILE_VARIABLE = "AGENTTTS_HYPOTHESIS_PROFILE"
 PROFILES = {
