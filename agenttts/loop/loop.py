@@ -319,7 +319,7 @@ class Controller:
         return total - len(self._proposed())
 
     def _evaluate(self, trials: Sequence[TrialProgress], first: int, *, last: bool = False) -> None:
-        """Evaluate trials of the search: all of them, or until another one ends (asynchronous).
+        """Evaluate trials of the search; if it is asynchronous, until another one ends.
 
         Args:
             trials: The trials.
