@@ -7,34 +7,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
-from agenttts import search
 from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service_job import RestartedJob, end_with_runner
 from agenttts.errors import AgentTTSError, RunFailed, UserError, cli_command
 from agenttts.files.trouble import PATIENCE_S, FilePatience
-from agenttts.inference.compaction import compact
 from agenttts.loop.answering import IdleWorkers
-from agenttts.loop.evaluation import Evaluation, EvaluationSettings
-from agenttts.loop.job_builder import JobBuilder
-from agenttts.loop.list_planner import CostLists, EvenLists, ListPlanner
-from agenttts.loop.loop import Controller, LoopSettings, Stop
-from agenttts.loop.run_costs import RunCosts
-from agenttts.loop.trial_ends import TrialLimits
+from agenttts.loop.evaluation import Evaluation
+from agenttts.loop.loop import Controller
 from agenttts.loop.workers import Workers
 from agenttts.run.directory import Run, RunDirectory
-from agenttts.run.examples import count_examples
 from agenttts.run.journal import DamagedJournal, Journal, read_state
 from agenttts.run.models import changed_weights
 from agenttts.run.starts import RunCancelled, StartCheck, StartSuperseded, only_controller
-from agenttts.search.base import Searcher
 from agenttts.search.llm.transcript import Transcript
 from agenttts.serving.served_model import language_model
-from agenttts.space import SearchSpace
 
 log = logging.getLogger(__name__)
 
@@ -188,81 +178,28 @@ def make_controller(run: Run, check: Callable[[], None] | None = None) -> Contro
         run: The run.
         check: Called at each look at the queue; raises if the controller has to stop.
     """
-    directory = run.directory
-    if run.cache is not None and run.profile.cache:
+    directory, profile = run.directory, run.profile
+    check_models(run)
+    if run.cache is not None and profile.cache:
         with suppress(OSError):  # nodes report that they cannot write there, and work without it
             run.cache.directory.mkdir(parents=True, exist_ok=True)
     journal = Journal(directory.journal_file)
-    transcript = Transcript(directory.transcript_file)
-    scheduler = trial_scheduler(directory, run.profile)
-    workers = Workers(directory, journal, run.profile.stays_for, scheduler.settle_seconds)
+    check_trials(run, journal)
+    scheduler = trial_scheduler(directory, profile)
+    workers = Workers(directory, journal, profile.stays_for, scheduler.settle_seconds)
     idle = IdleWorkers(
         directory,
         workers,
         scheduler,
         run.record.models,
-        time_limit=run.profile.trial_seconds,
-        poll_seconds=run.profile.poll_seconds,
+        time_limit=profile.trial_seconds,
+        poll_seconds=profile.poll_seconds,
         check=check,
     )
+    transcript = Transcript(directory.transcript_file)
     served, session = language_model(run, transcript, lambda: journal.state.avoided, idle)
-
-    def make_searcher() -> Searcher:
-        examples = count_examples(directory.examples_file) if run.spec.search.examples else None
-        return search.create_for(run.spec, llm=session(), examples=examples)
-
-    builder = JobBuilder(run)
-    check_models(run)
-    check_trials(run, run.spec.space(), journal)
-    loop_settings = _loop_settings(run)
-    settings = _evaluation_settings(run.profile, scheduler.settle_seconds)
-    planner = _list_planner(run, scheduler, builder, workers)
-    evaluation = Evaluation(
-        run, journal, scheduler, builder, workers, planner, settings, served, check
-    )
-    between = partial(_compact_samples, run.samples)
-    return Controller(directory, make_searcher, journal, evaluation, loop_settings, between)
-
-
-def _list_planner(
-    run: Run, scheduler: Scheduler, builder: JobBuilder, workers: Workers
-) -> ListPlanner:
-    per_job = run.profile.trials_per_job
-    if per_job == "auto":
-        return CostLists(RunCosts(run, scheduler), builder.gpus, workers)
-    return EvenLists(per_job, builder.gpus)
-
-
-def _evaluation_settings(profile: Profile, settle_seconds: float) -> EvaluationSettings:
-    return EvaluationSettings(
-        limits=TrialLimits(
-            profile.max_attempts, settle_seconds, profile.max_preemptions, profile.max_timeouts
-        ),
-        poll_seconds=profile.poll_seconds,
-        retry_pauses=tuple(profile.retry_pauses),
-        max_running=profile.max_running,
-    )
-
-
-def _loop_settings(run: Run) -> LoopSettings:
-    section = run.spec.search
-    return LoopSettings(
-        iterations=section.iterations,
-        batch_size=section.batch_size,
-        asynchronous=section.asynchronous,
-        finalists=section.finalists.top if section.finalists else 0,
-        tested=section.test_split.top if section.test_split else 0,
-        main_metric=run.record.main_metric,
-        stop=Stop(section.stop.within, section.stop.confidence) if section.stop else None,
-    )
-
-
-def _compact_samples(directory: Path) -> None:
-    """Keep look-ups fast: every engine call of every trial lists the shards."""
-    try:
-        compact(directory)
-    except OSError as error:
-        log.warning("the files of the sample store %s could not be merged: %s", directory, error)
+    evaluation = Evaluation(run, journal, scheduler, workers, served, check)
+    return Controller(run, journal, evaluation, session)
 
 
 def check_models(run: Run) -> None:
@@ -281,13 +218,15 @@ def check_models(run: Run) -> None:
         )
 
 
-def check_trials(run: Run, space: SearchSpace, journal: Journal) -> None:
+def check_trials(run: Run, journal: Journal) -> None:
     """Check that the trials belong to the run's search space.
 
     Raises:
         DamagedJournal: A trial belongs to another one.
     """
-    offered = [(stage.name, {model.name for model in stage.models}) for stage in space.stages]
+    offered = [
+        (stage.name, {model.name for model in stage.models}) for stage in run.spec.space().stages
+    ]
     for name, progress in journal.state.trials.items():
         choices = progress.planned.allocation.choices
         fits = len(choices) == len(offered) and all(

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, Protocol
@@ -25,9 +25,9 @@ from agenttts.files.trouble import PATIENCE_S, FilePatience, passing_trouble
 from agenttts.loop.avoided_nodes import AvoidedNodes
 from agenttts.loop.collect import failed_row, finished_row
 from agenttts.loop.job_builder import JobBuilder
-from agenttts.loop.list_planner import ListPlan, ListPlanner, Moment, PlannedList
+from agenttts.loop.list_planner import ListPlan, Moment, PlannedList, list_planner
 from agenttts.loop.strays import end_strays
-from agenttts.loop.trial_ends import Over, StagesDrawn, TrialEnds, TrialLimits, TryAgain
+from agenttts.loop.trial_ends import Over, StagesDrawn, TrialEnds, TryAgain
 from agenttts.loop.trials_table import TrialsTable
 from agenttts.loop.workers import Workers
 from agenttts.run.directory import Run, RunGone
@@ -55,25 +55,6 @@ _RETIRES_WITHIN_S = 60.0
 _PAUSE_S = 5.0
 
 
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What evaluation needs of the profile, and how long it waits for the queue.
-
-    Attributes:
-        limits: How often a trial may be tried.
-        poll_seconds: Time between two looks at the queue.
-        queue_patience_seconds: How long the queue or the file system may be unavailable.
-        retry_pauses: Seconds to wait after a trial's first failure, its second, ...
-        max_running: The most jobs that run at a time.
-    """
-
-    limits: TrialLimits
-    poll_seconds: float
-    queue_patience_seconds: float = PATIENCE_S
-    retry_pauses: tuple[float, ...] = ()
-    max_running: int = 8
-
-
 class ServerLifecycle(Protocol):
     """Starts and releases the served model, which costs GPU time even while idle."""
 
@@ -97,10 +78,7 @@ class Evaluation:
         run: The run.
         journal: The run's journal.
         scheduler: Where jobs are submitted.
-        builder: Makes the requests for jobs.
         workers: The run's workers.
-        planner: Plans which trials the workers get, and which jobs are started.
-        settings: The profile's limits.
         server: The lifecycle of the served model, if there is one.
         check: Called at each look at the queue; raises if the controller has to stop.
     """
@@ -110,20 +88,18 @@ class Evaluation:
         run: Run,
         journal: Journal,
         scheduler: Scheduler,
-        builder: JobBuilder,
         workers: Workers,
-        planner: ListPlanner,
-        settings: EvaluationSettings,
         server: ServerLifecycle | None = None,
         check: Callable[[], None] | None = None,
     ) -> None:
         self._run = run.directory
         self._journal = journal
         self._scheduler = scheduler
-        self._builder = builder
+        self._builder = JobBuilder(run)
         self._workers = workers
-        self._planner = planner
-        self._settings = settings
+        self._planner = list_planner(run, scheduler, self._builder.gpus, workers)
+        self._profile = run.profile
+        self._patience_seconds = PATIENCE_S
         self._server = server
         self._check = check
         self._table = TrialsTable(self._run.trials_file)
@@ -140,7 +116,7 @@ class Evaluation:
         self._gone_since: float | None = None
         self._examples = ExamplesGuard(run.directory, run.record.examples)
         self._avoided = AvoidedNodes(self._run, journal, scheduler, workers)
-        self._ends = TrialEnds(self._run, settings.limits, builder.gpus, self._examples)
+        self._ends = TrialEnds(run, scheduler.settle_seconds, self._builder.gpus, self._examples)
 
     def evaluate(
         self,
@@ -173,8 +149,8 @@ class Evaluation:
         files = self._file_patience()
         while True:
             try:
-                if not self.check_run(self._settings.limits.settle_seconds):
-                    time.sleep(self._settings.poll_seconds)
+                if not self.check_run(self._scheduler.settle_seconds):
+                    time.sleep(self._profile.poll_seconds)
                     continue
                 if self._check is not None:
                     self._check()
@@ -218,7 +194,7 @@ class Evaluation:
                 self._workers.give_signs(unseen=True)
                 # The failed step is not in the journal, so the next pass repeats it.
                 files.failed(error)
-            self._workers.pause(self._settings.poll_seconds)
+            self._workers.pause(self._profile.poll_seconds)
 
     def check_run(self, patience: float) -> bool:
         """Return whether the run's directory is there.
@@ -244,7 +220,7 @@ class Evaluation:
             f"run {self._run.path}",
             "fix the cause; the run's jobs keep running, and "
             f"'{cli_command('resume', self._run.path)}' continues with them",
-            self._settings.queue_patience_seconds,
+            self._patience_seconds,
         )
 
     def _still(self, since: float | None, error: QueueUnavailable) -> float:
@@ -254,7 +230,7 @@ class Evaluation:
             QueueUnavailable: ``error``, if the trouble has lasted too long.
         """
         since = since or time.monotonic()
-        if time.monotonic() - since > self._settings.queue_patience_seconds:
+        if time.monotonic() - since > self._patience_seconds:
             raise error
         return since
 
@@ -312,7 +288,7 @@ class Evaluation:
         if progress.lost_at is None:
             return True
         attempts = self._ends.counted_attempts(progress)
-        pause = retry_pause(attempts, progress.submissions, self._settings.retry_pauses)
+        pause = retry_pause(attempts, progress.submissions, self._profile.retry_pauses)
         passed = now - datetime.fromisoformat(progress.lost_at)
         # If the time is in the future, the clock of the host that wrote it was ahead.
         return passed < timedelta() or passed >= timedelta(seconds=pause)
@@ -327,7 +303,7 @@ class Evaluation:
         live = self._live(waiting)
         free = self._scheduler.capacity(live)
         if self._builder.stays or self._planner.one_at_a_time:
-            free = min(free, self._settings.max_running - live)
+            free = min(free, self._profile.max_running - live)
         if pending := self._workers.without_trials():
             self._scheduler.cancel(pending)  # they are still in the queue, without trials
         plan = self._planner.plan(due, self._moment(free, trials_follow))
@@ -422,7 +398,7 @@ class Evaluation:
         deadline = time.monotonic() + _RETIRES_WITHIN_S
         try:
             while self._note_workers() and time.monotonic() < deadline:
-                time.sleep(self._settings.poll_seconds)
+                time.sleep(self._profile.poll_seconds)
             if workers := self._workers.running():
                 self._scheduler.cancel(workers)
         except MissingRequirement as error:

@@ -13,11 +13,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from agenttts.dispatch.base import Scheduler
 from agenttts.loop.assignment import Assignment, Policy, ResourceClass, Worker, assign
 from agenttts.loop.idling import worth_keeping
 from agenttts.loop.job_lists import job_lists
 from agenttts.loop.run_costs import RunCosts
 from agenttts.loop.workers import LiveWorker, Workers
+from agenttts.run.directory import Run
 from agenttts.run.journal import PlannedTrial, TrialProgress
 
 log = logging.getLogger(__name__)
@@ -99,6 +101,23 @@ class ListPlanner(ABC):
     def not_needed(self, now: Moment) -> tuple[str, ...]:
         """Return the workers that are to end although no trial waits."""
         return ()
+
+
+def list_planner(
+    run: Run, scheduler: Scheduler, gpus: Callable[[PlannedTrial], int], workers: Workers
+) -> ListPlanner:
+    """Return the planner of a run, by ``trials_per_job`` of its profile.
+
+    Args:
+        run: The run.
+        scheduler: The scheduler of its trials.
+        gpus: Returns the GPUs that a trial needs.
+        workers: The run's workers.
+    """
+    per_job = run.profile.trials_per_job
+    if per_job == "auto":
+        return CostLists(RunCosts(run, scheduler), gpus, workers)
+    return EvenLists(per_job, gpus)
 
 
 class EvenLists(ListPlanner):

@@ -12,24 +12,28 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from itertools import groupby
 from typing import Any, NoReturn
 
+from agenttts import search
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, cli_command
 from agenttts.files.trouble import FilesUnavailable, passing_trouble
+from agenttts.inference.compaction import compact
 from agenttts.loop.evaluation import Evaluation
 from agenttts.loop.reports import write_report
 from agenttts.loop.search_end import concluded, last_proposals, ranked
 from agenttts.loop.told_results import told_results
-from agenttts.run.directory import RunDirectory, RunGone
+from agenttts.run.directory import Run, RunGone
+from agenttts.run.examples import count_examples
 from agenttts.run.journal import Journal, PlannedTrial, TrialProgress
 from agenttts.run.profile_fix import with_profile_fix
 from agenttts.run.rows import row_from_json
 from agenttts.run.starts import RunCancelled, StartSuperseded
 from agenttts.search.base import Proposal, Searcher, TrialResult
+from agenttts.search.llm.proposer import LLMSession
 from agenttts.space import Allocation
 from agenttts.tables.schema import (
     AFTER_SEARCH,
@@ -44,79 +48,46 @@ from agenttts.tables.schema import (
 log = logging.getLogger(__name__)
 
 WITHIN = 0.02
-"""Used in place of `Stop.within` to compute the confidence, if the spec sets no `Stop`."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """When a search may end before its last iteration.
-
-    Attributes:
-        within: How far the recommended allocation may be below the best one, as a share of the
-            best expected score.
-        confidence: The search may end when the probability that the recommended allocation is
-            within this distance is at least this.
-    """
-
-    within: float
-    confidence: float
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """What the loop needs of the spec.
-
-    Attributes:
-        iterations: Number of iterations after the initial batch.
-        batch_size: Trials of an iteration; with ``asynchronous``, trials that run at a time.
-        finalists: How many allocations are scored again after the search, on more examples.
-        tested: How many allocations are scored after the search on held-out examples.
-        asynchronous: Whether a trial is proposed as soon as another one has ended.
-        main_metric: The metric that is the score, ``STAGE.METRIC``; empty if it is not known.
-        stop: When the search may end early; None if it may not.
-    """
-
-    iterations: int
-    batch_size: int
-    finalists: int = 0
-    tested: int = 0
-    asynchronous: bool = False
-    main_metric: str = ""
-    stop: Stop | None = None
+"""Used in place of ``stop.within`` to compute the confidence, if the spec does not set it."""
 
 
 class Controller:
     """Runs one search to its end.
 
     Args:
-        run: The run's directory.
-        make_searcher: Returns what proposes allocations. It is called when the search goes on:
-            cancelling needs no searcher, whose files or packages may be gone.
+        run: The run.
         journal: The journal that ``evaluation`` writes to.
         evaluation: Evaluates the proposed trials.
-        settings: The sizes of the search.
-        between: Called when an iteration is over.
+        session: Returns the session with the language model that the searcher asks, if any.
     """
 
     def __init__(
         self,
-        run: RunDirectory,
-        make_searcher: Callable[[], Searcher],
+        run: Run,
         journal: Journal,
         evaluation: Evaluation,
-        settings: LoopSettings,
-        between: Callable[[], None] = lambda: None,
+        session: Callable[[], LLMSession | None],
     ) -> None:
-        self._between = between
-        self._run = run
-        self._make_searcher = make_searcher
+        self._run = run.directory
+        self._spec = run.spec
+        self._search = run.spec.search
+        self._main_metric = run.record.main_metric
+        self._samples = run.samples
         self._journal = journal
         self._evaluation = evaluation
-        self._settings = settings
+        self._session = session
+        # How many allocations are scored again, and on held-out examples.
+        self._finalists = self._search.finalists.top if self._search.finalists else 0
+        self._tested = self._search.test_split.top if self._search.test_split else 0
 
     @cached_property
     def _searcher(self) -> Searcher:
-        return self._make_searcher()
+        """What proposes allocations.
+
+        Cancelling does not make it: its files or packages may be gone.
+        """
+        examples = count_examples(self._run.examples_file) if self._search.examples else None
+        return search.create_for(self._spec, llm=self._session(), examples=examples)
 
     def run(self) -> None:
         """Continue the run until it is over.
@@ -195,7 +166,7 @@ class Controller:
         state = self._journal.state
         self._complete_earlier_closing()
         again = self._to_try_again()
-        if again and not self._settings.asynchronous:
+        if again and not self._search.asynchronous:
             self._evaluate(again, first)
             searched = (p for p in again if p.planned.source != RECOMMENDED_SOURCE)
             for iteration in sorted({p.planned.iteration for p in searched}):
@@ -203,14 +174,14 @@ class Controller:
         self._restore()
         if any(p.row for p in again):
             self._write_told(state.told - 1, final=not self._goes_on(first, again))
-        if self._settings.asynchronous:
+        if self._search.asynchronous:
             self._search_asynchronously(first)
         else:
             self._search_by_iterations(first)
         self._evaluation.release()
-        self._try_recommended(first + self._settings.iterations)
+        self._try_recommended(first + self._search.iterations)
         best = self._compare_finalists()
-        self._after_search(TEST_SOURCE, best[: self._settings.tested])
+        self._after_search(TEST_SOURCE, best[: self._tested])
         self._evaluation.retire_workers()
 
     def _to_try_again(self) -> list[TrialProgress]:
@@ -252,7 +223,7 @@ class Controller:
         }
         proposed = {p.planned.iteration for p in self._proposed()}
         new = self._next_number()
-        left = first + self._settings.iterations - len(proposed)
+        left = first + self._search.iterations - len(proposed)
         return [*sorted(untold), *range(new, new + left)]
 
     def _next_number(self) -> int:
@@ -267,7 +238,7 @@ class Controller:
             first: The number of the first iteration after the initial batch.
         """
         for iteration in self._iterations_to_come(first):
-            size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
+            size = self._search.batch_size if iteration >= first else self._searcher.initial_batch
             trials = self._trials_of(iteration)
             if not trials and (self._finishing() or self._sure_enough()):
                 break
@@ -278,7 +249,7 @@ class Controller:
             self._evaluate(trials, first)
             self._tell(iteration, trials)
             self._stop_if_all_failed(_every(iteration), trials)
-            self._between()
+            self._compact_samples()
 
     def _search_asynchronously(self, first: int) -> None:
         """Propose a trial as soon as another one has ended.
@@ -288,7 +259,7 @@ class Controller:
         Args:
             first: The number of the first iteration after the initial batch.
         """
-        size, initial = self._settings.batch_size, self._searcher.initial_batch
+        size, initial = self._search.batch_size, self._searcher.initial_batch
         while True:
             known = self._known()
             searched = self._proposed()
@@ -315,11 +286,11 @@ class Controller:
 
     def _trials_to_come(self) -> int:
         """Return how many trials an asynchronous search may still propose."""
-        total = self._searcher.initial_batch + self._settings.iterations * self._settings.batch_size
+        total = self._searcher.initial_batch + self._search.iterations * self._search.batch_size
         return total - len(self._proposed())
 
     def _evaluate(self, trials: Sequence[TrialProgress], first: int, *, last: bool = False) -> None:
-        """Evaluate trials of the search: all of them, or until another one ends (asynchronous).
+        """Evaluate trials of the search; if it is asynchronous, until another one ends.
 
         Args:
             trials: The trials.
@@ -331,14 +302,14 @@ class Controller:
             trials,
             iteration_follows=more,
             trials_follow=more or self._scores_again,
-            until_one_ends=self._settings.asynchronous,
+            until_one_ends=self._search.asynchronous,
         )
 
     def _goes_on(self, first: int, trials: Sequence[TrialProgress]) -> bool:
         """Return whether the search may go on when ``trials`` have ended."""
         if self._asked_to_finish or self._journal.state.closing:
             return False
-        if self._settings.asynchronous:
+        if self._search.asynchronous:
             return self._trials_to_come() > 0
         numbers = {p.planned.iteration for p in trials}
         return any(iteration not in numbers for iteration in self._iterations_to_come(first))
@@ -383,7 +354,7 @@ class Controller:
 
         This is so if the recommendation is good enough, or if there are closing trials already.
         """
-        stop, found = self._settings.stop, self._journal.state.confidence
+        stop, found = self._search.stop, self._journal.state.confidence
         if self._journal.state.closing:
             return True
         if stop is None or found is None or found.within > stop.within:
@@ -401,7 +372,7 @@ class Controller:
         If closing trials had run before an extension, the iterations up to them get no more trials,
         even if they are not full.
         """
-        size, initial = self._settings.batch_size, self._searcher.initial_batch
+        size, initial = self._search.batch_size, self._searcher.initial_batch
         searched = [p.planned.iteration for p in self._proposed()]
         if len(searched) < initial:
             return 0, initial - len(searched)
@@ -535,7 +506,7 @@ class Controller:
     @property
     def _scores_again(self) -> bool:
         """Whether allocations are scored again after the search."""
-        return self._settings.finalists > 0 or self._settings.tested > 0
+        return self._finalists > 0 or self._tested > 0
 
     def _trials_of(self, iteration: int) -> list[TrialProgress]:
         return [p for p in self._searched() if p.planned.iteration == iteration]
@@ -552,7 +523,7 @@ class Controller:
         scores in the search. The searcher is not told the finalists' results.
         """
         ranked = self._ranked()
-        trials = self._after_search(FINALIST_SOURCE, ranked[: self._settings.finalists])
+        trials = self._after_search(FINALIST_SOURCE, ranked[: self._finalists])
         scores = {p.planned.allocation: row_from_json(p.row) for p in trials if p.row}
 
         def place(allocation: Allocation) -> tuple[float, float]:
@@ -578,7 +549,7 @@ class Controller:
             )
         trials = self._trials_from(source)
         if trials:
-            further = source == FINALIST_SOURCE and self._settings.tested > 0
+            further = source == FINALIST_SOURCE and self._tested > 0
             self._evaluation.evaluate(trials, iteration_follows=False, trials_follow=further)
         return trials
 
@@ -661,7 +632,7 @@ class Controller:
             for result in told_results(
                 progress,
                 self._run.trial(progress.planned.trial),
-                self._settings.main_metric,
+                self._main_metric,
                 self._searcher.space,
             )
         ]
@@ -687,7 +658,7 @@ class Controller:
         # The confidence takes CPU time. So it is not computed within an iteration, unless the
         # search may stop by it, the user has ended the search, or all trials so far are told.
         all_known = all(p.planned.trial in known for p in self._proposed())
-        asked = finishing or told > before or self._settings.stop or all_known
+        asked = finishing or told > before or self._search.stop or all_known
         self._journal.append(
             "told_results",
             trials=[p.planned.trial for p in trials],
@@ -697,16 +668,25 @@ class Controller:
             confidence=self._confidence(recommended) if asked else None,
         )
         if told > before:
-            self._between()
+            self._compact_samples()
 
     def _confidence(self, recommended: Allocation | None) -> dict[str, Any] | None:
         """Return how sure the searcher is of a recommendation, for the journal."""
         if recommended is None:
             return None
-        stop = self._settings.stop
+        stop = self._search.stop
         with self._evaluation.signs_meanwhile():
             found = self._searcher.confidence(recommended, stop.within if stop else WITHIN)
         return None if found is None else asdict(found)
+
+    def _compact_samples(self) -> None:
+        """Keep look-ups fast: every engine call of every trial lists the shards."""
+        try:
+            compact(self._samples)
+        except OSError as error:
+            log.warning(
+                "the files of the sample store %s could not be merged: %s", self._samples, error
+            )
 
     def _stop_if_the_last_failed(self) -> None:
         """Raise `RunFailed` if the last ``batch_size`` trials failed.
@@ -714,7 +694,7 @@ class Controller:
         These are the last in the order of proposal, among the trials that have ended. See
         `_stop_if_all_failed`.
         """
-        known, size = self._known(), self._settings.batch_size
+        known, size = self._known(), self._search.batch_size
         ended = [p for p in self._proposed() if p.planned.trial in known]
         if len(ended) >= max(size, self._searcher.initial_batch):
             last = f"the last {size} trials all" if size > 1 else "the last trial"

@@ -15,7 +15,6 @@ from typing import Any
 
 from agenttts.dispatch.attempts import (
     HANDED_OVER,
-    MAX_PREEMPTIONS,
     Attempt,
     count_state,
     read_attempts,
@@ -24,7 +23,7 @@ from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.blame import Verdict
 from agenttts.loop.collect import failed_row, finished_row
 from agenttts.loop.verdicts import ends_its_job, last_word, look_anew, verdict_of
-from agenttts.run.directory import RunDirectory
+from agenttts.run.directory import Run
 from agenttts.run.examples import ExamplesGuard
 from agenttts.run.journal import (
     IN_SHARED_JOB,
@@ -77,45 +76,27 @@ class Over:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class TrialLimits:
-    """How often a trial may be tried.
-
-    Attributes:
-        max_attempts: Starts that may fail for a reason that is not the trial's. Starts that ended
-            by preemption, at the time limit or with stages drawn do not count, nor do jobs that
-            never began, nor failures in a job of several trials after which it runs alone.
-        max_preemptions: Preemptions after which it is started again.
-        max_timeouts: How many times a trial that reached its time limit goes on from its samples.
-        settle_seconds: How long a result, or a job's own record, may take to appear on a shared
-            file system after the queue says that its job has ended.
-    """
-
-    max_attempts: int
-    settle_seconds: float
-    max_preemptions: int = MAX_PREEMPTIONS
-    max_timeouts: int = 1
-
-
 class TrialEnds:
     """Judges the ends of a run's trials.
 
     Args:
         run: The run.
-        limits: How often a trial may be tried.
+        settle_seconds: How long a result, or a job's own record, may take to appear on a shared
+            file system after the queue says that its job has ended.
         gpus: Returns the number of GPUs that a trial needs.
         examples: Finds damage of the examples that trials are scored on.
     """
 
     def __init__(
         self,
-        run: RunDirectory,
-        limits: TrialLimits,
+        run: Run,
+        settle_seconds: float,
         gpus: Callable[[PlannedTrial], int],
         examples: ExamplesGuard,
     ) -> None:
-        self._run = run
-        self._limits = limits
+        self._run = run.directory
+        self._profile = run.profile
+        self._settle_seconds = settle_seconds
         self._gpus = gpus
         self._examples = examples
         # When each job was first seen ended (monotonic clock).
@@ -216,7 +197,7 @@ class TrialEnds:
     def _has_settled(self, progress: TrialProgress) -> bool:
         """Return whether the files of a job that has ended are visible here by now."""
         since = self._ended_since.setdefault(progress.job_id or "", time.monotonic())
-        return time.monotonic() - since >= self._limits.settle_seconds
+        return time.monotonic() - since >= self._settle_seconds
 
     def _alone(self, progress: TrialProgress, verdict: Verdict, reason: str) -> TryAgain:
         """Return that a trial gets a job of its own; its attempts so far no longer count."""
@@ -238,7 +219,7 @@ class TrialEnds:
         if had_own_job or read_fault(self._directory(progress)) is not None:
             return False
         if verdict.state is TrialState.INFRA_FAILED:
-            seen_before = progress.submissions >= min(2, self._limits.max_attempts)
+            seen_before = progress.submissions >= min(2, self._profile.max_attempts)
             return seen_before and not verdict.exclude_node
         return verdict.state in (TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT)
 
@@ -267,15 +248,15 @@ class TrialEnds:
         goes_on = (
             word is not None
             and word.stopped == "time limit"
-            and count_state(attempts, TrialState.TIMEOUT) <= self._limits.max_timeouts
+            and count_state(attempts, TrialState.TIMEOUT) <= self._profile.max_timeouts
         )
         if not (verdict.retry or goes_on):
             return False
         if verdict.state is TrialState.PREEMPTED:
-            return _times_preempted(progress, attempts) <= self._limits.max_preemptions
+            return _times_preempted(progress, attempts) <= self._profile.max_preemptions
         if verdict.state is TrialState.TIMEOUT:
             return True
-        return progress.submissions < self._limits.max_attempts
+        return progress.submissions < self._profile.max_attempts
 
     def _final_words(
         self, verdict: Verdict, progress: TrialProgress, attempts: Sequence[Attempt]
@@ -283,13 +264,13 @@ class TrialEnds:
         """Return why a trial is given up, and where to read more."""
         text = verdict.explanation
         if verdict.state is TrialState.PREEMPTED:
-            times, most = _times_preempted(progress, attempts), self._limits.max_preemptions
+            times, most = _times_preempted(progress, attempts), self._profile.max_preemptions
             text += f" ({times} times; the profile's max_preemptions allows {most})"
         elif verdict.state is TrialState.INFRA_FAILED:
             failed = sum(attempt.state != HANDED_OVER for attempt in attempts)
             text += (
                 f" (attempt {max(failed, progress.submissions)}; "
-                f"max_attempts is {self._limits.max_attempts})"
+                f"max_attempts is {self._profile.max_attempts})"
             )
         return f"{text}; logs: {self._directory(progress)} and {self._run.scheduler_logs}"
 

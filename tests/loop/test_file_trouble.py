@@ -150,7 +150,7 @@ def test_patience_ends_with_the_jobs_left_to_run_and_resume_adopts_them(run, mon
     disk = Disk(monkeypatch, run)
     disk.fails = lambda call, number: errno.ENOSPC if Recording.started and call == "fsync" else None  # fmt: skip
     with pytest.raises(FilesUnavailable, match="No space left on device.* continues with them"):
-        patiently(run, partial(go_on, run, queue_patience_seconds=0.3), seconds=0.3, pause=0.01)
+        patiently(run, partial(go_on, run, patience_seconds=0.3), seconds=0.3, pause=0.01)
     assert Recording.started
     assert not Recording.cancelled
     disk.fails = lambda call, number: None

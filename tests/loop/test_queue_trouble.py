@@ -108,7 +108,7 @@ def test_a_queue_that_comes_back_costs_no_trial(controller, monkeypatch):
 def test_patience_ends(controller):
     run, loop, scheduler = controller
     scheduler.down = {("submit", n): "before" for n in range(1, 1000)}
-    change_settings(loop._evaluation, queue_patience_seconds=0.5)
+    change_settings(loop._evaluation, patience_seconds=0.5)
     with pytest.raises(MissingRequirement, match="Socket timed out"):
         loop.run()
     assert not journal_events(run.path, "ended"), "resume goes on from here"
@@ -131,7 +131,7 @@ def test_a_queue_full_of_the_run_s_own_trials_is_no_trouble(controller, monkeypa
 
     monkeypatch.setattr(scheduler, "capacity", lambda live: 1)
     monkeypatch.setattr(scheduler, "submit", submit)
-    change_settings(loop._evaluation, queue_patience_seconds=0.0, poll_seconds=0.005)
+    change_settings(loop._evaluation, patience_seconds=0.0, poll_seconds=0.005)
     loop.run()
     assert len(refusals) > len(taken), "again and again"
     finished = [e["row"] for e in journal_events(run.path, "finished")]
@@ -146,7 +146,7 @@ def test_patience_ends_at_a_limit_that_none_of_the_run_s_trials_can_lift(control
         raise SubmitLimitReached("sbatch refuses more jobs", fix="wait")
 
     monkeypatch.setattr(scheduler, "submit", submit)
-    change_settings(loop._evaluation, queue_patience_seconds=0.2)
+    change_settings(loop._evaluation, patience_seconds=0.2)
     with pytest.raises(SubmitLimitReached):
         loop.run()
     assert not journal_events(run.path, "ended")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from typing import Any
 
 from agenttts.loop.evaluation import Evaluation
-from agenttts.loop.trial_ends import TrialLimits
-
-_LIMITS = {field.name for field in fields(TrialLimits)}
 
 
-def change_settings(evaluation: Evaluation, **changes: Any) -> None:
-    """Change fields of its `EvaluationSettings`, or of their `TrialLimits`."""
-    settings = evaluation._settings
-    limits = {name: changes.pop(name) for name in _LIMITS & changes.keys()}
-    settings = replace(settings, limits=replace(settings.limits, **limits), **changes)
-    evaluation._settings = settings
-    evaluation._ends._limits = settings.limits
+def change_settings(
+    evaluation: Evaluation,
+    *,
+    settle_seconds: float | None = None,
+    patience_seconds: float | None = None,
+    **changes: Any,
+) -> None:
+    """Change how long it waits, and values of its profile."""
+    if settle_seconds is not None:
+        evaluation._ends._settle_seconds = settle_seconds
+    if patience_seconds is not None:
+        evaluation._patience_seconds = patience_seconds
+    evaluation._profile = evaluation._profile.model_copy(update=changes)
+    evaluation._ends._profile = evaluation._profile
