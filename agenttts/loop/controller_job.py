@@ -13,7 +13,6 @@ from pathlib import Path
 from agenttts import search
 from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service_job import RestartedJob, end_with_runner
 from agenttts.errors import AgentTTSError, RunFailed, UserError, cli_command
 from agenttts.files.trouble import PATIENCE_S, FilePatience
@@ -30,6 +29,7 @@ from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.examples import count_examples
 from agenttts.run.journal import DamagedJournal, Journal, read_state
 from agenttts.run.models import changed_weights
+from agenttts.run.schedulers import trial_scheduler
 from agenttts.run.starts import RunCancelled, StartCheck, StartSuperseded, only_controller
 from agenttts.search.base import Searcher
 from agenttts.search.llm.transcript import Transcript
@@ -314,11 +314,6 @@ def warn_of_changed_weights(run: Run) -> None:
             name,
             models[name].path,
         )
-
-
-def trial_scheduler(run: RunDirectory, profile: Profile) -> Scheduler:
-    """Return the scheduler of a run's trials."""
-    return create_scheduler(profile, run.scheduler_logs / "trials")
 
 
 @contextmanager
