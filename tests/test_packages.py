@@ -189,3 +189,21 @@ def test_a_controller_starts_without_the_schedulers_and_searchers_that_it_may_no
     loaded = set(done.stdout.split())
     assert "agenttts.loop.loop" in loaded
     assert not loaded & NOT_OF_A_CONTROLLER
+
+
+# What each process that runs for long imports, and then leaves out of searches for garbage.
+FROZEN = {
+    "the controller": "from agenttts.loop.controller_job import ControllerJob; ControllerJob(Path('nosuch'))()",
+    "the program of a trial": "from agenttts.trial.__main__ import main; main(['nosuch.json'], gc.freeze)",
+}  # fmt: skip
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("code", FROZEN.values(), ids=FROZEN)
+def test_searches_for_garbage_leave_the_modules_out(tmp_path, code):
+    code = f"import atexit, gc\nfrom pathlib import Path\natexit.register(lambda: print(gc.get_freeze_count()))\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "nosuch" in done.stderr + done.stdout, "it has begun"
+    assert int(done.stdout.splitlines()[-1]) > 10_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import time
@@ -60,6 +61,7 @@ class ControllerJob(RestartedJob):
         self.start = start
 
     def __call__(self) -> None:
+        gc.freeze()  # no search for garbage looks at the modules again, which saves 0.1 s
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
         end_with_runner()
         run_controller(RunDirectory(self.path), self.start)

@@ -113,6 +113,22 @@ def test_a_command_loads_no_module_that_it_does_not_need(
     assert not loaded & unneeded
 
 
+@pytest.mark.parametrize(("call", "frozen"), [("main()", True), ("main(['--version'])", False)])
+def test_a_program_ends_without_a_search_for_garbage(call, frozen):
+    """It would take as long as a tenth of the imports; a caller's own process keeps its garbage
+    collection as it is.
+    """
+    code = f"""
+import atexit, gc, sys
+atexit.register(lambda: print("FROZEN", gc.get_freeze_count() > 0))
+sys.argv = ["agenttts-hpc", "--version"]
+from agenttts.cli import main
+{call}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"FROZEN {frozen}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
