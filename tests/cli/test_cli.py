@@ -99,7 +99,7 @@ TRIAL_ONLY = {"torch", "vllm", "transformers", "agenttts.trial.run", "agenttts.i
         (["report", "small"], {"numpy", "submitit", "asyncio"} | SEARCH_ONLY | TRIAL_ONLY),
         (["launch", "small.yaml", "--dry-run"], {"polars", "agenttts.loop.loop", "agenttts.search.llm.agent"} | TRIAL_ONLY),
     ],
-    ids=" ".join,
+    ids=["logs", "list", "status", "report", "dry run"],  # not of the sets, which have no order
 )  # fmt: skip
 def test_a_command_loads_no_module_that_it_does_not_need(
     finished_run, tmp_path, arguments, unneeded
