@@ -15,7 +15,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "agenttts"
 # ARCHITECTURE.md's list, top first.
-LAYERS = ["cli", "status", "doctor", "init", "launch", "loop", "serving", "run", "replay", "report", "search", "images", "dispatch", "trial", "tasks", "inference", "sandbox", "tables", "spec", "space", "replies", "endpoint", "files", "errors"]  # fmt: skip
+LAYERS = ["cli", "status", "doctor", "init", "launch", "loop", "serving", "run", "replay", "report", "search", "images", "dispatch", "trial", "tasks", "inference", "sandbox", "tables", "spec", "space", "replies", "endpoint", "files", "named_classes", "errors"]  # fmt: skip
 INDEPENDENT_OF = {
     "replay": {"report", "images", "dispatch", "trial", "tasks", "inference", "sandbox"},
     "report": {"search", "images", "dispatch", "trial", "tasks", "inference", "sandbox"},
@@ -176,3 +176,34 @@ def test_a_login_node_needs_no_engine_and_help_nothing_heavy_at_all():
         NODE_JOB: HEAVY | {"polars", "yaml"},
     } | dict.fromkeys(LOGIN_NODE, HEAVY)
     assert {step: found for step in loaded if (found := loaded[step] & forbidden[step])} == {}
+
+
+# A controller loads its own scheduler and searcher, and Rich only for a terminal.
+NOT_OF_A_CONTROLLER = {"rich", "torch", "vllm", "transformers", "agenttts.dispatch.in_process", "agenttts.dispatch.local", "agenttts.dispatch.slurm.scheduler", "agenttts.inference.sampler", "agenttts.search.llm.agent", "agenttts.search.surrogate", "agenttts.trial.run"}  # fmt: skip
+
+
+@pytest.mark.processes
+def test_a_controller_starts_without_the_schedulers_and_searchers_that_it_may_not_have():
+    code = "import sys, agenttts.loop.controller_job; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "agenttts.loop.loop" in loaded
+    assert not loaded & NOT_OF_A_CONTROLLER
+
+
+# What each process that runs for long imports, and then leaves out of searches for garbage.
+FROZEN = {
+    "the controller": "from agenttts.loop.controller_job import ControllerJob; ControllerJob(Path('nosuch'))()",
+    "the program of a trial": "from agenttts.trial.__main__ import main; main(['nosuch.json'], gc.freeze)",
+}  # fmt: skip
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("code", FROZEN.values(), ids=FROZEN)
+def test_searches_for_garbage_leave_the_modules_out(tmp_path, code):
+    code = f"import atexit, gc\nfrom pathlib import Path\natexit.register(lambda: print(gc.get_freeze_count()))\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "nosuch" in done.stderr + done.stdout, "it has begun"
+    assert int(done.stdout.splitlines()[-1]) > 10_000

@@ -16,10 +16,16 @@ from submitit.core.utils import cloudpickle_dump
 
 from agenttts.dispatch.base import JobRequest, JobStatus, Scheduler
 from agenttts.dispatch.node.devices import numbered_devices
-from agenttts.dispatch.node.job import die_with_parent
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
-from agenttts.files.processes import command_line, end_process, is_dying, pids, process_identity
+from agenttts.files.processes import (
+    command_line,
+    die_with_parent,
+    end_process,
+    is_dying,
+    pids,
+    process_identity,
+)
 from agenttts.tables.schema import TrialState
 
 # The module of a service that ends with its caller.

@@ -36,7 +36,6 @@ from agenttts.inference.base import (
 from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
 from agenttts.trial.command import MODULE, AskedQuestion, DueTrial, TrialCommand
-from agenttts.trial.run import run_trials
 from agenttts.trial.spec import TrialSpec
 
 log = logging.getLogger(__name__)
@@ -224,6 +223,9 @@ class _ThreadJob(TrialJob):
         return None if any(_has_own_modules(t.spec) for t in trials.trials) else trials
 
     def _evaluate(self, trials: TrialCommand) -> int:
+        # Imported by the first job. A command that only looks at a run saves 100 modules.
+        from agenttts.trial.run import run_trials
+
         with (self.directory / LOG_FILE).open("a", encoding="utf-8") as stream:
 
             def engine(config: ModelConfig) -> Engine:

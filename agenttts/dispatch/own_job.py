@@ -15,14 +15,14 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from submitit.core.utils import DelayedSubmission, UncompletedJobError
-from submitit.slurm.slurm import SlurmJobEnvironment
-
 from agenttts.dispatch.node.stop_cause import show_job, stop_cause
 from agenttts.dispatch.slurm import queue
 from agenttts.files.commands import ask
 
 if TYPE_CHECKING:
+    from submitit.core.utils import DelayedSubmission
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
     from agenttts.dispatch.base import JobStatus
 
 QUEUE_NAME = "Slurm"
@@ -99,6 +99,10 @@ def started_again(function: Any) -> DelayedSubmission:
     slurmctld does not answer then, or if the signal of a preemption ends scontrol. Here it is asked
     again.
     """
+    # Jobs have imported submitit. Commands, which ask this module too, save it (50 modules).
+    from submitit.core.utils import DelayedSubmission
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
     SlurmJobEnvironment._requeue = _requeue
     return DelayedSubmission(function)
 
@@ -118,6 +122,8 @@ def _requeue(environment: SlurmJobEnvironment, countdown: int) -> None:
     Raises:
         UncompletedJobError: Slurm refuses it, or has not answered for `_REQUEUE_PATIENCE_S`.
     """
+    from submitit.core.utils import UncompletedJobError  # as in `started_again`
+
     command = ["scontrol", "requeue", str(environment.job_id)]
     deadline = time.monotonic() + _REQUEUE_PATIENCE_S
     while not (answer := ask(command, _REQUEUE_ANSWER_S)).succeeded:

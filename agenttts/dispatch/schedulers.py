@@ -6,19 +6,23 @@ Only this module chooses by a profile's ``kind``.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from agenttts.dispatch.base import Scheduler
-from agenttts.dispatch.in_process import InProcessScheduler
-from agenttts.dispatch.local import LocalScheduler
 from agenttts.dispatch.profile import Profile, load_profile
-from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from agenttts.errors import UserError, valid_names
+from agenttts.named_classes import NamedClasses
 
-SCHEDULERS: Mapping[str, type[Scheduler]] = {
-    scheduler.name: scheduler for scheduler in (LocalScheduler, SlurmScheduler, InProcessScheduler)
-}
+_HERE = "local"
+
+SCHEDULERS: NamedClasses[Scheduler] = NamedClasses(
+    {
+        _HERE: "agenttts.dispatch.local:LocalScheduler",
+        "slurm": "agenttts.dispatch.slurm.scheduler:SlurmScheduler",
+        "in_process": "agenttts.dispatch.in_process:InProcessScheduler",
+    }
+)
 """Every scheduler, by the ``kind`` of profiles that choose it."""
 
 
@@ -66,4 +70,4 @@ def load_completed_profile(cluster: str, folders: Sequence[Path]) -> Profile:
 def _controller_kind(profile: Profile) -> str:
     own = scheduler_type(profile.kind)
     here = own.has_nodes and profile.controller.where == "here"
-    return LocalScheduler.name if here else own.name
+    return _HERE if here else own.name

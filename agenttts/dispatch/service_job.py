@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import signal
-
-import submitit
+from typing import TYPE_CHECKING
 
 from agenttts.dispatch.own_job import in_queue, started_again
+
+if TYPE_CHECKING:
+    import submitit
 
 _PR_SET_PDEATHSIG = 1
 

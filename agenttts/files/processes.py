@@ -7,6 +7,7 @@ cgroups(7)).
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -21,6 +22,10 @@ import psutil
 _PATIENCE_S = 0.5
 # PF_EXITING in the kernel's sched.h.
 _EXITING = 0x4
+_PR_SET_PDEATHSIG = 1
+# Loaded at import, because a child between fork and exec must not load libraries: another thread
+# may have held the loader's lock at the fork.
+_LIBC = ctypes.CDLL(None)
 CPUS_VARIABLE = "SLURM_CPUS_PER_TASK"
 """The variable with the cores of a Slurm job, which is passed into its container."""
 
@@ -214,3 +219,8 @@ def _count(file: Path, name: str) -> int:
     except OSError:
         return 0
     return 0
+
+
+def die_with_parent() -> None:
+    """Let the kernel send SIGTERM to the child if the job process dies (prctl(2))."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -14,7 +14,6 @@ from agenttts.dispatch.schedulers import controller_scheduler
 from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
 from agenttts.errors import MissingRequirement, RunFailed, cli_command
 from agenttts.files.locks import is_locked
-from agenttts.loop.controller_job import ControllerJob, run_here
 from agenttts.run.access import check_access
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
@@ -95,6 +94,9 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
 
 def _start(run: RunDirectory, token: str, scheduler: Scheduler, handle: ControllerHandle) -> None:
     """Start the service, and record which job it is."""
+    # Imported only to start a controller. A command that looks at one saves half of its imports.
+    from agenttts.loop.controller_job import ControllerJob
+
     request = ServiceRequest(
         name=_service_name(token),
         start=handle.start,
@@ -122,6 +124,8 @@ def _prepare_here(run: RunDirectory, token: str, scheduler: Scheduler) -> Callab
 
     Its log is ``slurm/controller/PID.err``.
     """
+    from agenttts.loop.controller_job import run_here  # as in `_start`
+
     handle = ControllerHandle(scheduler.name)
     folder = run.scheduler_logs / "controller"
     folder.mkdir(parents=True, exist_ok=True)

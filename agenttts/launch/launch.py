@@ -37,11 +37,12 @@ from agenttts.launch.profile_change import (
 )
 from agenttts.launch.rebuild import Rebuilt, rebuild_journal
 from agenttts.launch.retry import retry_failed
-from agenttts.loop.controller_job import close_cancelled, trial_scheduler
+from agenttts.loop.controller_job import close_cancelled
 from agenttts.loop.strays import end_strays
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import Journal, RunState, read_state
 from agenttts.run.profile_fix import with_profile_fix
+from agenttts.run.schedulers import trial_scheduler
 from agenttts.run.starts import (
     ControllerHandle,
     RunRemoved,

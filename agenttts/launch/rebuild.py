@@ -20,7 +20,6 @@ from agenttts.errors import UserError, cli_command
 from agenttts.files.atomic import atomic_write_bytes
 from agenttts.files.json_lines import json_line
 from agenttts.loop.collect import finished_row
-from agenttts.loop.controller_job import trial_scheduler
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import (
     EXTENSION_EVENTS,
@@ -36,6 +35,7 @@ from agenttts.run.journal import (
 )
 from agenttts.run.record import write_record
 from agenttts.run.rows import row_to_json
+from agenttts.run.schedulers import trial_scheduler
 from agenttts.space import Allocation
 from agenttts.tables.schema import AFTER_SEARCH, TrialRow, TrialState, read_trials, trial_rows
 from agenttts.trial.part import read_part

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from agenttts.errors import AgentTTSError, cli_command
-from agenttts.loop.outlook import outlook
 from agenttts.loop.told_results import told_results
 from agenttts.report.background import Background, Provenance
 from agenttts.run.directory import Run, RunDirectory
@@ -63,6 +62,9 @@ def _provenance(run: Run, state: RunState) -> Provenance:
 
 def _outlook(run: Run, state: RunState) -> Outlook | None:
     """Return what the surrogate expects; None if it cannot be fitted."""
+    # Imports the surrogate and numpy, which only the page of a report needs.
+    from agenttts.loop.outlook import outlook
+
     try:
         space = run.spec.space()
         # One after the other: all at once, those of 3,350 trials took 150 MB.

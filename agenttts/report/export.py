@@ -15,7 +15,6 @@ import polars as pl
 from agenttts.errors import UserError, valid_names
 from agenttts.files.atomic import write_output
 from agenttts.files.table_files import write_csv, write_parquet
-from agenttts.report.render_table import print_tables, tables_text
 from agenttts.report.summary import Report
 from agenttts.tables.schema import TRIAL_SECONDS, metric_names
 
@@ -56,6 +55,8 @@ def render(report: Report, format: ReportFormat, out: Path | None = None) -> Non
     if out is not None:
         _write_file(out, partial(_WRITERS[format], report))
     elif format == "table":
+        from agenttts.report.render_table import print_tables  # as in `_table`
+
         print_tables(report)
     elif format == "parquet":
         if sys.stdout.isatty():
@@ -141,6 +142,8 @@ def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def _table(report: Report, stream: BinaryIO) -> None:
+    from agenttts.report.render_table import tables_text  # imports Rich, which a controller saves
+
     stream.write(tables_text(report).encode())
 
 

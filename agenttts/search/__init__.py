@@ -7,36 +7,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from agenttts.errors import UserError, located, valid_names
-from agenttts.search.agenttts import (
-    AgentTTSSearcher,
-    PaperSearcher,
-    Proposer,
-)
+from agenttts.named_classes import NamedClasses
 from agenttts.search.base import Proposal, Searcher, TrialResult
-from agenttts.search.exhaustive import GridSearcher
 from agenttts.search.fidelity import Fidelity
-from agenttts.search.genetic import GeneticSearcher
-from agenttts.search.gp_search import GaussianProcessSearcher
-from agenttts.search.insights import AgentTTSOptions
-from agenttts.search.llm.agent import LLMAgent
-from agenttts.search.llm.baselines import (
-    AgentHPOSearcher,
-    LLMSearcher,
-    MLCopilotSearcher,
-    ZeroShotSearcher,
-)
-from agenttts.search.llm.paper import PaperAgent
-from agenttts.search.llm.proposer import LLMSession
-from agenttts.search.llm.sketch import SketchSearcher
-from agenttts.search.optuna_search import OptunaGPSearcher, OptunaTPESearcher
-from agenttts.search.random_search import RandomSearcher
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec
 from agenttts.spec.allocations import read_allocations
 from agenttts.spec.strict import read_options
+
+if TYPE_CHECKING:
+    from agenttts.search.agenttts import Proposer
+    from agenttts.search.llm.proposer import LLMSession
 
 log = logging.getLogger(__name__)
 
@@ -52,24 +36,24 @@ __all__ = [
     "seed_role",
 ]
 
-# Every searcher by the name that `search.method` gives it; a new one is a line here.
-SEARCHERS: dict[str, type[Searcher]] = {
-    searcher.name: searcher
-    for searcher in (
-        AgentTTSSearcher,
-        RandomSearcher,
-        GaussianProcessSearcher,
-        OptunaTPESearcher,
-        OptunaGPSearcher,
-        GeneticSearcher,
-        GridSearcher,
-        ZeroShotSearcher,
-        AgentHPOSearcher,
-        MLCopilotSearcher,
-        SketchSearcher,
-        PaperSearcher,
-    )
-}
+# Every searcher by the name that `search.method` gives it; a new one is a line here. A command
+# loads only the searcher of its spec: with all of them it would also load numpy and Polars.
+SEARCHERS: NamedClasses[Searcher] = NamedClasses(
+    {
+        "agenttts": "agenttts.search.agenttts:AgentTTSSearcher",
+        "random": "agenttts.search.random_search:RandomSearcher",
+        "gp": "agenttts.search.gp_search:GaussianProcessSearcher",
+        "optuna_tpe": "agenttts.search.optuna_search:OptunaTPESearcher",
+        "optuna_gp": "agenttts.search.optuna_search:OptunaGPSearcher",
+        "genetic": "agenttts.search.genetic:GeneticSearcher",
+        "grid": "agenttts.search.exhaustive:GridSearcher",
+        "llm_zs": "agenttts.search.llm.baselines:ZeroShotSearcher",
+        "agenthpo": "agenttts.search.llm.baselines:AgentHPOSearcher",
+        "mlcopilot": "agenttts.search.llm.baselines:MLCopilotSearcher",
+        "llm_sketch": "agenttts.search.llm.sketch:SketchSearcher",
+        "agenttts_paper": "agenttts.search.agenttts:PaperSearcher",
+    }
+)
 
 
 def create(
@@ -177,11 +161,23 @@ def _create(
     searcher = SEARCHERS[name]
     with located("options"):
         options = read_options(searcher.options_model, given, f"method '{name}'")
-    if issubclass(searcher, LLMSearcher):
+    # Imported here, with the searcher that needs them: a search without a language model saves the
+    # modules of `search.llm`, and most searchers save the surrogate.
+    if searcher.asks_llm == "needs":
+        from agenttts.search.llm.baselines import LLMSearcher
+
+        assert issubclass(searcher, LLMSearcher)
         return searcher(space, seed, options, llm=llm)
-    if issubclass(searcher, AgentTTSSearcher):
+    if searcher.asks_llm == "takes":
+        from agenttts.search.agenttts import AgentTTSSearcher, PaperSearcher
+        from agenttts.search.insights import AgentTTSOptions
+
+        assert issubclass(searcher, AgentTTSSearcher)
         assert isinstance(options, AgentTTSOptions)
         if llm is not None:
+            from agenttts.search.llm.agent import LLMAgent
+            from agenttts.search.llm.paper import PaperAgent
+
             agent = PaperAgent if issubclass(searcher, PaperSearcher) else LLMAgent
             proposer = agent(space, seed, llm, options.insights)
         return searcher(space, seed, options, proposer=proposer)
@@ -198,10 +194,7 @@ def asks_llm(name: str) -> Literal["needs", "takes", "no"]:
 
     It needs one, takes one when there is one, or asks none.
     """
-    searcher = SEARCHERS[name]
-    if issubclass(searcher, LLMSearcher):
-        return "needs"
-    return "takes" if issubclass(searcher, AgentTTSSearcher) else "no"
+    return SEARCHERS[name].asks_llm
 
 
 def seed_role(searcher: Searcher, *, llm: bool) -> str:

@@ -79,6 +79,7 @@ class AgentTTSSearcher(InsightRules):
     """The AgentTTS method; ``proposer`` is the agent that proposes first, if any."""
 
     name = "agenttts"
+    asks_llm = "takes"
 
     def __init__(
         self,

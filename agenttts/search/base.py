@@ -10,15 +10,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from agenttts.search.archive import Archive, TrialResult
-from agenttts.search.evidence import EvidenceReader
-from agenttts.search.feasible import FeasibleSet
 from agenttts.search.fidelity import Fidelity
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec.section import Options
 from agenttts.tables.confidence import Confidence
+
+if TYPE_CHECKING:
+    from agenttts.search.evidence import EvidenceReader
+    from agenttts.search.feasible import FeasibleSet
 
 __all__ = ["FIRST_SOURCE", "Proposal", "Searcher", "TrialResult"]
 
@@ -70,6 +72,9 @@ class Searcher(ABC):
 
     Options may switch it off in a searcher whose class has it.
     """
+
+    asks_llm: ClassVar[Literal["needs", "takes", "no"]] = "no"
+    """Whether the searcher needs a language model, takes one when there is one, or asks none."""
 
     first: Sequence[Allocation] = ()
     """The user's own allocations, proposed before all others."""
@@ -174,10 +179,15 @@ class Searcher(ABC):
 
     @cached_property
     def _feasible(self) -> FeasibleSet:
+        # Imported by the first proposal. Most commands only read results, and save numpy.
+        from agenttts.search.feasible import FeasibleSet
+
         return FeasibleSet(self.space)
 
     @cached_property
     def _evidence(self) -> EvidenceReader:
+        from agenttts.search.evidence import EvidenceReader  # as in `_feasible`
+
         return EvidenceReader(self.archive)
 
     @property

@@ -28,7 +28,6 @@ from types import FrameType
 from typing import Any
 
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
-from agenttts.dispatch.node.job import die_with_parent
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.scratch import CompileCache, NoScratchDirectory, scratch_directory
 from agenttts.dispatch.own_job import service_id
@@ -36,6 +35,7 @@ from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.service_job import EndingJob
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json
+from agenttts.files.processes import die_with_parent
 
 SERVE_FILE = "serve.json"
 KEY_FILE = "key"

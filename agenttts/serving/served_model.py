@@ -12,10 +12,8 @@ from typing import Any
 
 from agenttts import search, tasks
 from agenttts.dispatch.apptainer import CACHES, OFFLINE, Container, container_env, exec_command
-from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
 from agenttts.dispatch.sizing.model_facts import model_facts
@@ -24,9 +22,10 @@ from agenttts.inference.base import ModelConfig
 from agenttts.inference.endpoint_options import key_variables
 from agenttts.inference.engine_options import check_options
 from agenttts.replies import Thinking
-from agenttts.run.directory import Run, RunDirectory
+from agenttts.run.directory import Run
 from agenttts.run.models import model_thinking, resolve_thinking, with_dtype
 from agenttts.run.record import AgentRecord
+from agenttts.run.schedulers import served_scheduler
 from agenttts.search.llm.base import LLM
 from agenttts.search.llm.connect import check_key, connect
 from agenttts.search.llm.proposer import LLMSession
@@ -297,11 +296,6 @@ def _served_model(
         needed=lambda: own is None or not workers.may_answer(own),
         make_room=workers.make_room,
     )
-
-
-def served_scheduler(run: RunDirectory, profile: Profile) -> Scheduler:
-    """Return the scheduler of the model that a run serves itself."""
-    return create_scheduler(profile, run.scheduler_logs / "agent")
 
 
 def _served_config(

@@ -23,7 +23,6 @@ from agenttts.launch.controller import (
     scheduler_of_controller,
     started_controller,
 )
-from agenttts.loop.controller_job import trial_scheduler
 from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, TrialProgress, read_state
@@ -33,10 +32,10 @@ from agenttts.run.profile_fix import (
     with_profile_fix,
 )
 from agenttts.run.rows import row_from_json
+from agenttts.run.schedulers import served_scheduler, trial_scheduler
 from agenttts.search.llm.transcript import summarise
 from agenttts.serving.job import service_name
 from agenttts.serving.lifecycle import served_job
-from agenttts.serving.served_model import served_scheduler
 from agenttts.status.controller_logs import controller_logs
 from agenttts.status.document import StatusDocument
 from agenttts.status.live_work import live_directories, live_work

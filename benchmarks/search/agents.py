@@ -33,16 +33,12 @@ from agenttts.replay.replay import replay
 from agenttts.search import Searcher, create
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.fidelity import Fidelity
-from agenttts.search.llm import (
-    Caller,
-    Chat,
-    LLMSession,
-    Reply,
-    RetryPolicy,
-    TaskDescription,
-    Transcript,
-)
+from agenttts.search.llm.base import Chat, Reply
+from agenttts.search.llm.caller import Caller, RetryPolicy
+from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.sketch import asked_counts
+from agenttts.search.llm.task_description import TaskDescription
+from agenttts.search.llm.transcript import Transcript
 from agenttts.space import Allocation, SearchSpace
 from benchmarks.search.items import EXAMPLES, recorded
 from benchmarks.search.problems import FAMILIES, surface_problem

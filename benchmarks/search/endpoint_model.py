@@ -30,8 +30,11 @@ from agenttts.endpoint import Address
 from agenttts.replay.table import RecordedTable
 from agenttts.search import Searcher, create
 from agenttts.search.fidelity import Fidelity
-from agenttts.search.llm import Caller, LLMSession, RetryPolicy, TaskDescription, Transcript
+from agenttts.search.llm.caller import Caller, RetryPolicy
 from agenttts.search.llm.endpoint import EndpointLLM
+from agenttts.search.llm.proposer import LLMSession
+from agenttts.search.llm.task_description import TaskDescription
+from agenttts.search.llm.transcript import Transcript
 from agenttts.serving.served_model import task_description_of
 from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.spec import load_spec

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -38,8 +39,8 @@ COMMANDS = [
 HEAVY = {"polars", "torch", "vllm", "transformers", "submitit", "pydantic", "numpy", "yaml"}
 
 
-def loaded_by(*arguments: str) -> set[str]:
-    """The top-level modules in memory after a command."""
+def loaded_by(*arguments: str, cwd: Path | None = None) -> set[str]:
+    """The modules in memory after a command."""
     code = f"""
 import sys
 sys.argv = ["agenttts-hpc", *{list(arguments)!r}]
@@ -50,8 +51,10 @@ except SystemExit:
     pass
 print("MODULES", *sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return {name.split(".")[0] for name in done.stdout.rpartition("MODULES")[2].split()}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=cwd
+    )
+    return set(done.stdout.rpartition("MODULES")[2].split())
 
 
 def test_help_lists_every_command(cli):
@@ -84,9 +87,47 @@ def test_usage_errors_load_nothing_but_what_typer_itself_takes(arguments):
     assert not loaded_by(*arguments) & (HEAVY - {"pydantic"})
 
 
-@pytest.mark.parametrize("engine", ["torch", "vllm", "transformers"])
-def test_launching_loads_no_engine(scripted_spec, engine):
-    assert engine not in loaded_by("launch", str(scripted_spec()), "--dry-run")
+SEARCH_ONLY = {"agenttts.loop.loop", "agenttts.search.surrogate", "agenttts.search.llm.agent"}
+TRIAL_ONLY = {"torch", "vllm", "transformers", "agenttts.trial.run", "agenttts.inference.sampler"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unneeded"),
+    [
+        (["logs", "small"], {"polars", "numpy", "submitit", "asyncio"} | SEARCH_ONLY | TRIAL_ONLY),
+        (["list"], {"numpy", "submitit", "asyncio"} | SEARCH_ONLY | TRIAL_ONLY),
+        (["status", "small"], {"numpy"} | SEARCH_ONLY | TRIAL_ONLY),
+        (["report", "small"], {"numpy", "submitit", "asyncio"} | SEARCH_ONLY | TRIAL_ONLY),
+        (["launch", "small.yaml", "--dry-run"], {"polars", "agenttts.loop.loop", "agenttts.search.llm.agent"} | TRIAL_ONLY),
+    ],
+    ids=["logs", "list", "status", "report", "dry run"],  # not of the sets, which have no order
+)  # fmt: skip
+def test_a_command_loads_no_module_that_it_does_not_need(
+    finished_run, tmp_path, arguments, unneeded
+):
+    """Each module is a file of a file system that may be slow, and all of them take half of a
+    command's CPU time.
+    """
+    finished_run()
+    loaded = loaded_by(*arguments, cwd=tmp_path)
+    assert {"agenttts.cli.show", "agenttts.run.directory"} & loaded, "the command has run"
+    assert not loaded & unneeded
+
+
+@pytest.mark.parametrize(("call", "frozen"), [("main()", True), ("main(['--version'])", False)])
+def test_a_program_ends_without_a_search_for_garbage(call, frozen):
+    """It would take as long as a tenth of the imports; a caller's own process keeps its garbage
+    collection as it is.
+    """
+    code = f"""
+import atexit, gc, sys
+atexit.register(lambda: print("FROZEN", gc.get_freeze_count() > 0))
+sys.argv = ["agenttts-hpc", "--version"]
+from agenttts.cli import main
+{call}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"FROZEN {frozen}"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import pytest
 
 from agenttts.errors import UserError
 from agenttts.search import SEARCHERS, TrialResult, create, seed_role
+from agenttts.search.agenttts import AgentTTSSearcher
 from agenttts.search.feasible import FeasibleSet
+from agenttts.search.llm.baselines import LLMSearcher
 from agenttts.search.optuna_search import OptunaGPSearcher
 from agenttts.space import Model, SearchSpace, Stage
 
@@ -103,6 +105,16 @@ def searchers(*methods):
 
 every_searcher = pytest.mark.parametrize("method", searchers(*sorted(SEARCHERS)))
 every_case = pytest.mark.parametrize(("method", "space"), cases())
+
+
+def test_the_table_names_every_searcher_as_its_class_does():
+    assert {name: kind.name for name, kind in SEARCHERS.items()} == {
+        name: name for name in SEARCHERS
+    }
+    asking = {name for name, kind in SEARCHERS.items() if issubclass(kind, LLMSearcher)}
+    assert asking == {name for name, kind in SEARCHERS.items() if kind.asks_llm == "needs"}
+    agents = {name for name, kind in SEARCHERS.items() if issubclass(kind, AgentTTSSearcher)}
+    assert agents == {name for name, kind in SEARCHERS.items() if kind.asks_llm == "takes"}
 
 
 def score(allocation):

@@ -8,7 +8,6 @@ end of an attempt means.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import signal
@@ -47,7 +46,7 @@ from agenttts.dispatch.own_job import node_name, queue_job, started_again, trial
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.memory import job_memory
 from agenttts.files.native_threads import without_thread_limits
-from agenttts.files.processes import job_cpus, oom_kills
+from agenttts.files.processes import die_with_parent, job_cpus, oom_kills
 from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import TrialState
 from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
@@ -63,14 +62,10 @@ if TYPE_CHECKING:
 # submitit counts a preemption of a short job as a time-out. So submitit's limit is switched off,
 # and `TrialJob` counts time-outs itself.
 UNLIMITED_REQUEUES = 10**6
-_PR_SET_PDEATHSIG = 1
 # Seconds between looks at whether the trials make progress.
 _LOOK_S = 5.0
 # Seconds between looks at which of several trials have ended.
 _LOOK_AT_TRIALS_S = 1.0
-# Loaded at import, because a child between fork and exec must not load libraries: another thread
-# may have held the loader's lock at the fork.
-_LIBC = ctypes.CDLL(None)
 
 
 class TrialJob:
@@ -694,11 +689,6 @@ class _LimitPassed(Exception):
     def __init__(self, overrun: Overrun) -> None:
         super().__init__(overrun.problem)
         self.overrun = overrun
-
-
-def die_with_parent() -> None:
-    """Let the kernel send SIGTERM to the child if the job process dies (prctl(2))."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def job_settings(request: JobRequest, profile: Profile) -> dict[str, Any]:

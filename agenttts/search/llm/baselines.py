@@ -31,6 +31,7 @@ class LLMSearcher(Searcher):
     ``llm`` is the session with the model. Without one, all allocations are drawn at random.
     """
 
+    asks_llm = "needs"
     seed_role = (
         "the seed of every call of the model, and the allocations that the model does not propose"
     )
