@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from agenttts.dispatch.base import Scheduler
-from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service_job import RestartedJob, end_with_runner
 from agenttts.errors import AgentTTSError, RunFailed, UserError, cli_command
 from agenttts.files.trouble import PATIENCE_S, FilePatience

@@ -213,18 +213,18 @@ def test_a_dry_run_creates_nothing(cli, scripted_spec, tmp_path):
 
 def test_overrides_name_and_results(cli, scripted_spec, tmp_path):
     done = cli(
-        "launch", scripted_spec(), "--name", "mine", "--results", "elsewhere/deep", "--set", "search.iterations=0",
+        "launch", scripted_spec(), "--name", "overridden", "--results", "elsewhere/deep", "--set", "search.iterations=0",
         "--set", "stages.answer.samples={values: [1, 2]}", "--wait", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert one_document(done)["iterations"] == 0
-    frame = pl.read_parquet(tmp_path / "elsewhere/deep/mine/trials.parquet")
+    frame = pl.read_parquet(tmp_path / "elsewhere/deep/overridden/trials.parquet")
     answers = {a["samples"] for row in frame["allocation"] for a in row if a["stage"] == "answer"}
     assert answers <= {1, 2}
-    assert cli("status", "mine").returncode == 2
-    assert cli("status", "mine", "--results", "elsewhere/deep").returncode == 0
-    assert cli("status", "elsewhere/deep/mine").returncode == 0, "or by its path"
-    assert cli("status", "mine", env={"AGENTTTS_RESULTS": "elsewhere/deep"}).returncode == 0
+    assert cli("status", "overridden").returncode == 2
+    assert cli("status", "overridden", "--results", "elsewhere/deep").returncode == 0
+    assert cli("status", "elsewhere/deep/overridden").returncode == 0, "or by its path"
+    assert cli("status", "overridden", env={"AGENTTTS_RESULTS": "elsewhere/deep"}).returncode == 0
     assert not (tmp_path / "results").exists()
 
 
