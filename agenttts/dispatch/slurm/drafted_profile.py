@@ -392,7 +392,7 @@ def _time(minutes: int) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as a value in YAML. ``null`` alone is none; yes and no are read as texts."""
+    """Return a text as a value in YAML; only ``null`` is not read as a text."""
     plain = re.fullmatch(r"[A-Za-z_/$][\w./$,-]*", text) and text.lower() != "null"
     return text if plain else f"'{text}'"
 
