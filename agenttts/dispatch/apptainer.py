@@ -138,7 +138,7 @@ def check_links(place: Path, at: KeyPath) -> None:
 
     Raises:
         UserError: As `check_bindable`.
-        Unavailable: A folder in it, or where a link leads, is closed.
+        Unavailable: It, or where a link in it leads, is closed.
     """
     try:
         targets = link_targets(place)
@@ -157,7 +157,11 @@ def link_targets(place: Path) -> list[Path]:
     """Return the paths outside of ``place`` that its symbolic links lead to.
 
     Paths that a link leads through are included. For a directory, the result is directories, also
-    those of the deepest links. For a file that is a link itself, it is files.
+    those of the deepest links. For a file that is a link itself, it is files. Closed folders in a
+    directory, such as ``lost+found``, are left out.
+
+    Raises:
+        OSError: The directory, or where a link leads, is closed.
     """
     if not place.is_dir():
         return _hops(place)
@@ -178,7 +182,7 @@ def link_targets(place: Path) -> list[Path]:
                         found[folder] = None
                     if hop.is_dir():
                         waiting.append(hop)
-            elif entry.is_dir():
+            elif entry.is_dir() and read_problem(Path(entry.path)) is None:
                 waiting.append(Path(entry.path))
     return list(found)
 

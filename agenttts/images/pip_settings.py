@@ -63,8 +63,9 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
             [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
             CONFIG_S,
             # pip.conf may say 'user = true' for 'pip install'. 'pip config' would take it for its
-            # own option --user.
-            {**environ, "PIP_USER": "0"},
+            # own option --user. The other variable is Python's -P, which a python3 before 3.11 does
+            # not know: a pip.py in the current directory must not hide pip.
+            {**environ, "PIP_USER": "0", "PYTHONSAFEPATH": "1"},
         )
         if listing.succeeded:
             return parse_pip_config(listing.text)

@@ -124,9 +124,8 @@ def _make_plan(
     space = spec.space()
     search.create_for(spec)
     experiment = Experiment(spec, results, profile, scheduler, task, space)
-    experiment = with_snapshots(experiment, problems)
+    experiment = _with_models(experiment, problems)
     check_prompt_styles(experiment.spec)  # not of runs that exist: their trials showed it
-    check_engine_options(experiment.spec)
     found = _Found(
         find_facts(experiment.spec, gpus_per_node=profile.gpus_per_node),
         served_dtype(experiment.spec, gpus_per_node=profile.gpus_per_node),
@@ -162,9 +161,8 @@ def plan_of_run(run: Run, cluster: str, profile: Profile, *, dry_run: bool = Fal
         scheduler = create_scheduler(profile, directory.path)
         results = directory.path.parent
         frozen = Experiment(spec, results, profile, scheduler, task, spec.space())
-        experiment = with_snapshots(frozen, problems)
+        experiment = _with_models(frozen, problems)
         _check_same_models(frozen.spec, experiment.spec, cluster)
-        check_engine_options(experiment.spec)
         found = _Found(
             frozen_facts(run.spec, run.record.models),
             run.record.agent.dtype if run.record.agent else None,
@@ -186,6 +184,13 @@ class _Found:
     facts: Mapping[str, ModelFacts]
     agent_dtype: str | None
     why: str
+
+
+def _with_models(experiment: Experiment, problems: Problems) -> Experiment:
+    """Return the experiment with its snapshots; check the options of its engines."""
+    experiment = with_snapshots(experiment, problems)
+    check_engine_options(experiment.spec)
+    return experiment
 
 
 def _check_same_models(frozen: JobSpec, found: JobSpec, cluster: str) -> None:

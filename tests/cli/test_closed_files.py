@@ -91,7 +91,6 @@ CASES: dict[str, tuple[dict[str, object], str, int]] = {
     "results": ({}, "results", 0o555),
     "samples": ({"samples": "./samples"}, "samples", 0o555),
     "samples, no list": ({"samples": "./samples"}, "samples", 0o333),
-    "folder in a model": ({"models__weak": MODEL, "container__image": "./image.sif"}, "model/.cache", 0),
     "folder that a model links to": ({"models__weak": MODEL, "container__image": "./image.sif"}, "disk", 0),
     "folder of a file that a model links to": ({"models__weak": MODEL, "container__image": "./image.sif"}, "blobs", 0),
     "image": ({"container__image": "./image.sif"}, "image.sif", 0),
@@ -129,6 +128,21 @@ def test_a_dry_run_lists_what_is_closed(place, closed_out):
     assert done.returncode == 0, done.stderr
     [problem] = json.loads(done.stdout)["problems"]
     assert problem["what"] == f"models.weak.path: {place / 'model'} cannot be read (Permission denied)"  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", [0, 0o644, 0o311])
+def test_a_closed_folder_in_a_model_does_not_matter(place, closed_out, mode):
+    """The file system's own, such as lost+found, is root's."""
+    folder = place / "model" / "lost+found"
+    folder.mkdir()
+    (folder / "x").symlink_to(place / "blobs" / "x")
+    container = {"models__weak": MODEL, "container__image": "./image.sif"}
+    small_spec(place, **container, cluster="./fast.yaml", task__examples=2)
+    folder.chmod(mode)
+    done = closed_out("launch", "small.yaml", "--dry-run", "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    problems = json.loads(done.stdout)["problems"]
+    assert not [problem for problem in problems if "models.weak" in problem["what"]]
 
 
 @pytest.fixture

@@ -57,6 +57,14 @@ def rewrite(path: Path, content: bytes, seconds_later: int) -> None:
     os.utime(path, ns=(before, before + seconds_later * 10**9))
 
 
+def test_a_file_here_does_not_hide_pip(pip_environ, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "pip.py").write_text("raise SystemExit('the wrong module')\n")
+    monkeypatch.chdir(here)
+    assert pip.pip_settings(pip_environ)["retries"] == "7"
+
+
 def test_pip_settings_come_from_its_configuration(
     pip_environ: dict[str, str], tmp_path: Path
 ) -> None:

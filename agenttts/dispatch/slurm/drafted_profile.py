@@ -392,7 +392,9 @@ def _time(minutes: int) -> str:
 
 
 def _quoted(text: str) -> str:
-    return text if re.fullmatch(r"[A-Za-z_/$][\w./$,-]*", text) else f"'{text}'"
+    """Return a text as a value in YAML; only ``null`` is not read as a text."""
+    plain = re.fullmatch(r"[A-Za-z_/$][\w./$,-]*", text) and text.lower() != "null"
+    return text if plain else f"'{text}'"
 
 
 def _one_line(text: str) -> str:

@@ -176,6 +176,14 @@ def test_a_short_limit_and_a_name_that_looks_like_a_number():
     assert (profile.trial.time, profile.controller.time) == ("00:30:00", "00:30:00")
 
 
+@pytest.mark.parametrize("name", ["null", "NULL", "no", "1e5"])
+def test_a_name_that_yaml_reads_as_another_value_is_kept(name):
+    partitions = f"PartitionName={name} Default=YES MaxTime=1-0 State=UP TotalNodes=1"
+    found = cluster(f"{name}|8|64000|1|(null)|(null)", partitions, (name, "b"))
+    for section in (drafted(found)[0].controller, drafted(found)[0].trial):
+        assert (section.partition, section.account) == (name, name)
+
+
 def test_nothing_is_known():
     profile, text, _ = drafted(cluster("", "", ()))
     assert (profile.kind, profile.trial.partition) == ("slurm", None)
