@@ -108,17 +108,23 @@ def _held(shards: Sequence[Path]) -> dict[Path, Path]:
 def _remove(held: dict[Path, Path], settle_seconds: float) -> int:
     """Remove the shards that another shard has held for long enough.
 
-    A shard stays if some of those who may read it may not read the other one.
+    A shard stays if some of those who may read it may not read the other one, and if the other one
+    cannot be read whole: its end says what it holds, and may be all that is left of it.
 
     Returns:
         Their number.
     """
     removed = 0
+    whole: dict[Path, bool] = {}
     for shard, holder in held.items():
         try:
             found = holder.stat()
             settled = time.time() - found.st_mtime >= settle_seconds
-            if settled and _as_readable(found, shard.stat()):
+            if not settled or not _as_readable(found, shard.stat()):
+                continue
+            if holder not in whole:
+                whole[holder] = _is_readable(holder)
+            if whole[holder]:
                 shard.unlink()
                 removed += 1
         except FileNotFoundError:
@@ -126,6 +132,15 @@ def _remove(held: dict[Path, Path], settle_seconds: float) -> int:
         except PermissionError:
             continue  # a colleague's, in a directory with the sticky bit
     return removed
+
+
+def _is_readable(shard: Path) -> bool:
+    """Return whether all samples of a shard can be read."""
+    try:
+        pl.read_parquet(shard, schema=SCHEMA, glob=False)
+    except (*UNREADABLE, OSError):
+        return False
+    return True
 
 
 def _as_readable(file: os.stat_result, other: os.stat_result) -> bool:

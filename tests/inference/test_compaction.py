@@ -185,12 +185,14 @@ def test_a_shard_that_may_not_be_removed_keeps_no_other_from_it(tmp_path, monkey
     assert kept in names(tmp_path)
 
 
-def test_a_damaged_result_costs_no_shard(tmp_path):
+@pytest.mark.parametrize("part", ["end", "samples"])
+def test_a_damaged_result_costs_no_shard(tmp_path, part):
     filled(tmp_path)
     before = everything(tmp_path)
     compact(tmp_path, fewest=2, settle_seconds=0)
     [made] = tmp_path.glob("+*.parquet")
-    made.write_bytes(made.read_bytes()[:-40])
+    content = made.read_bytes()
+    made.write_bytes(content[:-40] if part == "end" else b"PAR1" + bytes(200) + content[204:])
     assert compact(tmp_path, fewest=2, settle_seconds=0)[1] == 0
     assert everything(tmp_path) == before
 
