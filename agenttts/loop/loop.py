@@ -166,9 +166,10 @@ class Controller:
         state = self._journal.state
         self._complete_earlier_closing()
         again = self._to_try_again()
-        if again and not self._search.asynchronous:
-            self._evaluate(again, first)
-            searched = (p for p in again if p.planned.source != RECOMMENDED_SOURCE)
+        left = [p for p in again if p.row is None]
+        if left and not self._search.asynchronous:
+            self._evaluate(left, first)
+            searched = (p for p in left if p.planned.source != RECOMMENDED_SOURCE)
             for iteration in sorted({p.planned.iteration for p in searched}):
                 self._stop_if_all_failed(_every(iteration), self._trials_of(iteration))
         self._restore()

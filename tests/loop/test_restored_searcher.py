@@ -83,3 +83,24 @@ def test_a_better_result_of_a_second_try_is_recommended_after_a_restart(
         assert after.scored_since() == 0
         assert len(journal_events(run.path, "told")) == len(state.tells) * (not asynchronous) + 1
         assert len(after.trials) == len(state.trials)
+
+
+def test_a_second_try_that_failed_again_is_over_at_the_next_start(run):
+    """The run failed once for it. Each plain ``resume`` failed for it too, and tried nothing."""
+    first = controller_job.make_controller(run.read())
+    killed_in(first, 1)
+    with pytest.raises(Killed):
+        first.run()
+    with closing(Journal(run.journal_file)) as journal:
+        ended = {name: t.row for name, t in journal.state.trials.items() if t.row}
+        journal.append("retried", earlier=dict.fromkeys(ended, 0))
+        for name, row in ended.items():
+            failed = row | {"state": "INFRA_FAILED", "score": None, "error": "no node"}
+            journal.append("finished", trial=name, row=failed)
+    controller_job.make_controller(run.read()).run()
+    after = read_state(run.journal_file)
+    assert after.finished == "done"
+    assert not after.tell_again
+    later = [t.row["state"] for name, t in after.trials.items() if name not in ended]
+    assert later
+    assert set(later) == {"COMPLETED"}
