@@ -17,7 +17,7 @@ from agenttts.endpoint import (
 from agenttts.errors import MissingRequirement, Unavailable, located, valid_names
 from agenttts.inference.base import EngineError, ModelConfig, Request, SamplingParams
 from agenttts.inference.endpoint import EndpointEngine
-from agenttts.inference.endpoint_models import has_model, read_models
+from agenttts.inference.endpoint_models import has_model, is_azure, read_models
 from agenttts.inference.endpoint_options import find_address, read_endpoint_options
 
 _LIST_S = 20.0
@@ -89,8 +89,10 @@ def _is_below_v1(client: EndpointClient, address: Address) -> bool:
     """
     below = dataclasses.replace(address, base_url=f"{address.base_url.rstrip('/')}/v1")
     try:
-        listed = read_models(client.get(below, "models"), below)
-        return bool(listed) and client.post(address, "chat/completions", {}).status == 404
+        answer = client.get(below, "models")
+        # Azure lists models, of which none is a deployment.
+        lists = answer.status == 200 and (is_azure(below) or bool(read_models(answer, below)))
+        return lists and client.post(address, "chat/completions", {}).status == 404
     except ServerError:  # it is not known then
         return False
 

@@ -26,7 +26,7 @@ def read_models(answer: Answer, address: Address) -> dict[str, int | None]:
     if answer.status != 200:
         raise refusal(answer, address)
     document = parse_answer(answer, address)
-    if _AZURE.search(urlsplit(address.base_url).hostname or ""):
+    if is_azure(address):
         return {}
     entries = document.get("data") if isinstance(document, dict) else None
     found: dict[str, int | None] = {}
@@ -35,6 +35,11 @@ def read_models(answer: Answer, address: Address) -> dict[str, int | None]:
             context = entry.get("max_model_len")  # of vLLM and SGLang
             found[entry["id"]] = context if type(context) is int and context > 0 else None
     return found
+
+
+def is_azure(address: Address) -> bool:
+    """Return whether a server is Azure OpenAI, which lists models and no deployments."""
+    return _AZURE.search(urlsplit(address.base_url).hostname or "") is not None
 
 
 def has_model(listed: Collection[str], path: str) -> bool:

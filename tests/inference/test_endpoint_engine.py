@@ -328,6 +328,12 @@ def test_a_deployment_of_azure_is_not_in_the_list_of_models(server, monkeypatch,
     assert path == f"http://{host}/openai/v1/chat/completions"
     assert (headers["Authorization"], body["model"]) == (f"Bearer {KEY}", "my-gpt")
     assert check_listed(config(server, "my-gpt", **there)).endswith("lists no models")
+    listed = server.models
+    server.models = lambda path: listed if path.endswith("/v1/models") else (404, "", {})
+    server.answers = [(404, "{}", {})]
+    with pytest.raises(Unavailable, match=r"nothing answers at .*, but at .*/openai/v1"):
+        check_listed(config(server, "my-gpt", **there | {"base_url": f"http://{host}/openai"}))
+    server.models = listed
     there["base_url"] = "http://own.westus.cloudapp.azure.com/v1"  # a machine of Azure
     with pytest.raises(EngineError, match="has no model 'my-gpt'"):
         EndpointEngine(config(server, "my-gpt", **there))
