@@ -68,7 +68,7 @@ def read_answers(
     Raises:
         UserError: A field holds anything else, or no answer is left.
     """
-    there = [field for field in fields if record.values.get(field) is not None]
+    there = [f for f in fields if f in record.unreadable or record.values.get(f) is not None]
     for position, field in enumerate(there):
         answers = _answers(record, field)
         if not any(answer.texts for answer in answers):
@@ -157,6 +157,8 @@ _VALID_PARSES = (
 def _answers(record: Record, field: str) -> list[Answer]:
     if field == PARSES:
         return _answers_of_parses(record)
+    if field in record.unreadable:
+        raise record.error(field, _VALID)
     for value in (record.structure(field), record.values[field]):
         found = [answer_of(item) for item in (value if isinstance(value, list) else [value])]
         if None not in found:
@@ -191,6 +193,8 @@ def _readable(record: Record, field: str) -> list[Answer]:
 
 
 def _names(record: Record, key: str) -> tuple[str, ...]:
+    if key in record.unreadable:
+        raise record.error(key, "holds the other names of the answer")
     if record.values.get(key) is None:
         return ()
     value = record.structure(key)

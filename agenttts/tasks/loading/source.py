@@ -152,7 +152,13 @@ def example_id(record: Record, number: int, fields: Sequence[str] = ("_id", "id"
     """Return the record's own id, else its position in the data (``number``).
 
     The id comes from the first of ``fields`` that is not blank.
+
+    Raises:
+        UserError: One of them has no JSON form.
     """
+    for field in fields:
+        if field in record.unreadable:
+            raise record.error(field, "it is the record's id")
     given = next(
         (record.values[f] for f in fields if record.values.get(f) not in (None, "")), number
     )

@@ -10,6 +10,7 @@ import io
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ import pytest
 from agenttts import tasks
 from agenttts.errors import UserError
 from agenttts.tasks.base import Example, TaskConfig
+from agenttts.tasks.loading.answers import read_answers
 from agenttts.tasks.loading.records import read_file, read_records
 from agenttts.tasks.loading.report import LoadReport, SourceReport
+from agenttts.tasks.loading.source import example_id
+from agenttts.tasks.loading.table_records import row_record
 
 ROWS: list[dict[str, Any]] = [
     {"question": "one, two?", "answers": ["a", "b"], "n": "1"},
@@ -431,6 +435,20 @@ def test_a_value_without_a_json_form_is_an_error_where_it_is_used(tmp_path, imag
     (tmp_path / "task.yaml").write_text(TASK.replace("{{ question }}", "{{ image }}"))
     with pytest.raises(UserError, match=r"d\.parquet, record 1: field 'image' has a value that is not text, number, list or object \(bytes\), and is what stages\.answer\.prompt of .* uses"):  # fmt: skip
         tasks.create(str(tmp_path / "task.yaml")).load(TaskConfig(str(tmp_path / "d.parquet")))
+
+
+@pytest.mark.parametrize("field", ["id", "answer", "answer_aliases"])
+def test_a_text_that_a_table_holds_as_bytes_is_not_passed_over(field):
+    """A column without the mark of text gave other ids, and answers without their other names."""
+    values = {"id": "q", "answer": "y", "answers": ["y"], "answer_aliases": ["z"]}
+    record = row_record(values | {field: b"q"}, lambda: "here")
+    read = (
+        partial(example_id, number=0)
+        if field == "id"
+        else partial(read_answers, fields=["answer", "answers"])
+    )
+    with pytest.raises(UserError, match=f"here: field '{field}' has a value that is not text"):
+        read(record)
 
 
 @pytest.mark.parametrize("form", ["d.json", "d.jsonl", "d.csv", "d.tsv", "d.parquet", "data.json", "texts.parquet"])  # fmt: skip
