@@ -11,15 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agenttts.replies import repair_json
 from agenttts.space import SearchSpace
 from agenttts.spec.stage_names import folded
 
 _LONGEST_REPLY = 60_000
-_REPAIRED = re.compile(r"""(?:[^"']*["']){2000}""")
-"""A text with as many quotes as are repaired.
-
-json-repair 0.64 takes time by the square of them, if they are in a list: 5 s for 6,000.
-"""
 _MOST_ALLOCATIONS = 200
 _LONGEST_LINE, _CUT = 300, " [...]"
 # JSON escapes can stand for these; terminals obey the first, and no file can hold the second.
@@ -117,7 +113,7 @@ def json_values(text: str, *, several: bool = False) -> Iterator[Any]:
     for piece in pieces:
         start = min((i for i in (piece.find("{"), piece.find("[")) if i >= 0), default=-1)
         if start >= 0:
-            value = _repair_json(piece[start:])
+            value = repair_json(piece[start:])
             if isinstance(value, (dict, list)):
                 yield value
 
@@ -141,31 +137,6 @@ def _sequence(text: str) -> list[Any]:
         values.append(value)
         found = _OPENING.search(text, end)
     return values
-
-
-def _repair_json(text: str) -> Any:
-    from json_repair import repair_json
-
-    # Deeper nesting is not a valid reply, and its repair takes long.
-    if _depth(text) > 50:
-        return None
-    if (repaired := _REPAIRED.match(text)) is not None:
-        text = repaired[0]
-    try:
-        return repair_json(text, return_objects=True, skip_json_loads=True)
-    except Exception:  # whatever the library raises, the reply counts as unusable
-        return None
-
-
-def _depth(text: str) -> int:
-    depth = deepest = 0
-    for character in text:
-        if character in "{[":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "}]":
-            depth = max(0, depth - 1)
-    return deepest
 
 
 def _records(value: Any, space: SearchSpace, level: int = 0) -> Iterator[RawAllocation]:

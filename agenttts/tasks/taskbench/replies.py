@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agenttts.files.unicode import clean_text
+from agenttts.replies import repair_json
 from agenttts.tasks.taskbench.forms import argument_pairs
 
 _STEP_LISTS = ("task_steps", "steps", "tool_steps", "plan")
@@ -40,17 +41,6 @@ _MOST_STARTS = 50
 """The most places in a text at which JSON is looked for.
 
 It is enough for any reply, and limits the work on noise.
-"""
-_DEEPEST = 20
-"""The deepest nesting of brackets that is repaired; that of a plan is 6.
-
-Repairing 10 kB of "{ { { ..." by a model that repeats itself took 1 s (json-repair 0.64).
-"""
-
-_REPAIRED = re.compile(r"""(?:[^"']*["']){2000}""")
-"""A text with as many quotes as are repaired; a plan has fewer.
-
-The time grows by the square of them, if they are in a list: 5 s for 6,000.
 """
 
 
@@ -181,32 +171,10 @@ def _mended_json(text: str) -> Iterator[Any]:
     start = _BRACKET.search(text)
     if start is None:
         return
-    import json_repair
-
-    try:
-        said = _shallow(text[start.start() :])
-        repaired = _REPAIRED.match(said)
-        value = json_repair.loads(repaired[0] if repaired else said, skip_json_loads=True)
-    except (
-        Exception
-    ):  # json-repair promises nothing about arbitrary text, but parsing must never raise
-        return
+    value = repair_json(text[start.start() :])
     yield value
     if isinstance(value, list):  # of several values in a row, any may be the plan
         yield from value
-
-
-def _shallow(text: str) -> str:
-    """Return the text up to the bracket that is nested deeper than a plan's."""
-    opened: list[str] = []
-    for bracket in re.finditer(r"[\[\]{}]", text):
-        if bracket[0] in "{[":
-            opened.append(bracket[0])
-        elif opened and opened[-1] + bracket[0] in ("{}", "[]"):
-            opened.pop()
-        if len(opened) > _DEEPEST:
-            return text[: bracket.start()]
-    return text
 
 
 def _steps(value: Any) -> list[str]:

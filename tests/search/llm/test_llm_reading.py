@@ -83,6 +83,20 @@ def test_only_so_much_of_a_reply_is_repaired(fence):
     assert max(json.dumps(value).count("x") for value in values) < 2000
 
 
+@pytest.mark.parametrize("noise", ["{ ", "[", "{ ] ", "{ ] } ", "{ [ } ", '{"a": [} ', "[ { ] "])
+def test_allocations_before_brackets_that_repeat_without_end_are_read(noise):
+    """The repair of all of them takes minutes, and gives up."""
+    text = f'{{"allocations": [{json.dumps(GOOD)}, {noise * 600}'
+    assert read_allocations(text, SPACE)[0].choices == EXPECTED
+    assert all(json.dumps(value).count("{") < 120 for value in json_values(text))
+
+
+def test_many_reasons_with_an_unmatched_bracket_are_read():
+    items = [{**GOOD, "reason": "its F1 is in [0, 1)"} for _ in range(40)]
+    text = json.dumps({"allocations": items}).replace("}]", ",}, ]")
+    assert len(read_allocations(text, SPACE)) == 40
+
+
 def test_guidelines_in_a_value_before_the_allocations():
     text = f'{{"guidelines": ["retrieval: more"]}}\n{json.dumps({"allocations": [GOOD]})}'
     assert read_guidelines(text, named=True) == ["retrieval: more"]

@@ -153,10 +153,16 @@ def test_a_damaged_plan_is_repaired_before_a_part_of_it_is_taken_for_the_plan(te
     assert parse_tools(text, ["weather", "mail"]) == [call["task"] for call in calls]
 
 
-@pytest.mark.parametrize("noise", ["{ ", "[", '{"a" ', '{"task": [', "{ // \n"])
+@pytest.mark.parametrize("noise", ["{ ", "[", '{"a" ', '{"task": [', "{ // \n", "{ ] } "])
 def test_a_plan_before_brackets_that_repeat_without_end_is_read(noise):
     text = f'{{"task_nodes": [{W}, {M}, {noise * 5000}'
     assert parse_calls(text, False)[:2] == [WEATHER, MAIL]
+
+
+def test_a_long_damaged_plan_with_an_unmatched_bracket_in_each_call_is_read():
+    call = {"task": "mail", "arguments": [{"name": "text", "value": "in [0, 1)"}]}
+    text = json.dumps({"task_nodes": [call] * 25}).replace("}]}]}", "}]},]}")
+    assert parse_calls(text, False) == [call] * 25
 
 
 def test_only_so_much_of_a_reply_is_repaired():
