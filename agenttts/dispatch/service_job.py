@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import signal
 from typing import TYPE_CHECKING
 
 from agenttts.dispatch.own_job import in_queue, started_again
+from agenttts.files.processes import die_with_parent
 
 if TYPE_CHECKING:
     import submitit
-
-_PR_SET_PDEATHSIG = 1
 
 
 class RestartedJob:
@@ -40,7 +38,7 @@ class EndingJob:
 def end_with_runner() -> None:
     """End this process when the one that the scheduler polls and cancels is killed.
 
-    That one is the parent of a service on a host. A queue's job has none. Source: prctl(2), Linux.
+    That one is the parent of a service on a host. A queue's job has none.
     """
     if not in_queue():
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent(signal.SIGKILL)

@@ -221,6 +221,6 @@ def _count(file: Path, name: str) -> int:
     return 0
 
 
-def die_with_parent() -> None:
-    """Let the kernel send SIGTERM to the child if the job process dies (prctl(2))."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with_parent(sent: int = signal.SIGTERM) -> None:
+    """Let the kernel send this process a signal if its parent dies (prctl(2))."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, sent)

@@ -173,3 +173,21 @@ def test_a_stopped_process_is_not_dying_until_it_is_killed():
 
 def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("sent", "said"), [(signal.SIGTERM, "TERM\n"), (signal.SIGKILL, "")])
+def test_a_child_gets_the_signal_when_its_parent_is_killed(sent, said):
+    child = "trap 'echo TERM; exit' TERM; echo ready; while :; do sleep 0.1; done"
+    code = (
+        "import subprocess, sys; from agenttts.files.processes import die_with_parent\n"
+        "start = lambda: die_with_parent(int(sys.argv[1]))\n"
+        "subprocess.run(['sh', '-c', sys.argv[2]], preexec_fn=start)"
+    )
+    command = [sys.executable, "-c", code, str(int(sent)), child]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ready\n"
+        parent.kill()
+        # It ends when the child has closed it.
+        assert parent.stdout.read() == said
