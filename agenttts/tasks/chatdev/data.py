@@ -88,7 +88,7 @@ def _pairs(record: Record, number: int) -> list[tuple[str, str]]:
 
     A record has one pair, or all pairs if it is two lists, as the hub returns SRDD's document.
     """
-    if "tasks" not in record.values or any(name in record.values for name in _TASKS):
+    if not record.is_given("tasks") or any(map(record.is_given, _TASKS)):
         field = record.first_given(_TASKS)
         if field not in record.values:
             raise record.error(

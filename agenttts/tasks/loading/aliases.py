@@ -111,7 +111,7 @@ def _entry(record: Record) -> tuple[str, tuple[str, ...]]:
     ident = record.values.get(field)
     if isinstance(ident, bool) or not isinstance(ident, str | int) or not str(ident).strip():
         raise record.error(field, "must be the id of an answer, a text or a number")
-    given = [name for name in _NAMES if record.values.get(name) is not None]
+    given = [name for name in _NAMES if record.is_given(name)]
     if not given:
         raise record.error(_NAMES[0], "must be a list of texts")
     texts = [text for name in given for text in record.texts(name, blank=True, none=True)]

@@ -68,7 +68,7 @@ def read_answers(
     Raises:
         UserError: A field holds anything else, or no answer is left.
     """
-    there = [f for f in fields if f in record.unreadable or record.values.get(f) is not None]
+    there = [field for field in fields if record.is_given(field)]
     for position, field in enumerate(there):
         answers = _answers(record, field)
         if not any(answer.texts for answer in answers):
@@ -78,8 +78,10 @@ def read_answers(
             answers += [a for a in _readable(record, other) if known & set(map(normalise, a.texts))]
         texts = [text for answer in answers for text in answer.texts]
         texts += [text for key in _ALIASES for text in _names(record, key)]
-        ids = [ident for answer in answers for ident in answer.ids] + _ids(record.values)
-        texts += [name for ident in ids for name in (aliases or {}).get(ident, ())]
+        if aliases:
+            own = {key: record.value(key, "must be the id of the answer") for key in _IDS}
+            ids = [ident for answer in answers for ident in answer.ids] + _ids(own)
+            texts += [name for ident in ids for name in aliases.get(ident, ())]
         return tuple(dict.fromkeys(texts))
     given = [field for field in fields if field in record.values]
     raise record.error((*there, *given, *fields)[0], _VALID)
@@ -157,9 +159,8 @@ _VALID_PARSES = (
 def _answers(record: Record, field: str) -> list[Answer]:
     if field == PARSES:
         return _answers_of_parses(record)
-    if field in record.unreadable:
-        raise record.error(field, _VALID)
-    for value in (record.structure(field), record.values[field]):
+    given = record.value(field, _VALID)
+    for value in (record.structure(field), given):
         found = [answer_of(item) for item in (value if isinstance(value, list) else [value])]
         if None not in found:
             return [answer for answer in found if answer is not None]
@@ -193,9 +194,7 @@ def _readable(record: Record, field: str) -> list[Answer]:
 
 
 def _names(record: Record, key: str) -> tuple[str, ...]:
-    if key in record.unreadable:
-        raise record.error(key, "holds the other names of the answer")
-    if record.values.get(key) is None:
+    if record.value(key, "must be a list of texts, the other names of the answer") is None:
         return ()
     value = record.structure(key)
     items = value if isinstance(value, list) else [value]

@@ -45,6 +45,24 @@ class Record:
             f"{self.place()}: field '{field}' {problem}, not {shown(self.values[field])}"
         )
 
+    def is_given(self, field: str) -> bool:
+        """Return whether the record has a field that is not null, also an unreadable one."""
+        return field in self.unreadable or self.values.get(field) is not None
+
+    def value(self, field: str, valid: str) -> Any:
+        """Return the value of a field; None if the record lacks it.
+
+        Args:
+            field: Name of the field.
+            valid: What it should be, for the error.
+
+        Raises:
+            UserError: The value has no JSON form.
+        """
+        if field in self.unreadable:
+            raise self.error(field, valid)
+        return self.values.get(field)
+
     def text(self, field: str) -> str:
         """Return a field that must be a string and not blank.
 
@@ -88,9 +106,13 @@ class Record:
     def first_given(self, fields: Sequence[str]) -> str:
         """Return the first of ``fields`` that is neither null nor blank.
 
-        If there is none, it is the first of them that the record has, else the first.
+        It may be unreadable. If there is none, it is the first that the record has, else the first.
         """
-        given = (name for name in fields if not _is_blank(self.values.get(name)))
+        given = (
+            name
+            for name in fields
+            if name in self.unreadable or not _is_blank(self.values.get(name))
+        )
         there = (name for name in fields if name in self.values)
         return next(given, next(there, fields[0]))
 

@@ -154,14 +154,10 @@ def example_id(record: Record, number: int, fields: Sequence[str] = ("_id", "id"
     The id comes from the first of ``fields`` that is not blank.
 
     Raises:
-        UserError: One of them has no JSON form.
+        UserError: It has no JSON form.
     """
-    for field in fields:
-        if field in record.unreadable:
-            raise record.error(field, "it is the record's id")
-    given = next(
-        (record.values[f] for f in fields if record.values.get(f) not in (None, "")), number
-    )
+    values = (record.value(field, "it is the record's id") for field in fields)
+    given = next((value for value in values if value not in (None, "")), number)
     if isinstance(given, float) and given.is_integer():
         given = int(given)  # from a column of whole numbers with a null in it
     return str(given)

@@ -145,8 +145,7 @@ def _example(record: Record, number: int, aliases: AliasFile | None) -> Retrieva
 
     Its id is the record's own, else the record's position in the data.
     """
-    fields = record.values
-    if "context" in fields and "ctxs_candidate" not in fields:
+    if record.is_given("context") and not record.is_given("ctxs_candidate"):
         candidates, gold = _hotpot_references(record)
     else:
         candidates, gold = _listed_references(record)

@@ -334,7 +334,7 @@ class _Fields:
 
     def name(self, names: tuple[str, ...]) -> str:
         """Return the first of the names whose field is not null."""
-        there = (name for name in names if self.record.values.get(name) is not None)
+        there = filter(self.record.is_given, names)
         return next(there, next((name for name in names if name in self.record.values), names[0]))
 
 

@@ -20,6 +20,7 @@ import pytest
 from agenttts import tasks
 from agenttts.errors import UserError
 from agenttts.tasks.base import Example, TaskConfig
+from agenttts.tasks.loading.aliases import read_aliases
 from agenttts.tasks.loading.answers import read_answers
 from agenttts.tasks.loading.records import read_file, read_records
 from agenttts.tasks.loading.report import LoadReport, SourceReport
@@ -449,6 +450,67 @@ def test_a_text_that_a_table_holds_as_bytes_is_not_passed_over(field):
     )
     with pytest.raises(UserError, match=f"here: field '{field}' has a value that is not text"):
         read(record)
+
+
+TRIPLES = [["Rome", "in", "Italy"]]
+READ: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "2wiki": (
+        "retrieval_qa",
+        {"_id": "q", "question": "?", "answers": ["y"], "aliases": ["z"], "ctxs_candidate": ["c"], "ctxs_gt": ["c"]},
+        {"id": "q", "answer": "y", "context": [{"title": "t", "sentences": ["s"]}], "supporting_facts": [{"title": "t", "sent_id": 0}]},
+    ),
+    "hotpot": (
+        "retrieval_qa",
+        {"id": "q", "question": "?", "answer": "y", "context": [{"title": "t", "sentences": ["s"]}], "supporting_facts": [{"title": "t", "sent_id": 0}]},
+        {},
+    ),
+    "kgqa": (
+        "kgqa",
+        {"ID": "q", "question": "?", "answer": ["y"], "answer_aliases": ["z"], "crucial_triples": TRIPLES, "gt_triples": TRIPLES, "2hop_triples": TRIPLES},
+        {"QuestionId": "q", "RawQuestion": "?", "answers": ["y"]},
+    ),
+    "kgqa of WebQSP": (
+        "kgqa",
+        {"QuestionId": "q", "RawQuestion": "?", "Parses": [{"Answers": [{"EntityName": "y", "AnswerArgument": "m.1"}]}], "crucial_triples": TRIPLES, "gt_triples": TRIPLES, "2hop_triples": TRIPLES},
+        {},
+    ),
+    "taskbench": (
+        "taskbench",
+        {"id": "q", "instruction": "Do it.", "task_steps": ["a"], "task_nodes": [{"task": "t", "arguments": [{"name": "n", "value": "v"}]}]},
+        {"user_request": "Do it.", "tool_steps": ["a"], "tool_nodes": [{"task": "t", "arguments": [{"name": "n", "value": "v"}]}]},
+    ),
+    "chatdev": ("chatdev", {"name": "q", "task": "Write it."}, {"Name": "q", "Description": "Write it."}),
+    "chatdev as lists": ("chatdev", {"names": ["q"], "tasks": ["Write it."]}, {}),
+    "aliases": ("aliases", {"Q_id": "m.1", "aliases": ["y"], "demonyms": ["z"]}, {"qid": "m.1"}),
+}  # fmt: skip
+"""A task, the fields of a record that it reads, and fields that it reads where those lack."""
+
+
+@pytest.mark.parametrize(("form", "field"), [(form, field) for form in READ for field in READ[form][1]])  # fmt: skip
+def test_no_field_that_is_read_is_passed_over_for_its_bytes(tmp_path, form, field):
+    """As a column without the mark of text; others took its place, or nothing did."""
+    task, row, others = READ[form]
+    (tmp_path / "d.parquet").write_bytes(parquet([row]))
+    (tmp_path / "bytes.parquet").write_bytes(parquet([{**row, field: b"q", **others}]))
+    tool = {"id": "t", "desc": "d", "parameters": [{"name": "n"}]}
+    (tmp_path / "tool_desc.json").write_bytes(document({"nodes": [tool]}))
+
+    def read(file: Path) -> object:
+        if task == "aliases":
+            return read_aliases(str(file)).names
+        return tasks.create(task).load(TaskConfig(str(file)))
+
+    assert read(tmp_path / "d.parquet")
+    with pytest.raises(UserError, match=f"field '{field}' has a value that is not text"):
+        read(tmp_path / "bytes.parquet")
+
+
+def test_the_id_of_an_answer_is_not_passed_over_where_it_is_looked_up(tmp_path):
+    row: dict[str, Any] = {"id": "q", "answer": "y", "answer_id": b"m.1"}
+    record = row_record(row, lambda: "here")
+    assert read_answers(record, ["answer"]) == ("y",)
+    with pytest.raises(UserError, match="here: field 'answer_id' has a value that is not text"):
+        read_answers(record, ["answer"], {"m.1": ["z"]})
 
 
 @pytest.mark.parametrize("form", ["d.json", "d.jsonl", "d.csv", "d.tsv", "d.parquet", "data.json", "texts.parquet"])  # fmt: skip
