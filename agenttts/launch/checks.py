@@ -38,7 +38,7 @@ from agenttts.replies import lacks_chat_template
 from agenttts.sandbox import check_sandbox
 from agenttts.spec import JobSpec, ServeAgent
 from agenttts.spec.paths import named_places, places_of_options
-from agenttts.trial.toolbox import refusal
+from agenttts.trial.toolbox import refusal, toolbox_settings
 
 
 def checks_of(
@@ -100,12 +100,13 @@ def check_toolbox(experiment: Experiment) -> None:
     An image is not checked.
 
     Raises:
-        UserError: Something is missing, or the spec does not allow code on the host.
+        UserError: Something is missing, the task gives no settings of it, or the spec does not
+            allow code on the host.
         MissingRequirement: The machine has no sandbox, or not the package for embeddings.
     """
     section = experiment.spec.task
     with located("task"):
-        settings = experiment.task.toolbox_settings(experiment.task.read_options(section.options))
+        settings = toolbox_settings(experiment.task, section.options)
     if settings is None or experiment.in_container:
         return
     if settings.runs_code:

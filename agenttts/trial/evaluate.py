@@ -33,7 +33,7 @@ from agenttts.trial.draws import StageDraw
 from agenttts.trial.fewer_samples import FewerSamples, StageValues
 from agenttts.trial.result import TrialOutput
 from agenttts.trial.spec import TrialSpec
-from agenttts.trial.toolbox import TrialToolbox, execute_samples
+from agenttts.trial.toolbox import TrialToolbox, execute_samples, toolbox_settings
 
 
 @dataclass
@@ -91,7 +91,7 @@ def evaluate(spec: TrialSpec) -> Evaluation:
         make_importable(spec.task, spec.task_source)
     task = tasks.create(spec.task)
     examples = examples_of(spec)
-    settings = task.toolbox_settings(task.read_options(spec.options))
+    settings = toolbox_settings(task, spec.options)
     toolbox = TrialToolbox(settings, on_host=spec.code_on_host) if settings else None
     outputs: list[dict[str, Any]] = [{} for _ in examples]
     rows: list[ExampleRow] = []
@@ -275,13 +275,8 @@ def _executed(
     outputs: Sequence[Mapping[str, Any]],
 ) -> list[list[Any]]:
     """Return the parsed samples, completed if the stage is an `ExecutingStage`."""
-    if not isinstance(stage, ExecutingStage):
+    if not isinstance(stage, ExecutingStage) or toolbox is None:
         return candidates
-    if toolbox is None:
-        raise UserError(
-            f"stage '{stage.name}' is an ExecutingStage, but its task's "
-            "toolbox_settings() returns None; return ToolboxSettings"
-        )
     return execute_samples(stage, toolbox, candidates, examples, outputs)
 
 

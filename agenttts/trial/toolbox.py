@@ -19,7 +19,7 @@ from agenttts.files.processes import usable_cpus
 from agenttts.files.unicode import clean_value
 from agenttts.inference.embedding import EmbeddingModel
 from agenttts.sandbox import Outcome, check_sandbox, run_program
-from agenttts.tasks.base import Example, ExecutingStage, Toolbox, ToolboxSettings
+from agenttts.tasks.base import Example, ExecutingStage, Task, Toolbox, ToolboxSettings
 
 _MOST_AT_ONCE = 8
 
@@ -66,6 +66,24 @@ def in_container() -> bool:
     """Return whether this process is in a container of Apptainer or Singularity."""
     names = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
     return any(name in os.environ for name in names) and Path("/.singularity.d").is_dir()
+
+
+def toolbox_settings(task: Task, options: Mapping[str, Any]) -> ToolboxSettings | None:
+    """Return what the stages of a task need of a toolbox; None if they need none.
+
+    Raises:
+        UserError: The options are not valid, or the task gives no settings for its
+            `ExecutingStage`.
+    """
+    settings = task.toolbox_settings(task.read_options(options))
+    executing = [stage.name for stage in task.stages if isinstance(stage, ExecutingStage)]
+    if settings is None and executing:
+        raise UserError(
+            f"stage '{executing[0]}' is an ExecutingStage, but its task's "
+            "toolbox_settings() returns None; return ToolboxSettings",
+            at=("name",),
+        )
+    return settings
 
 
 def refusal() -> str:

@@ -57,6 +57,27 @@ def test_the_config_of_a_model_is_read_once(scripted_spec, tmp_path, monkeypatch
     assert read == [tmp_path / "large" / "config.json"]
 
 
+EXECUTING = """
+from agenttts.tasks.base import ExecutingStage
+from agenttts.tasks.retrieval.task import RetrievalQA
+
+class Answer(ExecutingStage, type(RetrievalQA.stages[1])):
+    def execute(self, value, example, outputs, toolbox): return value
+
+class Own(RetrievalQA):
+    stages = (RetrievalQA.stages[0], Answer())
+"""
+
+
+@pytest.mark.parametrize("image", [{}, {"container__image": "some.sif"}])
+def test_a_task_without_the_settings_of_its_toolbox_is_refused(scripted_spec, tmp_path, image):
+    """Every trial was, after the samples of the stages before and of its own were drawn."""
+    (tmp_path / "own.py").write_text(EXECUTING)
+    spec = load_spec(scripted_spec(task__name=f"{tmp_path}/own.py:Own", **image))
+    with pytest.raises(UserError, match=r":[0-9]+: task\.name: stage 'answer' is an ExecutingStage, but its task's toolbox_settings\(\) returns None; return ToolboxSettings$"):  # fmt: skip
+        make_plan(spec, [tmp_path], tmp_path / "results")
+
+
 REFUSED = "sbatch: error: Batch job submission failed: Invalid qos specification"
 
 

@@ -17,7 +17,7 @@ from agenttts.inference.sampler import Sampler
 from agenttts.inference.store import SampleStore
 from agenttts.space import Allocation, Choice
 from agenttts.tables.schema import examples_schema
-from agenttts.trial.evaluate import read_examples
+from agenttts.trial.evaluate import evaluate, read_examples
 from agenttts.trial.result import EXAMPLES_FILE, read_result
 from agenttts.trial.run import evaluate_alone
 
@@ -198,6 +198,16 @@ def test_a_main_metric_that_no_stage_gives_is_named_with_those_that_there_are(ma
     spec = make_trial("t0000", ("strong", 1), ("strong", 1), task=f"{tmp_path}/own.py:Own")
     with pytest.raises(UserError, match=r"main_metric 'answer\.exact'; valid: retrieval\.precision, .*answer\.em"):  # fmt: skip
         run(spec)
+
+
+def test_a_task_without_the_settings_of_its_toolbox_is_refused_before_it_draws(make_trial, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from agenttts.tasks.chatdev.task import ChatDev\n\n\n"
+        "class Own(ChatDev):\n    def toolbox_settings(self, options): return None\n"
+    )
+    spec = make_trial("t0000", ("strong", 1), ("strong", 1), task=f"{tmp_path}/own.py:Own")
+    with pytest.raises(UserError, match="is an ExecutingStage, but its task's toolbox_settings"):
+        next(evaluate(spec))
 
 
 NAMED_ALIKE = """
