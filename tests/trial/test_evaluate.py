@@ -200,7 +200,9 @@ def test_a_main_metric_that_no_stage_gives_is_named_with_those_that_there_are(ma
         run(spec)
 
 
-def test_a_task_without_the_settings_of_its_toolbox_is_refused_before_it_draws(make_trial, tmp_path):
+def test_a_task_without_the_settings_of_its_toolbox_is_refused_before_it_draws(
+    make_trial, tmp_path
+):
     (tmp_path / "own.py").write_text(
         "from agenttts.tasks.chatdev.task import ChatDev\n\n\n"
         "class Own(ChatDev):\n    def toolbox_settings(self, options): return None\n"
