@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, create_model
 
-from agenttts.spec.engine_options import MODEL_KEYS, EngineOptions
+from agenttts.spec.engine_options import MODEL_KEYS, READABLE_NUMBERS, EngineOptions
 
+_READABLE_FORMS = "also as 8k (8,000), 25.6k or 8K (8,192)"
 _RANGES: Mapping[str, Any] = MappingProxyType(
     {
         "gpu_memory_utilization": Annotated[
@@ -22,12 +23,31 @@ _RANGES: Mapping[str, Any] = MappingProxyType(
             Annotated[float | None, Field(ge=0, description="a number of 0 or more")],
         ),
         **dict.fromkeys(
-            ("block_size", "max_num_batched_tokens", "max_num_seqs"),
+            ("block_size", "max_num_seqs"),
             Annotated[int | None, Field(ge=1, description="a whole number of 1 or more")],
         ),
+        **dict.fromkeys(
+            READABLE_NUMBERS,
+            Annotated[
+                int | None,
+                Field(ge=1, description=f"a whole number of 1 or more, {_READABLE_FORMS}"),
+            ],
+        ),
+        **dict.fromkeys(
+            ("kv_cache_memory_bytes", "max_num_queued_tokens"),
+            Annotated[
+                int | None,
+                Field(ge=0, description=f"a whole number of 0 or more, {_READABLE_FORMS}"),
+            ],
+        ),
+        "max_model_len": Annotated[
+            int | None,
+            Field(ge=-1, description=f"a whole number of 1 or more, {_READABLE_FORMS}, or auto"),
+        ],
     }
 )
-"""Numbers that are checked before a job waits for its GPUs, with vLLM 0.33's own ranges."""
+"""Numbers that are checked before a job waits for its GPUs, with the ranges of vLLM 0.32, which
+`vllm_options.txt` is of."""
 
 
 class TransformersOptions(EngineOptions):

@@ -19,6 +19,7 @@ from agenttts.spec.endpoint import (
     KeyVariable,
     check_extra,
 )
+from agenttts.spec.engine_options import from_command_line
 from agenttts.spec.section import PlacedError, Section
 from agenttts.spec.thinking import ThinkingSetting, check_template_args, check_thinking
 
@@ -121,6 +122,11 @@ class ServeAgent(_Talk):
     def served_name(self) -> str:
         """The name of the model for its server and in the transcript."""
         return Path(self.model).name
+
+    @field_validator("options")
+    @classmethod
+    def _read_options(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return from_command_line(value)
 
     @field_validator("template_args")
     @classmethod

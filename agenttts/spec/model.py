@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from agenttts.errors import located, valid_names
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.spec.agent import AgentSection, ScriptedAgent, ServeAgent, check_kind
 from agenttts.spec.allocations import ChoiceSection
+from agenttts.spec.engine_options import from_command_line
 from agenttts.spec.paths import (
     absolute,
     absolute_bind,
@@ -131,7 +132,8 @@ class ModelSection(Section):
     options: dict[str, Any] = {}
     """Options of the engine.
 
-    For vLLM: dtype, quantization, max_model_len, tensor_parallel_size, ...
+    For vLLM: dtype, quantization, max_model_len, tensor_parallel_size, ... They may have the forms
+    of its command line: ``8k`` (8,000) or ``8K`` (8,192) where it takes them, and JSON objects.
     """
     thinking: ThinkingSetting = "auto"
     """The markers around the model's thinking.
@@ -149,6 +151,11 @@ class ModelSection(Section):
         """
         path = Path(self.path)
         return path if self.engine != "endpoint" and path.is_absolute() else None
+
+    @field_validator("options")
+    @classmethod
+    def _read_options(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return from_command_line(value) if info.data.get("engine") == "vllm" else value
 
     @field_validator("thinking", mode="before")
     @classmethod

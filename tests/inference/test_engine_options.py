@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import re
+from contextlib import suppress
+
 import pytest
 
 from agenttts.errors import UserError
@@ -11,6 +15,9 @@ from agenttts.inference.engine_options import (
     option_names,
 )
 from agenttts.inference.placement import PARALLEL_OPTIONS, PLACING_OPTIONS, over_gpus
+from agenttts.spec.engine_options import READABLE_NUMBERS, from_command_line
+
+READABLE = "a whole number of 1 or more, also as 8k (8,000), 25.6k or 8K (8,192)"
 
 
 @pytest.mark.parametrize(
@@ -41,16 +48,59 @@ def test_an_option_like_none_still_says_where_the_names_are():
         ("gpu_memory_utilization", "0.9", "a number above 0, up to 1"),
         ("cpu_offload_gb", -1, "a number of 0 or more"),
         ("max_num_seqs", 0, "a whole number of 1 or more"),
-        ("max_num_batched_tokens", 8192.5, "a whole number of 1 or more"),
+        ("max_num_seqs", "8k", "a whole number of 1 or more"),
+        ("max_num_batched_tokens", 8192.5, READABLE),
+        ("max_num_batched_tokens", "8.5K", READABLE),
+        ("max_num_scheduled_tokens", "8 k", READABLE),
+        ("max_model_len", "8kB", f"{READABLE}, or auto"),
+        ("max_model_len", -2, f"{READABLE}, or auto"),
+        ("kv_cache_memory_bytes", "10GB", READABLE.replace("of 1", "of 0")),
     ],
 )
 def test_a_number_that_vllm_would_refuse_is_refused_before_a_job(name, value, valid):
-    with pytest.raises(UserError, match=rf"^{name}: {value!r} is not valid; valid: {valid}$"):
+    with pytest.raises(
+        UserError, match=rf"^{name}: {value!r} is not valid; valid: {re.escape(valid)}$"
+    ):
         check_options("vllm", {name: value})
 
 
 def test_numbers_that_vllm_takes_are_valid():
     check_options("vllm", {"gpu_memory_utilization": 1, "cpu_offload_gb": 0, "max_num_seqs": None})
+
+
+TEXTS = ["8k", "8K", "25.6k", "1.5g", "2G", "512", " 4m ", "1T", "0.5t", "auto", "-1", "Auto", "8.5K", "8 k", "8kB", "1e4", "", "k", "-8k"]  # fmt: skip
+
+
+@pytest.mark.llm
+@pytest.mark.parametrize("name", READABLE_NUMBERS)
+@pytest.mark.parametrize("text", TEXTS)
+def test_numbers_are_read_as_the_installed_vllm_reads_them(name, text):
+    parsers = pytest.importorskip("vllm.utils.argparse_utils")
+    read = (
+        parsers.human_readable_int_or_auto
+        if name == "max_model_len"
+        else parsers.human_readable_int
+    )
+    try:
+        expected = read(text)
+    except (ValueError, argparse.ArgumentTypeError):
+        expected = text
+    found = from_command_line({name: text})[name]
+    if expected == -1 and name != "max_model_len":
+        expected = text  # vLLM reads it and refuses it later
+    assert found == expected
+
+
+@pytest.mark.llm
+def test_the_flags_that_take_such_numbers_are_those_of_the_installed_vllm():
+    arg_utils = pytest.importorskip("vllm.engine.arg_utils")
+    parser = arg_utils.EngineArgs.add_cli_args(arg_utils.FlexibleArgumentParser())
+    found = set()
+    for action in parser._actions:
+        with suppress(ValueError, argparse.ArgumentTypeError):
+            if action.type is not None and action.type("8k") == 8000:
+                found.add(action.dest)
+    assert found == set(READABLE_NUMBERS)
 
 
 @pytest.mark.parametrize("name", ["model", "revision"])

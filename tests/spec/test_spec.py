@@ -12,6 +12,7 @@ import yaml
 from agenttts.errors import UserError, WrongValues, located
 from agenttts.spec import dump_spec, load_spec, parse_spec
 from agenttts.spec.stage_names import REPLY_KEYS
+from tests.support.scripted import small_spec
 from tests.support.written_spec import GOOD, parse
 
 
@@ -137,6 +138,33 @@ def test_a_budget_too_small_says_the_least_feasible():
         parse(GOOD, "search.budget=1").space()
     least = parse(GOOD).space().least_budget
     assert parse(GOOD, f"search.budget={least}").space().count() >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("max_num_batched_tokens", "8k", 8000),
+        ("max_num_batched_tokens", "8K", 8192),
+        ("max_model_len", "25.6k", 25_600),
+        ("max_model_len", "auto", -1),
+        ("max_num_seqs", "8k", "8k"),  # refused as by vLLM
+        ("speculative_config", '{"method": "ngram", "num_speculative_tokens": 3}', {"method": "ngram", "num_speculative_tokens": 3}),
+        ("generation_config", "vllm", "vllm"),
+    ],
+)  # fmt: skip
+def test_options_in_the_forms_of_vllm_s_command_line_are_read(tmp_path, name, text, value):
+    """A served model's vLLM reads them itself; an engine in a process failed in its job."""
+    served = {"kind": "serve", "model": "weak", "options": {name: text}}
+    vllm = {"path": "org/m", "params": 7e9, "options": {name: text}}
+    spec = load_spec(small_spec(tmp_path, agent=served, models__strong=vllm))
+    assert spec.models["strong"].options == {name: value}
+    assert spec.agent.options == {name: value}
+
+
+def test_an_option_that_is_almost_json_is_refused(tmp_path):
+    vllm = {"path": "org/m", "params": 7e9, "options": {"hf_overrides": "{'a': 1}"}}
+    with pytest.raises(UserError, match=r"models\.strong\.options: .*the text of hf_overrides is not JSON .* valid: a mapping, such as hf_overrides: {KEY: VALUE}"):  # fmt: skip
+        load_spec(small_spec(tmp_path, models__strong=vllm))
 
 
 def test_a_missing_file_names_its_neighbour(tmp_path):
