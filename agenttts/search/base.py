@@ -201,7 +201,7 @@ class Searcher(ABC):
 
         The k-th allocation of a search depends on the seed and the known ones, not on ``n``.
         """
-        known = self.archive.known_count
+        known = len(self.archive.known)
         drawn = self._feasible.draw_many(
             n, self.archive, lambda i: random.Random(f"{self.name}/{self.seed}/{known + i}")
         )

@@ -44,7 +44,7 @@ class GeneticSearcher(Searcher):
         chosen: list[Proposal] = []
         fittest = sorted(self.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation))
         for _ in range(n):
-            rng = random.Random(f"genetic/{self.seed}/{self.archive.known_count}")
+            rng = random.Random(f"genetic/{self.seed}/{len(self.archive.known)}")
             proposal = self._child(fittest[: self.options.population], rng)
             if proposal is None:
                 break

@@ -97,7 +97,7 @@ class InsightRules(Searcher):
         the best candidate is taken before it. Candidates are valued as if the trials ``pending``
         will score as expected.
         """
-        rng = random.Random(f"insights/{self.seed}/{self.archive.known_count}")
+        rng = random.Random(f"insights/{self.seed}/{len(self.archive.known)}")
         chosen: dict[Allocation, Proposal] = {}
         model = self.model()
         if model is None and self._curves and self._coupling:

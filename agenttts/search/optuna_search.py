@@ -68,7 +68,7 @@ class _OptunaSearcher(Searcher):
         return chosen
 
     def _next(self) -> Proposal | None:
-        number = self.archive.known_count
+        number = len(self.archive.known)
         if len(self.archive.tried) < self.options.initial or len(self.archive.scored) < 2:
             return self._draw("initial trial, drawn at random")
         with warnings.catch_warnings():
@@ -171,7 +171,7 @@ class _OptunaSearcher(Searcher):
         return Allocation(tuple(choices))
 
     def _draw(self, reason: str, failures: Failures | None = None) -> Proposal | None:
-        rng = random.Random(f"{self.name}/{self.seed}/{self.archive.known_count}")
+        rng = random.Random(f"{self.name}/{self.seed}/{len(self.archive.known)}")
         drawn = self._feasible.draw(self.archive, rng)
         for _ in range(_MAX_REDRAWS):
             if failures is None or drawn is None or not failures.avoids(drawn):
