@@ -71,8 +71,8 @@ class FeasibleSet:
     def __iter__(self) -> Iterator[Allocation]:
         return (self[number] for number in range(len(self)))
 
-    def draw(self, known: Container[Allocation], rng: random.Random) -> Allocation | None:
-        """One allocation uniformly from those not ``known``; None when all are.
+    def draw(self, rng: random.Random, *known: Container[Allocation]) -> Allocation | None:
+        """One allocation uniformly from those in none of ``known``; None when all are.
 
         Rejects known ones a few dozen times, then lists what is left: cheap while few are known,
         exact always.
@@ -80,9 +80,9 @@ class FeasibleSet:
         size = len(self)
         for _ in range(64):
             allocation = self[rng.randrange(size)]
-            if allocation not in known:
+            if not any(allocation in some for some in known):
                 return allocation
-        rest = [allocation for allocation in self if allocation not in known]
+        rest = [allocation for allocation in self if not any(allocation in some for some in known)]
         return rng.choice(rest) if rest else None
 
     def draw_many(
@@ -91,7 +91,7 @@ class FeasibleSet:
         """Up to ``n`` distinct draws; ``key(i)`` gives the generator of the i-th."""
         drawn: dict[Allocation, None] = {}
         for position in range(n):
-            allocation = self.draw(_Either(known, drawn), key(position))
+            allocation = self.draw(key(position), known, drawn)
             if allocation is None:
                 break
             drawn[allocation] = None
@@ -127,11 +127,3 @@ class FeasibleSet:
             costs = sums[kept, choices]
             rows = np.column_stack([rows[kept], numbers[choices].astype(np.int32)])
         return costs, rows
-
-
-class _Either:
-    def __init__(self, *containers: Container[Allocation]) -> None:
-        self._containers = containers
-
-    def __contains__(self, item: object) -> bool:
-        return any(item in container for container in self._containers)

@@ -64,7 +64,7 @@ class GeneticSearcher(Searcher):
                 child = within_budget(self.space, child)
                 if child not in self.archive:
                     return Proposal(child, "genetic", reason)
-        drawn = self._feasible.draw(self.archive, rng)
+        drawn = self._feasible.draw(rng, self.archive)
         return None if drawn is None else Proposal(drawn, "random", "drawn at random")
 
 

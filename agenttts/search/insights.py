@@ -300,7 +300,7 @@ class InsightRules(Searcher):
         failures = self.failures()
         avoided = 0
         while len(chosen) < n:
-            new = self._feasible.draw(self.archive.known | chosen.keys(), rng)
+            new = self._feasible.draw(rng, self.archive, chosen)
             if new is None:
                 return
             if avoided < _MOST_AVOIDED and failures.avoids(new, chosen):

@@ -172,11 +172,11 @@ class _OptunaSearcher(Searcher):
 
     def _draw(self, reason: str, failures: Failures | None = None) -> Proposal | None:
         rng = random.Random(f"{self.name}/{self.seed}/{len(self.archive.known)}")
-        drawn = self._feasible.draw(self.archive, rng)
+        drawn = self._feasible.draw(rng, self.archive)
         for _ in range(_MAX_REDRAWS):
             if failures is None or drawn is None or not failures.avoids(drawn):
                 break
-            drawn = self._feasible.draw(self.archive, rng)
+            drawn = self._feasible.draw(rng, self.archive)
         return None if drawn is None else Proposal(drawn, "random", reason)
 
 
