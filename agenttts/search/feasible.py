@@ -38,11 +38,11 @@ class FeasibleSet:
         self._limit = space.budget * (1.0 + SLACK)
         halves = ((stages[:split], total(least[split:])), (stages[split:], total(least[:split])))
         level = max(len(stage.samples) for stage in space.stages)
-        found = [self._combinations(grid, half, others) for half, others in halves]
-        while any(half is None for half in found) and level > 1:
+        while True:
+            first, last = (self._combinations(grid, *half, level) for half in halves)
+            if level == 1 or (first is not None and last is not None):
+                break
             level //= 2
-            found = [self._combinations(grid, half, others, level) for half, others in halves]
-        first, last = found
         if first is None or last is None:
             raise UserError(
                 f"{len(space.stages)} stages with so many models have too many combinations to "
@@ -108,18 +108,16 @@ class FeasibleSet:
         return counts
 
     def _combinations(
-        self, grid: ChoiceGrid, stages: range, others: float, level: int | None = None
+        self, grid: ChoiceGrid, stages: range, others: float, level: int
     ) -> tuple[Floats, NDArray[np.int32]] | None:
         """Cost and choice numbers of every combination over ``stages``.
 
-        Each leaves ``others`` units for the rest. With a ``level``, of the choices with about so
-        many counts a model. None: there are too many.
+        Each leaves ``others`` units for the rest, and has choices with about ``level`` counts a
+        model. None: there are too many.
         """
         costs, rows = np.zeros(1), np.zeros((1, 0), dtype=np.int32)
         for stage in stages:
-            numbers = np.arange(len(grid.choices[stage]))
-            if level is not None:
-                numbers = grid.thinned(stage, level)
+            numbers = grid.thinned(stage, level)
             if len(costs) * len(numbers) > _MOST_COMBINATIONS:
                 return None
             sums = costs[:, None] + grid.costs[stage][numbers][None, :]
