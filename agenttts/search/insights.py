@@ -47,9 +47,6 @@ _MIN_TRIALS_TO_JUDGE = 8
 _MOST_EXTENDED = 12
 _EXTENDED = "further examples, to tell it from its rivals"
 
-# A preferred proposal is taken when it is worth this share of the best candidate.
-_MIN_RELATIVE_VALUE = 0.5
-
 # Draws dropped because trials fail there, before one is made all the same: nothing else may be
 # left.
 _MOST_AVOIDED = 50
@@ -118,10 +115,7 @@ class InsightRules(Searcher):
                 # The preferred ones lead the candidates, and so what is left of them leads every
                 # part.
                 own = int(np.isin(grid.keys(part), keys).sum())
-                least = _MIN_RELATIVE_VALUE
-                return choose(
-                    model, part, count, preferred=own, min_relative_value=least, pending=out
-                )
+                return choose(model, part, count, preferred=own, pending=out)
 
             for number in self.failures().pick(rows, n, most_valuable):
                 allocation = grid.decode(rows[number])
