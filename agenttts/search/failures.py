@@ -15,11 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agenttts.search.encoding import Rows
+from agenttts.search.encoding import Mask, Rows
 from agenttts.search.evidence import Evidence
 from agenttts.space import Allocation
-
-Mask = NDArray[np.bool_]
 
 # Failures from which on a region is excluded; with f of them it stays so until there are
 # _BASE_RESULTS * 2^f results.

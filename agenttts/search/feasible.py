@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agenttts.errors import UserError
-from agenttts.search.encoding import SLACK, ChoiceGrid, Floats
+from agenttts.search.encoding import SLACK, ChoiceGrid
+from agenttts.search.gaussian import Floats
 from agenttts.space import Allocation, SearchSpace, total
 
 # The most combinations that are listed at a time: they take 1 GB.
