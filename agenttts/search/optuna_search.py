@@ -104,29 +104,26 @@ class _OptunaSearcher(Searcher):
                 random.Random(f"{self.name}/{self.seed}/{number}").randrange(2**31)
             ),
         )
-        scored = sorted(self.archive.scored, key=lambda trial: trial.allocation)
-        for trial in scored:
+        evidence = self._evidence.read()
+        for trial in evidence.trials:
             study.add_trial(self._finished(trial.allocation, trial.score))
-        told = {result.allocation for result in self.archive.results}
-        failed = told - {trial.allocation for trial in scored}
-        for allocation in sorted(a for a in failed if a in self.space):
-            study.add_trial(self._finished(allocation, self._worst))
+        for row in evidence.failed:
+            study.add_trial(self._finished(evidence.grid.decode(row), self._worst))
         # Both samplers take running trials for ones that will be known: a constant liar, and
         # qLogEI.
-        for allocation in self.archive.pending:
-            if allocation in self.space:
-                study.add_trial(
-                    optuna.trial.create_trial(
-                        state=optuna.trial.TrialState.RUNNING,
-                        params=self._parameters(allocation),
-                        distributions=self._distributions,
-                    )
+        for row in evidence.pending:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=optuna.trial.TrialState.RUNNING,
+                    params=self._parameters(evidence.grid.decode(row)),
+                    distributions=self._distributions,
                 )
+            )
         return study
 
     @property
     def _worst(self) -> float:
-        return min(trial.score for trial in self.archive.scored)
+        return float(self._evidence.read().scores.min())
 
     def _finished(self, allocation: Allocation, score: float) -> Any:
         # Share of the budget by which the allocation is over it (negative: under).

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agenttts.search import TrialResult
+from agenttts.search import TrialResult, create
 from agenttts.search.optuna_search import OptunaGPSearcher, OptunaOptions
 from agenttts.space import Model, SearchSpace, Stage
 
@@ -37,3 +37,16 @@ def test_one_thread_while_it_computes_and_as_before_afterwards():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_score_far_below_the_others_counts_as_a_failed_trial():
+    pytest.importorskip("optuna")
+    space = SearchSpace((Stage("a", (Model("s", 3e9),), 256, 64, tuple(range(1, 65))),), 2000)
+    asked = []
+    for outlier in (-1e6, None):
+        searcher = create("optuna_tpe", space)
+        scores = [outlier if count == 9 else -20.0 - 1.0 / count for count in range(1, 13)]
+        tried = [space.allocation(("s", count)) for count in range(1, 13)]
+        searcher.tell([TrialResult(*one) for one in zip(tried, scores, strict=True)])
+        asked.append(searcher.ask(4))
+    assert asked[0] == asked[1]
