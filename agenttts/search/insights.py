@@ -23,7 +23,6 @@ from agenttts.search.acquisition import choose, initial_design
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.confidence import confidence_of
 from agenttts.search.encoding import Rows
-from agenttts.search.evidence import Evidence
 from agenttts.search.failures import Failures
 from agenttts.search.findings import findings
 from agenttts.search.initial import DEFAULT_SAMPLE_CAP
@@ -75,7 +74,6 @@ class InsightRules(Searcher):
     options: AgentTTSOptions
     _model: Surrogate | None = None
     _fitted_to: object = None
-    _failures: tuple[Evidence, Failures] | None = None
 
     def propose_by_rules(
         self,
@@ -189,10 +187,7 @@ class InsightRules(Searcher):
 
     def failures(self) -> Failures:
         """What the failed trials say."""
-        evidence = self._evidence.read()
-        if self._failures is None or self._failures[0] is not evidence:
-            self._failures = (evidence, Failures(evidence))
-        return self._failures[1]
+        return Failures(self._evidence.read())
 
     def _best_known(self, model: Surrogate, *, tried: bool) -> Allocation | None:
         """Return the best of the model's trials; with ``tried``, without the stored ones."""
