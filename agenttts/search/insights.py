@@ -156,9 +156,12 @@ class InsightRules(Searcher):
             return None
         if sum(not trial.stored for trial in model.trials) < _MIN_TRIALS_TO_JUDGE:
             return None
-        rows = self._hopeful(self._outlook(model, np.random.default_rng(self.seed)))
+        grid = self._evidence.grid
+        rows = self._outlook(model, np.random.default_rng(self.seed))
+        failed = np.isin(grid.keys(rows), grid.keys(self._evidence.read().failed))
+        rows = rows[~failed & ~self.failures().avoided(rows)]
         rows = np.unique(np.concatenate([model.points.rows, rows]), axis=0)
-        chosen = self._evidence.grid.encode([recommended])
+        chosen = grid.encode([recommended])
         return confidence_of(model, chosen, rows, within, self.seed)
 
     def findings(self) -> list[str]:
@@ -206,13 +209,6 @@ class InsightRules(Searcher):
             or (scores[allocation] == scores[top] and means[top] - mean < 0.1 * model.noise)
         ]
         return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
-
-    def _hopeful(self, rows: Rows) -> Rows:
-        """``rows`` without those of failed trials, and those near which trials fail."""
-        grid = self._evidence.grid
-        closed = grid.keys(self._evidence.read().failed)
-        avoided = self.failures().avoided(rows)
-        return rows[~avoided & ~np.isin(grid.keys(rows), closed)]
 
     @property
     def _curves(self) -> bool:
