@@ -28,7 +28,6 @@ from agenttts.spec.section import Options
 
 # Proposals over budget told to the study as such before one is cut down to the budget.
 _MAX_INFEASIBLE = 5
-_INITIAL_TRIALS = 5
 
 # Draws that avoid regions where trials fail, before one in them is taken: nothing else may be left.
 _MAX_REDRAWS = 50
@@ -37,7 +36,7 @@ _MAX_REDRAWS = 50
 class OptunaOptions(Options):
     """The options of `optuna_tpe` and `optuna_gp`."""
 
-    initial: Annotated[int, Field(ge=0, description="0 or more random trials")] = _INITIAL_TRIALS
+    initial: Annotated[int, Field(ge=0, description="0 or more random trials")] = 5
     """How many random trials come first."""
 
 
