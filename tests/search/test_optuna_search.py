@@ -41,12 +41,18 @@ def test_one_thread_while_it_computes_and_as_before_afterwards():
 
 def test_a_score_far_below_the_others_counts_as_a_failed_trial():
     pytest.importorskip("optuna")
-    space = SearchSpace((Stage("a", (Model("s", 3e9),), 256, 64, tuple(range(1, 65))),), 2000)
+    models = (Model("s", 1e9), Model("l", 70e9))
+    stages = (
+        Stage("a", models, 256, 64, tuple(range(1, 33))),
+        Stage("b", models, 256, 64, (1, 2, 4, 8, 16)),
+    )
+    space = SearchSpace(stages, 1500)
+    tried = create("random", space, 3).ask(20)
+    scores = [-20.0 - sum(1.0 / choice.samples for choice in a.choices) for a in tried]
     asked = []
-    for outlier in (-1e6, None):
+    for second in (-1e6, None, -20.0):
         searcher = create("optuna_tpe", space)
-        scores = [outlier if count == 9 else -20.0 - 1.0 / count for count in range(1, 13)]
-        tried = [space.allocation(("s", count)) for count in range(1, 13)]
-        searcher.tell([TrialResult(*one) for one in zip(tried, scores, strict=True)])
-        asked.append(searcher.ask(4))
-    assert asked[0] == asked[1]
+        told = [scores[0], second, *scores[2:]]
+        searcher.tell([TrialResult(*one) for one in zip(tried, told, strict=True)])
+        asked.append(searcher.ask(6))
+    assert asked[0] == asked[1] != asked[2]
