@@ -56,14 +56,8 @@ class Failures:
         if len(self._failed):
             self._blame(evidence.evaluated)
 
-    def __bool__(self) -> bool:
-        """Whether there is any suspect."""
-        return bool(self._excluded or self._suspected)
-
     def avoids(self, allocation: Allocation, picked: Iterable[Allocation] = ()) -> bool:
         """`avoided`, of one allocation of the space."""
-        if not self:
-            return False
         return bool(self.avoided(self._grid.encode([allocation]), self._grid.encode(picked))[0])
 
     def avoided(self, rows: Rows, picked: Rows | None = None) -> Mask:
@@ -87,8 +81,6 @@ class Failures:
         ``choose`` is given a part of the rows, in their order, and returns numbers within that
         part, the best first.
         """
-        if not self:
-            return list(choose(rows, n))
         picked: list[int] = []
         while len(picked) < min(n, len(rows)):
             left = np.setdiff1d(np.arange(len(rows)), picked)
