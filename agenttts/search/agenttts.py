@@ -139,7 +139,7 @@ class AgentTTSSearcher(InsightRules):
     def _propose(self, n: int) -> list[Proposal]:
         pending = self.archive.pending  # before the batch's own initial trials are among them
         chosen = self._started(n, self._next_initial(n))
-        self._take(chosen)
+        self.add_pending(proposal.allocation for proposal in chosen)  # no later one repeats them
         if len(chosen) == n:
             return chosen
         self.archive.write_guidelines(self.findings())
@@ -156,7 +156,7 @@ class AgentTTSSearcher(InsightRules):
                     offered.setdefault(allocation, proposal)
             preferred = offer.preferred
             own = list(offered.values())[: min(offer.own, n - len(chosen))]
-            self._take(own)
+            self.add_pending(proposal.allocation for proposal in own)
             chosen += own
             pending = (*pending, *(offered.pop(proposal.allocation).allocation for proposal in own))
         if len(chosen) == n:
@@ -190,10 +190,6 @@ class AgentTTSSearcher(InsightRules):
         missing = [trial for trial in self.initial if trial.allocation not in self.archive]
         failures = self.failures()
         return [trial for trial in missing if not failures.avoids(trial.allocation)]
-
-    def _take(self, proposals: Sequence[Proposal]) -> None:
-        """Make proposals known at once, so that no later proposer repeats them."""
-        self.add_pending(proposal.allocation for proposal in proposals)
 
 
 class PaperSearcher(AgentTTSSearcher):
