@@ -126,8 +126,7 @@ class Surrogate:
     @cached_property
     def _means(self) -> Floats:
         """Expected scores of the fitted trials, in the order of `trials`."""
-        means: Floats = self._centre + self._unit * (self.weights @ self.expected)
-        return means
+        return self.in_score_units(self.weights @ self.expected)
 
     @cached_property
     def ranking(self) -> Sequence[int]:
@@ -150,10 +149,8 @@ class Surrogate:
 
     def means(self, allocations: Sequence[Allocation]) -> list[float]:
         """Expected scores of allocations of the space's choices, also over its budget."""
-        if not allocations:
-            return []
         expected = self.posterior_mean(self.grid.encode(allocations))
-        means: list[float] = (self._centre + self._unit * expected).tolist()
+        means: list[float] = self.in_score_units(expected).tolist()
         return means
 
     def expect(self, allocation: Allocation) -> Expectation:
