@@ -17,7 +17,7 @@ import numpy as np
 from agenttts.search.archive import Archive, Scored
 from agenttts.search.noise import score_text
 from agenttts.search.surrogate import Surrogate
-from agenttts.space import Allocation, SearchSpace
+from agenttts.space import Allocation, Choice, SearchSpace
 
 # Feasible allocations that are compared for the most promising ones.
 _MOST_COMPARED = 3000
@@ -164,11 +164,11 @@ def _place(space: SearchSpace, models: tuple[str, ...]) -> list[int]:
 
 def _most_samples(space: SearchSpace, models: tuple[str, ...]) -> str:
     """Return the most samples of each stage that fit while the others have the fewest."""
-    least = [s.budget(m, s.samples[0]) for s, m in zip(space.stages, models, strict=True)]
-    spare = space.budget - math.fsum(least)
+    pairs = list(zip(space.stages, models, strict=True))
+    least = Allocation(tuple(Choice(stage.name, name, stage.samples[0]) for stage, name in pairs))
     most = [
-        max(s.samples[0], s.affordable_samples(m, spare + own))
-        for s, m, own in zip(space.stages, models, least, strict=True)
+        max(stage.samples[0], stage.affordable_samples(name, space.spare(stage, least)))
+        for stage, name in pairs
     ]
     return ", ".join(map(str, most))
 
