@@ -258,7 +258,7 @@ class SearchSpace:
         return allocation_budget(self, allocation)
 
     def spare(self, stage: Stage, allocation: Allocation) -> float:
-        """Return the units left for a stage if the others keep their choices in an allocation."""
+        """Return the units left for a stage beside the others of an allocation."""
         return self.budget - self.cost(allocation) + self.choice_budget(allocation[stage.name])
 
     def violation(self, allocation: Allocation) -> str | None:
