@@ -21,7 +21,7 @@ What differs from the paper (arXiv 2508.00890):
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -94,9 +94,10 @@ class AgentTTSSearcher(InsightRules):
         self._compares_models = 1 in self.options.insights
         self.knows_confidence = self._curves and self._coupling
 
-    @override
-    def _initial_allocations(self) -> Iterable[Allocation]:
-        return (trial.allocation for trial in self.initial)
+    @property
+    def initial_batch(self) -> int:
+        """How many trials form the first batch: the user's own and the initial trials."""
+        return len({*self.first, *(trial.allocation for trial in self.initial)})
 
     @property
     def seed_role(self) -> str:
