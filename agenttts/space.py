@@ -257,6 +257,10 @@ class SearchSpace:
         """Return the cost of an allocation, in budget units."""
         return allocation_budget(self, allocation)
 
+    def spare(self, stage: Stage, allocation: Allocation) -> float:
+        """Return the units left for a stage beside the others of an allocation."""
+        return self.budget - self.cost(allocation) + self.choice_budget(allocation[stage.name])
+
     def violation(self, allocation: Allocation) -> str | None:
         """Return why an allocation is not in the space, or None if it is."""
         names = [choice.stage for choice in allocation.choices]

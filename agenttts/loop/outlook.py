@@ -94,8 +94,7 @@ def _curve(
 
     It is over the counts that some allocation affords.
     """
-    others = space.least_budget - space.choice_budget(stage.cheapest)
-    most = stage.affordable_samples(name, space.budget - others)
+    most = stage.affordable_samples(name, space.spare(stage, space.cheapest))
     own = {t.allocation[stage.name].samples for t in _trials_with(archive, stage, name)}
     chosen = around[stage.name].samples if around[stage.name].model == name else None
     counts = sorted({*stage.spread_samples(most), *own, *([chosen] if chosen else [])})
@@ -164,8 +163,7 @@ def _pair(
     x, y = around[one.name], around[other.name]
 
     def counts(stage: Stage, choice: Choice) -> list[int]:
-        spare = space.budget - space.least_budget + space.choice_budget(stage.cheapest)
-        most = stage.affordable_samples(choice.model, spare)
+        most = stage.affordable_samples(choice.model, space.spare(stage, space.cheapest))
         return sorted({*stage.spread_samples(most), choice.samples})
 
     at = [

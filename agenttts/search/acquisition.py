@@ -24,6 +24,9 @@ from agenttts.search.surrogate import Surrogate
 # turn out best.
 _SCREENED, _RIVALS = 250, 12
 
+# A preferred proposal is taken when it is worth this share of the best candidate.
+_MIN_RELATIVE_VALUE = 0.5
+
 # Equally likely outcomes of a trial over which its value is averaged.
 _OUTCOMES = np.array([NormalDist().inv_cdf((i + 0.5) / 12) for i in range(12)])
 
@@ -34,7 +37,7 @@ def choose(
     n: int,
     *,
     preferred: int = 0,
-    min_relative_value: float = 1.0,
+    min_relative_value: float = _MIN_RELATIVE_VALUE,
     pending: Rows | None = None,
 ) -> list[int]:
     """Numbers of up to ``n`` candidates, the most valuable first; ties: the earlier.

@@ -21,7 +21,7 @@ What differs from the paper (arXiv 2508.00890):
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -94,9 +94,10 @@ class AgentTTSSearcher(InsightRules):
         self._compares_models = 1 in self.options.insights
         self.knows_confidence = self._curves and self._coupling
 
-    @override
-    def _initial_allocations(self) -> Iterable[Allocation]:
-        return (trial.allocation for trial in self.initial)
+    @property
+    def initial_batch(self) -> int:
+        """How many trials form the first batch: the user's own and the initial trials."""
+        return len({*self.first, *(trial.allocation for trial in self.initial)})
 
     @property
     def seed_role(self) -> str:
@@ -139,7 +140,7 @@ class AgentTTSSearcher(InsightRules):
     def _propose(self, n: int) -> list[Proposal]:
         pending = self.archive.pending  # before the batch's own initial trials are among them
         chosen = self._started(n, self._next_initial(n))
-        self._take(chosen)
+        self.add_pending(proposal.allocation for proposal in chosen)  # no later one repeats them
         if len(chosen) == n:
             return chosen
         self.archive.write_guidelines(self.findings())
@@ -156,7 +157,7 @@ class AgentTTSSearcher(InsightRules):
                     offered.setdefault(allocation, proposal)
             preferred = offer.preferred
             own = list(offered.values())[: min(offer.own, n - len(chosen))]
-            self._take(own)
+            self.add_pending(proposal.allocation for proposal in own)
             chosen += own
             pending = (*pending, *(offered.pop(proposal.allocation).allocation for proposal in own))
         if len(chosen) == n:
@@ -190,10 +191,6 @@ class AgentTTSSearcher(InsightRules):
         missing = [trial for trial in self.initial if trial.allocation not in self.archive]
         failures = self.failures()
         return [trial for trial in missing if not failures.avoids(trial.allocation)]
-
-    def _take(self, proposals: Sequence[Proposal]) -> None:
-        """Make proposals known at once, so that no later proposer repeats them."""
-        self.add_pending(proposal.allocation for proposal in proposals)
 
 
 class PaperSearcher(AgentTTSSearcher):

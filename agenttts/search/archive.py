@@ -148,11 +148,6 @@ class Archive:
         return frozenset(self._results.keys() | self._pending.keys())
 
     @property
-    def known_count(self) -> int:
-        """How many allocations were proposed or told so far."""
-        return len(self._results.keys() | self._pending.keys())
-
-    @property
     def tried(self) -> frozenset[Allocation]:
         """Every allocation proposed or told so far, without the stored ones."""
         return frozenset({r.allocation for r in self.evaluated} | self._pending.keys())

@@ -175,7 +175,7 @@ class Searcher(ABC):
     @property
     def initial_batch(self) -> int:
         """How many proposals form the initial trials: the user's own and the searcher's."""
-        return len({*self.first, *self._initial_allocations()})
+        return len(set(self.first))
 
     @cached_property
     def _feasible(self) -> FeasibleSet:
@@ -201,16 +201,12 @@ class Searcher(ABC):
 
         The k-th allocation of a search depends on the seed and the known ones, not on ``n``.
         """
-        known = self.archive.known_count
+        known = len(self.archive.known)
         drawn = self._feasible.draw_many(
             n, self.archive, lambda i: random.Random(f"{self.name}/{self.seed}/{known + i}")
         )
         self.add_pending(drawn)
         return [Proposal(allocation, "random", reason) for allocation in drawn]
-
-    def _initial_allocations(self) -> Iterable[Allocation]:
-        """The searcher's own initial trials; none for most searchers."""
-        return ()
 
     @abstractmethod
     def _propose(self, n: int) -> list[Proposal]:

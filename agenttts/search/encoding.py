@@ -14,11 +14,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from agenttts.search.gaussian import unit_of
+from agenttts.search.gaussian import Floats, unit_of
 from agenttts.space import Allocation, Choice, SearchSpace
 
 Rows = NDArray[np.int64]
-Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 SLACK = 1e-9
 """Relative slack of budgets for rounding, as in `agenttts.space.fits`."""

@@ -14,13 +14,11 @@ from agenttts.search.base import Proposal, Searcher
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec.section import Options
 
-DEFAULT_MOST = 10_000
-
 
 class GridOptions(Options):
     """The options of `grid`."""
 
-    most: Annotated[int, Field(ge=1, description="1 or more allocations")] = DEFAULT_MOST
+    most: Annotated[int, Field(ge=1, description="1 or more allocations")] = 10_000
     """The largest feasible set that it takes on."""
 
 

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agenttts.search.encoding import Rows
+from agenttts.search.encoding import Mask, Rows
 from agenttts.search.evidence import Evidence
 from agenttts.space import Allocation
-
-Mask = NDArray[np.bool_]
 
 # Failures from which on a region is excluded; with f of them it stays so until there are
 # _BASE_RESULTS * 2^f results.
@@ -58,14 +56,8 @@ class Failures:
         if len(self._failed):
             self._blame(evidence.evaluated)
 
-    def __bool__(self) -> bool:
-        """Whether there is any suspect."""
-        return bool(self._excluded or self._suspected)
-
     def avoids(self, allocation: Allocation, picked: Iterable[Allocation] = ()) -> bool:
         """`avoided`, of one allocation of the space."""
-        if not self:
-            return False
         return bool(self.avoided(self._grid.encode([allocation]), self._grid.encode(picked))[0])
 
     def avoided(self, rows: Rows, picked: Rows | None = None) -> Mask:
@@ -89,8 +81,6 @@ class Failures:
         ``choose`` is given a part of the rows, in their order, and returns numbers within that
         part, the best first.
         """
-        if not self:
-            return list(choose(rows, n))
         picked: list[int] = []
         while len(picked) < min(n, len(rows)):
             left = np.setdiff1d(np.arange(len(rows)), picked)

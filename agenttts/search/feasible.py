@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agenttts.errors import UserError
-from agenttts.search.encoding import SLACK, ChoiceGrid, Floats
+from agenttts.search.encoding import SLACK, ChoiceGrid
+from agenttts.search.gaussian import Floats
 from agenttts.space import Allocation, SearchSpace, total
 
 # The most combinations that are listed at a time: they take 1 GB.
@@ -38,11 +39,11 @@ class FeasibleSet:
         self._limit = space.budget * (1.0 + SLACK)
         halves = ((stages[:split], total(least[split:])), (stages[split:], total(least[:split])))
         level = max(len(stage.samples) for stage in space.stages)
-        found = [self._combinations(grid, half, others) for half, others in halves]
-        while any(half is None for half in found) and level > 1:
+        while True:
+            first, last = (self._combinations(grid, *half, level) for half in halves)
+            if level == 1 or (first is not None and last is not None):
+                break
             level //= 2
-            found = [self._combinations(grid, half, others, level) for half, others in halves]
-        first, last = found
         if first is None or last is None:
             raise UserError(
                 f"{len(space.stages)} stages with so many models have too many combinations to "
@@ -71,8 +72,8 @@ class FeasibleSet:
     def __iter__(self) -> Iterator[Allocation]:
         return (self[number] for number in range(len(self)))
 
-    def draw(self, known: Container[Allocation], rng: random.Random) -> Allocation | None:
-        """One allocation uniformly from those not ``known``; None when all are.
+    def draw(self, rng: random.Random, *known: Container[Allocation]) -> Allocation | None:
+        """One allocation uniformly from those in none of ``known``; None when all are.
 
         Rejects known ones a few dozen times, then lists what is left: cheap while few are known,
         exact always.
@@ -80,9 +81,9 @@ class FeasibleSet:
         size = len(self)
         for _ in range(64):
             allocation = self[rng.randrange(size)]
-            if allocation not in known:
+            if not any(allocation in some for some in known):
                 return allocation
-        rest = [allocation for allocation in self if allocation not in known]
+        rest = [allocation for allocation in self if not any(allocation in some for some in known)]
         return rng.choice(rest) if rest else None
 
     def draw_many(
@@ -91,7 +92,7 @@ class FeasibleSet:
         """Up to ``n`` distinct draws; ``key(i)`` gives the generator of the i-th."""
         drawn: dict[Allocation, None] = {}
         for position in range(n):
-            allocation = self.draw(_Either(known, drawn), key(position))
+            allocation = self.draw(key(position), known, drawn)
             if allocation is None:
                 break
             drawn[allocation] = None
@@ -108,18 +109,16 @@ class FeasibleSet:
         return counts
 
     def _combinations(
-        self, grid: ChoiceGrid, stages: range, others: float, level: int | None = None
+        self, grid: ChoiceGrid, stages: range, others: float, level: int
     ) -> tuple[Floats, NDArray[np.int32]] | None:
         """Cost and choice numbers of every combination over ``stages``.
 
-        Each leaves ``others`` units for the rest. With a ``level``, of the choices with about so
-        many counts a model. None: there are too many.
+        Each leaves ``others`` units for the rest, and has choices with about ``level`` counts a
+        model. None: there are too many.
         """
         costs, rows = np.zeros(1), np.zeros((1, 0), dtype=np.int32)
         for stage in stages:
-            numbers = np.arange(len(grid.choices[stage]))
-            if level is not None:
-                numbers = grid.thinned(stage, level)
+            numbers = grid.thinned(stage, level)
             if len(costs) * len(numbers) > _MOST_COMBINATIONS:
                 return None
             sums = costs[:, None] + grid.costs[stage][numbers][None, :]
@@ -127,11 +126,3 @@ class FeasibleSet:
             costs = sums[kept, choices]
             rows = np.column_stack([rows[kept], numbers[choices].astype(np.int32)])
         return costs, rows
-
-
-class _Either:
-    def __init__(self, *containers: Container[Allocation]) -> None:
-        self._containers = containers
-
-    def __contains__(self, item: object) -> bool:
-        return any(item in container for container in self._containers)

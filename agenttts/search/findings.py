@@ -39,7 +39,7 @@ def _pursue(
     """
     if len(stage.models) < 2:
         return
-    spare = _spare(space, stage, best)
+    spare = space.spare(stage, best)
     tried = {trial.allocation[stage.name].model for trial in model.trials}
     value: dict[str, float] = {}
     at: dict[str, Allocation] = {}
@@ -78,7 +78,7 @@ def _direction(
     """Insight 2: whether a stage's samples rise, are flat or fall at ``best``."""
     choice = best[stage.name]
     here = model.mean(best)
-    most = stage.affordable_samples(choice.model, _spare(space, stage, best))
+    most = stage.affordable_samples(choice.model, space.spare(stage, best))
     more = min(most, stage.nearest_samples(2 * choice.samples))
     fewer = stage.nearest_samples(choice.samples / 2)
 
@@ -106,7 +106,7 @@ def _shift(space: SearchSpace, model: Surrogate, best: Allocation, clear: float)
             if taker.name == giver.name or kept == best[giver.name]:
                 continue
             name = best[taker.name].model
-            samples = taker.affordable_samples(name, _spare(space, taker, less))
+            samples = taker.affordable_samples(name, space.spare(taker, less))
             moved.append((less.replace(Choice(taker.name, name, samples)), giver.name, taker.name))
     here, *means = model.means([best, *(allocation for allocation, _, _ in moved)])
     gains = [
@@ -115,8 +115,3 @@ def _shift(space: SearchSpace, model: Surrogate, best: Allocation, clear: float)
     if gains and max(gains)[0] > clear / 2:
         _, source, target = max(gains)
         yield f"shift budget from {source} to {target}: more samples gain more there"
-
-
-def _spare(space: SearchSpace, stage: Stage, allocation: Allocation) -> float:
-    """Budget units left for ``stage`` when the others keep what they have."""
-    return space.budget - space.cost(allocation) + space.choice_budget(allocation[stage.name])

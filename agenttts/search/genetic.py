@@ -44,7 +44,7 @@ class GeneticSearcher(Searcher):
         chosen: list[Proposal] = []
         fittest = sorted(self.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation))
         for _ in range(n):
-            rng = random.Random(f"genetic/{self.seed}/{self.archive.known_count}")
+            rng = random.Random(f"genetic/{self.seed}/{len(self.archive.known)}")
             proposal = self._child(fittest[: self.options.population], rng)
             if proposal is None:
                 break
@@ -64,7 +64,7 @@ class GeneticSearcher(Searcher):
                 child = within_budget(self.space, child)
                 if child not in self.archive:
                     return Proposal(child, "genetic", reason)
-        drawn = self._feasible.draw(self.archive, rng)
+        drawn = self._feasible.draw(rng, self.archive)
         return None if drawn is None else Proposal(drawn, "random", "drawn at random")
 
 

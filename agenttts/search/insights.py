@@ -23,7 +23,6 @@ from agenttts.search.acquisition import choose, initial_design
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.confidence import confidence_of
 from agenttts.search.encoding import Rows
-from agenttts.search.evidence import Evidence
 from agenttts.search.failures import Failures
 from agenttts.search.findings import findings
 from agenttts.search.initial import DEFAULT_SAMPLE_CAP
@@ -46,9 +45,6 @@ _MIN_TRIALS_TO_JUDGE = 8
 # The best trials that may be extended by further examples.
 _MOST_EXTENDED = 12
 _EXTENDED = "further examples, to tell it from its rivals"
-
-# A preferred proposal is taken when it is worth this share of the best candidate.
-_MIN_RELATIVE_VALUE = 0.5
 
 # Draws dropped because trials fail there, before one is made all the same: nothing else may be
 # left.
@@ -78,7 +74,6 @@ class InsightRules(Searcher):
     options: AgentTTSOptions
     _model: Surrogate | None = None
     _fitted_to: object = None
-    _failures: tuple[Evidence, Failures] | None = None
 
     def propose_by_rules(
         self,
@@ -97,7 +92,7 @@ class InsightRules(Searcher):
         the best candidate is taken before it. Candidates are valued as if the trials ``pending``
         will score as expected.
         """
-        rng = random.Random(f"insights/{self.seed}/{self.archive.known_count}")
+        rng = random.Random(f"insights/{self.seed}/{len(self.archive.known)}")
         chosen: dict[Allocation, Proposal] = {}
         model = self.model()
         if model is None and self._curves and self._coupling:
@@ -118,10 +113,7 @@ class InsightRules(Searcher):
                 # The preferred ones lead the candidates, and so what is left of them leads every
                 # part.
                 own = int(np.isin(grid.keys(part), keys).sum())
-                least = _MIN_RELATIVE_VALUE
-                return choose(
-                    model, part, count, preferred=own, min_relative_value=least, pending=out
-                )
+                return choose(model, part, count, preferred=own, pending=out)
 
             for number in self.failures().pick(rows, n, most_valuable):
                 allocation = grid.decode(rows[number])
@@ -164,9 +156,12 @@ class InsightRules(Searcher):
             return None
         if sum(not trial.stored for trial in model.trials) < _MIN_TRIALS_TO_JUDGE:
             return None
-        rows = self._hopeful(self._outlook(model, np.random.default_rng(self.seed)))
+        grid = self._evidence.grid
+        rows = self._outlook(model, np.random.default_rng(self.seed))
+        failed = np.isin(grid.keys(rows), grid.keys(self._evidence.read().failed))
+        rows = rows[~failed & ~self.failures().avoided(rows)]
         rows = np.unique(np.concatenate([model.points.rows, rows]), axis=0)
-        chosen = self._evidence.grid.encode([recommended])
+        chosen = grid.encode([recommended])
         return confidence_of(model, chosen, rows, within, self.seed)
 
     def findings(self) -> list[str]:
@@ -195,10 +190,7 @@ class InsightRules(Searcher):
 
     def failures(self) -> Failures:
         """What the failed trials say."""
-        evidence = self._evidence.read()
-        if self._failures is None or self._failures[0] is not evidence:
-            self._failures = (evidence, Failures(evidence))
-        return self._failures[1]
+        return Failures(self._evidence.read())
 
     def _best_known(self, model: Surrogate, *, tried: bool) -> Allocation | None:
         """Return the best of the model's trials; with ``tried``, without the stored ones."""
@@ -217,13 +209,6 @@ class InsightRules(Searcher):
             or (scores[allocation] == scores[top] and means[top] - mean < 0.1 * model.noise)
         ]
         return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
-
-    def _hopeful(self, rows: Rows) -> Rows:
-        """``rows`` without those of failed trials, and those near which trials fail."""
-        grid = self._evidence.grid
-        closed = grid.keys(self._evidence.read().failed)
-        avoided = self.failures().avoided(rows)
-        return rows[~avoided & ~np.isin(grid.keys(rows), closed)]
 
     @property
     def _curves(self) -> bool:
@@ -300,7 +285,7 @@ class InsightRules(Searcher):
         failures = self.failures()
         avoided = 0
         while len(chosen) < n:
-            new = self._feasible.draw(self.archive.known | chosen.keys(), rng)
+            new = self._feasible.draw(rng, self.archive, chosen)
             if new is None:
                 return
             if avoided < _MOST_AVOIDED and failures.avoids(new, chosen):

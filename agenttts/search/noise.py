@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agenttts.search.archive import Scored
-from agenttts.search.encoding import Rows
+from agenttts.search.encoding import Mask, Rows
 from agenttts.search.gaussian import Floats
-
-Mask = NDArray[np.bool_]
 
 # Results on one example are worth this many examples of the common variance.
 _SHRINKAGE_EXAMPLES = 5.0

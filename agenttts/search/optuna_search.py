@@ -28,7 +28,6 @@ from agenttts.spec.section import Options
 
 # Proposals over budget told to the study as such before one is cut down to the budget.
 _MAX_INFEASIBLE = 5
-_INITIAL_TRIALS = 5
 
 # Draws that avoid regions where trials fail, before one in them is taken: nothing else may be left.
 _MAX_REDRAWS = 50
@@ -37,7 +36,7 @@ _MAX_REDRAWS = 50
 class OptunaOptions(Options):
     """The options of `optuna_tpe` and `optuna_gp`."""
 
-    initial: Annotated[int, Field(ge=0, description="0 or more random trials")] = _INITIAL_TRIALS
+    initial: Annotated[int, Field(ge=0, description="0 or more random trials")] = 5
     """How many random trials come first."""
 
 
@@ -68,7 +67,7 @@ class _OptunaSearcher(Searcher):
         return chosen
 
     def _next(self) -> Proposal | None:
-        number = self.archive.known_count
+        number = len(self.archive.known)
         if len(self.archive.tried) < self.options.initial or len(self.archive.scored) < 2:
             return self._draw("initial trial, drawn at random")
         with warnings.catch_warnings():
@@ -104,29 +103,26 @@ class _OptunaSearcher(Searcher):
                 random.Random(f"{self.name}/{self.seed}/{number}").randrange(2**31)
             ),
         )
-        scored = sorted(self.archive.scored, key=lambda trial: trial.allocation)
-        for trial in scored:
+        evidence = self._evidence.read()
+        for trial in evidence.trials:
             study.add_trial(self._finished(trial.allocation, trial.score))
-        told = {result.allocation for result in self.archive.results}
-        failed = told - {trial.allocation for trial in scored}
-        for allocation in sorted(a for a in failed if a in self.space):
-            study.add_trial(self._finished(allocation, self._worst))
+        for row in evidence.failed:
+            study.add_trial(self._finished(evidence.grid.decode(row), self._worst))
         # Both samplers take running trials for ones that will be known: a constant liar, and
         # qLogEI.
-        for allocation in self.archive.pending:
-            if allocation in self.space:
-                study.add_trial(
-                    optuna.trial.create_trial(
-                        state=optuna.trial.TrialState.RUNNING,
-                        params=self._parameters(allocation),
-                        distributions=self._distributions,
-                    )
+        for row in evidence.pending:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=optuna.trial.TrialState.RUNNING,
+                    params=self._parameters(evidence.grid.decode(row)),
+                    distributions=self._distributions,
                 )
+            )
         return study
 
     @property
     def _worst(self) -> float:
-        return min(trial.score for trial in self.archive.scored)
+        return float(self._evidence.read().scores.min())
 
     def _finished(self, allocation: Allocation, score: float) -> Any:
         # Share of the budget by which the allocation is over it (negative: under).
@@ -171,12 +167,12 @@ class _OptunaSearcher(Searcher):
         return Allocation(tuple(choices))
 
     def _draw(self, reason: str, failures: Failures | None = None) -> Proposal | None:
-        rng = random.Random(f"{self.name}/{self.seed}/{self.archive.known_count}")
-        drawn = self._feasible.draw(self.archive, rng)
+        rng = random.Random(f"{self.name}/{self.seed}/{len(self.archive.known)}")
+        drawn = self._feasible.draw(rng, self.archive)
         for _ in range(_MAX_REDRAWS):
             if failures is None or drawn is None or not failures.avoids(drawn):
                 break
-            drawn = self._feasible.draw(self.archive, rng)
+            drawn = self._feasible.draw(rng, self.archive)
         return None if drawn is None else Proposal(drawn, "random", reason)
 
 

@@ -116,7 +116,7 @@ class Surrogate:
     @property
     def noise(self) -> float:
         """Standard deviation of one score around the expected one, in score units."""
-        return self._unit * float(np.sqrt(self.weights @ self.noises.mean(axis=1)))
+        return self._unit * float(np.sqrt(self.weights @ self._noise))
 
     @cached_property
     def resolution(self) -> float:
@@ -126,8 +126,7 @@ class Surrogate:
     @cached_property
     def _means(self) -> Floats:
         """Expected scores of the fitted trials, in the order of `trials`."""
-        means: Floats = self._centre + self._unit * (self.weights @ self.expected)
-        return means
+        return self.in_score_units(self.weights @ self.expected)
 
     @cached_property
     def ranking(self) -> Sequence[int]:
@@ -150,10 +149,8 @@ class Surrogate:
 
     def means(self, allocations: Sequence[Allocation]) -> list[float]:
         """Expected scores of allocations of the space's choices, also over its budget."""
-        if not allocations:
-            return []
         expected = self.posterior_mean(self.grid.encode(allocations))
-        means: list[float] = (self._centre + self._unit * expected).tolist()
+        means: list[float] = self.in_score_units(expected).tolist()
         return means
 
     def expect(self, allocation: Allocation) -> Expectation:
@@ -242,23 +239,22 @@ class Surrogate:
         self.weights: Floats = weights / weights.sum()
         every = np.arange(len(targets))
         covariances = noises(self.settings, every)
-        self.noises: Floats = np.einsum("hnn->hn", covariances)
-        self.trial_noise = self._trial_noise(self.noises)
+        self._noise: Floats = np.einsum("hnn->hn", covariances).mean(axis=1)
         kernels = self.kernel(self.settings, self.points, self.points)
         prior_mean = self.kernel.mean(self.settings, self.points)
         self.posterior = Posterior(kernels, covariances, targets - prior_mean, scaled=False)
         self.whitened = self.posterior.whiten(kernels)
         self.expected = self.posterior.mean(self.whitened) + prior_mean
 
-    def _trial_noise(self, noises: Floats) -> Floats:
+    @property
+    def trial_noise(self) -> Floats:
         """Variance of a new trial's noise, shape (members,), standardised."""
-        common: Floats = noises.mean(axis=1)
         noise = self.evidence.example_noise
         if noise is None or self.new_examples is None:
-            return common
+            return self._noise
         # The members differ only by the level of the noise.
         known = float(np.diag(noise.covariance).mean())
-        return common * (noise.per_example / self.new_examples / known)
+        return self._noise * (noise.per_example / self.new_examples / known)
 
 
 def _part_for_settings(targets: Floats) -> Rows:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agenttts.search import TrialResult
+from agenttts.search import TrialResult, create
 from agenttts.search.optuna_search import OptunaGPSearcher, OptunaOptions
 from agenttts.space import Model, SearchSpace, Stage
 
@@ -37,3 +37,22 @@ def test_one_thread_while_it_computes_and_as_before_afterwards():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_score_far_below_the_others_counts_as_a_failed_trial():
+    pytest.importorskip("optuna")
+    models = (Model("s", 1e9), Model("l", 70e9))
+    stages = (
+        Stage("a", models, 256, 64, tuple(range(1, 33))),
+        Stage("b", models, 256, 64, (1, 2, 4, 8, 16)),
+    )
+    space = SearchSpace(stages, 1500)
+    tried = create("random", space, 3).ask(20)
+    scores = [-20.0 - sum(1.0 / choice.samples for choice in a.choices) for a in tried]
+    asked = []
+    for second in (-1e6, None, -20.0):
+        searcher = create("optuna_tpe", space)
+        told = [scores[0], second, *scores[2:]]
+        searcher.tell([TrialResult(*one) for one in zip(tried, told, strict=True)])
+        asked.append(searcher.ask(6))
+    assert asked[0] == asked[1] != asked[2]

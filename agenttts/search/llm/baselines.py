@@ -73,7 +73,7 @@ class LLMSearcher(Searcher):
             "propose",
             template,
             schema=self._prompts.allocations_schema(n),
-            seed=self.seed + self.archive.known_count,
+            seed=self.seed + len(self.archive.known),
             n=n,
             **values,
         )

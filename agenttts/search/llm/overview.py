@@ -17,7 +17,7 @@ import numpy as np
 from agenttts.search.archive import Archive, Scored
 from agenttts.search.noise import score_text
 from agenttts.search.surrogate import Surrogate
-from agenttts.space import Allocation, SearchSpace
+from agenttts.space import Allocation, Choice, SearchSpace
 
 # Feasible allocations that are compared for the most promising ones.
 _MOST_COMPARED = 3000
@@ -46,14 +46,13 @@ def overview(
     tried: dict[tuple[str, ...], list[Scored]] = {}
     for trial in archive.scored:
         tried.setdefault(_models(trial.allocation), []).append(trial)
-    untried = sorted(promising, key=lambda models: -promising[models][0][1])
-    few = [models for models in untried if models not in tried][:_MOST_UNTRIED_GROUPS]
+    few = [models for models in promising if models not in tried][:_MOST_UNTRIED_GROUPS]
     listed = tried if len(tried) <= limit else {_models(a) for a in shown}
     for models in sorted({*listed, *few}, key=partial(_place, space)):
         trials, most = tried.get(models, []), _most_samples(space, models)
         own = [trial.score for trial in trials if not trial.stored]
         rows = [_row(model, trial) for trial in trials if trial.allocation in shown]
-        for allocation, _ in promising.get(models, ()):
+        for allocation in promising.get(models, ()):
             cost = f"cost {space.cost(allocation):.0f}"
             rows.append(f"untried {_counts(allocation)}: {expected(model, allocation)}, {cost}")
         mean = score_text(statistics.fmean(own), model.resolution) if own else ""
@@ -111,21 +110,19 @@ def _noise(archive: Archive, model: Surrogate, examples: int | None) -> str:
     return root if n else typical
 
 
-def _promising(
-    archive: Archive, model: Surrogate
-) -> Mapping[tuple[str, ...], list[tuple[Allocation, float]]]:
-    """Return the most promising untried allocations, with expected scores."""
+def _promising(archive: Archive, model: Surrogate) -> Mapping[tuple[str, ...], list[Allocation]]:
+    """Return the most promising untried allocations by models, the best models first."""
     grid = model.evidence.grid
     rows = grid.feasible(_MOST_COMPARED)
-    means = model.in_score_units(model.posterior_mean(rows)).tolist()
-    found: dict[tuple[str, ...], list[tuple[Allocation, float]]] = {}
+    means = model.posterior_mean(rows)
+    found: dict[tuple[str, ...], list[Allocation]] = {}
     more = _MOST_UNTRIED
-    for number in sorted(range(len(rows)), key=lambda i: -means[i]):
-        allocation = grid.decode(rows[number])
+    for row in rows[np.argsort(-means, kind="stable")]:
+        allocation = grid.decode(row)
         models = _models(allocation)
         if allocation not in archive and (models not in found or more > 0):
             more -= models in found
-            found.setdefault(models, []).append((allocation, means[number]))
+            found.setdefault(models, []).append(allocation)
     return found
 
 
@@ -167,11 +164,11 @@ def _place(space: SearchSpace, models: tuple[str, ...]) -> list[int]:
 
 def _most_samples(space: SearchSpace, models: tuple[str, ...]) -> str:
     """Return the most samples of each stage that fit while the others have the fewest."""
-    least = [s.budget(m, s.samples[0]) for s, m in zip(space.stages, models, strict=True)]
-    spare = space.budget - math.fsum(least)
+    pairs = list(zip(space.stages, models, strict=True))
+    least = Allocation(tuple(Choice(stage.name, name, stage.samples[0]) for stage, name in pairs))
     most = [
-        max(s.samples[0], s.affordable_samples(m, spare + own))
-        for s, m, own in zip(space.stages, models, least, strict=True)
+        max(stage.samples[0], stage.affordable_samples(name, space.spare(stage, least)))
+        for stage, name in pairs
     ]
     return ", ".join(map(str, most))
 

@@ -201,16 +201,11 @@ def _stage_facts(
                 "params": f"{model.params / 1e9:g}B",
                 "one": f"{stage.budget(model.name, 1):.1f}",
                 "each": f"{stage.budget(model.name, 2) - stage.budget(model.name, 1):.2f}",
-                "most": stage.affordable_samples(model.name, _spare(space, stage)),
+                "most": stage.affordable_samples(model.name, space.spare(stage, space.cheapest)),
             }
             for model in stage.models
         ],
     }
-
-
-def _spare(space: SearchSpace, stage: Stage) -> float:
-    """Return what the stage may cost when all others take their cheapest choice."""
-    return space.budget - space.least_budget + space.choice_budget(stage.cheapest)
 
 
 def _samples_text(samples: Sequence[int]) -> str:

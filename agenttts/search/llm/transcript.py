@@ -58,13 +58,19 @@ class Transcript:
                     lines,
                 )
             self._file = JsonLinesFile(path, what="transcript", fix=_make_room(path))
-        self._replies: dict[str, dict[str, Any]] = {
-            e["key"]: e for e in self.events if e["event"] == "reply"
-        }
-        self.calls = sum(e["event"] in ("reply", "failed") for e in self.events)
-        self.tokens = sum(_tokens(e) for e in self.events)
 
-    def add(self, event: str, **values: Any) -> dict[str, Any]:
+    @property
+    def calls(self) -> int:
+        """The number of attempts so far, with and without a reply."""
+        return len(self.purposes())
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of all prompts and replies so far."""
+        replies = (e for e in self.events if e["event"] == "reply")
+        return sum(e["prompt_tokens"] + e["completion_tokens"] for e in replies)
+
+    def add(self, event: str, **values: Any) -> None:
         """Record an event; it is on the disk when this returns.
 
         Raises:
@@ -74,11 +80,10 @@ class Transcript:
         if self._file is not None:
             self._file.append(record)
         self.events.append(record)
-        return record
 
     def add_reply(self, chat: Chat, model: str, reply: Reply, seconds: float) -> None:
         """Record a call that brought a reply."""
-        self._replies[chat.key] = self.add(
+        self.add(
             "reply",
             **_asked(chat, model),
             reply=reply.text,
@@ -88,14 +93,11 @@ class Transcript:
             seconds=round(seconds, 3),
             notes=list(reply.notes),
         )
-        self.calls += 1
-        self.tokens += reply.prompt_tokens + reply.completion_tokens
 
     def add_failure(self, chat: Chat, model: str, error: LLMError, seconds: float) -> None:
         """Record an attempt without a reply."""
         failure = {"fault": error.fault, "error": str(error), "seconds": round(seconds, 3)}
         self.add("failed", **_asked(chat, model), **failure)
-        self.calls += 1
 
     def keep_search(self, search: Mapping[str, Any]) -> list[str]:
         """Record whose questions follow, unless other questions are recorded already.
@@ -117,7 +119,7 @@ class Transcript:
 
     def recorded(self, chat: Chat) -> Reply | None:
         """Return the recorded reply to the same question."""
-        event = self._replies.get(chat.key)
+        event = self.find("reply", chat.key)
         if event is None:
             return None
         return Reply(
@@ -189,12 +191,6 @@ def _asked(chat: Chat, model: str) -> dict[str, Any]:
         **({} if chat.trials is None else {"trials": chat.trials}),
         **({} if chat.state is None else {"state": chat.state}),
     }
-
-
-def _tokens(event: dict[str, Any]) -> int:
-    if event["event"] != "reply":
-        return 0
-    return int(event["prompt_tokens"]) + int(event["completion_tokens"])
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
