@@ -26,6 +26,7 @@ from agenttts.search.encoding import Rows
 from agenttts.search.evidence import Evidence
 from agenttts.search.failures import Failures
 from agenttts.search.findings import findings
+from agenttts.search.gaussian import differ
 from agenttts.search.initial import DEFAULT_SAMPLE_CAP
 from agenttts.search.moves import describe
 from agenttts.search.surrogate import Surrogate
@@ -155,14 +156,19 @@ class InsightRules(Searcher):
         return self._best_known(model, tried=tried)
 
     def confidence(self, recommended: Allocation, within: float) -> Confidence | None:
-        """How sure a recommendation is; None where the model has too few trials.
+        """How sure a recommendation is; None where that is not known.
 
-        Allocations near which trials fail are no rivals.
+        It is not known from too few trials, nor while all scores are equal (often 0): they do not
+        say by how much other allocations may differ. Allocations near which trials fail are no
+        rivals.
         """
         model = self.model()
         if model is None or not self.knows_confidence or recommended not in self.space:
             return None
         if sum(not trial.stored for trial in model.trials) < _MIN_TRIALS_TO_JUDGE:
+            return None
+        scores = self._evidence.read().scores
+        if not differ(scores.tolist(), float(scores.std())):
             return None
         rows = self._hopeful(self._outlook(model, np.random.default_rng(self.seed)))
         rows = np.unique(np.concatenate([model.points.rows, rows]), axis=0)
