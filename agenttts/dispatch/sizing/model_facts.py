@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.dispatch.sizing.context import longest_context, overridden
-from agenttts.dispatch.sizing.kv_cache import CacheSize, cache_size, integer, kv_heads
+from agenttts.dispatch.sizing.kv_cache import (
+    CacheSize,
+    cache_size,
+    integer,
+    kv_heads,
+    with_common_names,
+)
 from agenttts.files.documents import read_object
 from agenttts.inference.model_files import weight_files, with_language_part
 
@@ -193,11 +199,13 @@ def read_config(path: str, overrides: object = None) -> dict[str, Any]:
     """Return a model's config.json with an engine's ``hf_overrides``.
 
     It is empty if there is none. The values of a multimodal model's language part replace the
-    others.
+    others. Layers, heads and width have their common names.
     """
     # Empty for a hub id and for a model without a config: the nominal size is used.
     document = read_object(Path(path) / "config.json")
-    return with_language_part(overridden(document, overrides)) if document else {}
+    if not document:
+        return {}
+    return with_common_names(with_language_part(overridden(document, overrides)))
 
 
 def _bytes_on_disk(path: Path, load_format: str) -> tuple[float | None, list[str]]:
