@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agenttts.dispatch.sizing.context import longest_context, overridden
+from agenttts.dispatch.sizing.context import longest_context, overridden, refused_above
 from agenttts.dispatch.sizing.kv_cache import (
     CacheSize,
     cache_size,
@@ -71,6 +71,7 @@ class ModelFacts:
         context: Tokens of the longest context that the engine must take.
         context_fits: Whether the engine shortens its context to what it has room for.
         longest: Tokens of the longest context by the model's config.
+        refused_above: Tokens above which every version of vLLM refuses a context.
         widths: Lengths of the sides along which weights are divided among GPUs.
         group_size: Elements of a side that must stay together, because quantised ones share a
             scale.
@@ -87,6 +88,7 @@ class ModelFacts:
     context: int
     context_fits: bool
     longest: int
+    refused_above: int
     widths: tuple[int, ...]
     group_size: int
 
@@ -128,7 +130,8 @@ def model_facts(
     draft = _draft_bytes(options)
     if draft:
         weights, source = weights + draft, f"{source} and its draft model's"
-    longest = longest_context(config)
+    asked = integer(options, "max_model_len")
+    longest = longest_context(config, asked=bool(asked))
     return ModelFacts(
         params=params,
         weight_bytes=weights,
@@ -138,8 +141,9 @@ def model_facts(
         layers=integer(config, "num_hidden_layers"),
         heads=integer(config, "num_attention_heads"),
         kv_heads=kv_heads(config),
-        context=integer(options, "max_model_len") or longest,
+        context=asked or longest,
         longest=longest,
+        refused_above=refused_above(config),
         context_fits=options.get("max_model_len") in (-1, "-1", "auto"),
         widths=tuple(
             width
