@@ -17,7 +17,6 @@ from typing import Any
 from agenttts.files.documents import read_object
 from agenttts.inference.base import CONTEXT_OPTION, EngineName, ModelConfig
 from agenttts.inference.model_files import CONTEXT_KEYS, with_language_part
-from agenttts.inference.store import StoredSample
 from agenttts.inference.vllm import cpu_context, is_cpu_build
 
 # Options of vLLM with which config.json does not tell the context.
@@ -36,15 +35,16 @@ class Context:
     least: int = 0
     most: int | None = None
 
-    def gives(self, sample: StoredSample, max_tokens: int) -> bool:
-        """Return whether the engine would draw a stored sample of a prompt.
+    def gives(self, length: int, *, cut: bool) -> bool:
+        """Return whether the engine would draw a stored sample.
 
-        A sample that was drawn with another context is from a prompt that is cut elsewhere.
+        Args:
+            length: Tokens of its prompt, and the most tokens of its reply.
+            cut: Whether its prompt was cut for the context that it was drawn with.
         """
-        length = sample.prompt_tokens + max_tokens
         if self.most is not None and length > self.most:
             return False
-        return not sample.truncated or length >= self.least
+        return not cut or length >= self.least
 
 
 def context_of(model: ModelConfig, *, cpu: bool | None = None) -> Context:
@@ -74,7 +74,7 @@ def context_of(model: ModelConfig, *, cpu: bool | None = None) -> Context:
 
 
 def only_cuts(engine: EngineName, path: str, options: Mapping[str, object]) -> bool:
-    """Return whether the context changes no samples but those of prompts that are cut for it.
+    """Return whether the context changes only samples of prompts that are cut.
 
     vLLM computes other positions or attention for some models with a long context (0.32:
     `Phi3LongRoPEScaledRotaryEmbedding`, Llama 4). False where that is not known.

@@ -572,7 +572,9 @@ class Sampler:
         numbers: Mapping[str, int],
         wanted: _Wanted,
     ) -> dict[str, dict[int, StoredSample]]:
-        """Return the stored samples that the engine here would draw, also by earlier rules.
+        """Return the stored samples that the engine here would draw.
+
+        Those that are stored by the addresses of earlier rules are among them.
 
         Args:
             lookup: A method of the store.
@@ -584,8 +586,8 @@ class Sampler:
 
         def usable(sample: StoredSample) -> bool:
             key = older.get(sample.key, sample.key)
-            max_tokens = wanted.requests[key].params.max_tokens
-            return contexts[wanted.models[key]].gives(sample, max_tokens)
+            length = sample.prompt_tokens + wanted.requests[key].params.max_tokens
+            return contexts[wanted.models[key]].gives(length, cut=sample.truncated)
 
         found = lookup({**numbers, **{old: numbers[key] for old, key in older.items()}}, usable)
         for old, key in older.items():

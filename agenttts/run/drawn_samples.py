@@ -94,7 +94,7 @@ def _places(spec: TrialSpec, directory: Path) -> dict[str, _Place]:
                 f"{directory / 'examples.parquet'}: has the example '{row['example']}' or the "
                 f"stage '{row['stage']}', which the run does not have"
             )
-        key, older, content = _address(spec, stage, row["model"], example, outputs[example.id])
+        content, key, older = _address(spec, stage, row["model"], example, outputs[example.id])
         place = _Place(
             spec.trial, example.id, stage.name, row["model"], content, row["candidates"], older
         )
@@ -126,13 +126,13 @@ def _address(
     model: str,
     example: Example,
     outputs: Mapping[str, Any],
-) -> tuple[str, str | None, str | tuple[Message, ...]]:
-    """Return the address of a prompt's samples, the one by earlier rules, and the prompt."""
+) -> tuple[str | tuple[Message, ...], str, str | None]:
+    """Return a prompt with its address, and its address by earlier rules."""
     config: ModelConfig = spec.models[model]
     content, stop = render(stage.prompt(example, outputs), config.prompt_style)
     params = SamplingParams(stage.temperature, max_tokens=spec.decode_tokens[stage.name])
     address = (config, content, params, spec.seed, stop)
-    return sample_key(*address), older_key(*address), content
+    return content, sample_key(*address), older_key(*address)
 
 
 def _record(place: _Place, index: int, stored: StoredSample | None) -> dict[str, Any]:

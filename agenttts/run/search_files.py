@@ -17,7 +17,6 @@ from agenttts.errors import RunFailed, UserError
 from agenttts.run.directory import Run
 from agenttts.run.examples import restore_advice
 from agenttts.run.record import RunRecord
-from agenttts.search.llm.knowledge import TRIALS_FILE, table_of
 from agenttts.spec import JobSpec, ScriptedAgent
 
 _FOLDER = "search_files"
@@ -96,6 +95,9 @@ def check_search_files(run: Path, record: RunRecord) -> None:
 
 def _files(spec: JobSpec) -> Iterator[tuple[str, Path]]:
     """Yield the path of each copy, from the run's directory, and the file to copy."""
+    # Imported here, because it imports Polars, and only a launch copies files.
+    from agenttts.search.llm.knowledge import TRIALS_FILE, table_of
+
     if isinstance(spec.agent, ScriptedAgent):
         file = Path(spec.agent.replies)
         yield f"{_REPLIES}/{file.name}", file

@@ -9,7 +9,6 @@ import pytest
 
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.context import Context, context_of, only_cuts
-from agenttts.inference.store import StoredSample
 
 QWEN = {"model_type": "qwen3", "max_position_embeddings": 40960}
 PHI = {
@@ -68,9 +67,9 @@ CPU, GPU = Context(4096, 4096), Context(40960)
     ],
 )
 def test_a_prompt_that_is_cut_is_that_of_one_context(prompt_tokens, truncated, drawn_by):
-    sample = StoredSample("k", 0, "a text", 3, "stop", prompt_tokens, truncated, "m")
-    assert [c for c in (CPU, GPU) if c.gives(sample, max_tokens=512)] == drawn_by
-    assert Context().gives(sample, max_tokens=512)
+    length = prompt_tokens + 512
+    assert [c for c in (CPU, GPU) if c.gives(length, cut=truncated)] == drawn_by
+    assert Context().gives(length, cut=truncated)
 
 
 @pytest.mark.parametrize(

@@ -65,9 +65,9 @@ def longest_context(config: Mapping[str, Any], *, asked: bool = False) -> int:
 
 
 def refused_above(config: Mapping[str, Any]) -> int:
-    """Return the tokens above which every version of vLLM refuses a context; 0 if not known.
+    """Return the tokens above which vLLM of any version refuses a context.
 
-    Versions differ in which of several lengths counts, and in YaRN.
+    0 if that is not known. Versions differ in which of several lengths counts, and in YaRN.
     """
     most = max(integer(config, key) for key in (*_KEYS, _OVER_ALL))
     longest = float(most)
