@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -135,6 +135,9 @@ class Completion:
     truncated: bool = False
     prompt_end: str = ""
 
+
+CONTEXT_OPTION = "max_model_len"
+"""The option of engines that sets the context."""
 
 PROMPT_END = 200
 """Characters of a prompt's end that an engine returns.
@@ -291,13 +294,17 @@ def sample_key(
     left out of the address, so that samples stored before a key existed are found.
 
     With ``rules`` 2 of a model, options that only place or size its engine are left out, and 1 and
-    1.0 are the same temperature. For a model without such options both versions of the rules give
-    the same address.
+    1.0 are the same temperature. With ``rules`` 3 the option ``max_model_len`` is left out as well:
+    which of the samples an engine with this context would draw, they tell themselves
+    (`agenttts.inference.context`). For a model without these options all rules give the same
+    address (`older_key`).
     """
     options, numbers = dict(model.options), [params.temperature, params.max_tokens, params.top_p]
     if model.rules >= 2:
         options = {name: value for name, value in options.items() if name not in PLACING_OPTIONS}
         numbers = [float(params.temperature), params.max_tokens, float(params.top_p)]
+    if model.rules >= 3:
+        options.pop(CONTEXT_OPTION, None)
     address: dict[str, Any] = {
         "model": [_identity(model), model.revision, model.engine, options],
         "content": content if isinstance(content, str) else [dict(m) for m in content],
@@ -313,6 +320,19 @@ def sample_key(
         address["special"] = True
     text = json.dumps(address, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def older_key(
+    model: ModelConfig,
+    content: str | tuple[Message, ...],
+    params: SamplingParams,
+    run_seed: int,
+    stop: tuple[str, ...] = (),
+) -> str | None:
+    """Return the address by the rules before 3; None if it is not another one."""
+    if model.rules < 3 or CONTEXT_OPTION not in model.options:
+        return None
+    return sample_key(replace(model, rules=2), content, params, run_seed, stop)
 
 
 def keeps_special(model: ModelConfig) -> bool:

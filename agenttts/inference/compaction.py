@@ -210,9 +210,10 @@ def _write(target: Path, frames: Sequence[pl.DataFrame], names: Sequence[str]) -
     """
     if len(frames) < 2:
         return 0
-    # The first of equal samples by the shards' names, as in a look-up.
-    whole = pl.concat(frames).unique(["key", "index"], keep="first", maintain_order=True)
-
+    # The first of equal samples by the shards' names, as in a look-up. Those of a prompt that was
+    # cut for two contexts are not equal.
+    equal = ["key", "index", "truncated", "prompt_tokens"]
+    whole = pl.concat(frames).unique(equal, keep="first", maintain_order=True)
     atomic_write_parquet(target, whole, **shard_options(whole, {_HOLDS: json.dumps(names)}))
     log.info("%d shards of the sample store %s were merged into one", len(names), target.parent)
     return len(names)

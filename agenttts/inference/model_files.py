@@ -38,7 +38,7 @@ _CONFIGS = ("config.json", "params.json", "adapter_config.json")
 _TOKENIZER = re.compile(r"token|vocab|spiece|sentencepiece|merges|tekken|bpe|\.model$", re.I)
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _LANGUAGE_PARTS = ("thinker_config", "text_config", "llm_config", "language_config")
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "model_max_length")
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "model_max_length")
 _MOST_SHARDS = 10_000
 _SHOWN = 3
 
@@ -88,7 +88,7 @@ def with_language_part(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def stated_context(config: Mapping[str, Any]) -> int | None:
     """Return the context that a model's config states, in tokens; None without one."""
-    values = map(with_language_part(config).get, _CONTEXT_KEYS)
+    values = map(with_language_part(config).get, CONTEXT_KEYS)
     return next((value for value in values if type(value) is int and value > 0), None)
 
 

@@ -24,10 +24,12 @@ from agenttts.inference.base import (
     SamplingParams,
     ServerSilent,
     keeps_special,
+    older_key,
     render,
     sample_key,
     sample_seed,
 )
+from agenttts.inference.context import Context, context_of
 from agenttts.inference.draw_counts import DrawCounter, DrawWatcher, WantedPrompts
 from agenttts.inference.endpoint_options import most_a_call
 from agenttts.inference.engine_child import LIBRARIES, SpareEngine
@@ -35,7 +37,7 @@ from agenttts.inference.engine_pool import EnginePool, same_engine
 from agenttts.inference.engine_process import create_engine
 from agenttts.inference.engine_use import EngineObserver, ModelDraw
 from agenttts.inference.partition import ALONE, SamplePartition
-from agenttts.inference.store import SampleStore, StoredSample
+from agenttts.inference.store import SampleStore, StoredSample, Usable
 from agenttts.replies import COMMON_THINKING, Thinking, opened_thinking, remove_thinking
 
 SAMPLES_A_CALL = 2048
@@ -128,6 +130,8 @@ class _Wanted:
     numbers: dict[str, int] = field(default_factory=dict)
     """How many samples are needed: the most that any request needs."""
     requests: dict[str, Request] = field(default_factory=dict)
+    older: dict[str, str] = field(default_factory=dict)
+    """The key by earlier rules, where it is another one."""
     models: dict[str, str] = field(default_factory=dict)
     """The name of the model that is stored with the samples."""
     own: list[str] = field(default_factory=list)
@@ -198,6 +202,7 @@ class Sampler:
         self._store_seconds = store_seconds
         self._observer = observer or EngineObserver()
         self._watcher = watcher
+        self._contexts: dict[str, Context] = {}
         self._engines = EnginePool(
             engine_factory, keep_engines, observer=self._observer, spare=spare
         )
@@ -213,7 +218,7 @@ class Sampler:
             EngineError: The model cannot be loaded or run.
         """
         keys, wanted = self._wanted(requests)
-        samples = self._store.lookup(wanted.numbers)
+        samples = self._stored(self._store.lookup, wanted.numbers, wanted)
         before, starts = self._seconds_of(requests), self._engines.starts
         counter = DrawCounter(
             self._watcher,
@@ -305,12 +310,12 @@ class Sampler:
             return
         deadline = time.monotonic() + VISIBLE_WITHIN_S
         _, wanted = self._wanted(requests)
-        samples = self._store.lookup(wanted.numbers)
+        samples = self._stored(self._store.lookup, wanted.numbers, wanted)
         while time.monotonic() < deadline and any(
             len(samples[key]) < number for key, number in wanted.numbers.items()
         ):
             time.sleep(_LOOK_S)
-            self._take_new(samples, wanted.numbers)
+            self._take_new(samples, wanted)
 
     def forget_failures(self) -> None:
         """Forget which models could not be loaded, so that loading them is tried again."""
@@ -319,6 +324,7 @@ class Sampler:
     def add_models(self, models: Mapping[str, ModelConfig]) -> None:
         """Add models that may be drawn from."""
         self._models |= models
+        self._contexts.clear()
         for name in models:
             self.totals.setdefault(name, ModelTotals())
 
@@ -336,7 +342,7 @@ class Sampler:
     def lacks_samples(self, request: DrawRequest) -> bool:
         """Return whether a draw needs samples that are not stored."""
         _, wanted = self._wanted([request])
-        found = self._store.lookup(wanted.numbers)
+        found = self._stored(self._store.lookup, wanted.numbers, wanted)
         return any(len(found[key]) < number for key, number in wanted.numbers.items())
 
     def imports_libraries(self, model_name: str) -> bool:
@@ -405,6 +411,9 @@ class Sampler:
                 of_request.append(key)
                 wanted.numbers[key] = max(wanted.numbers.get(key, 0), _distinct(request))
                 if key not in wanted.requests:
+                    older = older_key(model, content, request.params, self._run_seed, stop)
+                    if older is not None:
+                        wanted.older[key] = older
                     new.append(key)
                     wanted.models[key] = request.model
                     wanted.requests[key] = Request(
@@ -444,7 +453,7 @@ class Sampler:
         most = min(most, most_a_call(self._models[model_name], most))
         size = min(request.partition.call_size(missing, most) for request in requests)
         while True:
-            self._take_new(samples, wanted.numbers)
+            self._take_new(samples, wanted)
             calls = _next_call(wanted.shares, samples, wanted.numbers, size)
             if not calls:
                 return drawn
@@ -549,15 +558,46 @@ class Sampler:
         totals = [self.totals[name] for name in dict.fromkeys(r.model for r in requests)]
         return sum(t.load_seconds for t in totals), sum(t.generate_seconds for t in totals)
 
-    def _take_new(
-        self, samples: dict[str, dict[int, StoredSample]], wanted: Mapping[str, int]
-    ) -> None:
+    def _take_new(self, samples: dict[str, dict[int, StoredSample]], wanted: _Wanted) -> None:
         """Add the samples that others stored since the last lookup."""
-        new = self._store.lookup_new(
-            {key: wanted[key] for key, found in samples.items() if len(found) < wanted[key]}
-        )
+        numbers = wanted.numbers
+        missing = {key: numbers[key] for key, found in samples.items() if len(found) < numbers[key]}
+        new = self._stored(self._store.lookup_new, missing, wanted)
         for key, found in new.items():
             samples[key] = found | samples[key]
+
+    def _stored(
+        self,
+        lookup: Callable[[Mapping[str, int], Usable], dict[str, dict[int, StoredSample]]],
+        numbers: Mapping[str, int],
+        wanted: _Wanted,
+    ) -> dict[str, dict[int, StoredSample]]:
+        """Return the stored samples that the engine here would draw.
+
+        Those that are stored by the addresses of earlier rules are among them.
+
+        Args:
+            lookup: A method of the store.
+            numbers: How many samples are looked for, by key.
+            wanted: What the requests need.
+        """
+        older = {wanted.older[key]: key for key in numbers if key in wanted.older}
+        contexts = {name: self._context(name) for name in set(wanted.models.values())}
+
+        def usable(sample: StoredSample) -> bool:
+            key = older.get(sample.key, sample.key)
+            length = sample.prompt_tokens + wanted.requests[key].params.max_tokens
+            return contexts[wanted.models[key]].gives(length, cut=sample.truncated)
+
+        found = lookup({**numbers, **{old: numbers[key] for old, key in older.items()}}, usable)
+        for old, key in older.items():
+            found[key] = found.pop(old, {}) | found.get(key, {})
+        return found
+
+    def _context(self, model_name: str) -> Context:
+        if model_name not in self._contexts:
+            self._contexts[model_name] = context_of(self._models[model_name])
+        return self._contexts[model_name]
 
     def _engine_for_trials(self, model_name: str) -> Engine:
         """Return a model's loaded engine, and count the seconds of loading in ``totals``."""

@@ -75,6 +75,10 @@ class StoredSample:
     model: str
 
 
+Usable = Callable[[StoredSample], bool]
+"""Says whether a stored sample may be used."""
+
+
 class SampleStore:
     """Samples in ``directory/*.parquet``.
 
@@ -96,11 +100,14 @@ class SampleStore:
         self._flushing = threading.Lock()
         self._index = ShardIndex(directory)
 
-    def lookup(self, wanted: Mapping[str, int]) -> dict[str, dict[int, StoredSample]]:
+    def lookup(
+        self, wanted: Mapping[str, int], usable: Usable = lambda sample: True
+    ) -> dict[str, dict[int, StoredSample]]:
         """Return the samples that are stored under each key.
 
         Args:
             wanted: The number of samples wanted, by key. Samples with a larger index are left out.
+            usable: Whether a sample may be used. Others are as if they were not stored.
 
         Returns:
             The samples by key and index. A sample may be there without those before it, because an
@@ -109,13 +116,16 @@ class SampleStore:
         Raises:
             OSError: The disk fails.
         """
-        return _by_key([*self._read(self._list(), wanted), *self._buffer], wanted)
+        return _by_key([*self._read(self._list(), wanted), *self._buffer], wanted, usable)
 
-    def lookup_new(self, wanted: Mapping[str, int]) -> dict[str, dict[int, StoredSample]]:
+    def lookup_new(
+        self, wanted: Mapping[str, int], usable: Usable = lambda sample: True
+    ) -> dict[str, dict[int, StoredSample]]:
         """Return the samples that others stored since the last lookup.
 
         Args:
             wanted: The number of samples wanted, by key. Samples with a larger index are left out.
+            usable: As for `lookup`.
 
         Returns:
             The samples by key and index.
@@ -128,7 +138,7 @@ class SampleStore:
         before = self._seen
         new = [shard for shard in self._list() if shard not in before]
         others = [shard for shard in new if not shard.startswith(f"{self._writer}-")]
-        return _by_key(self._read(others, wanted), wanted)
+        return _by_key(self._read(others, wanted), wanted, usable)
 
     def add(self, sample: StoredSample) -> None:
         """Keep a sample for the next `flush`."""
@@ -294,15 +304,15 @@ class SampleStore:
 
 
 def _by_key(
-    samples: Iterable[StoredSample], wanted: Mapping[str, int]
+    samples: Iterable[StoredSample], wanted: Mapping[str, int], usable: Usable
 ) -> dict[str, dict[int, StoredSample]]:
-    """Return samples by key and index, below the numbers wanted.
+    """Return the usable samples by key and index, below the numbers wanted.
 
     Of equal samples the first is taken.
     """
     found: dict[str, dict[int, StoredSample]] = {key: {} for key in wanted}
     for sample in samples:
-        if sample.index < wanted.get(sample.key, 0):
+        if sample.index < wanted.get(sample.key, 0) and usable(sample):
             found[sample.key].setdefault(sample.index, sample)
     return found
 

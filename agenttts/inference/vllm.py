@@ -30,6 +30,9 @@ from agenttts.inference.model_files import stated_context
 from agenttts.inference.placement import over_gpus
 from agenttts.inference.tokenization import EncodedPrompt, encode_request
 
+_CPU_CONTEXT = 4096
+"""The most tokens of a context on a CPU, unless the options say otherwise."""
+
 
 class VLLMEngine:
     """Runs a model with `vllm.LLM` in this process; ``options`` are its arguments.
@@ -279,7 +282,7 @@ def cpu_profile(config: ModelConfig) -> CpuProfile:
             # Samples share their prompt's prefill in whole blocks. With the CPU's default of 128
             # tokens, up to 127 tokens of the prompt would be computed again for every sample.
             "block_size": 32,
-            "max_model_len": _context(config, at_most=4096),
+            "max_model_len": cpu_context(config),
         },
     )
 
@@ -339,13 +342,13 @@ def _architectures(config: ModelConfig) -> list[str]:
     return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
 
 
-def _context(config: ModelConfig, *, at_most: int) -> int | None:
-    """Return a context whose KV cache fits the profile's memory.
+def cpu_context(config: ModelConfig) -> int | None:
+    """Return the context on a CPU, whose KV cache fits the profile's memory.
 
     None (the model's own context) if that is not known.
     """
     own = stated_context(read_object(Path(config.path) / "config.json"))
-    return None if own is None else min(at_most, own)
+    return None if own is None else min(_CPU_CONTEXT, own)
 
 
 def _engine_error(config: ModelConfig, what: str, error: Exception) -> EngineError:

@@ -22,7 +22,7 @@ from agenttts.dispatch.apptainer import (
     check_runtime,
 )
 from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
+from agenttts.dispatch.sizing.gpu_need import GpuNeed, check_context, gpu_need
 from agenttts.dispatch.sizing.model_facts import ModelFacts
 from agenttts.endpoint import ServerError
 from agenttts.errors import KeyPath, MissingRequirement, Unavailable, UserError, located
@@ -176,6 +176,9 @@ def _model_need(
             check_there(Path(model.path))
     elif model.engine != "endpoint":
         _check_places(("models", name), "path", model.path, model.options, problems)
+    if model.engine == "vllm":
+        with located("models", name, "options"):
+            check_context(facts, model.options, os.environ | profile.env)
     with problems.here():
         need = gpu_need(
             name,

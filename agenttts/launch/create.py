@@ -20,6 +20,7 @@ from agenttts.run.examples import write_examples
 from agenttts.run.listing import path_while_made
 from agenttts.run.models import contents_of
 from agenttts.run.record import SCHEMA_NUMBER, AgentRecord, RunRecord, write_record
+from agenttts.run.search_files import freeze_search_files
 from agenttts.run.store_users import record_store_user
 from agenttts.serving.served_model import (
     agent_thinking,
@@ -61,7 +62,9 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
         }
         profile = experiment.profile.model_dump(mode="json")
         staged.profile_file.write_text(dump_document(profile), encoding="utf-8")
-        write_record(staged.record_file, record.model_copy(update={"examples": digests}))
+        copied = freeze_search_files(spec, temporary)
+        found = {"examples": digests, "search_files": copied}
+        write_record(staged.record_file, record.model_copy(update=found))
         staged.spec_file.write_text(dump_spec(spec), encoding="utf-8")
         if spec.samples:
             _prepare_store(Path(spec.samples), run.path)

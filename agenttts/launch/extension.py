@@ -122,7 +122,7 @@ def planned_extension(run: Run, settings: Sequence[str], *, dry_run: bool = Fals
         _check_widens(run, spec, changed)
     plan = plan_of_run(replace(run, spec=spec), spec.cluster, run.profile, dry_run=dry_run)
     with spec.located():
-        search.create_for(spec)
+        search.create_for(plan.experiment.spec)
         fidelity_for(spec, len(plan.examples.searched))
     after = run.record.model_copy(update={"forecast": plan.forecast})
     known = read_state(directory.journal_file).trials

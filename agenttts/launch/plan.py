@@ -46,6 +46,7 @@ from agenttts.run.models import (
     model_configs,
     with_dtype,
 )
+from agenttts.run.search_files import with_search_files
 from agenttts.serving.served_model import check_agent, served_dtype
 from agenttts.spec import JobSpec
 from agenttts.spec.paths import check_characters
@@ -137,8 +138,8 @@ def _make_plan(
 def plan_of_run(run: Run, cluster: str, profile: Profile, *, dry_run: bool = False) -> Plan:
     """Make a plan of a run that exists, under another profile or with a wider search.
 
-    Neither data nor the hub are read. The examples, and the markers of thinking, the fingerprints
-    and the data types of models are those that launch froze.
+    Neither data nor the hub are read. The examples, the files that the search reads, and the
+    markers of thinking, the fingerprints and the data types of models are those that launch froze.
 
     Args:
         run: The run.
@@ -150,7 +151,7 @@ def plan_of_run(run: Run, cluster: str, profile: Profile, *, dry_run: bool = Fal
         UserError: The spec does not fit the profile.
         MissingRequirement: Something is missing here.
     """
-    directory = run.directory
+    directory, run = run.directory, with_search_files(run)
     spec = without_profile_image(run.spec, run.profile).model_copy(update={"cluster": cluster})
     problems = Problems(dry_run=dry_run)
     if directory.task_source.is_dir():

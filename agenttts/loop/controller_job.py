@@ -21,6 +21,7 @@ from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.journal import DamagedJournal, Journal, read_state
 from agenttts.run.models import changed_weights
 from agenttts.run.schedulers import trial_scheduler
+from agenttts.run.search_files import with_search_files
 from agenttts.run.starts import RunCancelled, StartCheck, StartSuperseded, only_controller
 from agenttts.search.llm.transcript import Transcript
 from agenttts.serving.served_model import language_model
@@ -180,6 +181,7 @@ def make_controller(run: Run, check: Callable[[], None] | None = None) -> Contro
     """
     directory, profile = run.directory, run.profile
     check_models(run)
+    run = with_search_files(run)
     if run.cache is not None and profile.cache:
         with suppress(OSError):  # nodes report that they cannot write there, and work without it
             run.cache.directory.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ from agenttts.run.examples import count_examples
 from agenttts.run.journal import Journal, PlannedTrial, TrialProgress
 from agenttts.run.profile_fix import with_profile_fix
 from agenttts.run.rows import row_from_json
+from agenttts.run.search_files import check_search_files
 from agenttts.run.starts import RunCancelled, StartSuperseded
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.search.llm.proposer import LLMSession
@@ -69,6 +70,7 @@ class Controller:
         session: Callable[[], LLMSession | None],
     ) -> None:
         self._run = run.directory
+        self._record = run.record
         self._spec = run.spec
         self._search = run.spec.search
         self._main_metric = run.record.main_metric
@@ -86,6 +88,7 @@ class Controller:
 
         Cancelling does not make it: its files or packages may be gone.
         """
+        check_search_files(self._run.path, self._record)
         examples = count_examples(self._run.examples_file) if self._search.examples else None
         return search.create_for(self._spec, llm=self._session(), examples=examples)
 

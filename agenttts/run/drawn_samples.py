@@ -20,6 +20,7 @@ from agenttts.inference.base import (
     Message,
     ModelConfig,
     SamplingParams,
+    older_key,
     render,
     sample_key,
 )
@@ -42,6 +43,8 @@ class _Place:
     model: str
     content: str | tuple[Message, ...]
     samples: Sequence[str]
+    older: str | None
+    """The address by earlier rules, if it is another one."""
 
 
 def drawn_samples(run: Run) -> Iterator[dict[str, Any]]:
@@ -65,10 +68,13 @@ def drawn_samples(run: Run) -> Iterator[dict[str, Any]]:
         fresh = {
             key: place for key, place in places.items() if len(place.samples) > seen.get(key, 0)
         }
-        stored = store.lookup({key: len(place.samples) for key, place in fresh.items()})
+        numbers = {key: len(place.samples) for key, place in fresh.items()}
+        older = {p.older: len(p.samples) for p in fresh.values() if p.older is not None}
+        stored = store.lookup({**numbers, **older})
         for key, place in fresh.items():
             for index in range(seen.get(key, 0), len(place.samples)):
-                yield _record(place, index, stored[key].get(index))
+                found = stored.get(place.older or "", {}) | stored[key]
+                yield _record(place, index, found.get(index))
             seen[key] = len(place.samples)
 
 
@@ -88,8 +94,10 @@ def _places(spec: TrialSpec, directory: Path) -> dict[str, _Place]:
                 f"{directory / 'examples.parquet'}: has the example '{row['example']}' or the "
                 f"stage '{row['stage']}', which the run does not have"
             )
-        key, content = _address(spec, stage, row["model"], example, outputs[example.id])
-        place = _Place(spec.trial, example.id, stage.name, row["model"], content, row["candidates"])
+        content, key, older = _address(spec, stage, row["model"], example, outputs[example.id])
+        place = _Place(
+            spec.trial, example.id, stage.name, row["model"], content, row["candidates"], older
+        )
         known = found.get(key)
         if known is None or len(known.samples) < len(place.samples):
             found[key] = place
@@ -118,12 +126,13 @@ def _address(
     model: str,
     example: Example,
     outputs: Mapping[str, Any],
-) -> tuple[str, str | tuple[Message, ...]]:
-    """Return the address of a prompt's samples, and the prompt."""
+) -> tuple[str | tuple[Message, ...], str, str | None]:
+    """Return a prompt with its address, and its address by earlier rules."""
     config: ModelConfig = spec.models[model]
     content, stop = render(stage.prompt(example, outputs), config.prompt_style)
     params = SamplingParams(stage.temperature, max_tokens=spec.decode_tokens[stage.name])
-    return sample_key(config, content, params, spec.seed, stop), content
+    address = (config, content, params, spec.seed, stop)
+    return content, sample_key(*address), older_key(*address)
 
 
 def _record(place: _Place, index: int, stored: StoredSample | None) -> dict[str, Any]:

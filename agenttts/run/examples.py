@@ -47,7 +47,7 @@ def read_frozen(path: Path) -> list[Example]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f"{path}: the run's examples cannot be read: {reason}; {_restore(path)}"
+            f"{path}: the run's examples cannot be read: {reason}; {restore_advice(path.parent)}"
         ) from None
 
 
@@ -93,7 +93,8 @@ class ExamplesGuard:
             content = path.read_bytes()
         except OSError as error:
             raise RunFailed(
-                f"{path}: the run's examples cannot be read: {error.strerror}; {_restore(path)}"
+                f"{path}: the run's examples cannot be read: {error.strerror}; "
+                f"{restore_advice(path.parent)}"
             ) from None
         digest = hashlib.sha256(content).hexdigest()
         if self._digests.get(path.name) == digest:
@@ -107,21 +108,24 @@ class ExamplesGuard:
             except ValueError as error:
                 raise RunFailed(
                     f"{path}:{number}: not a valid example ({type(error).__name__}: {error}); "
-                    f"the run's examples are damaged: {_restore(path)}"
+                    f"the run's examples are damaged: {restore_advice(path.parent)}"
                 ) from None
         if not lines or not content.endswith(b"\n"):
             raise RunFailed(
-                f"{path}: some of the run's examples are missing at the end; {_restore(path)}"
+                f"{path}: some of the run's examples are missing at the end; "
+                f"{restore_advice(path.parent)}"
             )
         if path.name in self._digests:
             raise RunFailed(
-                f"{path}: the run's examples have changed since the launch; {_restore(path)}"
+                f"{path}: the run's examples have changed since the launch; "
+                f"{restore_advice(path.parent)}"
             )
         self._digests[path.name] = digest
 
 
-def _restore(path: Path) -> str:
+def restore_advice(run: Path) -> str:
+    """Return what to do about a damaged file that launch put into a run's directory."""
     return (
-        f"restore the file from a copy and run '{cli_command('resume', path.parent)}', "
+        f"restore the file from a copy and run '{cli_command('resume', run)}', "
         "or launch the spec under another --name"
     )

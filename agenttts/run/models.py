@@ -14,6 +14,7 @@ from typing import Any
 from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
 from agenttts.errors import KeyPath, UserError
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.context import only_cuts
 from agenttts.inference.fingerprint import contents_digest, fingerprint
 from agenttts.inference.placement import PLACING_OPTIONS
 from agenttts.inference.scripted import script_thinking
@@ -21,8 +22,11 @@ from agenttts.replies import COMMON_THINKING, Thinking, detect_thinking, named_t
 from agenttts.run.record import RunRecord
 from agenttts.spec import JobSpec, ModelSection, ThinkingSetting
 
-_RULES = 2
-"""Rules of fingerprints and sample addresses in a run that is launched now."""
+_RULES, _RULES_WITH_CONTEXT = 3, 2
+"""Rules of fingerprints and sample addresses in a run that is launched now.
+
+The second ones are for models whose context may change more than the prompts that are cut for it.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class ModelFacts:
 
     thinking: Thinking | None
     weights: str | None
-    rules: int = _RULES
+    rules: int
     dtype: str | None = None
 
 
@@ -57,6 +61,9 @@ def find_facts(spec: JobSpec, *, gpus_per_node: int) -> dict[str, ModelFacts]:
         name: ModelFacts(
             model_thinking(model),
             _weights(name, model, _RULES),
+            rules=_RULES
+            if only_cuts(model.engine, model.path, model.options)
+            else _RULES_WITH_CONTEXT,
             dtype=cpu_dtype(
                 model.path,
                 model.engine,

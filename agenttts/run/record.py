@@ -112,6 +112,8 @@ class RunRecord(_Part):
         skip_bad: How many bad records of a data file were allowed.
         data: What was read of each file or hub split.
         examples: SHA-256 of each file of frozen examples, by its name.
+        search_files: SHA-256 of each copied file that the search reads, by its path from the run's
+            directory (`agenttts.run.search_files`); empty in records of older versions.
         extended_at: For each extension of the search, the number of the next trial.
         main_metric: The task's metric that is the score, ``STAGE.METRIC``; empty in records of
             older versions.
@@ -133,6 +135,7 @@ class RunRecord(_Part):
     skip_bad: int
     data: tuple[SourceReport, ...]
     examples: dict[str, str]
+    search_files: dict[str, str] = {}
     main_metric: str = ""
     extended_at: tuple[int, ...] = ()
 

@@ -138,7 +138,15 @@ def matern(distance: Floats) -> Floats:
 
 def unit_of(values: Sequence[float], spread: float) -> float:
     """``spread`` as a unit: 1 where the values differ by rounding alone."""
-    return spread if spread > 1e-9 * max(1.0, *map(abs, values)) else 1.0
+    return spread if differ(values, spread) else 1.0
+
+
+def differ(values: Sequence[float], spread: float) -> bool:
+    """Whether values of this ``spread`` differ by more than rounding.
+
+    Differences of values up to 1 have rounding errors of about 1e-16.
+    """
+    return spread > max(1e-15, 1e-9 * max(map(abs, values)))
 
 
 def _factor(kernels: Floats, noises: Floats) -> Floats:

@@ -25,6 +25,7 @@ from agenttts.search.confidence import confidence_of
 from agenttts.search.encoding import Rows
 from agenttts.search.failures import Failures
 from agenttts.search.findings import findings
+from agenttts.search.gaussian import differ
 from agenttts.search.initial import DEFAULT_SAMPLE_CAP
 from agenttts.search.moves import describe
 from agenttts.search.surrogate import Surrogate
@@ -147,18 +148,22 @@ class InsightRules(Searcher):
         return self._best_known(model, tried=tried)
 
     def confidence(self, recommended: Allocation, within: float) -> Confidence | None:
-        """How sure a recommendation is; None where the model has too few trials.
+        """How sure a recommendation is; None where that is not known.
 
-        Allocations near which trials fail are no rivals.
+        It is not known from too few trials, nor while all scores are equal (often 0): they do not
+        say by how much other allocations may differ. Allocations near which trials fail are no
+        rivals.
         """
         model = self.model()
         if model is None or not self.knows_confidence or recommended not in self.space:
             return None
         if sum(not trial.stored for trial in model.trials) < _MIN_TRIALS_TO_JUDGE:
             return None
-        grid = self._evidence.grid
+        evidence, grid = self._evidence.read(), self._evidence.grid
+        if not differ(evidence.scores.tolist(), float(evidence.scores.std())):
+            return None
         rows = self._outlook(model, np.random.default_rng(self.seed))
-        failed = np.isin(grid.keys(rows), grid.keys(self._evidence.read().failed))
+        failed = np.isin(grid.keys(rows), grid.keys(evidence.failed))
         rows = rows[~failed & ~self.failures().avoided(rows)]
         rows = np.unique(np.concatenate([model.points.rows, rows]), axis=0)
         chosen = grid.encode([recommended])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,7 +16,7 @@ from agenttts.dispatch.apptainer import CACHES, OFFLINE, Container, container_en
 from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
-from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
+from agenttts.dispatch.sizing.gpu_need import GpuNeed, check_context, gpu_need
 from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.errors import UserError, located, valid_names
 from agenttts.inference.base import ModelConfig
@@ -340,10 +341,13 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile, dtype: str 
     config = _served_config(spec, agent, 0, dtype)
     with located("agent", "options"):
         check_options(config.engine, config.options)
-    params = known.params if known else 0.0
+    facts = model_facts(config.path, known.params if known else 0.0, config.options, config.engine)
+    if "max_model_len" in agent.options:  # else it is that of the model, which is checked
+        with located("agent", "options"):
+            check_context(facts, config.options, os.environ | profile.env)
     return gpu_need(
         agent.model,
-        model_facts(config.path, params, config.options, config.engine),
+        facts,
         gpus=_given_gpus(spec, agent),
         engine=config.engine,
         options=dict(config.options),

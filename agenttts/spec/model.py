@@ -204,7 +204,7 @@ class StopSection(Section):
 
     within: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """How far the recommended allocation may be below the best, as a share of the best one's
-    expected score."""
+    expected score (of its size, if it is negative)."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
     """The least probability that the recommended allocation is within this distance."""
 

@@ -12,6 +12,7 @@ from agenttts.inference.base import (
     ModelConfig,
     Prompt,
     SamplingParams,
+    older_key,
     render,
     sample_key,
     sample_seed,
@@ -141,3 +142,17 @@ def test_a_chat_is_messages_that_end_by_themselves():
 def test_without_instructions_there_is_no_empty_turn(style):
     content, _ = render(Prompt("", "Q?"), style)
     assert content == "Q?\nAnswer:" if isinstance(content, str) else len(content) == 1
+
+
+def test_by_the_third_rules_the_context_is_no_part_of_an_address():
+    second, third = (dataclasses.replace(MODEL, rules=rules) for rules in (2, 3))
+    key = sample_key(third, "x", PARAMS, 0)
+    assert key == sample_key(second, "x", PARAMS, 0), "samples stored by the second are found"
+    assert older_key(third, "x", PARAMS, 0) is None
+    for model, same in ((second, False), (third, True)):
+        long = dataclasses.replace(model, options={**MODEL.options, "max_model_len": 8192})
+        found = sample_key(long, "x", PARAMS, 0)
+        assert (found == key) is same
+        assert older_key(long, "x", PARAMS, 0) == (
+            sample_key(dataclasses.replace(long, rules=2), "x", PARAMS, 0) if same else None
+        )

@@ -314,6 +314,22 @@ def test_whatever_is_in_the_shards_is_found_the_same_afterwards(shards, most, ro
             assert SampleStore(directory, "reader").lookup(wanted) == before
 
 
+def test_samples_of_a_prompt_that_was_cut_for_two_contexts_both_stay(tmp_path):
+    drawn = [StoredSample("k", 0, f"of {n}", 3, "stop", n, True, "m") for n in (60, 90, 60)]
+    for number, one in enumerate(drawn):
+        store = SampleStore(tmp_path, f"w{number}")
+        store.add(one)
+        store.flush()
+    for _ in range(2):
+        compact(tmp_path, fewest=2, settle_seconds=0)
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+    for length in (60, 90):
+        found = SampleStore(tmp_path, "r").lookup(
+            {"k": 1}, lambda s, n=length: s.prompt_tokens == n
+        )
+        assert found["k"][0].text == f"of {length}"
+
+
 def test_a_full_disk_loses_nothing(tmp_path):
     filled(tmp_path)
     before = everything(tmp_path)

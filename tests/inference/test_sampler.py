@@ -185,6 +185,51 @@ def test_another_address_is_drawn_anew(sampler, model, change):
     assert draw.reused_tokens == 0
 
 
+BIRCHES = Prompt("", "Which birch " + "or birch " * 20 + "is a tree?")  # 46 words with the label
+
+
+def with_context(model, context, rules=3):
+    options = {} if context is None else {"max_model_len": context}
+    return dataclasses.replace(model, options=options, rules=rules)
+
+
+@given(st.lists(st.sampled_from([60, 70, 85, 86, 90, None]), min_size=2, max_size=6))
+def test_a_sample_is_shared_by_all_contexts_that_draw_it(script, tmp_path_factory, contexts):
+    """A prompt that is cut is drawn for its context; one that fits, once for all."""
+    model = ModelConfig("m", str(script), engine="scripted", prompt_style="few_shot_completion")
+    shared = tmp_path_factory.mktemp("shared")
+    seen = set()
+    for context in contexts:
+        configured = with_context(model, context)
+        results = []
+        for store in (shared, tmp_path_factory.mktemp("own")):
+            engines = Engines()
+            here = Sampler(SampleStore(store, "w"), {"m": configured}, 5, engines)
+            results.append(draw_one(here, "m", [TREE, BIRCHES], HOT, 3))
+            here.close()
+            if store == shared:
+                kind = min(context or 999, 86)  # both prompts fit in 86
+                assert engines.drawn == (0 if kind in seen else 3 if seen else 6)
+                seen.add(kind)
+        [shared_results, own_results] = results
+        assert [r.texts for r in shared_results] == [r.texts for r in own_results]
+        assert [r.truncated for r in shared_results] == [False, kind < 86]
+        assert [r.prompt_tokens for r in shared_results] == [3, kind - 40]
+
+
+def test_samples_that_were_stored_by_earlier_rules_are_found(sampler, model):
+    one = sampler(Engines(), {"m": with_context(model, 60, rules=2)})
+    before = draw_one(one, "m", [TREE, BIRCHES], HOT, 3)
+    one.close()
+    engines = Engines()
+    two = sampler(engines, {"m": with_context(model, 60)})
+    assert not two.lacks_samples(DrawRequest("m", [TREE, BIRCHES], HOT, 3))
+    after = draw_one(two, "m", [TREE, BIRCHES], HOT, 5)
+    assert engines.drawn == 4
+    assert [r.texts[:3] for r in after] == [r.texts for r in before]
+    assert [r.prompt_tokens for r in after] == [r.prompt_tokens for r in before]
+
+
 def test_equal_prompts_are_drawn_once_and_counted_each(sampler):
     engines = Engines()
     one = sampler(engines)

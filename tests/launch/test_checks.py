@@ -78,6 +78,21 @@ def test_a_task_without_the_settings_of_its_toolbox_is_refused(scripted_spec, tm
         make_plan(spec, [tmp_path], tmp_path / "results")
 
 
+@pytest.mark.parametrize("section", ["models.strong", "agent"])
+def test_a_context_that_is_longer_than_the_model_is_not_launched(scripted_spec, tmp_path, section):
+    (tmp_path / "large").mkdir()
+    config = {"max_position_embeddings": 4096}
+    (tmp_path / "large" / "config.json").write_text(json.dumps(config))
+    model = {"path": str(tmp_path / "large"), "params": 7e9, "gpus": 1, "engine": "vllm"}
+    own = {"kind": "serve", "model": "strong", "gpus": 1}
+    with_length = own if section == "agent" else model
+    with_length["options"] = {"max_model_len": 8192}
+    changes = {"models__strong": model, "agent": own, "search__method": "agenttts"}
+    spec = load_spec(scripted_spec(**changes))
+    with pytest.raises(UserError, match=rf"{section}\.options\.max_model_len: 8192 .* 1 to 4096"):
+        make_plan(spec, [], tmp_path, dry_run=True)
+
+
 REFUSED = "sbatch: error: Batch job submission failed: Invalid qos specification"
 
 

@@ -13,12 +13,13 @@ import polars as pl
 import pytest
 import yaml
 
-from agenttts.errors import UserError
+from agenttts.errors import RunFailed, UserError
 from agenttts.loop.controller_job import close_cancelled, make_controller
 from agenttts.loop.job_builder import sample_partitions
 from agenttts.loop.reports import FIGURES
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
+from agenttts.run.record import write_record
 from agenttts.trial.spec import TrialSpec
 from tests.support.runs import (
     attempts,
@@ -290,26 +291,71 @@ def test_a_model_that_the_run_was_launched_without_is_named(created_run):
         make_controller(created_run.read())
 
 
-@pytest.mark.parametrize("gone", ["past.csv", "replies.json"])
-def test_a_run_whose_searcher_cannot_be_made_any_more_is_cancelled(unstarted_run, tmp_path, gone):
+@pytest.fixture
+def experienced_run(unstarted_run, tmp_path):
+    """A run whose search reads a table and a script, without a controller."""
     columns = "retrieval.model,retrieval.samples,answer.model,answer.samples,score,budget"
     (tmp_path / "past.csv").write_text(f"{columns}\nweak,1,weak,1,0.5,2\n")
     (tmp_path / "replies.json").write_text('{"replies": [], "then": "no idea"}')
-    run = unstarted_run(
+    return unstarted_run(
         search__method="mlcopilot",
         search__options={"knowledge": [str(tmp_path / "past.csv")]},
         agent={"kind": "scripted", "replies": str(tmp_path / "replies.json")},
     )
+
+
+def damage(file, how):
+    if how == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes() + b" ")
+
+
+@pytest.mark.parametrize("how", ["gone", "changed"])
+@pytest.mark.parametrize("copy", ["knowledge/0/past.csv", "replies/replies.json"])
+def test_a_run_whose_searcher_cannot_be_made_any_more_is_cancelled(experienced_run, copy, how):
+    run = experienced_run
     make_controller(run.read())._propose(0, 2)
-    (tmp_path / gone).unlink()
+    damage(run.path / "search_files" / copy, how)
     before = run.journal_file.read_bytes()
-    with pytest.raises(UserError, match=gone):
+    with pytest.raises(RunFailed, match=f"search_files/{copy}.* {how}.*agenttts-hpc resume"):
         make_controller(run.read()).run()
     assert run.journal_file.read_bytes() == before, "its jobs go on"
     close_cancelled(run)
     state = read_state(run.journal_file)
     assert state.finished == "cancelled"
     assert [p.row["state"] for p in state.trials.values()] == ["CANCELLED"] * 2
+
+
+@pytest.mark.parametrize("how", ["gone", "changed"])
+@pytest.mark.parametrize("file", ["past.csv", "replies.json"])
+def test_a_search_reads_the_copies_of_its_files(experienced_run, tmp_path, file, how):
+    proposed = [str(p.planned.allocation) for p in proposals(experienced_run)]
+    asked = experienced_run.transcript_file.read_text()
+    assert "weak" in asked
+    damage(tmp_path / file, how)
+    moved = experienced_run.path.rename(tmp_path / "moved")
+    for done in ("journal.jsonl", "agent.jsonl"):
+        (moved / done).unlink()
+    again = RunDirectory(moved)
+    assert [str(p.planned.allocation) for p in proposals(again)] == proposed
+    keys = [[json.loads(line)["key"] for line in text.splitlines() if '"key"' in line] for text in (asked, again.transcript_file.read_text())]  # fmt: skip
+    assert keys[0] == keys[1] != []
+
+
+def proposals(run):
+    controller = make_controller(run.read())
+    controller._propose(0, 2)
+    return list(read_state(run.journal_file).trials.values())
+
+
+def test_a_run_of_an_older_version_reads_the_files_where_they_lie(experienced_run, tmp_path):
+    run = experienced_run
+    write_record(run.record_file, run.record().model_copy(update={"search_files": {}}))
+    make_controller(run.read())._propose(0, 2)
+    (tmp_path / "past.csv").unlink()
+    with pytest.raises(UserError, match=r"past\.csv"):
+        make_controller(run.read()).run()
 
 
 def test_a_run_of_an_older_version_is_said_in_one_paragraph(created_run, cli):

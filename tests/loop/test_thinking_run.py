@@ -156,6 +156,24 @@ def test_a_hub_id_and_a_directory_that_is_gone_have_no_fingerprint(scripted_spec
         )
 
 
+@pytest.mark.parametrize(
+    ("config", "rules"),
+    [({"max_position_embeddings": 8192}, 3), ({"rope_scaling": {"type": "longrope"}}, 2)],
+)
+def test_the_context_is_no_part_of_addresses_if_it_only_cuts_prompts(
+    scripted_spec, weights, config, rules
+):
+    (weights / "config.json").write_text(json.dumps(config))
+    given = {"models__strong__path": str(weights), "models__strong__engine": "vllm"}
+    keys = set()
+    for options in ({}, {"max_model_len": 4096}):
+        spec = load_spec(scripted_spec(**given, models__strong__options=options))
+        facts = find_facts(spec, gpus_per_node=8)
+        assert (facts["strong"].rules, facts["weak"].rules) == (rules, 3)
+        keys.add(address(spec, facts))
+    assert len(keys) == (1 if rules == 3 else 2)
+
+
 def test_a_run_keeps_the_rules_it_was_launched_by(scripted_spec, weights):
     spec = load_spec(
         scripted_spec(models__strong__path=str(weights), models__strong__engine="vllm")

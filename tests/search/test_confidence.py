@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agenttts.search import SEARCHERS, create
 from agenttts.search.base import TrialResult
@@ -101,6 +104,41 @@ def test_it_is_not_known_without_enough_trials():
     assert searcher.confidence(SPACE.cheapest, 0.02) is None
     told(searcher, truth(0), 4, 0.01, 0)
     assert searcher.confidence(searcher.best(), 0.02) is None
+
+
+TRIED = list(SPACE.feasible())[::3][:12]
+
+
+def sure(scores, within=0.02):
+    """How sure a search is that was told these scores, in any unit, of `TRIED`."""
+    searcher = create("agenttts", SPACE)
+    pairs = zip(TRIED, scores, strict=True)
+    searcher.tell([TrialResult(a, score, {}, SPACE.cost(a), stderr=0.0) for a, score in pairs])
+    return searcher.confidence(searcher.best(), within)
+
+
+@given(st.sampled_from([0.0, -0.0, 1.0, 50.0, -3.0, 1e-9, 0.1 + 0.2, 1e12]) | st.floats(-1e6, 1e6))
+@settings(max_examples=15, deadline=None)
+def test_equal_scores_do_not_say_how_sure_a_recommendation_is(score):
+    rounded = [score * (1 + 1e-15 * (number % 3)) for number in range(len(TRIED))]
+    assert sure([score] * len(TRIED)) is None
+    assert sure(rounded) is None
+
+
+SCORES = st.lists(st.integers(-20, 20), min_size=12, max_size=12).filter(lambda s: len(set(s)) > 1)
+
+
+@given(SCORES, st.sampled_from([1e-15, 1e-13, 1e-8, 1.0, 1e6, 1e9]))
+@settings(max_examples=15, deadline=None)
+def test_scores_of_any_size_and_sign_say_how_sure_a_recommendation_is(scores, unit):
+    scores = [100.0 * score for score in scores]  # some of 0 to 1 are taken as shares
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one, other = sure(scores), sure([unit * score for score in scores])
+        wider = sure(scores, 0.2)
+    assert 0.0 <= one.probability <= wider.probability <= 1.0
+    assert other.probability == pytest.approx(one.probability, abs=0.02)
+    assert other.shortfall == pytest.approx(unit * one.shortfall, rel=0.05, abs=1e-4 * unit)
 
 
 def test_a_worse_allocation_is_less_sure_and_failed_ones_are_no_rivals():

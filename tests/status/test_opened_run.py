@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +19,11 @@ import pytest
 
 import agenttts
 from agenttts.errors import MissingRequirement, UserError
+from agenttts.loop.controller_job import make_controller
 from agenttts.report.trackers import base
 from agenttts.report.trackers.mlflow_run import mlflow_names, write_mlflow
 from agenttts.run.find import find_run
+from agenttts.run.record import write_record
 from agenttts.status.export import export as export_run
 from agenttts.status.logs import trial_log
 from agenttts.tables.schema import TEST_SOURCE, trials_frame
@@ -125,6 +128,24 @@ print(*[name for name in ("torch", "vllm", "transformers") if name in sys.module
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_samples_that_were_stored_by_earlier_rules_have_their_tokens(unstarted_run):
+    """A run that draws no sample anew has those of a shared store."""
+    options = {"max_model_len": 9999}
+    run = unstarted_run(models__weak__options=options, models__strong__options=options)
+    record = run.record()
+    models = {name: replace(model, rules=2) for name, model in record.models.items()}
+    write_record(run.record_file, record.model_copy(update={"models": models}))
+    make_controller(run.read()).run()
+    before = agenttts.open_run(run.path).samples()
+    assert before["decode_tokens"].null_count() == 0
+    for spec in run.path.glob("trials/*/trial.json"):
+        document = json.loads(spec.read_text())
+        for model in document["models"].values():
+            model["rules"] = 3
+        spec.write_text(json.dumps(document))
+    assert agenttts.open_run(run.path).samples().equals(before)
 
 
 def test_samples_as_json_lines(export, run, tmp_path):

@@ -35,11 +35,14 @@ _SCALED_ALREADY = (
     "deepseek_yarn",
     "deepseek_llama_scaling",
 )
+_YARN = ("yarn", "deepseek_yarn")
 _ROPE = ("rope_scaling", "rope_parameters")
 
 
-def longest_context(config: Mapping[str, Any]) -> int:
+def longest_context(config: Mapping[str, Any], *, asked: bool = False) -> int:
     """Return the tokens of the longest context by a model's config; 0 if not known.
+
+    ``asked`` says that an option gives the length, so that the default for LongRoPE is not used.
 
     For YaRN it is ``max_position_embeddings``, which states the scaled length. Versions of vLLM
     before 0.32 took ``factor`` times the original length.
@@ -53,12 +56,29 @@ def longest_context(config: Mapping[str, Any]) -> int:
     scaled = float(longest)
     for rope in _ropes(config):
         kind = str(rope.get("rope_type") or rope.get("type") or "default")
-        if kind == "longrope":
+        if kind == "longrope" and not asked:
             # vLLM takes the shorter length by default, to keep the quality of short prompts.
             scaled = float(integer(config, "original_max_position_embeddings") or longest)
         elif kind not in _SCALED_ALREADY:
             scaled = max(scaled, longest * _factor(rope))
     return int(scaled)
+
+
+def refused_above(config: Mapping[str, Any]) -> int:
+    """Return the tokens above which vLLM of any version refuses a context.
+
+    0 if that is not known. Versions differ in which of several lengths counts, and in YaRN.
+    """
+    most = max(integer(config, key) for key in (*_KEYS, _OVER_ALL))
+    longest = float(most)
+    for rope in _ropes(config):
+        kind = str(rope.get("rope_type") or rope.get("type") or "default")
+        if kind in _YARN:
+            trained = integer(rope, "original_max_position_embeddings") or most
+            longest = max(longest, trained * _factor(rope))
+        elif kind not in _SCALED_ALREADY:
+            longest = max(longest, most * _factor(rope))
+    return int(longest)
 
 
 def overridden(config: Mapping[str, Any], overrides: object) -> dict[str, Any]:

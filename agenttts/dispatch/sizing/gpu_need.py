@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agenttts.dispatch.sizing.kv_cache import integer
 from agenttts.dispatch.sizing.model_facts import ModelFacts
 from agenttts.errors import Unavailable, UserError
 from agenttts.inference.placement import PARALLEL_OPTIONS
@@ -27,6 +28,7 @@ CONTEXTS = 32
 With fewer contexts its batches are too small to use a GPU: a 32B model in bfloat16 on one card of
 80 GB holds about 7 contexts of 2,200 tokens.
 """
+_ALLOW_LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 # vLLM's share of a GPU's memory if the model's options do not give gpu_memory_utilization.
 _UTILISATION = 0.9
 # Memory for activations, CUDA graphs and vLLM itself, besides weights and KV cache.
@@ -50,6 +52,30 @@ class GpuNeed:
     reasoning: str
     contexts: int | None = None
     weight_bytes: float | None = None
+
+
+def check_context(
+    facts: ModelFacts | None, options: Mapping[str, Any], env: Mapping[str, str]
+) -> None:
+    """Check that vLLM takes the context that its options ask for.
+
+    Args:
+        facts: The model's facts; None if its engine loads no weights.
+        options: The engine's options.
+        env: The environment of the trials.
+
+    Raises:
+        UserError: It is longer than the model's positions, whatever vLLM's version.
+    """
+    given, most = integer(options, "max_model_len"), facts.refused_above if facts else 0
+    if not 0 < most < given or env.get(_ALLOW_LONG, "").strip().lower() in ("1", "true"):
+        return
+    raise UserError(
+        f"{given} is above the {most} tokens of the model's config, which vLLM refuses; valid: 1 "
+        f"to {most}; lower it, leave it out, or scale the positions with hf_overrides "
+        f"({_ALLOW_LONG}: 1 in the profile's env allows it, but such positions give wrong text)",
+        at=("max_model_len",),
+    )
 
 
 def gpu_need(
@@ -310,8 +336,7 @@ def _why(memory: _Memory, count: int) -> str:
     if 0 < facts.longest < facts.context:
         text += (
             f"; options.max_model_len ({facts.context}) is above the {facts.longest} tokens "
-            "of its config, which vLLM refuses (VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 in the profile's "
-            "env allows it)"
+            f"of its config, which vLLM refuses ({_ALLOW_LONG}=1 in the profile's env allows it)"
         )
     fewer = [n for n in range(1, count) if _divides(facts, n) and memory.contexts(n) >= 1]
     if fewer and not memory.starts(fewer[-1]) and memory.contexts(fewer[-1]) >= CONTEXTS:

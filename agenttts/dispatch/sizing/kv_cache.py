@@ -20,6 +20,19 @@ _LAYER_LISTS = ("layer_types", "layers_block_type", "block_types", "_block_types
 # One layer in this many attends to all tokens. The configs of these families do not say it.
 _PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
 _ALL_SLIDING = ("mistral", "mixtral", "starcoder2", "phi3")
+# Other names of these keys, by the `attribute_map` of transformers 5.19's configurations (GPT-2,
+# BLOOM, GPT-J, StarCoder, MPT, DBRX, XGLM, XLM), and ChatGLM's. GPT-Neo's num_heads is left out:
+# those of Mamba 2 and xLSTM are no heads of attention.
+_NAMES = {
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "num_attention_heads": ("n_head", "n_heads", "attention_heads"),
+    "hidden_size": ("n_embd", "d_model", "emb_dim"),
+}
+_HEAD_SIZES = ("head_dim", "attention_head_dim", "kv_channels", "hidden_size_per_head")
+_MULTI_QUERY = ("falcon", "gpt_bigcode")
+"""Families that have one head of keys and values unless their config says otherwise."""
+_GEMMA4_HEAD = 512
+"""The size of a head of Gemma 4's layers that keep every token, unless its config says another."""
 # vLLM 0.33's names for the heads of keys and values (Llama, Falcon, ChatGLM, Step 3.5).
 _KV_HEADS = (
     *("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"),
@@ -53,11 +66,23 @@ class CacheSize:
         return self.per_token * tokens + self.in_window * min(tokens, self.window)
 
 
+def with_common_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with the common names of its layers, heads and width."""
+    named = dict(config)
+    for name, others in _NAMES.items():
+        if not integer(named, name):
+            named |= next(({name: config[o]} for o in others if integer(config, o)), {})
+    kinds = named.get("layers_block_type")
+    if isinstance(kinds, list) and not integer(named, "num_hidden_layers"):  # Nemotron-H
+        named["num_hidden_layers"] = len(kinds)
+    return named
+
+
 def cache_size(config: Mapping[str, Any], options: Mapping[str, Any]) -> CacheSize | None:
     """Return the KV cache of a model; None if its config does not tell.
 
     Args:
-        config: The model's config.
+        config: The model's config, with common names.
         options: The engine's options.
     """
     layers = integer(config, "num_hidden_layers")
@@ -68,10 +93,11 @@ def cache_size(config: Mapping[str, Any], options: Mapping[str, Any]) -> CacheSi
     size = _element_bytes(options)
     latent = integer(config, "kv_lora_rank")
     if latent:
+        if config.get("model_type") == "longcat_flash":  # a layer attends twice
+            layers *= 2
         return CacheSize(size * layers * (latent + integer(config, "qk_rope_head_dim")))
-    head_size = (
-        integer(config, "head_dim") or integer(config, "attention_head_dim") or hidden // heads
-    )
+    head_sizes = (length for name in _HEAD_SIZES if (length := integer(config, name)))
+    head_size = next(head_sizes, hidden // heads)
     a_head = size * 2 * head_size
     blocks = config.get("block_configs")
     if isinstance(blocks, list) and blocks:
@@ -80,7 +106,10 @@ def cache_size(config: Mapping[str, Any], options: Mapping[str, Any]) -> CacheSi
     if options.get("disable_hybrid_kv_cache_manager") is True:
         full, sliding = full + sliding, 0
     a_layer = a_head * kv_heads(config)
-    return CacheSize(a_layer * full, a_layer * sliding, window, bound)
+    a_full_layer = a_layer
+    if str(config.get("model_type")).startswith("gemma4"):
+        a_full_layer = size * 2 * _gemma4_width(config)
+    return CacheSize(a_full_layer * full, a_layer * sliding, window, bound)
 
 
 def kv_heads(config: Mapping[str, Any]) -> int:
@@ -95,10 +124,28 @@ def kv_heads(config: Mapping[str, Any]) -> int:
         if found:
             return min(found)
     # Falcon's first architecture, whose config may have num_kv_heads too: it is not used then.
-    one = config.get("multi_query", config.get("model_type") == "falcon")
+    one = config.get("multi_query", config.get("model_type") in _MULTI_QUERY)
     if one is True and config.get("new_decoder_architecture") is not True:
         return 1
-    return next((count for name in _KV_HEADS if (count := integer(config, name))), heads)
+    found = [count for name in _KV_HEADS if (count := integer(config, name))]
+    attention = config.get("attn_config")  # DBRX, MPT
+    nested = integer(attention, "kv_n_heads") if isinstance(attention, Mapping) else 0
+    return found[0] if found else nested or heads
+
+
+def _gemma4_width(config: Mapping[str, Any]) -> int:
+    """Return the numbers of a key in one of Gemma 4's layers that keep every token.
+
+    Configs that transformers 5.19 or later wrote list these layers, others have global values.
+    """
+    layers = config.get("per_layer_config")
+    parts = layers.values() if isinstance(layers, Mapping) else ()
+    layer: Mapping[str, Any] = next((part for part in parts if isinstance(part, Mapping)), {})
+    head = integer(layer, "head_dim") or integer(config, "global_head_dim") or _GEMMA4_HEAD
+    heads = integer(layer, "num_key_value_heads")
+    if not heads and config.get("attention_k_eq_v", True):
+        heads = integer(config, "num_global_key_value_heads")
+    return head * (heads or kv_heads(config))
 
 
 def integer(values: Mapping[str, Any], name: str) -> int:

@@ -14,8 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agenttts.dispatch.sizing.context import longest_context, overridden
-from agenttts.dispatch.sizing.kv_cache import CacheSize, cache_size, integer, kv_heads
+from agenttts.dispatch.sizing.context import longest_context, overridden, refused_above
+from agenttts.dispatch.sizing.kv_cache import (
+    CacheSize,
+    cache_size,
+    integer,
+    kv_heads,
+    with_common_names,
+)
 from agenttts.files.documents import read_object
 from agenttts.inference.model_files import weight_files, with_language_part
 
@@ -65,6 +71,7 @@ class ModelFacts:
         context: Tokens of the longest context that the engine must take.
         context_fits: Whether the engine shortens its context to what it has room for.
         longest: Tokens of the longest context by the model's config.
+        refused_above: Tokens above which every version of vLLM refuses a context.
         widths: Lengths of the sides along which weights are divided among GPUs.
         group_size: Elements of a side that must stay together, because quantised ones share a
             scale.
@@ -81,6 +88,7 @@ class ModelFacts:
     context: int
     context_fits: bool
     longest: int
+    refused_above: int
     widths: tuple[int, ...]
     group_size: int
 
@@ -122,7 +130,8 @@ def model_facts(
     draft = _draft_bytes(options)
     if draft:
         weights, source = weights + draft, f"{source} and its draft model's"
-    longest = longest_context(config)
+    asked = integer(options, "max_model_len")
+    longest = longest_context(config, asked=bool(asked))
     return ModelFacts(
         params=params,
         weight_bytes=weights,
@@ -132,8 +141,9 @@ def model_facts(
         layers=integer(config, "num_hidden_layers"),
         heads=integer(config, "num_attention_heads"),
         kv_heads=kv_heads(config),
-        context=integer(options, "max_model_len") or longest,
+        context=asked or longest,
         longest=longest,
+        refused_above=refused_above(config),
         context_fits=options.get("max_model_len") in (-1, "-1", "auto"),
         widths=tuple(
             width
@@ -193,11 +203,13 @@ def read_config(path: str, overrides: object = None) -> dict[str, Any]:
     """Return a model's config.json with an engine's ``hf_overrides``.
 
     It is empty if there is none. The values of a multimodal model's language part replace the
-    others.
+    others. Layers, heads and width have their common names.
     """
     # Empty for a hub id and for a model without a config: the nominal size is used.
     document = read_object(Path(path) / "config.json")
-    return with_language_part(overridden(document, overrides)) if document else {}
+    if not document:
+        return {}
+    return with_common_names(with_language_part(overridden(document, overrides)))
 
 
 def _bytes_on_disk(path: Path, load_format: str) -> tuple[float | None, list[str]]:

@@ -19,6 +19,8 @@ from agenttts.tables.aggregate import scored
 from agenttts.tables.cells import count_in, number_in, score_in
 from agenttts.tables.schema import AFTER_SEARCH, read_trials
 
+TRIALS_FILE = "trials.parquet"
+"""The table in a run's directory."""
 _MOST_PAST = 3
 _BEST, _POOR = 6, 3
 
@@ -64,7 +66,7 @@ def load_experience(sources: Sequence[str]) -> list[Experience]:
     found = []
     for number, source in enumerate(sources):
         with located(number):
-            found.append(_load(Path(source).expanduser()))
+            found.append(_load(source))
     return found
 
 
@@ -82,11 +84,17 @@ def most_similar(experience: Sequence[Experience], space: SearchSpace) -> list[E
     return sorted(experience, key=likeness, reverse=True)[:_MOST_PAST]
 
 
-def _load(path: Path) -> Experience:
-    table = path / "trials.parquet" if path.is_dir() else path
+def table_of(source: str) -> Path:
+    """Return the table of a source: that of a run's directory, or the file itself."""
+    path = Path(source).expanduser()
+    return path / TRIALS_FILE if path.is_dir() else path
+
+
+def _load(source: str) -> Experience:
+    table = table_of(source)
     if not table.is_file():
-        raise UserError(f"{path} is neither a finished run nor a table of results", at=())
-    title = table.parent.name if table.name == "trials.parquet" else table.stem
+        raise UserError(f"{source} is neither a finished run nor a table of results", at=())
+    title = table.parent.name if table.name == TRIALS_FILE else table.stem
     points = _trial_points(table) if _is_trials(table) else _replay_points(table)
     if not points:
         raise UserError(f"{table} has no trial with a score", at=())

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttts.dispatch.sizing.context import longest_context, overridden
-from agenttts.dispatch.sizing.gpu_need import gpu_need
+from agenttts.dispatch.sizing.context import longest_context, overridden, refused_above
+from agenttts.dispatch.sizing.gpu_need import check_context, gpu_need
 from agenttts.dispatch.sizing.model_facts import model_facts
+from agenttts.errors import UserError
 
 K = 1024
 
@@ -21,6 +22,7 @@ def need(path, options, limits):
 
 
 BASE = {"model_type": "qwen2", "max_position_embeddings": 32 * K}
+LONG = {"rope_type": "longrope", "original_max_position_embeddings": 4 * K}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32 * K}
 
 
@@ -118,6 +120,51 @@ def test_a_length_that_yarn_does_not_give_is_told(tmp_path):
     assert "max_model_len (131072) is above the 32768 tokens of its config" in found.reasoning
 
 
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        ({}, 32 * K),
+        ({"model_max_length": 64 * K}, 64 * K),
+        ({"seq_length": 8 * K}, 32 * K),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, 64 * K),
+        ({"rope_scaling": YARN}, 128 * K),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, 128 * K),
+        ({"max_position_embeddings": 160 * K, "rope_scaling": {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4 * K}}, 160 * K),
+        ({"max_position_embeddings": 128 * K, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 128 * K),
+        ({"max_position_embeddings": 128 * K, "rope_scaling": LONG, "original_max_position_embeddings": 4 * K}, 128 * K),
+    ],
+)  # fmt: skip
+def test_a_context_that_no_version_of_vllm_takes_is_refused(tmp_path, config, most):
+    (tmp_path / "config.json").write_text(json.dumps(BASE | config))
+    for taken in (1, most, "auto", -1, None):
+        options = {"max_model_len": taken}
+        check_context(model_facts(str(tmp_path), 7e9, options), options, {})
+    options = {"max_model_len": most + 1}
+    facts = model_facts(str(tmp_path), 7e9, options)
+    with pytest.raises(
+        UserError, match=f"{most + 1} is above the {most} tokens.*valid: 1 to {most}"
+    ):
+        check_context(facts, options, {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "0"})
+    check_context(facts, options, {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"})
+    over = {"hf_overrides": {"max_position_embeddings": most + 1, "model_max_length": most + 1}}
+    check_context(model_facts(str(tmp_path), 7e9, options | over), options | over, {})
+
+
+def test_a_context_is_not_refused_if_the_config_does_not_tell():
+    options = {"max_model_len": 10**6}
+    for facts in (None, model_facts("owner/name", 7e9, options)):
+        check_context(facts, options, {})
+
+
+def test_an_option_may_ask_for_the_long_context_of_longrope(tmp_path):
+    config = {"max_position_embeddings": 128 * K, "rope_scaling": LONG}
+    (tmp_path / "config.json").write_text(
+        json.dumps(QWEN | config | {"original_max_position_embeddings": 4 * K})
+    )
+    limits = {"gpu_memory_gb": 24, "gpus_per_node": 4, "context_tokens": 1000}
+    assert "refuses" not in need(tmp_path, {"max_model_len": 16 * K}, limits).reasoning
+
+
 def test_a_config_that_lies_elsewhere(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(QWEN))
     facts = model_facts("/models/m.gguf", 7e9, {"hf_config_path": str(tmp_path)})
@@ -132,6 +179,7 @@ CONFIGS = st.dictionaries(st.sampled_from(["max_position_embeddings", "n_positio
 @given(CONFIGS, CONFIGS | VALUES)
 def test_any_config_has_a_length(config, overrides):
     assert longest_context(overridden(config, overrides)) >= 0
+    assert refused_above(overridden(config, overrides)) >= 0
 
 
 @given(st.integers(1, 10**6), st.sampled_from(["linear", "dynamic", "ntk"]), st.floats(1, 64))

@@ -263,6 +263,63 @@ def test_heads_of_keys_have_several_names(config, heads):
     assert cache_size(config, {}) == CacheSize(8 * 2 * heads * 2 * 2)
 
 
+@pytest.mark.parametrize(
+    ("family", "values", "kept"),
+    [
+        ("gpt2", {}, 12 * 12 * 64),
+        ("gptj", {}, 28 * 16 * 256),
+        ("bloom", {"n_layer": 30, "n_head": 32, "hidden_size": 4096}, 30 * 32 * 128),
+        ("codegen", {}, 28 * 16 * 256),
+        ("gpt_bigcode", {}, 12 * 1 * 64),
+        ("gpt_bigcode", {"multi_query": False}, 12 * 12 * 64),
+        ("mpt", {}, 24 * 16 * 128),
+        ("dbrx", {"attn_config": {"kv_n_heads": 8}}, 24 * 8 * 128),
+        ("xglm", {}, 24 * 16 * 64),
+        ("xlm", {}, 12 * 16 * 128),
+        ("jetmoe", {}, 12 * 16 * 128),
+        ("nemotron_h", {"layers_block_type": ["attention", "mamba", "attention", "moe", "mlp"]}, 2 * 8 * 128),
+        ("longcat_flash", {}, 56 * (512 + 64) // 2),
+        ("mamba2", {}, None),
+        ("xlstm", {}, None),
+    ],
+)  # fmt: skip
+def test_a_config_in_the_names_of_its_family_gives_its_cache(model, family, values, kept):
+    """``kept`` are the numbers of the keys of a token; those of the values are as many."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    config = CONFIG_MAPPING[family](**values)
+    path = str(model({}, config=json.loads(config.to_json_string())))
+    found = model_facts(path, 7e9, {})
+    assert found.cache == (kept and CacheSize(2 * 2 * kept))
+    if kept:
+        assert (found.layers, found.heads) == (
+            config.num_layers if family == "longcat_flash" else config.num_hidden_layers,
+            config.num_attention_heads,
+        )
+
+
+@pytest.mark.parametrize("values", [
+    {},
+    {"global_head_dim": 384},
+    {"num_global_key_value_heads": 2, "attention_k_eq_v": True},
+    {"num_global_key_value_heads": 2, "attention_k_eq_v": False},
+])  # fmt: skip
+@pytest.mark.parametrize("written_by", ["transformers", "its makers"])
+def test_layers_of_gemma_4_have_heads_of_two_sizes(model, values, written_by):
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    config = CONFIG_MAPPING["gemma4_text"](num_hidden_layers=12, **values)
+    content = json.loads(config.to_json_string())
+    if written_by == "its makers":
+        content = {k: v for k, v in content.items() if k != "per_layer_config"} | values
+    facts = model_facts(str(model({}, config={"text_config": content})), 7e9, {})
+    kept = {"full_attention": 0, "sliding_attention": 0}
+    for kind, layer in zip(config.layer_types, config.per_layer_config, strict=True):
+        kept[kind] += 2 * 2 * layer.head_dim * layer.num_key_value_heads
+    assert kept["full_attention"] > 0
+    assert facts.cache == CacheSize(kept["full_attention"], kept["sliding_attention"], 512)
+
+
 def test_a_window_is_counted_once():
     assert CacheSize(2, 3, 10).of_context(4) == 20
     assert CacheSize(2, 3, 10).of_context(100) == 230
@@ -274,10 +331,10 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["bits", "quant_method", "config_groups", "weights", "num_bits", "group_size", "weight_block_size"]), inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip
-NAMES = st.sampled_from([*LLAMA, "quantization_config", "text_config", "kv_lora_rank", "head_dim", "vocab_size", "intermediate_size", "dtype", "layer_types", "block_configs", "sliding_window", "hybrid_override_pattern"])  # fmt: skip
+NAMES = st.sampled_from([*LLAMA, "quantization_config", "text_config", "kv_lora_rank", "head_dim", "vocab_size", "intermediate_size", "dtype", "layer_types", "block_configs", "attn_config", "n_layer", "n_head", "n_embd", "per_layer_config", "layers_block_type", "model_type", "sliding_window", "hybrid_override_pattern"])  # fmt: skip
 
 
-@given(config=JSON | st.dictionaries(NAMES, JSON), params=st.floats(0, 1e12))
+@given(config=JSON | st.dictionaries(NAMES, JSON | st.just("gemma4")), params=st.floats(0, 1e12))
 def test_any_config_gives_facts(tmp_path_factory, config, params):
     path = tmp_path_factory.mktemp("model")
     (path / "config.json").write_text(json.dumps(config))
