@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agenttts.dispatch.base import JobStatus
 from agenttts.loop import controller_job as process
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import Journal, read_state
@@ -261,16 +263,16 @@ def test_it_is_told_when_no_trial_follows_so_that_workers_and_server_end(
 
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_a_job_is_told_of_all_trials_that_run_with_it_and_no_others(
-    unstarted_run, tmp_path, asynchronous
+    unstarted_run, tmp_path, monkeypatch, asynchronous
 ):
     """By them it divides the samples and a server's requests.
 
     Of an asynchronous search it was told of its own iteration: of trials that had ended, and not of
-    those of the iteration before that still ran. Trials run one at a time here, so one of an
-    iteration is left when a trial of the next is proposed.
+    those of the iteration before that still ran. Here the controller is told that jobs have ended
+    one by one, the last one first, and of none while a trial has no job.
     """
     run = unstarted_run(
-        cluster=one_trial_a_job(tmp_path),
+        cluster=one_trial_a_job(tmp_path, max_running=2),
         search__asynchronous=asynchronous,
         search__batch_size=2,
         search__iterations=3,
@@ -287,5 +289,15 @@ def test_a_job_is_told_of_all_trials_that_run_with_it_and_no_others(
         return write_specs(trials, jobs)
 
     builder.write_specs = noted
+    scheduler = controller._evaluation._scheduler
+    poll = scheduler.poll
+
+    def last_one_first(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        statuses = poll(job_ids)
+        may_end = 0 if any(p.job_id is None for p in state.unfinished()) else 1
+        kept = list(statuses)[: len(statuses) - may_end]
+        return statuses | dict.fromkeys(kept, JobStatus("RUNNING", ended=False))
+
+    monkeypatch.setattr(scheduler, "poll", last_one_first)
     controller.run()
     assert iterations == ({1, 2} if asynchronous else {1})
