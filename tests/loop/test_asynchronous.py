@@ -73,36 +73,30 @@ def test_every_trial_of_the_budget_is_run_and_told_once(cli, scripted_spec, tmp_
     assert [n for _, n in iterations[1:ITERATIONS]] == [SIZE] * (ITERATIONS - 1)
 
 
-def test_a_slow_trial_holds_up_no_other(cli, scripted_spec, tmp_path):
-    profile = tmp_path / "two.yaml"
-    profile.write_text(
-        "kind: in_process\ngpus_per_node: 0\npoll_seconds: 0.02\nmax_running: 2\ntrials_per_job: 1\n"
+def test_a_slow_trial_holds_up_no_other(unstarted_run, tmp_path, monkeypatch):
+    """The controller is told that the first trial runs, as long as it has another one."""
+    run = unstarted_run(
+        cluster=one_trial_a_job(tmp_path, max_running=2),
+        search__asynchronous=True,
+        search__batch_size=2,
+        search__method="random",
+        search__iterations=6,
     )
-    done = cli(
-        "launch",
-        spec(
-            scripted_spec,
-            models__strong__options={"seconds_per_sample": 0.02},
-            search__batch_size=2,
-            search__method="random",
-            search__iterations=6,
-        ),
-        "--cluster",
-        profile,
-        "--wait",
-    )
-    assert done.returncode == 0, done.stderr
-    events = journal_events(tmp_path / "results" / "small")
-    while_under_way: dict[str, int] = {}
-    open_now: set[str] = set()
-    for event in events:
-        if event["event"] == "proposed":
-            open_now |= {trial["trial"] for trial in event["trials"]}
-        elif event["event"] == "finished":
-            open_now -= {event["trial"]}
-            for trial in open_now:
-                while_under_way[trial] = while_under_way.get(trial, 0) + 1
-    assert max(while_under_way.values()) >= 2, "others ended while it went on"
+    controller = process.make_controller(run.read())
+    scheduler, state = controller._evaluation._scheduler, controller._journal.state
+    poll = scheduler.poll
+
+    def first_one_last(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        statuses = poll(job_ids)
+        job = state.trials["t0000"].job_id
+        if job in statuses and len(state.unfinished()) > 1:
+            statuses[job] = JobStatus("RUNNING", ended=False)
+        return statuses
+
+    monkeypatch.setattr(scheduler, "poll", first_one_last)
+    controller.run()
+    ends = [event["trial"] for event in journal_events(run.path, "finished")]
+    assert ends.index("t0000") == 2 * 6 - 1, "all others of the search ended while it went on"
 
 
 @pytest.mark.processes
