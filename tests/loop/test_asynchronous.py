@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agenttts.dispatch.base import JobStatus
 from agenttts.loop import controller_job as process
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import Journal, read_state
@@ -71,36 +73,30 @@ def test_every_trial_of_the_budget_is_run_and_told_once(cli, scripted_spec, tmp_
     assert [n for _, n in iterations[1:ITERATIONS]] == [SIZE] * (ITERATIONS - 1)
 
 
-def test_a_slow_trial_holds_up_no_other(cli, scripted_spec, tmp_path):
-    profile = tmp_path / "two.yaml"
-    profile.write_text(
-        "kind: in_process\ngpus_per_node: 0\npoll_seconds: 0.02\nmax_running: 2\ntrials_per_job: 1\n"
+def test_a_slow_trial_holds_up_no_other(unstarted_run, tmp_path, monkeypatch):
+    """The controller is told that the first trial runs, as long as it has another one."""
+    run = unstarted_run(
+        cluster=one_trial_a_job(tmp_path, max_running=2),
+        search__asynchronous=True,
+        search__batch_size=2,
+        search__method="random",
+        search__iterations=6,
     )
-    done = cli(
-        "launch",
-        spec(
-            scripted_spec,
-            models__strong__options={"seconds_per_sample": 0.02},
-            search__batch_size=2,
-            search__method="random",
-            search__iterations=6,
-        ),
-        "--cluster",
-        profile,
-        "--wait",
-    )
-    assert done.returncode == 0, done.stderr
-    events = journal_events(tmp_path / "results" / "small")
-    while_under_way: dict[str, int] = {}
-    open_now: set[str] = set()
-    for event in events:
-        if event["event"] == "proposed":
-            open_now |= {trial["trial"] for trial in event["trials"]}
-        elif event["event"] == "finished":
-            open_now -= {event["trial"]}
-            for trial in open_now:
-                while_under_way[trial] = while_under_way.get(trial, 0) + 1
-    assert max(while_under_way.values()) >= 2, "others ended while it went on"
+    controller = process.make_controller(run.read())
+    scheduler, state = controller._evaluation._scheduler, controller._journal.state
+    poll = scheduler.poll
+
+    def first_one_last(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        statuses = poll(job_ids)
+        job = state.trials["t0000"].job_id
+        if job in statuses and len(state.unfinished()) > 1:
+            statuses[job] = JobStatus("RUNNING", ended=False)
+        return statuses
+
+    monkeypatch.setattr(scheduler, "poll", first_one_last)
+    controller.run()
+    ends = [event["trial"] for event in journal_events(run.path, "finished")]
+    assert ends.index("t0000") == 2 * 6 - 1, "all others of the search ended while it went on"
 
 
 @pytest.mark.processes
@@ -221,16 +217,19 @@ def test_trials_that_are_tried_again_run_beside_the_others(cli, scripted_spec, t
     ],
 )
 def test_it_is_told_when_no_trial_follows_so_that_workers_and_server_end(
-    unstarted_run, changes, ends_with
+    unstarted_run, tmp_path, changes, ends_with
 ):
-    """They held their GPUs until the last trial of the search, or of the run, had ended."""
+    """They held their GPUs until the last trial of the search, or of the run, had ended.
+
+    Trials run one at a time, so the controller sees one end at each look, however slow it is.
+    """
     values = {
         "search__asynchronous": True,
         "search__batch_size": SIZE,
         "search__iterations": ITERATIONS,
         "search__stored": False,
     }
-    run = unstarted_run(**values | changes)
+    run = unstarted_run(cluster=one_trial_a_job(tmp_path), **values | changes)
     controller = process.make_controller(run.read())
     evaluate, follow, goes_on, under_way = controller._evaluation.evaluate, {}, [], []
 
@@ -247,9 +246,7 @@ def test_it_is_told_when_no_trial_follows_so_that_workers_and_server_end(
     numbers = sorted(follow)
     assert all(follow[number] == [True] for number in numbers[:-2])
     last = follow[numbers[-1]]
-    # What ends these is known when a trial has ended. If all have, there is nothing left to ask.
-    if ends_with in ("stop", "all allocations") and under_way[-1] == SIZE:
-        return
+    assert under_way[-SIZE:] == list(range(SIZE, 0, -1)), "it is asked after each of the last"
     assert goes_on[-1] is False
     if ends_with == "finalists":
         assert set(last) == {True}
@@ -260,16 +257,16 @@ def test_it_is_told_when_no_trial_follows_so_that_workers_and_server_end(
 
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_a_job_is_told_of_all_trials_that_run_with_it_and_no_others(
-    unstarted_run, tmp_path, asynchronous
+    unstarted_run, tmp_path, monkeypatch, asynchronous
 ):
     """By them it divides the samples and a server's requests.
 
     Of an asynchronous search it was told of its own iteration: of trials that had ended, and not of
-    those of the iteration before that still ran.
+    those of the iteration before that still ran. Here the controller is told that jobs have ended
+    one by one, the last one first, and of none while a trial has no job.
     """
     run = unstarted_run(
-        cluster=one_trial_a_job(tmp_path),
-        models__strong__options={"seconds_per_sample": 0.02},
+        cluster=one_trial_a_job(tmp_path, max_running=2),
         search__asynchronous=asynchronous,
         search__batch_size=2,
         search__iterations=3,
@@ -286,5 +283,15 @@ def test_a_job_is_told_of_all_trials_that_run_with_it_and_no_others(
         return write_specs(trials, jobs)
 
     builder.write_specs = noted
+    scheduler = controller._evaluation._scheduler
+    poll = scheduler.poll
+
+    def last_one_first(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        statuses = poll(job_ids)
+        may_end = 0 if any(p.job_id is None for p in state.unfinished()) else 1
+        kept = list(statuses)[: len(statuses) - may_end]
+        return statuses | dict.fromkeys(kept, JobStatus("RUNNING", ended=False))
+
+    monkeypatch.setattr(scheduler, "poll", last_one_first)
     controller.run()
     assert iterations == ({1, 2} if asynchronous else {1})

@@ -104,9 +104,15 @@ def small_spec(folder: Path, name: str = "small", **changes: object) -> Path:
     return path
 
 
-def one_trial_a_job(folder: Path, kind: str = "in_process") -> str:
-    """Write a profile like the built-in one, but with a job for each trial; return its path."""
+def one_trial_a_job(folder: Path, kind: str = "in_process", **changes: object) -> str:
+    """Write a profile like the built-in one, but with a job for each trial; return its path.
+
+    Args:
+        folder: The directory to write into.
+        kind: The name of the built-in profile.
+        changes: Further values of the profile.
+    """
     path = folder / f"{kind}-one-trial-a-job.yaml"
     profile = yaml.safe_load(BUILT_IN[kind])
-    path.write_text(yaml.safe_dump({**profile, "trials_per_job": 1}))
+    path.write_text(yaml.safe_dump({**profile, "trials_per_job": 1, **changes}))
     return str(path)
