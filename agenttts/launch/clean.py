@@ -114,7 +114,7 @@ def clean(run: RunDirectory) -> Cleaning:
 
 
 def _stores(run: RunDirectory, kept: list[str]) -> tuple[Part, ...]:
-    """Return what other runs may use too, if none does; ``kept`` takes what stays, and why."""
+    """Return what other runs may use, and do not; ``kept`` takes what stays, and why."""
     record = run.record()
     cache = record.compile_cache
     return _parts(
