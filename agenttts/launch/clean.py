@@ -21,6 +21,7 @@ from agenttts.launch.controller import controller_works
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.listing import run_paths, runs_being_made
+from agenttts.run.schedulers import trial_scheduler
 from agenttts.run.starts import one_command, only_controller
 from agenttts.run.store_users import CLEANED, store_users, without_new_users
 from agenttts.tables.stored_results import STORED_FILE
@@ -30,6 +31,7 @@ from agenttts.trial.result import EXAMPLES_FILE, FAULT_FILE, MARKER_FILE, RESULT
 from agenttts.trial.spec import SPEC_FILE
 from agenttts.trial.usage import USAGE
 
+_NAMED_JOBS = 5
 # Of a trial or a job.
 _KEPT = {
     SPEC_FILE,
@@ -84,8 +86,8 @@ def planned_cleaning(run: RunDirectory) -> Cleaning:
     """Return what may go of a run; nothing is removed.
 
     Raises:
-        UserError: The run is not over, or its controller runs.
-        MissingRequirement: Only another host can tell whether its controller runs.
+        UserError: The run is not over, or its controller or jobs run.
+        MissingRequirement: Only another host can tell whether its controller or jobs run.
     """
     _check_over(run)
     kept: list[str] = []
@@ -167,6 +169,22 @@ def _check_over(run: RunDirectory) -> None:
             f"'{cli_command('resume', run.path)}' continues it, "
             f"'{cli_command('cancel', run.path)}' ends it"
         )
+    if jobs := _live_jobs(run):
+        named = ", ".join(jobs[:_NAMED_JOBS]) + (" and others" if len(jobs) > _NAMED_JOBS else "")
+        raise UserError(
+            f"{run.path}: the run is over, but its jobs {named} still run and use its files; "
+            f"'{cli_command('cancel', run.path)}' ends them"
+        )
+
+
+def _live_jobs(run: RunDirectory) -> list[str]:
+    """Return the run's jobs that wait or run.
+
+    There are some if they could not be cancelled when the run ended.
+    """
+    scheduler = trial_scheduler(run, run.profile())
+    tokens = run.record().tokens(run.name)
+    return sorted({job for token in tokens for job in scheduler.strays(token, known=())})
 
 
 def _store(run: RunDirectory, folder: Path, what: str, kept: list[str]) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -15,11 +16,12 @@ from agenttts.launch import clean, create
 from agenttts.launch.plan import make_plan
 from agenttts.run import store_users
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import read_state
+from agenttts.run.journal import Journal, read_state
 from agenttts.spec import load_spec
 from tests.support import command_line
-from tests.support.runs import attempts, outcome, table
-from tests.support.scripted import small_spec
+from tests.support.runs import attempts, journal_events, kill_controller, outcome, table
+from tests.support.scripted import one_trial_a_job, small_spec
+from tests.support.waiting import until
 
 SMALL = {
     "search__iterations": 2,
@@ -376,6 +378,31 @@ def test_a_run_that_is_not_over_is_refused(unstarted_run, cli):
     assert "the run is not over" in done.stderr
     assert "agenttts-hpc cancel" in done.stderr
     assert contents(run.path) == before
+
+
+@pytest.mark.processes
+def test_a_run_whose_jobs_still_run_is_refused_until_they_are_cancelled(cli, tmp_path):
+    """It ended by an error, and its jobs could not be cancelled then."""
+    slow = {"seconds_per_sample": 1.0}
+    options = {"models__weak__options": slow, "models__strong__options": slow}
+    spec = small_spec(tmp_path, "slow", **SMALL, **options)
+    assert cli("launch", spec, "--cluster", one_trial_a_job(tmp_path, "local")).returncode == 0
+    run = RunDirectory(tmp_path / "results" / "slow")
+    until(lambda: journal_events(run.path, "submitted") if run.journal_file.exists() else [])
+    assert kill_controller(run.path)
+    [jobs] = [set(event["jobs"].values()) for event in journal_events(run.path, "submitted")]
+    with closing(Journal(run.journal_file)) as journal:
+        journal.append("ended", outcome="the disk failed; its jobs may still run")
+    before = set(contents(run.path))
+    done = cli("clean", "slow", "--yes")
+    assert done.returncode == 2, done.stdout
+    assert f"its jobs {', '.join(sorted(jobs))} still run" in done.stderr
+    assert f"agenttts-hpc cancel {run.path}" in done.stderr
+    assert before <= set(contents(run.path))
+    assert cli("cancel", "slow").returncode == 0
+    done = cli("clean", "slow", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert contents(run.samples) == {}
 
 
 def test_one_run_that_cannot_be_cleaned_leaves_all_as_they_are(run, cli):
