@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from agenttts.errors import UserError, cli_command
 from agenttts.launch.controller import controller_works
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
-from agenttts.run.listing import run_paths
+from agenttts.run.listing import run_paths, runs_being_made
+from agenttts.run.schedulers import trial_scheduler
 from agenttts.run.starts import one_command, only_controller
-from agenttts.run.store_users import store_users
+from agenttts.run.store_users import CLEANED, store_users, without_new_users
 from agenttts.tables.stored_results import STORED_FILE
 from agenttts.trial.part import PART_FILE
 from agenttts.trial.phase import PHASE_FILE
@@ -30,6 +31,7 @@ from agenttts.trial.result import EXAMPLES_FILE, FAULT_FILE, MARKER_FILE, RESULT
 from agenttts.trial.spec import SPEC_FILE
 from agenttts.trial.usage import USAGE
 
+_NAMED_JOBS = 5
 # Of a trial or a job.
 _KEPT = {
     SPEC_FILE,
@@ -84,38 +86,12 @@ def planned_cleaning(run: RunDirectory) -> Cleaning:
     """Return what may go of a run; nothing is removed.
 
     Raises:
-        UserError: The run is not over, or its controller runs.
-        MissingRequirement: Only another host can tell whether its controller runs.
+        UserError: The run is not over, or its controller or jobs run.
+        MissingRequirement: Only another host can tell whether its controller or jobs run.
     """
     _check_over(run)
-    record = run.record()
     kept: list[str] = []
-    parts = [
-        (
-            "samples",
-            "resume, extend and other runs draw these samples again",
-            _store(run, run.path / record.samples, "samples", kept),
-        ),
-        (
-            "compiled code",
-            "engines compile again at their next start",
-            _store(run, run.path / record.compile_cache, "compiled code", kept)
-            if record.compile_cache is not None
-            else [],
-        ),
-        (
-            "logs and batch files of jobs",
-            "'logs RUN' shows only the reasons in the journal",
-            [*_inside(run.scheduler_logs), *run.agent.glob("*.log")],
-        ),
-        (
-            "parts of trials and jobs that no report reads",
-            "'logs RUN TRIAL' shows no lines of the trial's log",
-            list(_parts_of_trials(run)),
-        ),
-    ]
-    measured = (Part(name, without, tuple(p), *_size(p)) for name, without, p in parts)
-    return Cleaning(run, tuple(part for part in measured if part.paths), tuple(kept))
+    return Cleaning(run, (*_stores(run, kept), *_unread(run)), tuple(kept))
 
 
 def clean(run: RunDirectory) -> Cleaning:
@@ -127,11 +103,57 @@ def clean(run: RunDirectory) -> Cleaning:
         OSError: A file cannot be removed.
     """
     with one_command(run, "clean"), only_controller(run):
-        cleaning = planned_cleaning(run)
-        for part in cleaning.parts:
-            for path in part.paths:
-                _remove(path)
-    return cleaning
+        _check_over(run)
+        # First, because the mark of the store below is a file too, and quotas limit their number.
+        unread = _unread(run)
+        _remove(unread)
+        kept: list[str] = []
+        store = run.path / run.record().samples
+        with without_new_users(store) if _is_own(run, store) else nullcontext():
+            stores = _stores(run, kept)
+            _remove(stores)
+    return Cleaning(run, (*stores, *unread), tuple(kept))
+
+
+def _stores(run: RunDirectory, kept: list[str]) -> tuple[Part, ...]:
+    """Return what other runs may use, and do not; ``kept`` takes what stays, and why."""
+    record = run.record()
+    cache = record.compile_cache
+    return _parts(
+        (
+            "samples",
+            "resume, extend and other runs draw these samples again",
+            _store(run, run.path / record.samples, "samples", kept),
+        ),
+        (
+            "compiled code",
+            "engines compile again at their next start",
+            _store(run, run.path / cache, "compiled code", kept) if cache is not None else [],
+        ),
+    )
+
+
+def _unread(run: RunDirectory) -> tuple[Part, ...]:
+    """Return what only `logs` and the run's jobs read."""
+    return _parts(
+        (
+            "logs and batch files of jobs",
+            "'logs RUN' shows only the reasons in the journal",
+            [*_inside(run.scheduler_logs), *run.agent.glob("*.log")],
+        ),
+        (
+            "parts of trials and jobs that no report reads",
+            "'logs RUN TRIAL' shows no lines of the trial's log",
+            list(_parts_of_trials(run)),
+        ),
+    )
+
+
+def _parts(*parts: tuple[str, str, Sequence[Path]]) -> tuple[Part, ...]:
+    """Return the parts that have paths, from names, what needs them, and paths."""
+    return tuple(
+        Part(name, without, tuple(paths), *_size(paths)) for name, without, paths in parts if paths
+    )
 
 
 def _check_over(run: RunDirectory) -> None:
@@ -147,17 +169,38 @@ def _check_over(run: RunDirectory) -> None:
             f"'{cli_command('resume', run.path)}' continues it, "
             f"'{cli_command('cancel', run.path)}' ends it"
         )
+    if jobs := _live_jobs(run):
+        named = ", ".join(jobs[:_NAMED_JOBS]) + (" and others" if len(jobs) > _NAMED_JOBS else "")
+        raise UserError(
+            f"{run.path}: the run is over, but its jobs {named} still run and use its files; "
+            f"'{cli_command('cancel', run.path)}' ends them"
+        )
+
+
+def _live_jobs(run: RunDirectory) -> list[str]:
+    """Return the run's jobs that wait or run.
+
+    There are some if they could not be cancelled when the run ended.
+    """
+    scheduler = trial_scheduler(run, run.profile())
+    tokens = run.record().tokens(run.name)
+    return sorted({job for token in tokens for job in scheduler.strays(token, known=())})
 
 
 def _store(run: RunDirectory, folder: Path, what: str, kept: list[str]) -> list[Path]:
     """Return the contents of a folder of the run's own; ``kept`` takes why it stays."""
-    if folder.is_symlink() or not folder.resolve().is_relative_to(run.path.resolve()):
+    if not _is_own(run, folder):
         kept.append(f"{what} in {folder} stay: they are not in the run's directory")
         return []
     if users := _users(run, folder):
         kept.append(f"{what} in {folder} stay: {', '.join(users)} use them too")
         return []
-    return _inside(folder)
+    return [path for path in _inside(folder) if path.name != CLEANED]
+
+
+def _is_own(run: RunDirectory, folder: Path) -> bool:
+    """Return whether a folder is in the run's directory and not a link."""
+    return not folder.is_symlink() and folder.resolve().is_relative_to(run.path.resolve())
 
 
 def _users(run: RunDirectory, folder: Path) -> list[str]:
@@ -166,14 +209,21 @@ def _users(run: RunDirectory, folder: Path) -> list[str]:
     They are in the results directory, or recorded in the run's sample store. A recorded run that
     cannot be read may have been moved, or is on a file system that is not mounted here.
     """
-    near = run_paths(run.path.parent)
+    # In this order: a launch records its run, makes it under another name, and renames it.
     recorded = store_users(run.path / run.record().samples)
+    being_made = runs_being_made(run.path.parent)
+    near = run_paths(run.path.parent)
     closed = [file for file, place in recorded.items() if place is None]
     far = {p: file for file, p in recorded.items() if p is not None and p.parent != run.path.parent}
     found = [
         f"perhaps the run that {file} names (which cannot be read; if it is of no run any more, "
         "remove it)"
         for file in closed
+    ]
+    found += [
+        f"perhaps {path.name} (which is being launched; if its launch was killed, remove {file})"
+        for file, path in recorded.items()
+        if path in being_made and path not in near
     ]
     for other in map(RunDirectory, [*near, *far]):
         if other.path == run.path:
@@ -230,8 +280,9 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in names)
 
 
-def _remove(path: Path) -> None:
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(path)
+def _remove(parts: Iterable[Part]) -> None:
+    for path in (path for part in parts for path in part.paths):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path)

@@ -18,6 +18,12 @@ def path_while_made(run: Path, token: str) -> Path:
     return run.with_name(f".{run.name}.{token}")
 
 
+def runs_being_made(results: Path) -> set[Path]:
+    """Return the directories that runs will have whose launch goes on, or was killed."""
+    staged = results.glob(".*.*")
+    return {path.with_name(path.name[1:].rpartition(".")[0]) for path in staged}
+
+
 def is_being_made(path: Path) -> bool:
     """Return whether the name of a directory is one of `path_while_made`."""
     return path.name.startswith(".")

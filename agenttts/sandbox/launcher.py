@@ -72,6 +72,7 @@ def _supervise(
     base: Path, shown: list[Path], command: list[str], limits: Limits
 ) -> dict[str, object]:
     filesystem.prepare(base, shown)
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)
     _watch_in_real_time()
     _enter_namespaces()
     try:
@@ -89,6 +90,8 @@ def _supervise(
     started = time.monotonic()
     first = os.fork()
     if first == 0:
+        # Processes that one in real time starts have the niceness 0, not the job's.
+        os.nice(max(0, niceness - os.getpriority(os.PRIO_PROCESS, 0)))
         _first_process(base, shown, command, limits, memory is not None, stdin_in, status_out)
     os.close(status_out)
     os.close(stdin_in)

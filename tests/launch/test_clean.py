@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import polars as pl
 import pytest
 
-from agenttts.launch import create
+from agenttts.launch import clean, create
+from agenttts.launch.plan import make_plan
+from agenttts.run import store_users
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import read_state
+from agenttts.run.journal import Journal, read_state
+from agenttts.spec import load_spec
 from tests.support import command_line
-from tests.support.runs import attempts, outcome, table
-from tests.support.scripted import small_spec
+from tests.support.runs import attempts, journal_events, kill_controller, outcome, table
+from tests.support.scripted import one_trial_a_job, small_spec
+from tests.support.waiting import until
 
 SMALL = {
     "search__iterations": 2,
@@ -214,6 +220,112 @@ def test_the_record_of_a_user_that_cannot_be_read_keeps_the_samples(run, cli, mo
         assert f"perhapstherunthat{record}names" in "".join(done.stdout.split())
 
 
+class Launch(Thread):
+    """Makes a run that uses a store, and waits for `go` before it renames the run."""
+
+    def __init__(self, folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(daemon=True)
+        self.plan = make_plan(
+            load_spec(small_spec(folder, "user", **SMALL, samples=str(store))),
+            [folder],
+            folder / "results",
+        )
+        self.run_made = RunDirectory(folder / "results" / "user")
+        self.made: bool | None = None
+        self._recorded, self._go = Event(), Event()
+        rename = Path.rename
+
+        def waiting(path: Path, target: Path) -> Path:
+            if target == self.run_made.path:
+                self._recorded.set()
+                self._go.wait()
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", waiting)
+        self.start()
+        self._recorded.wait()
+
+    def run(self) -> None:
+        try:
+            self.made = create.create_run(self.run_made, self.plan)
+        finally:
+            self._recorded.set()
+
+    def finish(self) -> None:
+        """Rename the run, and wait until that is done."""
+        self._go.set()
+        self.join()
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("step", ["store_users", "runs_being_made", "run_paths", "_remove"])
+def test_samples_of_a_run_that_is_renamed_meanwhile_stay(run, tmp_path, monkeypatch, step, before):
+    """`clean` missed a run that was renamed after it had listed the runs beside it."""
+    launching = Launch(tmp_path, run / "samples", monkeypatch)
+    look = getattr(clean, step)
+
+    def renamed_at(*arguments: Any) -> Any:
+        if before:
+            launching.finish()
+        found = look(*arguments)
+        launching.finish()
+        return found
+
+    monkeypatch.setattr(clean, step, renamed_at)
+    kept = contents(run / "samples")
+    done = clean.clean(RunDirectory(run))
+    assert launching.made
+    assert contents(run / "samples") == kept != {}
+    [reason] = done.kept
+    assert "user" in reason
+
+
+def test_a_launch_is_refused_while_the_samples_that_it_wants_are_removed(
+    run, cli, tmp_path, monkeypatch
+):
+    spec = small_spec(tmp_path, "user", **SMALL, samples=str(run / "samples"))
+    refused = []
+
+    def removed(parts: Any) -> None:
+        if "samples" in [part.name for part in parts]:
+            refused.append(cli("launch", spec))
+        remove(parts)
+
+    remove = clean._remove
+    monkeypatch.setattr(clean, "_remove", removed)
+    assert clean.clean(RunDirectory(run)).kept == ()
+    [done] = refused
+    assert done.returncode == 3
+    assert f"is removing the samples in {run / 'samples'}" in done.stderr
+    assert not (run.parent / "user").exists()
+    assert contents(run / "samples") == {}
+    assert cli("launch", spec).returncode == 0
+
+
+@pytest.mark.parametrize("marked", ["before", "while the launch records its run"])
+def test_the_mark_of_a_clean_that_was_killed_is_named_and_removed_by_the_next(
+    run, cli, tmp_path, monkeypatch, marked
+):
+    mark = run / "samples" / ".cleaned"
+    write = store_users.atomic_write_text
+
+    def write_and_mark(path: Path, text: str) -> None:
+        write(path, text)
+        mark.touch()
+
+    spec = small_spec(tmp_path, "user", **SMALL, samples=str(run / "samples"))
+    with monkeypatch.context() as patched:
+        if marked == "before":
+            mark.touch()
+        else:
+            patched.setattr(store_users, "atomic_write_text", write_and_mark)
+        done = cli("launch", spec)
+    assert (done.returncode, f"remove {mark} first" in " ".join(done.stderr.split())) == (3, True)
+    assert cli("clean", "small", "--yes").returncode == 0
+    assert contents(run / "samples") == {}
+    assert cli("launch", spec).returncode == 0
+
+
 def test_a_run_that_a_launch_was_making_does_not_use_the_samples(run, cli):
     """Such a directory is left when the launch is killed. It was taken for an unreadable run."""
     left = run.parent / ".other.0123abcd"
@@ -266,6 +378,31 @@ def test_a_run_that_is_not_over_is_refused(unstarted_run, cli):
     assert "the run is not over" in done.stderr
     assert "agenttts-hpc cancel" in done.stderr
     assert contents(run.path) == before
+
+
+@pytest.mark.processes
+def test_a_run_whose_jobs_still_run_is_refused_until_they_are_cancelled(cli, tmp_path):
+    """It ended by an error, and its jobs could not be cancelled then."""
+    slow = {"seconds_per_sample": 1.0}
+    options = {"models__weak__options": slow, "models__strong__options": slow}
+    spec = small_spec(tmp_path, "slow", **SMALL, **options)
+    assert cli("launch", spec, "--cluster", one_trial_a_job(tmp_path, "local")).returncode == 0
+    run = RunDirectory(tmp_path / "results" / "slow")
+    until(lambda: journal_events(run.path, "submitted") if run.journal_file.exists() else [])
+    assert kill_controller(run.path)
+    [jobs] = [set(event["jobs"].values()) for event in journal_events(run.path, "submitted")]
+    with closing(Journal(run.journal_file)) as journal:
+        journal.append("ended", outcome="the disk failed; its jobs may still run")
+    before = set(contents(run.path))
+    done = cli("clean", "slow", "--yes")
+    assert done.returncode == 2, done.stdout
+    assert f"its jobs {', '.join(sorted(jobs))} still run" in done.stderr
+    assert f"agenttts-hpc cancel {run.path}" in done.stderr
+    assert before <= set(contents(run.path))
+    assert cli("cancel", "slow").returncode == 0
+    done = cli("clean", "slow", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert contents(run.samples) == {}
 
 
 def test_one_run_that_cannot_be_cleaned_leaves_all_as_they_are(run, cli):
