@@ -91,6 +91,7 @@ def test_numbers_are_read_as_the_installed_vllm_reads_them(name, text):
     assert found == expected
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.llm
 def test_the_flags_that_take_such_numbers_are_those_of_the_installed_vllm():
     arg_utils = pytest.importorskip("vllm.engine.arg_utils")
