@@ -19,6 +19,7 @@ from agenttts.replies import (
     named_thinking,
     opened_thinking,
     remove_thinking,
+    repair_json,
 )
 
 THINK = Thinking(("<think>",), ("</think>",))
@@ -341,3 +342,10 @@ def test_every_marker_of_the_installed_vllm_s_parsers_is_known(tmp_path):
         known = detect_thinking(tmp_path)
         assert known is not None, marker
         assert marker in all_markers(known)
+
+
+def test_a_damaged_reply_with_many_unmatched_brackets_in_its_texts_is_read_whole():
+    text = f'{{"note": "{"in [0, 1) " * 45}", "allocations": [{{"samples": 1,}}]}}'
+    assert repair_json(text)["allocations"] == [{"samples": 1}]
+    calls = ", ".join(f'{{"value": "in (0, 1]", "number": {n},}}' for n in range(60))
+    assert [call["number"] for call in repair_json(f"[{calls}]")] == list(range(60))

@@ -169,7 +169,7 @@ def _check_over(run: RunDirectory) -> None:
             f"'{cli_command('resume', run.path)}' continues it, "
             f"'{cli_command('cancel', run.path)}' ends it"
         )
-    if jobs := _live_jobs(run):
+    if state.finished != "done" and (jobs := _live_jobs(run)):
         named = ", ".join(jobs[:_NAMED_JOBS]) + (" and others" if len(jobs) > _NAMED_JOBS else "")
         raise UserError(
             f"{run.path}: the run is over, but its jobs {named} still run and use its files; "
@@ -180,7 +180,8 @@ def _check_over(run: RunDirectory) -> None:
 def _live_jobs(run: RunDirectory) -> list[str]:
     """Return the run's jobs that wait or run.
 
-    There are some if they could not be cancelled when the run ended.
+    A run that an error or a cancel ended has some if they could not be cancelled then, or end
+    slowly.
     """
     scheduler = trial_scheduler(run, run.profile())
     tokens = run.record().tokens(run.name)

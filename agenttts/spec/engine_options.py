@@ -22,7 +22,7 @@ READABLE_NUMBERS = (
     "safetensors_prefetch_block_size",
 )
 """The options of vLLM 0.32 whose flags take numbers such as 8k."""
-_READABLE = re.compile(r"\s*(\d+(?:\.\d+)?)([kmgtKMGT]?)\s*", re.ASCII)
+_READABLE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)([kmgtKMGT]?)\s*", re.ASCII)
 _THOUSAND = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SHOWN = 5
 _LONG_LIST = 30

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from agenttts.dispatch.in_process import InProcessScheduler
 from agenttts.launch import clean, create
 from agenttts.launch.plan import make_plan
 from agenttts.run import store_users
@@ -403,6 +404,13 @@ def test_a_run_whose_jobs_still_run_is_refused_until_they_are_cancelled(cli, tmp
     done = cli("clean", "slow", "--yes")
     assert done.returncode == 0, done.stderr
     assert contents(run.samples) == {}
+
+
+def test_the_queue_is_not_asked_for_the_jobs_of_a_run_that_is_done(run, cli, monkeypatch):
+    """It is where its trials ran: its results may have been copied elsewhere."""
+    monkeypatch.setattr(InProcessScheduler, "strays", None)
+    done = cli("clean", "small", "--yes")
+    assert done.returncode == 0, done.stderr
 
 
 def test_one_run_that_cannot_be_cleaned_leaves_all_as_they_are(run, cli):
