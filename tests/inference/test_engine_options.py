@@ -53,7 +53,6 @@ def test_an_option_like_none_still_says_where_the_names_are():
         ("max_num_batched_tokens", "8.5K", READABLE),
         ("max_num_scheduled_tokens", "8 k", READABLE),
         ("max_model_len", "8kB", f"{READABLE}, or auto"),
-        ("max_model_len", "9" * 400, f"{READABLE}, or auto"),
         ("max_model_len", -2, f"{READABLE}, or auto"),
         ("kv_cache_memory_bytes", "10GB", READABLE.replace("of 1", "of 0")),
     ],
@@ -92,8 +91,13 @@ def test_numbers_are_read_as_the_installed_vllm_reads_them(name, text):
     assert found == expected
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 400 + "k", "1." + "9" * 400 + "k"])
+def test_a_number_of_hundreds_of_digits_is_left_as_it_is(text):
+    assert from_command_line({"max_model_len": text}) == {"max_model_len": text}
+
+
 @pytest.mark.llm
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 def test_the_flags_that_take_such_numbers_are_those_of_the_installed_vllm():
     arg_utils = pytest.importorskip("vllm.engine.arg_utils")
     parser = arg_utils.EngineArgs.add_cli_args(arg_utils.FlexibleArgumentParser())
