@@ -16,7 +16,7 @@ from typing import Any
 
 from agenttts.files.documents import read_object
 from agenttts.inference.base import CONTEXT_OPTION, EngineName, ModelConfig
-from agenttts.inference.model_files import CONTEXT_KEYS, with_language_part
+from agenttts.inference.model_files import CONTEXT_KEYS, ropes, with_language_part
 from agenttts.inference.vllm import cpu_context, is_cpu_build
 
 # Options of vLLM with which config.json does not tell the context.
@@ -85,18 +85,9 @@ def only_cuts(engine: EngineName, path: str, options: Mapping[str, object]) -> b
     if engine != "vllm":
         return True
     config = with_language_part(read_object(Path(path) / "config.json"))
-    kinds = {str(rope.get("rope_type") or rope.get("type") or "default") for rope in _ropes(config)}
+    kinds = {kind for kind, _ in ropes(config)}
     known = config and not any(name in options for name in _OTHER_CONTEXT)
     return bool(known) and kinds <= _PLAIN_ROPES and "llama4" not in str(config.get("model_type"))
-
-
-def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the parameters of rotary embeddings, of all layers or by kind of layer."""
-    for name in ("rope_scaling", "rope_parameters"):
-        found = config.get(name)
-        if isinstance(found, Mapping):
-            parts = [part for part in found.values() if isinstance(part, Mapping)]
-            yield from parts or [found]
 
 
 def _lengths(config: Mapping[str, Any]) -> Iterator[int]:
@@ -105,7 +96,7 @@ def _lengths(config: Mapping[str, Any]) -> Iterator[int]:
     Versions of vLLM differ in which one is the context. None takes less than the least.
     """
     merged = with_language_part(config)
-    for part in (merged, *_ropes(merged)):
+    for part in (merged, *(rope for _, rope in ropes(merged))):
         for value in map(part.get, (*CONTEXT_KEYS, _TRAINED)):
             if type(value) is int and value > 0:
                 yield value

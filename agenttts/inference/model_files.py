@@ -8,7 +8,7 @@ and indices. It reads no weights.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ _TOKENIZER = re.compile(r"token|vocab|spiece|sentencepiece|merges|tekken|bpe|\.m
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _LANGUAGE_PARTS = ("thinker_config", "text_config", "llm_config", "language_config")
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "model_max_length")
+ROPE_KEYS = ("rope_scaling", "rope_parameters")
+"""Two names of the same setting of a config."""
 _MOST_SHARDS = 10_000
 _SHOWN = 3
 
@@ -84,6 +86,19 @@ def with_language_part(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(part, dict):
             merged |= {key: value for key, value in part.items() if value is not None}
     return merged
+
+
+def ropes(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the kinds and parameters of a config's rotary embeddings.
+
+    They are those of all layers, or by kind of layer.
+    """
+    for name in ROPE_KEYS:
+        found = config.get(name)
+        if isinstance(found, Mapping):
+            parts = [part for part in found.values() if isinstance(part, Mapping)]
+            for rope in parts or [found]:
+                yield str(rope.get("rope_type") or rope.get("type") or "default"), rope
 
 
 def stated_context(config: Mapping[str, Any]) -> int | None:

@@ -6,10 +6,11 @@ An engine must have room for it if its options give no ``max_model_len``. Source
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from agenttts.dispatch.sizing.kv_cache import integer
+from agenttts.inference.model_files import ROPE_KEYS, ropes
 
 # vLLM takes the least of these keys that a config has. The exception is model_max_length: Cohere's
 # models use it for a greater length, which counts.
@@ -36,7 +37,6 @@ _SCALED_ALREADY = (
     "deepseek_llama_scaling",
 )
 _YARN = ("yarn", "deepseek_yarn")
-_ROPE = ("rope_scaling", "rope_parameters")
 
 
 def longest_context(config: Mapping[str, Any], *, asked: bool = False) -> int:
@@ -54,8 +54,7 @@ def longest_context(config: Mapping[str, Any], *, asked: bool = False) -> int:
     if "gemma3" in str(config.get("model_type")):
         return longest
     scaled = float(longest)
-    for rope in _ropes(config):
-        kind = str(rope.get("rope_type") or rope.get("type") or "default")
+    for kind, rope in ropes(config):
         if kind == "longrope" and not asked:
             # vLLM takes the shorter length by default, to keep the quality of short prompts.
             scaled = float(integer(config, "original_max_position_embeddings") or longest)
@@ -71,8 +70,7 @@ def refused_above(config: Mapping[str, Any]) -> int:
     """
     most = max(integer(config, key) for key in (*_KEYS, _OVER_ALL))
     longest = float(most)
-    for rope in _ropes(config):
-        kind = str(rope.get("rope_type") or rope.get("type") or "default")
+    for kind, rope in ropes(config):
         if kind in _YARN:
             trained = integer(rope, "original_max_position_embeddings") or most
             longest = max(longest, trained * _factor(rope))
@@ -98,21 +96,11 @@ def overridden(config: Mapping[str, Any], overrides: object) -> dict[str, Any]:
         ):
             changed[key] = overridden(part, value)
             continue
-        if key in _ROPE:  # two names of the same setting
-            for name in _ROPE:
+        if key in ROPE_KEYS:
+            for name in ROPE_KEYS:
                 changed.pop(name, None)
         changed[key] = value
     return changed
-
-
-def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the parameters of rotary embeddings, of all layers or by kind of layer."""
-    for name in _ROPE:
-        found = config.get(name)
-        if not isinstance(found, Mapping):
-            continue
-        parts = [part for part in found.values() if isinstance(part, Mapping)]
-        yield from parts or [found]
 
 
 def _factor(rope: Mapping[str, Any]) -> float:
