@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from agenttts.files.locks import LockResult, try_lock
+from agenttts.files.temporary import temporary_directory
 
 _PREFIX = "agenttts-run-"
 # A directory that has just been made is not locked yet, so only older ones count as left behind.
@@ -20,9 +21,14 @@ _STALE_SECONDS = 3600.0
 
 @contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """A directory for one run, locked while it is in use and removed afterwards."""
-    _remove_stale(tempfile.gettempdir())
-    base = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    """A directory for one run, locked while it is in use and removed afterwards.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    place = temporary_directory()
+    _remove_stale(place)
+    base = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
     try:
         # Some network file systems cannot lock a directory: `remove_stale` removes nothing there.
@@ -54,9 +60,9 @@ def remove_stale(folder: Path) -> None:
 
 
 @cache
-def _remove_stale(folder: str) -> None:
+def _remove_stale(folder: Path) -> None:
     """Once a process."""
-    remove_stale(Path(folder))
+    remove_stale(folder)
 
 
 def remove_tree(base: Path) -> None:

@@ -389,6 +389,17 @@ def test_a_launcher_that_does_not_end_is_the_machines_fault(monkeypatch):
     assert is_outside_trouble(caught.value)
 
 
+def test_programs_get_no_files_in_the_working_directory(tmp_path, monkeypatch):
+    """Python takes it if no directory for temporary files can be written: the shared file system."""
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(OSError, match="no directory for temporary files can be written"):
+        run("print(1)")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("nicer", [0, 6, 10, 19])
 def test_a_program_yields_to_the_process_that_watches_it(nicer):
     """At equal priority a fork bomb of root's outran the watcher where the kernel groups no

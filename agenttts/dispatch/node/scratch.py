@@ -5,7 +5,6 @@ It is bound into the container as ``/tmp`` and removed when the job ends.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,10 +13,7 @@ from pathlib import Path
 
 from agenttts.dispatch.apptainer import CACHE_FOLDER, HOME_FOLDER
 from agenttts.dispatch.node.compile_cache import archive_path, publish, restore
-
-# Where Python looks for a directory for temporary files (see `tempfile.gettempdir`).
-_VARIABLES = ("TMPDIR", "TEMP", "TMP")
-_COMMON = ("/tmp", "/var/tmp", "/usr/tmp")
+from agenttts.files.temporary import temporary_directory
 
 
 class NoScratchDirectory(Exception):
@@ -48,16 +44,15 @@ def scratch_directory(cache: CompileCache | None) -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             made = tempfile.TemporaryDirectory(
-                prefix="agenttts-", dir=_place(), ignore_cleanup_errors=True
+                prefix="agenttts-", dir=temporary_directory(), ignore_cleanup_errors=True
             )
             scratch = Path(stack.enter_context(made))
             (scratch / HOME_FOLDER).mkdir()
             folder = scratch / CACHE_FOLDER
             folder.mkdir()
         except OSError as error:
-            raise NoScratchDirectory(
-                f"no scratch directory can be made: {error}; TMPDIR chooses another place"
-            ) from error
+            what = f"{error}; TMPDIR names another one" if error.filename else error.strerror
+            raise NoScratchDirectory(f"no scratch directory can be made: {what}") from error
         if cache is None:
             yield scratch
             return
@@ -65,19 +60,3 @@ def scratch_directory(cache: CompileCache | None) -> Iterator[Path]:
         restore(archive, folder)
         yield scratch
         publish(folder, archive)
-
-
-def _place() -> Path:
-    """Return the node's directory for temporary files.
-
-    If none can be written, Python takes the working directory, which is on the shared file system.
-
-    Raises:
-        OSError: None can be written.
-    """
-    named = [os.environ[name] for name in _VARIABLES if os.environ.get(name)]
-    places = (*named, *_COMMON)
-    found = Path(tempfile.gettempdir()).resolve()
-    if found == Path.cwd() and found not in [Path(place).resolve() for place in places]:
-        raise OSError(f"none of {', '.join(places)} can be written")
-    return found

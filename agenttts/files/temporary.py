@@ -1,0 +1,60 @@
+"""This machine's directory for temporary files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from agenttts.files.trouble import PASSING
+
+# Where Python looks for it (see `tempfile.gettempdir`).
+_VARIABLES = ("TMPDIR", "TEMP", "TMP")
+_COMMON = ("/tmp", "/var/tmp", "/usr/tmp")
+
+
+def temporary_directory() -> Path:
+    """Return the directory for temporary files.
+
+    If none can be written, Python takes the working directory, which may be on a shared file system
+    and is taken here only if a variable names it.
+
+    Raises:
+        OSError: None can be written; the text says why. The number is one of a trouble that may
+            pass, such as a full disk, if that is the reason for any of them.
+    """
+    named = [os.environ[name] for name in _VARIABLES if os.environ.get(name)]
+    places = [Path(place).resolve() for place in (*named, *_COMMON)]
+    try:
+        found = Path(tempfile.gettempdir()).resolve()
+        if found in places or found != Path.cwd():
+            return found
+    except FileNotFoundError:  # not even the working directory
+        pass
+    errors = {place: _write_error(place) for place in dict.fromkeys(places)}
+    numbers = [error.errno for error in errors.values() if error is not None]
+    reasons = ", ".join(f"{p} ({e.strerror})" if e else str(p) for p, e in errors.items())
+    raise OSError(
+        next((number for number in numbers if number in PASSING), errno.ENOENT),
+        f"no directory for temporary files can be written: {reasons}; TMPDIR names another one",
+    )
+
+
+def _write_error(directory: Path) -> OSError | None:
+    try:
+        with tempfile.TemporaryFile(dir=directory) as stream:
+            stream.write(b"written\n")
+            stream.flush()
+    except OSError as error:
+        return error
+    return None
+
+
+def is_noexec(directory: Path) -> bool:
+    """Return whether programs in a directory cannot be executed (``noexec``).
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    return bool(os.statvfs(directory).f_flag & os.ST_NOEXEC)

@@ -1,0 +1,95 @@
+"""The directory for temporary files, and why there is none."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agenttts.files.temporary import is_noexec, temporary_directory
+from agenttts.files.trouble import passing_trouble
+from tests.support.full_disk import full_disk
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_new_process(monkeypatch):
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+@contextmanager
+def no_more_open_files() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("named", ["", "there", "not there", "a file"])
+def test_a_variable_names_it_if_it_can_be_written(tmp_path, monkeypatch, named):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a file").touch()
+    if named:
+        monkeypatch.setenv("TMPDIR", str(tmp_path / named))
+    expected = tmp_path / "there" if named == "there" else Path("/tmp").resolve()
+    assert temporary_directory() == expected
+
+
+def test_the_working_directory_is_one_only_if_a_variable_names_it(tmp_path, monkeypatch):
+    """It may be on a shared file system. Python takes it if no other can be written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(OSError, match="no directory for temporary files can be written: /tmp"):
+        temporary_directory()
+    monkeypatch.setenv("TMP", str(tmp_path))
+    assert temporary_directory() == tmp_path
+
+
+def test_the_error_says_what_keeps_each_directory_from_being_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "not there"))
+    with full_disk(0), pytest.raises(OSError) as caught:  # noqa: PT011  # the text is below
+        temporary_directory()
+    said = str(caught.value)
+    assert f"{tmp_path / 'not there'} (No such file or directory), " in said
+    assert "/tmp (File too large)" in said
+    assert said.endswith("; TMPDIR names another one")
+
+
+def test_trouble_that_may_pass_is_told_from_a_machine_without_a_place():
+    """Python's error is of a missing file, at which a trial failed for good."""
+    with no_more_open_files(), pytest.raises(OSError) as caught:  # noqa: PT011  # the number is below
+        temporary_directory()
+    assert caught.value.errno == errno.EMFILE
+    assert passing_trouble(caught.value)
+
+
+def test_a_working_directory_that_was_removed_is_no_trouble(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert temporary_directory() == Path("/tmp").resolve()
+
+
+@pytest.mark.processes
+def test_where_programs_cannot_be_executed(tmp_path):
+    place = shlex.quote(str(tmp_path))
+    code = f"from {is_noexec.__module__} import *; print(is_noexec(Path({str(tmp_path)!r})))"
+    script = f"mount -t tmpfs -o noexec none {place}; {sys.executable} -c {shlex.quote(code)}"
+    done = subprocess.run(["unshare", "-rm", "sh", "-ec", script], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+    assert not is_noexec(Path("/usr"))
