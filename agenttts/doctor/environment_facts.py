@@ -32,7 +32,7 @@ def main() -> None:
                 "without_bytecode": without_bytecode(),
                 "driver": _driver(),
                 "home": {"path": home, **_writable(home)},
-                "temporary": {"path": tempfile.gettempdir(), **_writable(tempfile.gettempdir())},
+                "temporary": _temporary(),
                 "shm_free": _free("/dev/shm"),
             }
         )
@@ -108,6 +108,14 @@ def _name(library: ctypes.CDLL, status: int) -> str:
     if library.cuGetErrorName(status, ctypes.byref(text)) != 0 or text.value is None:
         return ""
     return f" ({text.value.decode(errors='replace')})"
+
+
+def _temporary() -> dict[str, object]:
+    try:
+        path = tempfile.gettempdir()
+    except OSError as error:
+        return {"path": os.environ.get("TMPDIR", "/tmp"), "error": error.strerror, "free": None}
+    return {"path": path, **_writable(path)}
 
 
 def _writable(directory: str) -> dict[str, object]:

@@ -19,6 +19,10 @@ from agenttts.doctor.probe_job import SCRATCH_DIRECTORY, TMPDIR
 from agenttts.images.cuda import Gpu, driver_problem, memory_problem
 
 _CLOCK_S = 2.0
+_TEMPORARY = "temporary directory"
+_OTHER_TMPDIR = (
+    "set TMPDIR to another place in the profile's setup lines, e.g. 'export TMPDIR=/local/$USER'"
+)
 
 
 def probe_checks(seen: Seen, profile: Profile, image_cuda: str | None = None) -> list[Check]:
@@ -41,7 +45,7 @@ def probe_checks(seen: Seen, profile: Profile, image_cuda: str | None = None) ->
         ),
         _settle_check(seen, profile),
         _python_check(facts),
-        *_directory_checks(facts["directories"]),
+        *_directory_checks(facts["directories"], profile),
         *_gpu_checks(facts, profile),
         *_environment_checks(facts, profile, image_cuda),
         *_slurm_checks(facts["slurm"]),
@@ -86,20 +90,32 @@ def _python_check(facts: Mapping[str, Any]) -> Check:
     return Check("Python of the jobs", True, text)
 
 
-def _directory_checks(directories: Mapping[str, Mapping[str, Any]]) -> list[Check]:
-    return [
+def _directory_checks(
+    directories: Mapping[str, Mapping[str, Any]], profile: Profile
+) -> list[Check]:
+    notes = [
+        Check(
+            f"code in the {what}",
+            None,
+            f"{entry['path']} is mounted noexec, so engines in containers cannot load the code "
+            f"that they compile there; {_OTHER_TMPDIR}",
+        )
+        for what, entry in directories.items()
+        if entry.get("noexec") and profile.in_containers
+    ]
+    found = (
         _space(what, entry["path"], entry["problem"], entry["free"])
         for what, entry in directories.items()
-    ]
+    )
+    return [*found, *notes]
 
 
 def _space(what: str, path: str, problem: str | None, free: int | None) -> Check:
     """Check that a directory can be written and has the space that a job takes there."""
     temporary = what in (SCRATCH_DIRECTORY, TMPDIR)
     place = (
-        "set TMPDIR to another place in the profile's setup lines, e.g. 'export "
-        "TMPDIR=/local/$USER'"
-        if temporary
+        _OTHER_TMPDIR
+        if temporary or what.startswith(_TEMPORARY)
         else "choose a directory that the nodes can write to (--results DIR; cache in the profile)"
     )
     if problem:
@@ -219,10 +235,7 @@ def _environment_checks(
         )
     else:
         started = Check(whose, True, f"{text} (started in {environment['seconds']:.1f} s)")
-    places = {
-        "home directory": environment["home"],
-        "temporary directory": environment["temporary"],
-    }
+    places = {"home directory": environment["home"], _TEMPORARY: environment["temporary"]}
     return [
         started,
         *(

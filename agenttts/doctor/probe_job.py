@@ -12,9 +12,9 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from agenttts import __version__
 from agenttts.dispatch.apptainer import SCRATCH, Container, exec_command, granted_devices
 from agenttts.dispatch.node.devices import device_problem, list_devices
 from agenttts.dispatch.node.preflight import write_problem
-from agenttts.dispatch.node.scratch import scratch_directory
+from agenttts.dispatch.node.scratch import NoScratchDirectory, scratch_directory
 from agenttts.dispatch.own_job import node_name, queue_job
 from agenttts.dispatch.service_job import EndingJob
 from agenttts.doctor import environment_facts
 from agenttts.files.atomic import atomic_write_json, atomic_write_text
 from agenttts.files.commands import ask
+from agenttts.files.temporary import is_noexec, temporary_directory
 from agenttts.images.cuda import driver_facts
 
 SCRATCH_DIRECTORY = "scratch directory"
@@ -78,11 +79,8 @@ class ProbeJob(EndingJob):
         waited = wait_for_file(question.folder / REPLY, question.answer_seconds)
         atomic_write_json(question.folder / ECHO, {"waited": waited, "time": time.time()})
         self._say("checks directories")
-        places = {**question.directories, SCRATCH_DIRECTORY: Path(tempfile.gettempdir())}
-        wanted = os.environ.get("TMPDIR")
-        if wanted and Path(wanted) != places[SCRATCH_DIRECTORY]:
-            places[TMPDIR] = Path(wanted)  # Python uses another one, so this one cannot be written
-        directories = {what: _directory(path) for what, path in places.items()}
+        directories = {what: _made(path) for what, path in question.directories.items()}
+        directories |= _temporary_directories()
         self._say("checks GPUs")
         facts: dict[str, Any] = {
             "node": node_name(),
@@ -114,13 +112,20 @@ class ProbeJob(EndingJob):
             "problem": device_problem(self.question.gpus, os.environ, _DEVICES_S),
         }
 
-    def _environment(self) -> dict[str, Any]:
-        """Return what `environment_facts` prints in the trials' container, if any."""
+    def _environment(self) -> dict[str, Any] | None:
+        """Return what `environment_facts` prints in the trials' container, if any.
+
+        None if the job has no scratch directory, which its container would get.
+        """
         source = Path(environment_facts.__file__).read_text(encoding="utf-8")
         container = self.question.container
         command: tuple[str, ...] = (sys.executable, "-P", "-c", source)
         env = dict(os.environ)
-        with scratch_directory(None) as scratch:
+        with ExitStack() as stack:
+            try:
+                scratch = stack.enter_context(scratch_directory(None))
+            except NoScratchDirectory:
+                return None  # the facts of the directories say why
             if container is not None:
                 command = exec_command(
                     container,
@@ -175,14 +180,36 @@ def write_reply(folder: Path) -> None:
     atomic_write_text(folder / REPLY, "seen\n")
 
 
-def _directory(path: Path) -> dict[str, Any]:
-    """Return whether files can be made in a directory, and its free space.
-
-    The directory itself is made if it is missing.
-    """
+def _made(path: Path) -> dict[str, Any]:
+    """Return what `_directory` does; the directory is made if it is missing."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return _unusable(path, error)
+    return _directory(path)
+
+
+def _temporary_directories() -> dict[str, dict[str, Any]]:
+    """Return what `_directory` does of the scratch directory and of another TMPDIR."""
+    wanted = os.environ.get("TMPDIR")
+    try:
+        used = temporary_directory()
+    except OSError as error:
+        return {SCRATCH_DIRECTORY: _unusable(Path(wanted or "/tmp"), error)}
+    found = {SCRATCH_DIRECTORY: {**_directory(used), "noexec": is_noexec(used)}}
+    if wanted and Path(wanted).resolve() != used:  # Python could not write there
+        found[TMPDIR] = _directory(Path(wanted))
+    return found
+
+
+def _directory(path: Path) -> dict[str, Any]:
+    """Return whether files can be made in a directory, and its free space."""
+    try:
         free = shutil.disk_usage(path).free
     except OSError as error:
-        return {"path": str(path), "problem": error.strerror or str(error), "free": None}
+        return _unusable(path, error)
     return {"path": str(path), "problem": write_problem(path), "free": free}
+
+
+def _unusable(path: Path, error: OSError) -> dict[str, Any]:
+    return {"path": str(path), "problem": error.strerror or str(error), "free": None}

@@ -14,6 +14,18 @@ import pytest
 from agenttts.doctor import environment_facts
 
 
+def test_an_environment_without_a_place_for_temporary_files_says_so():
+    """The program ended by Python's error, so that the image was said not to start."""
+    source = Path(environment_facts.__file__).read_text(encoding="utf-8")
+    script = 'ulimit -f 0; exec "$@"'  # as if every disk was full
+    words = ["sh", "-c", script, "sh", sys.executable, "-c", source]
+    env = {**os.environ, "TMPDIR": "/not/there"}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
+    temporary = json.loads(done.stdout)["temporary"]
+    assert (temporary["path"], temporary["free"]) == ("/not/there", None)
+    assert "No usable temporary directory found" in temporary["error"]
+
+
 @pytest.mark.parametrize(
     ("compiled", "flags", "expected"),
     [(False, ["-B"], ["torch"]), (True, ["-B"], []), (False, [], [])],

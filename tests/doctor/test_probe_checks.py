@@ -85,6 +85,7 @@ def test_all_is_well():
         ({"directories.results directory.free": 1}, "results directory", None, "which may be too little"),
         ({"directories.scratch directory.free": GB // 2}, "scratch directory", False, "0.5 GB free; 1 GB are needed"),
         ({"directories.scratch directory.free": None}, "scratch directory", True, "/tmp can be written"),
+        ({"directories.scratch directory.noexec": True}, "code in the scratch directory", None, "/tmp is mounted noexec"),
         ({"devices.granted": ""}, "GPUs granted", False, "1 requested, but CUDA_VISIBLE_DEVICES is not set"),
         ({"devices.problem": "nvidia-smi -L does not list the granted device GPU-1"}, "GPUs granted", False, "GPU-1"),
         ({"devices.listed": None, "gpus": []}, "GPUs granted", None, "nvidia-smi is missing"),
@@ -152,6 +153,13 @@ def test_which_jobs_are_submitted(where, gpus_per_node, expected):
     assert [(place.what, place.gpus) for place in probe_places(profile)] == expected
 
 
+def test_another_temporary_directory_of_the_image_is_chosen_by_tmpdir():
+    """It is the job's scratch directory; the fix named the results directory."""
+    changes = {"environment.temporary.error": "No space left on device"}
+    [check] = [c for c in checks(changes) if c.what == "temporary directory of the image"]
+    assert "set TMPDIR to another place" in (check.fix or "")
+
+
 @pytest.mark.parametrize("kind", ["local", "in_process"])
 def test_a_profile_without_a_cluster_has_no_nodes(kind):
     with pytest.raises(UserError, match="--submit: the profile's kind is"):
@@ -193,6 +201,43 @@ def test_the_job_itself_on_this_machine(tmp_path, monkeypatch):
     assert f"agenttts-hpc {__version__}" in found["the Python of the trials"].detail
     assert f"at {sys.executable}" in found["Python of the jobs"].detail
     assert {check.where for check in found.values()} == {"trial job 7 on n9"}
+
+
+@pytest.mark.processes
+def test_the_directory_that_tmpdir_names_is_not_made(tmp_path, monkeypatch):
+    """The login node's, of a session there, was made on the node, and then said to be all right."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "of the login node"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    folder = tmp_path / "asked"
+    asked = question(folder, python=False)
+    write_reply(folder)
+    ProbeJob(asked)()
+    check = judged(folder)["scratch directory that TMPDIR names"]
+    assert (check.ok, "of the login node cannot be written: No such file" in check.detail) == (False, True)  # fmt: skip
+    assert "export TMPDIR=" in (check.fix or "")
+    assert not (tmp_path / "of the login node").exists()
+
+
+@pytest.mark.processes
+def test_a_node_without_a_place_for_scratch_is_reported(tmp_path, monkeypatch):
+    """The job failed, and its log had to be read for the reason."""
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(tempfile, "tempdir", str(here))
+    folder = tmp_path / "asked"
+    asked = question(folder)
+    write_reply(folder)
+    ProbeJob(asked)()
+    found = judged(folder)
+    check = found["scratch directory"]
+    assert (check.ok, "no directory for temporary files" in check.detail) == (False, True)
+    assert "export TMPDIR=" in (check.fix or "")
+    assert "the Python of the trials" not in found
+    assert found["cache"].ok
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.processes
