@@ -36,6 +36,7 @@ from agenttts.errors import MissingRequirement, UserError, valid_names
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.commands import ask
 from agenttts.files.documents import read_object
+from agenttts.files.temporary import is_noexec, temporary_directory
 from agenttts.images.pip_settings import (
     local_folders,
     pip_cache,
@@ -58,6 +59,9 @@ IMAGE_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _CAP_SYS_RESOURCE = 24  # linux/capability.h
 _LOG_LINES = 12
+_OTHER_SCRATCH = (
+    "set APPTAINER_TMPDIR (and APPTAINER_CACHEDIR, for downloads) to a directory with enough space"
+)
 CUDA_LABEL = "agenttts.cuda"
 _INSPECT_S = 60
 # Sum of the unpacked vllm/vllm-openai image, its layers and the packed image (2026-11).
@@ -138,11 +142,11 @@ def build_image(
         )
     text = definition.read_text(encoding="utf-8")
     _check_arguments(definition, text, build_args)
-    _check_space(definition, text)
+    scratch_root = _scratch_root()
+    _check_space(definition, text, scratch_root)
     output.parent.mkdir(parents=True, exist_ok=True)
     log = output.with_suffix(".log") if keep_log else output.with_name(f"{output.name}.log")
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    scratch_root = os.environ.get("APPTAINER_TMPDIR") or None
     # ignore_cleanup_errors: an ordinary user cannot remove files from the read-only directories of
     # images.
     with tempfile.TemporaryDirectory(
@@ -376,7 +380,30 @@ def _check_arguments(definition: Path, text: str, build_args: Mapping[str, str])
             raise UserError(f"{definition} has no argument '{name}'; {valid_names(name, known)}")
 
 
-def _check_space(definition: Path, text: str) -> None:
+def _scratch_root() -> Path:
+    """Return the directory in which images are unpacked while they are built.
+
+    Raises:
+        MissingRequirement: It cannot be used.
+    """
+    named = os.environ.get("APPTAINER_TMPDIR")
+    try:
+        place = Path(named).absolute() if named else temporary_directory()
+        with tempfile.TemporaryFile(dir=place):
+            noexec = is_noexec(place)
+    except OSError as error:
+        where = f"APPTAINER_TMPDIR, {named}, cannot be written: " if named else ""
+        raise MissingRequirement(f"{where}{error.strerror}", fix=_OTHER_SCRATCH) from error
+    if noexec:
+        raise MissingRequirement(
+            f"{place} is mounted noexec, so programs of an image could not run there while it is "
+            "built",
+            fix=_OTHER_SCRATCH,
+        )
+    return place
+
+
+def _check_space(definition: Path, text: str, place: Path) -> None:
     """Check the temporary space for an unpacked base image from a registry.
 
     Raises:
@@ -384,16 +411,12 @@ def _check_space(definition: Path, text: str) -> None:
     """
     if not re.search(r"^Bootstrap:\s*docker\b", text, flags=re.MULTILINE | re.IGNORECASE):
         return
-    place = Path(os.environ.get("APPTAINER_TMPDIR") or tempfile.gettempdir())
-    free = shutil.disk_usage(place).free if place.is_dir() else 0
+    free = shutil.disk_usage(place).free
     if free < _DOCKER_BUILD_BYTES:
         raise MissingRequirement(
             f"building from {definition} needs about {_DOCKER_BUILD_BYTES / 1e9:.0f} GB "
             f"of temporary space, but {place} has {free / 1e9:.1f} GB free",
-            fix=(
-                "set APPTAINER_TMPDIR (and APPTAINER_CACHEDIR, for downloads) "
-                "to a directory with more space"
-            ),
+            fix=_OTHER_SCRATCH,
         )
 
 

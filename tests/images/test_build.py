@@ -9,8 +9,10 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -381,6 +383,37 @@ def test_a_build_that_the_temporary_space_does_not_hold_is_refused(cli, monkeypa
     assert done.returncode == 3, done.stderr
     assert f"{tmp_path} has 5.0 GB free" in done.stderr
     assert "set APPTAINER_TMPDIR" in done.stderr
+
+
+@pytest.mark.parametrize("definition", ["Apptainer.def", "containers/cpu.def"])
+@pytest.mark.parametrize("place", ["not there", "a file"])
+def test_a_build_without_a_place_for_temporary_files_is_refused(cli, tmp_path, place, definition):
+    """The message was of 0.0 GB free, or of a missing file with a random name."""
+    (tmp_path / "a file").touch()
+    env = {"APPTAINER_TMPDIR": str(tmp_path / place)}
+    done = cli("image", "build", ROOT / definition, "--output", "x.sif", env=env)
+    assert done.returncode == 3, done.stderr
+    assert f"APPTAINER_TMPDIR, {tmp_path / place}, cannot be written: " in done.stderr
+    assert "set APPTAINER_TMPDIR" in done.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "a file"]
+
+
+@pytest.mark.processes
+def test_a_build_where_programs_cannot_be_executed_is_refused(tmp_path):
+    """Apptainer refused it when the root file system had been copied."""
+    place, image = tmp_path / "place", tmp_path / "x.sif"
+    place.mkdir()
+    command = [sys.executable, "-m", "agenttts.cli", "image", "build", ROOT / "containers" / "cpu.def", "--output", image]  # fmt: skip
+    script = f"mount -t tmpfs -o noexec none {shlex.quote(str(place))}; {shlex.join(map(str, command))}"  # fmt: skip
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-ec", script],
+        env={**os.environ, "APPTAINER_TMPDIR": str(place)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3, done.stderr
+    assert f"{place} is mounted noexec" in done.stderr
+    assert not list(tmp_path.glob("*.log"))
 
 
 @pytest.mark.parametrize(
