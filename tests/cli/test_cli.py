@@ -377,7 +377,7 @@ def test_an_interrupt_leaves_the_run_alone(cli, scripted_spec, tmp_path):
     )  # fmt: skip
     until((tmp_path / "results/small/trials.parquet").exists, "a trial that has finished")
     waiting.send_signal(2)
-    _, error = waiting.communicate(timeout=30)
+    _, error = waiting.communicate(timeout=120)
     assert waiting.returncode == 130
     assert error == "agenttts-hpc: interrupted; a launched run continues\n"
     status = json.loads(cli("status", "small", "--json").stdout)

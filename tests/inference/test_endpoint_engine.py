@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -139,11 +140,15 @@ def test_a_server_that_gives_fewer_samples_is_asked_for_the_rest(server):
 
 
 def test_no_more_requests_at_a_time_than_allowed(server):
-    def slowly(body):
+    """Each is answered when three are there, and after a moment for more of them."""
+    three = threading.Barrier(3)
+
+    def together(body):
+        three.wait(60)
         time.sleep(0.05)
         return said("x")
 
-    server.answers = [slowly]
+    server.answers = [together]
     engine(server, max_concurrent=3).generate([request(seeds=12)])
     assert server.most_at_once == 3
 
@@ -152,7 +157,7 @@ def test_no_more_requests_in_a_minute_than_allowed(server):
     drawing = engine(server, requests_per_minute=600)
     began = time.monotonic()
     drawing.generate([request(seeds=6)])
-    assert 0.5 <= time.monotonic() - began < 5
+    assert 0.5 <= time.monotonic() - began < 30, "not as many as in an hour"
 
 
 @pytest.mark.parametrize(
@@ -194,22 +199,23 @@ def test_a_server_that_stays_silent_is_no_fault_of_the_allocation(server, capfd)
 
 
 def test_a_server_that_takes_requests_and_answers_none(server):
-    server.answers = [(200, [8.0, "{}"], {})]
+    server.answers = [(200, [60.0, "{}"], {})]
     began = time.monotonic()
     with pytest.raises(
         EngineError, match=r"no answer in 0\.5 s; no request was answered"
     ) as caught:
         engine(server, timeout_seconds=0.5, retry_seconds=1).generate([request(seeds=3)])
     assert caught.value.kind == "INFRA_FAILED"
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 50
 
 
 def test_a_server_that_is_not_there(server):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
-    with pytest.raises(EngineError, match=re.escape(url)) as caught:
-        engine(server, base_url=url, retry_seconds=0)
+        # Nobody else gets the port meanwhile.
+        with pytest.raises(EngineError, match=re.escape(url)) as caught:
+            engine(server, base_url=url, retry_seconds=0)
     assert caught.value.kind == "INFRA_FAILED"
 
 
@@ -605,8 +611,6 @@ def test_in_its_own_process_a_server_s_lack_of_memory_is_not_the_allocation_s(se
 
 @pytest.mark.processes
 def test_a_busy_engine_is_closed_at_once(server):
-    import threading
-
     server.answers = [(200, ["{", 30.0], {})]
     running = create_engine(config(server))
     failed: list[BaseException] = []

@@ -116,7 +116,7 @@ def test_it_ends_with_a_parent_that_is_killed():
     assert alive(pid)
     parent.kill()
     parent.communicate()
-    until(lambda: not alive(pid), seconds=20, pause=0.02)
+    until(lambda: not alive(pid), pause=0.02)
 
 
 def test_a_process_that_cannot_be_started_is_none(spare, config, monkeypatch):

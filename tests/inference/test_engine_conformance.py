@@ -284,7 +284,7 @@ def test_a_killed_engine_is_taken_for_one_out_of_memory(name, loaded):
         with pytest.raises(EngineError, match="killed by SIGKILL") as caught:
             base.generate([request()])
         assert caught.value.kind == "OOM"
-    until(lambda: not group_members(base.pid), seconds=5, pause=0.1)
+    until(lambda: not group_members(base.pid), pause=0.1)
 
 
 @pytest.mark.processes
@@ -339,6 +339,6 @@ def test_closing_gives_the_memory_back(loaded, name):
         engine.generate([request()])
     if isinstance(engine, EngineProcess):
         # The processes are given a moment to be reaped.
-        until(lambda: not group_members(engine.pid), seconds=5, pause=0.1)
+        until(lambda: not group_members(engine.pid), pause=0.1)
     else:
         assert name in SCRIPTED, "every engine with a model to load has a process of its own"

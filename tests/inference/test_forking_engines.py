@@ -32,7 +32,7 @@ def forking(request, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(sys, "executable", str(program))
         engine = EngineProcess(ModelConfig("model", str(told), engine="scripted"))
-    until(told.exists, seconds=20, pause=0.02)
+    until(told.exists, pause=0.02)
     assert told.read_text(encoding="utf-8") == str(request.param == "holding")
     yield engine
     engine.close()
@@ -47,7 +47,7 @@ def test_a_killed_engine_is_noticed_and_takes_its_processes_with_it(forking):
 
     with pytest.raises(EngineError, match="killed by SIGKILL"):
         forking.generate([REQUEST], kill)
-    until(lambda: not group_members(forking.pid), seconds=5, pause=0.05)
+    until(lambda: not group_members(forking.pid), pause=0.05)
 
 
 @pytest.mark.processes
@@ -65,5 +65,5 @@ def test_an_error_that_is_no_engine_s_ends_the_engine_at_once(forking):
     begun = time.monotonic()
     with pytest.raises(EngineError, match="ended .exit code 1.; its last line: MemoryError"):
         forking.generate([replace(REQUEST, content="odd")])
-    assert time.monotonic() - begun < 10
-    until(lambda: not group_members(forking.pid), seconds=5, pause=0.05)
+    assert time.monotonic() - begun < 60
+    until(lambda: not group_members(forking.pid), pause=0.05)

@@ -208,9 +208,9 @@ def test_a_worker_that_stays_for_a_short_time_gets_its_signs_in_it(
     monkeypatch.setattr(Mailbox, "give_sign", lambda _: given.set())
     if how == "meanwhile":
         with found.signs_meanwhile():
-            given.wait(5)
+            given.wait(60)
     else:
-        monkeypatch.setattr(time, "sleep", lambda _: given.wait(5))
+        monkeypatch.setattr(time, "sleep", lambda _: given.wait(60))
         found.pause(5.0)
     assert given.is_set()
 

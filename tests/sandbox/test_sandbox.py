@@ -193,11 +193,13 @@ def test_nothing_it_started_outlives_it():
     mark = f"survivor-{os.getpid()}-{time.monotonic_ns()}"
     code = (
         "import os, subprocess, sys, time\n"
-        "for _ in range(3):\n"
+        "for number in range(3):\n"
         "  if os.fork() == 0:\n"
         "    os.setsid()\n"
-        f"    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', '{mark}'])\n"
+        f"    begun = 'import sys, time; open(sys.argv[2], \"w\"); time.sleep(600)'\n"
+        f"    subprocess.Popen([sys.executable, '-c', begun, '{mark}', f'begun-{{number}}'])\n"
         "    time.sleep(600)\n"
+        "while not all(os.path.exists(f'begun-{number}') for number in range(3)): time.sleep(0.05)\n"
         "time.sleep(2)\nprint('left them behind')"
     )
     with ThreadPoolExecutor() as pool:

@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agenttts.inference.base import ModelConfig
+from agenttts.inference.base import Completion, ModelConfig
 from agenttts.inference.sampler import Sampler
+from agenttts.inference.scripted import ScriptedEngine
 from agenttts.inference.store import SampleStore
 from agenttts.search.llm.base import Chat, LLMError
 from agenttts.search.llm.caller import Caller, RetryPolicy
@@ -26,6 +28,7 @@ from agenttts.serving.worker_model import (
     model_of_search,
 )
 from agenttts.trial.questions import OpenQuestions, QuestionBox, answer_question
+from tests.support.waiting import until
 
 CHAT = Chat("propose", ({"role": "user", "content": "Which one?"},), seed=3)
 
@@ -176,17 +179,23 @@ def test_the_server_is_asked_if_an_engine_does_not_load_in_time(ask, workers):
     assert notes == ["worker w0 had no engine within start_seconds (0.2)"]
 
 
-def test_a_slow_answer_is_a_timeout_and_is_used_when_it_has_come(ask, workers, model):
+def test_a_slow_answer_is_a_timeout_and_is_used_when_it_has_come(ask, workers, model, monkeypatch):
     make, _ = ask
-    worker = workers.add()
-    llm = make(replace(model, options={"seconds_per_sample": 1.0}), answer_seconds=0.3)
+    worker, may_answer = workers.add(), threading.Event()
+    generate = ScriptedEngine.generate
+
+    def slowly(engine: ScriptedEngine, *arguments: Any) -> list[Completion]:
+        may_answer.wait(60)
+        return generate(engine, *arguments)
+
+    monkeypatch.setattr(ScriptedEngine, "generate", slowly)
+    llm = make(model, answer_seconds=0.3)
     with pytest.raises(LLMError, match="no answer of worker w0 within 0.3 s") as caught:
         llm.complete(CHAT)
     assert (caught.value.fault, caught.value.again) == ("timeout", True)
     assert llm.complete(replace(CHAT, seed=5)).text == "the server", "the worker is busy"
-    deadline = time.monotonic() + 30
-    while not worker.answered and time.monotonic() < deadline:
-        time.sleep(0.05)
+    may_answer.set()
+    until(lambda: worker.answered)
     assert llm.complete(CHAT).notes == ("answered by worker w0",)
     assert len(worker.answered) == 1
 
@@ -196,9 +205,7 @@ def test_a_question_of_the_controller_before_is_waited_for_and_not_asked_twice(a
     worker = workers.add(paused=True)
     first = threading.Thread(target=make().complete, args=(CHAT,))
     first.start()
-    deadline = time.monotonic() + 30
-    while not QuestionBox(worker.directory).open(CHAT.key) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: QuestionBox(worker.directory).open(CHAT.key), pause=0.01)
     threading.Timer(0.2, lambda: setattr(worker, "paused", False)).start()
     assert make().complete(CHAT).notes == ("answered by worker w0",)
     first.join()

@@ -52,7 +52,7 @@ class ForkingEngine:
         if requests[0].content == "dead":
             raise EngineError("EngineDeadError: EngineCore encountered an issue.")
         if requests[0].content == "odd":
-            threading.Thread(target=time.sleep, args=(12,)).start()
+            threading.Thread(target=time.sleep, args=(120,)).start()
             raise MemoryError("no pinned memory")
         on_finished(Finished(0, (0,), Completion((Sample("one", 1, "stop"),), 1)))
         while True:

@@ -142,7 +142,7 @@ class Server:
     """Answers each request with the next of ``answers``: (status, body, headers), a function of the
     request's JSON body that gives one, or the last one for ever. ``requests`` are (path, headers,
     body). ``models`` answers requests without a body, or is a function of the path that does.
-    ``most_at_once`` counts open requests.
+    ``most_at_once`` counts requests without an answer.
     """
 
     def __init__(self) -> None:
@@ -166,10 +166,11 @@ class Server:
                     owner._open += 1
                     owner.most_at_once = max(owner.most_at_once, owner._open)
                 try:
-                    self._reply(answer(body) if callable(answer) else answer)
-                finally:
+                    reply = answer(body) if callable(answer) else answer
+                finally:  # before the client has it, and may send another request
                     with lock:
                         owner._open -= 1
+                self._reply(reply)
 
             def _reply(self, answer: Any) -> None:
                 status, content, headers = answer

@@ -74,16 +74,21 @@ def test_a_worker_notes_its_engines_and_its_waits(tmp_path):
     notes.mkdir()
     seen = []
 
+    waited = []
+
     def lists():
         seen.append(read_usages(notes)[0])
+        began = time.monotonic()
         time.sleep(0.3)
+        waited.append(time.monotonic() - began)
         yield [DueTrial(Path(specs[1].directory) / SPEC_FILE)]
         seen.append(read_usages(notes)[0])
 
     assert run(specs[:1], notes, more=lists(), stays=True) == 0
     waiting, after = seen
     assert (waiting.idles, waiting.awake, list(waiting.asleep)) == (True, "strong", ["weak"])
-    assert after.seconds.idle == pytest.approx(0.3, abs=0.15)
+    assert after.seconds.idle >= waited[0] >= 0.3
+    assert after.seconds.idle < after.seconds.total
     [usage] = read_usages(notes)
     assert [start.model for start in usage.starts] == ["weak", "strong"], "they stay loaded"
     assert usage.seconds.idle >= after.seconds.idle
@@ -101,7 +106,7 @@ def test_phases_add_up_to_the_time_of_the_program(tmp_path):
     passed = time.monotonic() - began
     [usage] = read_usages(notes)
     assert usage.seconds.generate >= 0.002 * 6 * 5
-    assert 0.5 * passed < usage.seconds.total <= passed + 0.01
+    assert usage.seconds.generate < usage.seconds.total <= passed + 0.01
 
 
 def test_a_start_and_a_call_that_fail_take_seconds_and_are_no_start(tmp_path):

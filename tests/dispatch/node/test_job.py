@@ -470,8 +470,9 @@ def test_a_call_that_hangs_is_ended_and_its_child_with_it(tmp_path):
 
 def test_the_task_s_own_code_may_take_its_time(tmp_path):
     phase = json.dumps({"number": 1, "name": "other"})
-    script = f"echo '{phase}' > phase.json; sleep 2; exit 7"
-    limits = Limits(start_seconds=0.3, stall_seconds=0.3)
+    # Until the note is there, the shell's start counts as a call that hangs.
+    script = f"echo '{phase}' > phase.json; sleep 8; exit 7"
+    limits = Limits(start_seconds=4.0, stall_seconds=4.0)
     assert shell(tmp_path, script, gpus=1, limits=limits)() == TrialState.INFRA_FAILED
     [attempt] = read_attempts(tmp_path)
     assert attempt.stopped is None

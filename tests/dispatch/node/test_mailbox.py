@@ -339,10 +339,10 @@ def test_a_job_of_one_trial_hands_it_over_when_it_ends(tmp_path):
 @pytest.mark.processes
 def test_a_worker_that_waits_need_not_make_progress(tmp_path):
     """Not even if the last note of its program says that an engine starts."""
-    limits = Limits(start_seconds=1.0, stall_seconds=1.0)
+    limits = Limits(start_seconds=3.0, stall_seconds=3.0)
     with Worker(tmp_path, stays_for=600, limits=limits) as worker:
         (tmp_path / "worker" / PHASE_FILE).write_text('{"phase": "load"}')
-        worker.thread.join(6)
+        worker.thread.join(8)
         assert worker.thread.is_alive()
         worker.give()
         until(lambda: read_result(worker.later), "the result of the second list")
