@@ -8,23 +8,31 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+from agenttts import search
 from agenttts.dispatch.service_job import RestartedJob, end_with_runner
 from agenttts.errors import AgentTTSError, RunFailed, UserError, cli_command
 from agenttts.files.trouble import PATIENCE_S, FilePatience
+from agenttts.inference.endpoint_options import key_variables
 from agenttts.loop.answering import IdleWorkers
 from agenttts.loop.evaluation import Evaluation
 from agenttts.loop.loop import Controller
 from agenttts.loop.workers import Workers
 from agenttts.run.directory import Run, RunDirectory
+from agenttts.run.examples import count_examples
 from agenttts.run.journal import DamagedJournal, Journal, read_state
 from agenttts.run.models import changed_weights
+from agenttts.run.record import AgentRecord
 from agenttts.run.schedulers import trial_scheduler
-from agenttts.run.search_files import with_search_files
+from agenttts.run.search_files import check_search_files, with_search_files
 from agenttts.run.starts import RunCancelled, StartCheck, StartSuperseded, only_controller
+from agenttts.search.base import Searcher
+from agenttts.search.llm.base import LLM
+from agenttts.search.llm.connect import connect
 from agenttts.search.llm.transcript import Transcript
-from agenttts.serving.served_model import language_model
+from agenttts.serving.served_model import served_model
 
 log = logging.getLogger(__name__)
 
@@ -199,9 +207,32 @@ def make_controller(run: Run, check: Callable[[], None] | None = None) -> Contro
         check=check,
     )
     transcript = Transcript(directory.transcript_file)
-    served, session = language_model(run, transcript, lambda: journal.state.avoided, idle)
+    served, asked = served_model(run, transcript, lambda: journal.state.avoided, idle)
     evaluation = Evaluation(run, journal, scheduler, workers, served, check)
-    return Controller(run, journal, evaluation, session)
+    return Controller(run, journal, evaluation, partial(make_searcher, run, transcript, asked))
+
+
+def make_searcher(run: Run, transcript: Transcript, served: LLM | None) -> Searcher:
+    """Return the searcher of a run.
+
+    Args:
+        run: The run, with the copies of the files that its search reads.
+        transcript: Gets the questions to the language model, and its replies.
+        served: The language model that the run serves itself; None if it serves none.
+    """
+    spec, directory = run.spec, run.directory
+    check_search_files(directory.path, run.record)
+    examples = count_examples(directory.examples_file) if spec.search.examples else None
+    agent = run.record.agent or AgentRecord()
+    session = connect(
+        spec.agent,
+        agent.task_description,
+        transcript,
+        served,
+        thinking=agent.thinking,
+        shared_keys=key_variables(run.record.models),
+    )
+    return search.create_for(spec, llm=session, examples=examples)
 
 
 def check_models(run: Run) -> None:

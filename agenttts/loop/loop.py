@@ -17,7 +17,6 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, NoReturn
 
-from agenttts import search
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, cli_command
 from agenttts.files.trouble import FilesUnavailable, passing_trouble
@@ -27,14 +26,11 @@ from agenttts.loop.reports import write_report
 from agenttts.loop.search_end import concluded, last_proposals, ranked
 from agenttts.loop.told_results import told_results
 from agenttts.run.directory import Run, RunGone
-from agenttts.run.examples import count_examples
 from agenttts.run.journal import Journal, PlannedTrial, TrialProgress
 from agenttts.run.profile_fix import with_profile_fix
 from agenttts.run.rows import row_from_json
-from agenttts.run.search_files import check_search_files
 from agenttts.run.starts import RunCancelled, StartSuperseded
 from agenttts.search.base import Proposal, Searcher, TrialResult
-from agenttts.search.llm.proposer import LLMSession
 from agenttts.space import Allocation
 from agenttts.tables.schema import (
     AFTER_SEARCH,
@@ -59,7 +55,7 @@ class Controller:
         run: The run.
         journal: The journal that ``evaluation`` writes to.
         evaluation: Evaluates the proposed trials.
-        session: Returns the session with the language model that the searcher asks, if any.
+        make_searcher: Makes the searcher.
     """
 
     def __init__(
@@ -67,17 +63,15 @@ class Controller:
         run: Run,
         journal: Journal,
         evaluation: Evaluation,
-        session: Callable[[], LLMSession | None],
+        make_searcher: Callable[[], Searcher],
     ) -> None:
         self._run = run.directory
-        self._record = run.record
-        self._spec = run.spec
         self._search = run.spec.search
         self._main_metric = run.record.main_metric
         self._samples = run.samples
         self._journal = journal
         self._evaluation = evaluation
-        self._session = session
+        self._make_searcher = make_searcher
         # How many allocations are scored again, and on held-out examples.
         self._finalists = self._search.finalists.top if self._search.finalists else 0
         self._tested = self._search.test_split.top if self._search.test_split else 0
@@ -88,9 +82,7 @@ class Controller:
 
         Cancelling does not make it: its files or packages may be gone.
         """
-        check_search_files(self._run.path, self._record)
-        examples = count_examples(self._run.examples_file) if self._search.examples else None
-        return search.create_for(self._spec, llm=self._session(), examples=examples)
+        return self._make_searcher()
 
     def run(self) -> None:
         """Continue the run until it is over.

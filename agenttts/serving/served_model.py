@@ -20,7 +20,6 @@ from agenttts.dispatch.sizing.gpu_need import GpuNeed, check_context, gpu_need
 from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.errors import UserError, located, valid_names
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.endpoint_options import key_variables
 from agenttts.inference.engine_options import check_options
 from agenttts.replies import Thinking
 from agenttts.run.directory import Run
@@ -29,6 +28,7 @@ from agenttts.run.record import AgentRecord
 from agenttts.run.schedulers import served_scheduler
 from agenttts.search.llm.base import LLM
 from agenttts.search.llm.connect import check_key, connect
+from agenttts.search.llm.endpoint import EndpointLLM
 from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import load_script
 from agenttts.search.llm.task_description import TaskDescription
@@ -205,58 +205,50 @@ def served_dtype(spec: JobSpec, *, gpus_per_node: int) -> str | None:
     )
 
 
-def language_model(
+def served_model(
     run: Run,
     transcript: Transcript,
     avoided: Callable[[], Sequence[str]],
     workers: AnsweringWorkers,
-) -> tuple[ServedModel | None, Callable[[], LLMSession | None]]:
-    """Return the language model that a run's search asks.
+) -> tuple[ServedModel | None, LLM | None]:
+    """Return the model that a run serves itself, and what the search asks of it.
 
-    Nothing is started, and nothing is asked yet.
+    Both are None if the run serves none. Nothing is started yet. Questions go to the run's workers
+    if they have the model too, and else to the model's server.
 
     Args:
         run: The run.
-        transcript: Gets the questions, the replies, and the events of the model's jobs.
+        transcript: Gets the events of the model's jobs.
         avoided: Returns the nodes that the run's jobs avoid.
         workers: The run's workers, which may answer in place of the model's server.
-
-    Returns:
-        The server of a model that the run serves itself (None if it serves none), and a function
-        that makes the session (None if the search asks no model).
     """
     section, record = run.spec.agent, run.record.agent or AgentRecord()
-    served: ServedModel | None = None
-    asked: Callable[[LLM], LLM] = _the_server
-    if isinstance(section, ServeAgent):
-        note = partial(_note, transcript)
-        config = _served_config(run.spec, section, record.gpus or 0, record.dtype)
-        own: ModelConfig | None = None
-        # Workers have to stay for questions, and do not know the server's own temperature.
-        if run.profile.stays_for and (temperature := section.temperature) is not None:
-            own = model_of_search(config, run.record.models)
-            if own is not None:
-                asked = workers_first(section, temperature, record.fields, own, workers, note)
-        served = _served_model(run, section, config, own, avoided, workers, note)
-    session = partial(
-        connect,
-        section,
-        record.task_description,
-        transcript,
-        served.locate if served else None,
-        thinking=record.thinking,
+    if not isinstance(section, ServeAgent):
+        return None, None
+    note = partial(_note, transcript)
+    config = _served_config(run.spec, section, record.gpus or 0, record.dtype)
+    temperature, own = section.temperature, None
+    # Workers have to stay for questions, and do not know the server's own temperature.
+    if run.profile.stays_for and temperature is not None:
+        own = model_of_search(config, run.record.models)
+    served = _lifecycle(run, section, config, own, avoided, workers, note)
+    server = EndpointLLM(
+        section.served_name,
+        served.locate,
+        max_tokens=section.max_tokens,
+        temperature=temperature,
+        timeout=section.timeout_seconds,
+        structured=section.structured,
+        direct=True,
         extra=record.fields,
-        shared_keys=key_variables(run.record.models),
-        wrap=asked,
     )
-    return served, session
+    if own is None or temperature is None:
+        return served, server
+    asked = workers_first(server, section, temperature, record.fields, own, workers, note)
+    return served, asked
 
 
-def _the_server(server: LLM) -> LLM:
-    return server
-
-
-def _served_model(
+def _lifecycle(
     run: Run,
     section: ServeAgent,
     config: ModelConfig,

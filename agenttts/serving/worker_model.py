@@ -248,14 +248,15 @@ class WorkerLLM:
 
 
 def workers_first(
+    server: LLM,
     section: ServeAgent,
     temperature: float,
     fields: Mapping[str, Any],
     model: ModelConfig,
     workers: AnsweringWorkers,
     note: Callable[[str], None],
-) -> Callable[[LLM], LLM]:
-    """Return what is asked first: the workers that have ``model``, then the server.
+) -> WorkerLLM:
+    """Return a model that the workers with ``model`` run, and else the server.
 
     ``fields`` are those of requests to the server.
     """
@@ -267,7 +268,7 @@ def workers_first(
         keep_special=fields.get("skip_special_tokens") is False,
     )
     limits = WorkerLimits(section.start_seconds, section.timeout_seconds)
-    return lambda server: WorkerLLM(server, model, workers, settings, limits, note)
+    return WorkerLLM(server, model, workers, settings, limits, note)
 
 
 def _reply(answer: QuestionAnswer, directory: Path) -> Reply:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 from agenttts.endpoint import Address, shown_variable, usable_key
 from agenttts.errors import MissingRequirement
@@ -29,12 +27,10 @@ def connect(
     section: AgentSection,
     task_description: TaskDescription,
     transcript: Transcript,
-    locate: Callable[[], Address] | None = None,
+    served: LLM | None = None,
     *,
     thinking: Thinking | None = COMMON_THINKING,
-    extra: Mapping[str, Any] | None = None,
     shared_keys: Collection[str] = (),
-    wrap: Callable[[LLM], LLM] = lambda server: server,
 ) -> LLMSession | None:
     """Return the session with the model of a section; None for ``agent: none``.
 
@@ -44,12 +40,9 @@ def connect(
         section: The section ``agent:``.
         task_description: The task, for the prompts.
         transcript: Records the questions and replies.
-        locate: Finds the server of a model that the run serves itself (``kind: serve``); may raise
-            `LLMError`.
+        served: The model that the run serves itself; required for ``kind: serve``.
         thinking: The markers around the model's thinking.
-        extra: Further fields of the requests to a model that the run serves itself.
         shared_keys: Variables with keys that trials need too.
-        wrap: Returns what is asked in place of the server of a model that the run serves itself.
     """
     if section == "none":
         return None
@@ -62,21 +55,21 @@ def connect(
     llm: LLM
     if isinstance(section, ScriptedAgent):
         script = load_script(Path(section.replies))
-        served = transcript.purposes()
-        llm = ScriptedLLM(script, timeout=section.timeout_seconds, served=served)
-    else:
-        endpoint = partial(
-            EndpointLLM,
+        answered = transcript.purposes()
+        llm = ScriptedLLM(script, timeout=section.timeout_seconds, served=answered)
+    elif isinstance(section, EndpointAgent):
+        llm = EndpointLLM(
+            section.model,
+            _fixed_address(section, shared_keys),
             max_tokens=section.max_tokens,
             temperature=section.temperature,
             timeout=section.timeout_seconds,
             structured=section.structured,
+            extra=section.extra,
         )
-        if isinstance(section, EndpointAgent):
-            address = _fixed_address(section, shared_keys)
-            llm = endpoint(section.model, address, extra=section.extra)
-        else:
-            llm = wrap(endpoint(section.served_name, locate or _nowhere, direct=True, extra=extra))
+    else:
+        assert served is not None
+        llm = served
     caller = Caller(llm, transcript, policy, thinking=thinking)
     at_once = not isinstance(section, ServeAgent)
     return LLMSession(caller, task_description, section.bad_replies, at_once)
@@ -126,7 +119,3 @@ def _fixed_address(section: EndpointAgent, shared: Collection[str]) -> Callable[
         return missing
     address = Address(section.base_url, key)
     return lambda: address
-
-
-def _nowhere() -> Address:
-    raise LLMError("unavailable", "no server was started for this model")
