@@ -716,7 +716,7 @@ def replay(
     from agenttts.replay.replay import check_out, replay_fidelity, write_trace
     from agenttts.replay.replay import replay as replay_table
     from agenttts.replay.table import load_table
-    from agenttts.serving.served_model import session_for_replay
+    from agenttts.run.agent import session_for_replay
     from agenttts.spec import load_spec
 
     spec = load_spec(space)

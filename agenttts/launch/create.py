@@ -15,6 +15,7 @@ from agenttts.launch.differences import changed_values, differences
 from agenttts.launch.experiment import without_profile_image
 from agenttts.launch.extension import widening_settings
 from agenttts.launch.plan import Plan
+from agenttts.run.agent import agent_thinking, served_fields, task_description_of
 from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import write_examples
 from agenttts.run.listing import path_while_made
@@ -22,11 +23,6 @@ from agenttts.run.models import contents_of
 from agenttts.run.record import SCHEMA_NUMBER, AgentRecord, RunRecord, write_record
 from agenttts.run.search_files import freeze_search_files
 from agenttts.run.store_users import record_store_user
-from agenttts.serving.served_model import (
-    agent_thinking,
-    served_fields,
-    task_description_of,
-)
 from agenttts.spec import JobSpec, dump_spec
 from agenttts.spec.yaml_document import dump_document
 from agenttts.tasks.user_tasks import freeze_source

@@ -18,6 +18,7 @@ from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.dispatch.sizing.model_size import ModelSize, model_size
 from agenttts.errors import UserError, located
 from agenttts.inference.base import ModelConfig
+from agenttts.launch.agent_checks import check_agent, served_dtype
 from agenttts.launch.checks import (
     check_agent_files,
     check_endpoints,
@@ -47,7 +48,6 @@ from agenttts.run.models import (
     with_dtype,
 )
 from agenttts.run.search_files import with_search_files
-from agenttts.serving.served_model import check_agent, served_dtype
 from agenttts.spec import JobSpec
 from agenttts.spec.paths import check_characters
 from agenttts.tables.forecast import Forecast

@@ -1,9 +1,7 @@
-"""The language model of the search: its prompts' description, checks and set-up."""
+"""The model that a run serves itself, set up for the run's controller."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,35 +9,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agenttts import search, tasks
 from agenttts.dispatch.apptainer import CACHES, OFFLINE, Container, container_env, exec_command
 from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
-from agenttts.dispatch.sizing.gpu_need import GpuNeed, check_context, gpu_need
-from agenttts.dispatch.sizing.model_facts import model_facts
-from agenttts.errors import UserError, located, valid_names
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.engine_options import check_options
-from agenttts.replies import Thinking
 from agenttts.run.directory import Run
-from agenttts.run.models import model_thinking, resolve_thinking, with_dtype
+from agenttts.run.models import with_dtype
 from agenttts.run.record import AgentRecord
 from agenttts.run.schedulers import served_scheduler
 from agenttts.search.llm.base import LLM
-from agenttts.search.llm.connect import check_key, connect
 from agenttts.search.llm.endpoint import EndpointLLM
-from agenttts.search.llm.proposer import LLMSession
-from agenttts.search.llm.scripted import load_script
-from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
 from agenttts.serving.job import KEY_VARIABLE, PORT, SERVE_FILE, Serving, service_request
 from agenttts.serving.lifecycle import ServedLimits, ServedModel
 from agenttts.serving.worker_model import AnsweringWorkers, model_of_search, workers_first
-from agenttts.spec import JobSpec, ScriptedAgent, ServeAgent
-from agenttts.spec.agent import EndpointAgent
+from agenttts.spec import JobSpec, ServeAgent
 from agenttts.spec.paths import places_of_options
-from agenttts.tasks.base import Task
 
 # A served model outlives a controller that is being requeued, not one that is gone.
 _LEASE_S = 900.0
@@ -48,161 +33,6 @@ _BESIDE_REQUEST_S = 600.0
 # What the server does not need to know of a model: the search's requests and the reading of replies
 # need it.
 _NOT_SERVED = ("template_args", "thinking", "weights")
-
-
-def task_description_of(task: Task, examples: int | None) -> TaskDescription:
-    """Return what the model is told about the task."""
-    return TaskDescription(
-        task=task.name,
-        description=str(getattr(task, "description", None) or ""),
-        stages={s.name: str(getattr(s, "description", None) or "") for s in task.stages},
-        main_metric=task.main_metric,
-        examples=examples,
-    )
-
-
-def check_agent(spec: JobSpec, profile: Profile, dtype: str | None) -> GpuNeed | None:
-    """Check the ``agent:`` section against method, models and profile.
-
-    Args:
-        spec: The spec.
-        profile: The profile.
-        dtype: The data type that launch chose for a served model (`served_dtype`).
-
-    Returns:
-        The GPUs of a model that the run serves itself; None if it serves none.
-
-    Raises:
-        UserError: The section does not fit the method or the profile.
-        MissingRequirement: The environment has no usable key.
-    """
-    method, wants = spec.search.method, search.asks_llm(spec.search.method)
-    if spec.agent == "none":
-        if wants == "needs":
-            raise UserError(
-                f"'{method}' needs a language model; set one in the spec's agent section (kind: "
-                "endpoint, serve or scripted), or choose method agenttts, which works without one",
-                at=("search", "method"),
-            )
-        return None
-    if wants == "no":
-        raise UserError(
-            f"method '{method}' does not use a language model; set agent: none, or choose method "
-            "agenttts",
-            at=("agent",),
-        )
-    if isinstance(spec.agent, ScriptedAgent):
-        load_script(Path(spec.agent.replies))
-    with located("agent"):
-        check_key(spec.agent)
-    if not isinstance(spec.agent, ServeAgent):
-        return None
-    return _served_need(spec, spec.agent, profile, dtype)
-
-
-def session_for_replay(
-    spec: JobSpec, method: str, table: Path, out: Path | None, given: Mapping[str, Any]
-) -> LLMSession | None:
-    """Return the language model of a replay.
-
-    The transcript is ``OUT.agent.jsonl``. Replies that it has are used again.
-
-    Args:
-        spec: The job spec.
-        method: The search method.
-        table: The recorded results.
-        out: The trace.
-        given: What else decides the proposals, by its name in messages.
-
-    Returns:
-        The model; None if the method asks none or the spec names none.
-
-    Raises:
-        UserError: The model would have to be served first, or the transcript is another replay's.
-    """
-    if search.asks_llm(method) == "no" or spec.agent == "none":
-        return None
-    if isinstance(spec.agent, ServeAgent):
-        raise UserError(
-            "a replay cannot serve a model; start a server and name it with kind: endpoint, or "
-            "set agent: none",
-            at=("agent", "kind"),
-        )
-    with located("agent"):
-        check_key(spec.agent)
-    task_description = task_description_of(tasks.create_for(spec), spec.task.examples)
-    path = out.with_name(f"{out.name}.agent.jsonl") if out else None
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    transcript = Transcript(path)
-    by_spec = f"{spec.space()!r} {spec.search.options!r}"
-    model = spec.agent.model if isinstance(spec.agent, EndpointAgent) else spec.agent.kind
-    differing = transcript.keep_search(
-        {
-            "--searcher": method,
-            **given,
-            "the table": hashlib.sha256(table.read_bytes()).hexdigest(),
-            "the space or options in the spec": hashlib.sha256(by_spec.encode()).hexdigest(),
-            "the model in the spec's agent section": model,
-        }
-    )
-    if differing:
-        raise UserError(
-            f"{path} is the transcript of another replay, whose proposals this one would count as "
-            f"its own; different: {', '.join(differing)}; remove the file, or name another trace "
-            "with --out"
-        )
-    return connect(spec.agent, task_description, transcript, thinking=agent_thinking(spec))
-
-
-def agent_thinking(spec: JobSpec) -> Thinking | None:
-    """Return the markers around the thinking of the model that the search asks."""
-    agent = spec.agent
-    if agent == "none":
-        return None
-    if not isinstance(agent, ServeAgent):
-        return resolve_thinking(agent.thinking, None)  # the model's files are elsewhere
-    known = spec.models.get(agent.model)
-    if known is not None and agent.thinking == "auto":
-        return model_thinking(known)
-    tokenizer = {**(known.options if known else {}), **agent.options}.get("tokenizer")
-    place = tokenizer if isinstance(tokenizer, str) else None
-    return resolve_thinking(agent.thinking, known.path if known else agent.model, place)
-
-
-def served_fields(spec: JobSpec) -> dict[str, Any]:
-    """Return the fields of requests to a served model that only vLLM has.
-
-    OpenAI's interface does not have them.
-    """
-    if not isinstance(spec.agent, ServeAgent):
-        return {}
-    known = spec.models.get(spec.agent.model)
-    template_args = {**(known.template_args if known else {}), **spec.agent.template_args}
-    fields: dict[str, Any] = {"chat_template_kwargs": template_args} if template_args else {}
-    thinking = agent_thinking(spec)
-    if thinking is not None and thinking.special:
-        fields["skip_special_tokens"] = False
-    return fields
-
-
-def served_dtype(spec: JobSpec, *, gpus_per_node: int) -> str | None:
-    """Return the data type that the served model gets on a CPU (`cpu_dtype`).
-
-    Args:
-        spec: The spec.
-        gpus_per_node: GPUs of a node of the profile.
-    """
-    if not isinstance(spec.agent, ServeAgent):
-        return None
-    config = _served_config(spec, spec.agent, 0)
-    return cpu_dtype(
-        config.path,
-        config.engine,
-        config.options,
-        gpus=_given_gpus(spec, spec.agent),
-        gpus_per_node=gpus_per_node,
-    )
 
 
 def served_model(
@@ -226,7 +56,7 @@ def served_model(
     if not isinstance(section, ServeAgent):
         return None, None
     note = partial(_note, transcript)
-    config = _served_config(run.spec, section, record.gpus or 0, record.dtype)
+    config = served_config(run.spec, section, record.gpus or 0, record.dtype)
     temperature, own = section.temperature, None
     # Workers have to stay for questions, and do not know the server's own temperature.
     if run.profile.stays_for and temperature is not None:
@@ -291,7 +121,7 @@ def _lifecycle(
     )
 
 
-def _served_config(
+def served_config(
     spec: JobSpec, agent: ServeAgent, gpus: int, dtype: str | None = None
 ) -> ModelConfig:
     """Return the served model as an engine needs it.
@@ -308,43 +138,6 @@ def _served_config(
         engine="scripted" if known is not None and known.engine == "scripted" else "vllm",
         gpus=gpus,
         options=with_dtype(options, dtype),
-    )
-
-
-def _given_gpus(spec: JobSpec, agent: ServeAgent) -> int | None:
-    """Return the GPUs that the spec gives the served model; None if it does not say."""
-    known = spec.models.get(agent.model)
-    return agent.gpus if agent.gpus is not None or known is None else known.gpus
-
-
-def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile, dtype: str | None) -> GpuNeed:
-    known = spec.models.get(agent.model)
-    if known is None and not Path(agent.model).is_dir():
-        raise UserError(
-            f"'{agent.model}' is neither one of the spec's models nor a directory; "
-            f"{valid_names(agent.model, spec.models)}",
-            at=("agent", "model"),
-        )
-    if known is not None and known.engine == "endpoint":
-        raise UserError(
-            f"'{agent.model}' is on a server that runs already; ask it with kind: endpoint",
-            at=("agent", "model"),
-        )
-    config = _served_config(spec, agent, 0, dtype)
-    with located("agent", "options"):
-        check_options(config.engine, config.options)
-    facts = model_facts(config.path, known.params if known else 0.0, config.options, config.engine)
-    if "max_model_len" in agent.options:  # else it is that of the model, which is checked
-        with located("agent", "options"):
-            check_context(facts, config.options, os.environ | profile.env)
-    return gpu_need(
-        agent.model,
-        facts,
-        gpus=_given_gpus(spec, agent),
-        engine=config.engine,
-        options=dict(config.options),
-        gpu_memory_gb=profile.gpu_memory_gb,
-        gpus_per_node=profile.gpus_per_node,
     )
 
 

@@ -28,6 +28,7 @@ import benchmarks.search.one_thread  # noqa: F401  # before numpy
 from agenttts import tasks
 from agenttts.endpoint import Address
 from agenttts.replay.table import RecordedTable
+from agenttts.run.agent import task_description_of
 from agenttts.search import Searcher, create
 from agenttts.search.fidelity import Fidelity
 from agenttts.search.llm.caller import Caller, RetryPolicy
@@ -35,7 +36,6 @@ from agenttts.search.llm.endpoint import EndpointLLM
 from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
-from agenttts.serving.served_model import task_description_of
 from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.spec import load_spec
 from benchmarks.search.items import EXAMPLES, recommended_by, recorded, table_of

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from agenttts.replies import COMMON_THINKING, Thinking
+from agenttts.run.agent import agent_thinking, served_fields
 from agenttts.search.llm.base import Chat
 from agenttts.search.llm.caller import Caller
 from agenttts.search.llm.reading import read_allocations
 from agenttts.search.llm.scripted import ScriptedLLM
 from agenttts.search.llm.transcript import Transcript
-from agenttts.serving.served_model import agent_thinking, served_fields
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.spec import parse_spec
 

@@ -1,0 +1,117 @@
+"""The language model that a search asks, as launches and replays set it up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agenttts import search, tasks
+from agenttts.errors import UserError, located
+from agenttts.replies import Thinking
+from agenttts.run.models import model_thinking, resolve_thinking
+from agenttts.search.llm.connect import check_key, connect
+from agenttts.search.llm.proposer import LLMSession
+from agenttts.search.llm.task_description import TaskDescription
+from agenttts.search.llm.transcript import Transcript
+from agenttts.spec import JobSpec, ServeAgent
+from agenttts.spec.agent import EndpointAgent
+from agenttts.tasks.base import Task
+
+
+def agent_thinking(spec: JobSpec) -> Thinking | None:
+    """Return the markers around the thinking of the model that the search asks."""
+    agent = spec.agent
+    if agent == "none":
+        return None
+    if not isinstance(agent, ServeAgent):
+        return resolve_thinking(agent.thinking, None)  # the model's files are elsewhere
+    known = spec.models.get(agent.model)
+    if known is not None and agent.thinking == "auto":
+        return model_thinking(known)
+    tokenizer = {**(known.options if known else {}), **agent.options}.get("tokenizer")
+    place = tokenizer if isinstance(tokenizer, str) else None
+    return resolve_thinking(agent.thinking, known.path if known else agent.model, place)
+
+
+def served_fields(spec: JobSpec) -> dict[str, Any]:
+    """Return the fields of requests to a served model that only vLLM has.
+
+    OpenAI's interface does not have them.
+    """
+    if not isinstance(spec.agent, ServeAgent):
+        return {}
+    known = spec.models.get(spec.agent.model)
+    template_args = {**(known.template_args if known else {}), **spec.agent.template_args}
+    fields: dict[str, Any] = {"chat_template_kwargs": template_args} if template_args else {}
+    thinking = agent_thinking(spec)
+    if thinking is not None and thinking.special:
+        fields["skip_special_tokens"] = False
+    return fields
+
+
+def task_description_of(task: Task, examples: int | None) -> TaskDescription:
+    """Return what the model is told about the task."""
+    return TaskDescription(
+        task=task.name,
+        description=str(getattr(task, "description", None) or ""),
+        stages={s.name: str(getattr(s, "description", None) or "") for s in task.stages},
+        main_metric=task.main_metric,
+        examples=examples,
+    )
+
+
+def session_for_replay(
+    spec: JobSpec, method: str, table: Path, out: Path | None, given: Mapping[str, Any]
+) -> LLMSession | None:
+    """Return the language model of a replay.
+
+    The transcript is ``OUT.agent.jsonl``. Replies that it has are used again.
+
+    Args:
+        spec: The job spec.
+        method: The search method.
+        table: The recorded results.
+        out: The trace.
+        given: What else decides the proposals, by its name in messages.
+
+    Returns:
+        The model; None if the method asks none or the spec names none.
+
+    Raises:
+        UserError: The model would have to be served first, or the transcript is another replay's.
+    """
+    if search.asks_llm(method) == "no" or spec.agent == "none":
+        return None
+    if isinstance(spec.agent, ServeAgent):
+        raise UserError(
+            "a replay cannot serve a model; start a server and name it with kind: endpoint, or "
+            "set agent: none",
+            at=("agent", "kind"),
+        )
+    with located("agent"):
+        check_key(spec.agent)
+    task_description = task_description_of(tasks.create_for(spec), spec.task.examples)
+    path = out.with_name(f"{out.name}.agent.jsonl") if out else None
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    transcript = Transcript(path)
+    by_spec = f"{spec.space()!r} {spec.search.options!r}"
+    model = spec.agent.model if isinstance(spec.agent, EndpointAgent) else spec.agent.kind
+    differing = transcript.keep_search(
+        {
+            "--searcher": method,
+            **given,
+            "the table": hashlib.sha256(table.read_bytes()).hexdigest(),
+            "the space or options in the spec": hashlib.sha256(by_spec.encode()).hexdigest(),
+            "the model in the spec's agent section": model,
+        }
+    )
+    if differing:
+        raise UserError(
+            f"{path} is the transcript of another replay, whose proposals this one would count as "
+            f"its own; different: {', '.join(differing)}; remove the file, or name another trace "
+            "with --out"
+        )
+    return connect(spec.agent, task_description, transcript, thinking=agent_thinking(spec))
