@@ -15,12 +15,12 @@ from agenttts.launch.differences import changed_values, differences
 from agenttts.launch.experiment import without_profile_image
 from agenttts.launch.extension import widening_settings
 from agenttts.launch.plan import Plan
-from agenttts.run.agent import agent_thinking, served_fields, task_description_of
+from agenttts.run.agent import agent_record
 from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import write_examples
 from agenttts.run.listing import path_while_made
 from agenttts.run.models import contents_of
-from agenttts.run.record import SCHEMA_NUMBER, AgentRecord, RunRecord, write_record
+from agenttts.run.record import SCHEMA_NUMBER, RunRecord, write_record
 from agenttts.run.search_files import freeze_search_files
 from agenttts.run.store_users import record_store_user
 from agenttts.spec import JobSpec, dump_spec
@@ -98,7 +98,7 @@ def run_record(plan: Plan) -> RunRecord:
 
     Its examples are not frozen yet.
     """
-    experiment, spec = plan.experiment, plan.experiment.spec
+    experiment, spec, examples = plan.experiment, plan.experiment.spec, plan.examples
     return RunRecord(
         schema_number=SCHEMA_NUMBER,
         token=secrets.token_hex(4),
@@ -106,17 +106,11 @@ def run_record(plan: Plan) -> RunRecord:
         **placement(plan, _samples(spec)),
         contents=contents_of(plan.models),
         samples=_samples(spec),
-        agent=None
-        if spec.agent == "none"
-        else AgentRecord(
-            gpus=plan.agent_gpus,
-            thinking=agent_thinking(spec),
-            fields=served_fields(spec),
-            dtype=plan.agent_dtype,
-            task_description=task_description_of(experiment.task, len(plan.examples.searched)),
+        agent=agent_record(
+            spec, experiment.task, len(examples.searched), plan.agent_gpus, plan.agent_dtype
         ),
         skip_bad=spec.task.skip_bad,
-        data=tuple(plan.examples.report.sources.values()),
+        data=tuple(examples.report.sources.values()),
         examples={},
         main_metric=experiment.task.main_metric,
     )

@@ -11,6 +11,7 @@ from agenttts import search, tasks
 from agenttts.errors import UserError, located
 from agenttts.replies import Thinking
 from agenttts.run.models import model_thinking, resolve_thinking
+from agenttts.run.record import AgentRecord
 from agenttts.search.llm.connect import check_key, connect
 from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.task_description import TaskDescription
@@ -18,6 +19,30 @@ from agenttts.search.llm.transcript import Transcript
 from agenttts.spec import JobSpec, ServeAgent
 from agenttts.spec.agent import EndpointAgent
 from agenttts.tasks.base import Task
+
+
+def agent_record(
+    spec: JobSpec, task: Task, examples: int, gpus: int | None, dtype: str | None
+) -> AgentRecord | None:
+    """Return what launch records of the model; None if the search asks none.
+
+    Args:
+        spec: The spec.
+        task: Its task.
+        examples: The number of examples of the search.
+        gpus: GPUs of a model that the run serves itself.
+        dtype: The data type of such a model.
+    """
+    if spec.agent == "none":
+        return None
+    thinking = agent_thinking(spec)
+    return AgentRecord(
+        gpus=gpus,
+        thinking=thinking,
+        fields=served_fields(spec, thinking),
+        dtype=dtype,
+        task_description=task_description_of(task, examples),
+    )
 
 
 def agent_thinking(spec: JobSpec) -> Thinking | None:
@@ -35,17 +60,16 @@ def agent_thinking(spec: JobSpec) -> Thinking | None:
     return resolve_thinking(agent.thinking, known.path if known else agent.model, place)
 
 
-def served_fields(spec: JobSpec) -> dict[str, Any]:
+def served_fields(spec: JobSpec, thinking: Thinking | None) -> dict[str, Any]:
     """Return the fields of requests to a served model that only vLLM has.
 
-    OpenAI's interface does not have them.
+    OpenAI's interface does not have them. ``thinking`` is the result of `agent_thinking`.
     """
     if not isinstance(spec.agent, ServeAgent):
         return {}
     known = spec.models.get(spec.agent.model)
     template_args = {**(known.template_args if known else {}), **spec.agent.template_args}
     fields: dict[str, Any] = {"chat_template_kwargs": template_args} if template_args else {}
-    thinking = agent_thinking(spec)
     if thinking is not None and thinking.special:
         fields["skip_special_tokens"] = False
     return fields

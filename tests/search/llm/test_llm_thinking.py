@@ -92,13 +92,17 @@ agent: {agent}
 ENDPOINT = "{kind: endpoint, base_url: 'http://h/v1', model: m"
 
 
+def fields_of(spec):
+    return served_fields(spec, agent_thinking(spec))
+
+
 def test_the_markers_of_an_endpoint_are_the_common_ones_or_those_of_the_spec():
     assert agent_thinking(spec("none")) is None
     assert agent_thinking(spec(ENDPOINT + "}")) == COMMON_THINKING
     assert agent_thinking(spec(ENDPOINT + ", thinking: none}")) is None
     named = spec(ENDPOINT + ", thinking: {start: '<a>', end: '</a>'}}")
     assert agent_thinking(named) == Thinking(("<a>",), ("</a>",))
-    assert served_fields(named) == {}
+    assert fields_of(named) == {}
 
 
 def test_a_served_model_has_those_of_its_files_and_its_template_arguments(tmp_path):
@@ -108,11 +112,11 @@ def test_a_served_model_has_those_of_its_files_and_its_template_arguments(tmp_pa
     found = Thinking(("[THINK]",), ("[/THINK]",), special=True)
     directory = spec(f"{{kind: serve, model: {tmp_path}}}")
     assert agent_thinking(directory) == found
-    assert served_fields(directory) == {"skip_special_tokens": False}, "or its markers are lost"
+    assert fields_of(directory) == {"skip_special_tokens": False}, "or its markers are lost"
     model = f"{{path: {tmp_path}, params: 3.0e9, template_args: {{enable_thinking: false, x: 1}}}}"
     named = spec("{kind: serve, model: m, template_args: {x: 2}}", model)
     assert agent_thinking(named) == found
-    assert served_fields(named)["chat_template_kwargs"] == {"enable_thinking": False, "x": 2}
+    assert fields_of(named)["chat_template_kwargs"] == {"enable_thinking": False, "x": 2}
     silent = spec("{kind: serve, model: m, thinking: none}")
     assert agent_thinking(silent) is None
-    assert served_fields(silent) == {}
+    assert fields_of(silent) == {}
