@@ -70,8 +70,9 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
         A function to call after `one_command`, or None. It runs the controller in this process.
         When it returns, the run is over or has failed.
     """
-    check_access(run)  # what the controller could not read is refused here
-    token = run.record().tokens(run.name)[0]
+    record = run.record()
+    check_access(run, record)  # what the controller could not read is refused here
+    token = record.tokens(run.name)[0]
     scheduler = scheduler_of_controller(run)
     run.scheduler_logs.mkdir(exist_ok=True)
     if scheduler.runs_in_this_process:

@@ -16,17 +16,18 @@ from agenttts.errors import MissingRequirement
 from agenttts.files.access import read_problem
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
+from agenttts.run.record import RunRecord
 
 
-def check_access(run: RunDirectory) -> None:
+def check_access(run: RunDirectory, record: RunRecord) -> None:
     """Check that a run's controller can read and write what it needs.
 
-    Files that do not exist, or are something else, are for others to report.
+    Files that do not exist, or are something else, are for others to report. ``record`` is the
+    run's.
 
     Raises:
         MissingRequirement: A file or directory of the run is closed to this user.
     """
-    record = run.record()
     examples = [run.path / name for name in record.examples]
     for path in (run.spec_file, run.profile_file, run.examples_file, *examples):
         _check(path, writable=False)
