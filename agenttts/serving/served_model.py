@@ -9,9 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agenttts.dispatch.apptainer import CACHES, OFFLINE, Container, container_env, exec_command
-from agenttts.dispatch.node.scratch import CompileCache
-from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.apptainer import CACHES, OFFLINE, container_env, exec_command
 from agenttts.inference.base import ModelConfig
 from agenttts.run.directory import Run
 from agenttts.run.models import with_dtype
@@ -91,14 +89,14 @@ def _lifecycle(
 
     ``own`` is the search's model with which workers can answer for it, if any.
     """
-    profile, record, gpus = run.profile, run.record, config.gpus
+    profile, gpus = run.profile, config.gpus
     if own is not None and config.engine == "vllm":
         # Workers draw without the defaults of the model's generation_config.json.
         config = replace(config, options={"generation_config": "vllm", **config.options})
     directory = run.directory.agent
     scheduler = served_scheduler(run.directory, profile)
     local = not scheduler.has_nodes
-    most_trial_gpus = max((model.gpus for model in record.models.values()), default=0)
+    most_trial_gpus = max((model.gpus for model in run.record.models.values()), default=0)
     limits = ServedLimits(
         start_seconds=section.start_seconds,
         idle_seconds=section.idle_seconds,
@@ -110,7 +108,7 @@ def _lifecycle(
     lease = max(_LEASE_S, section.timeout_seconds + _BESIDE_REQUEST_S)
     return ServedModel(
         directory,
-        _serving(directory, config, record.container, profile, local, run.cache, lease),
+        _serving(run, config, local, lease),
         scheduler,
         service_request(directory, run=run.name, token=run.tokens[0], gpus=gpus),
         limits,
@@ -141,15 +139,8 @@ def served_config(
     )
 
 
-def _serving(
-    directory: Path,
-    config: ModelConfig,
-    container: Container | None,
-    profile: Profile,
-    local: bool,
-    cache: CompileCache | None,
-    lease_seconds: float,
-) -> Serving:
+def _serving(run: Run, config: ModelConfig, local: bool, lease_seconds: float) -> Serving:
+    directory, container, cache = run.directory.agent, run.record.container, run.cache
     # Elsewhere than on one machine the controller comes from another node: the key is what guards
     # the port.
     host = "127.0.0.1" if local else "0.0.0.0"
@@ -159,7 +150,7 @@ def _serving(
     keys: tuple[str, ...] = (KEY_VARIABLE,)
     if container is None:
         command: tuple[str, ...] = (sys.executable, *inner)
-        env = profile.env
+        env = run.profile.env
     else:
         options = places_of_options(config.options).values()
         command = exec_command(
@@ -168,7 +159,7 @@ def _serving(
             read_only=[p for p in (Path(config.path), *options) if p.is_absolute()],
             writable=[directory],
         )
-        env = container_env({**OFFLINE, **CACHES, **profile.env})
+        env = container_env({**OFFLINE, **CACHES, **run.profile.env})
         keys = tuple(container_env({KEY_VARIABLE: ""}))
     kept = {"directory": str(cache.directory), "image": cache.image} if cache else None
     served = {name: value for name, value in asdict(config).items() if name not in _NOT_SERVED}
