@@ -373,6 +373,13 @@ class Scheduler(ABC):
     def live_services(self, service: Service) -> list[str]:
         """Return the jobs of a service that have not ended, of all its starts and callers."""
 
+    def is_seen_through(self, service: Service, job_id: str) -> bool:
+        """Return whether only the state of a service tells that of a job, and `poll` does not.
+
+        The service has started the job, which ends with it.
+        """
+        return False
+
     @abstractmethod
     def service_status(self, service: Service) -> JobStatus:
         """Return the state of a service, without any change: nothing is cancelled.

@@ -68,6 +68,9 @@ class HostScheduler(Scheduler):
             return [str(service.job_id)] if service.holds_lock else []
         return [*self._own_services(service), *self._live_children()]
 
+    def is_seen_through(self, service: Service, job_id: str) -> bool:
+        return not self.reaches(service)
+
     def service_status(self, service: Service) -> JobStatus:
         if not self.reaches(service):
             # On a shared file system, a held lock shows that the service runs. A free lock shows

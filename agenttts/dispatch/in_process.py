@@ -57,7 +57,7 @@ class InProcessScheduler(HostScheduler):
     GPUs are not divided: every trial sees all of them.
 
     All schedulers of one process know its jobs, by their folder. The jobs end with that process;
-    polled from another process they have ended. A service that does not end with its caller runs in
+    polled from another process they have ended (`is_seen_through`). A service that does not end with its caller runs in
     the caller's own process too. It is identified by the lock that it holds, because the process
     may have other work to do.
     """
@@ -112,6 +112,11 @@ class InProcessScheduler(HostScheduler):
             return self._status_of(job.alive, "" if job.alive else job.problem)
         alive = self._is_child(job_id)
         return self._status_of(alive, "" if alive else "the process that was running it has ended")
+
+    @override
+    def is_seen_through(self, service: Service, job_id: str) -> bool:
+        thread = job_id not in self._jobs and job_id.partition(".")[0] == service.job_id
+        return thread or super().is_seen_through(service, job_id)
 
     @override
     def _start_own(self, request: ServiceRequest) -> Service:

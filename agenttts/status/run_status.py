@@ -165,11 +165,13 @@ def _ask_queue(run: RunDirectory, jobs: Iterable[str], started: StartedControlle
     try:
         scheduler = trial_scheduler(run, profile)
         with scheduler.one_look():
-            return _Queue(
-                scheduler.poll(sorted(jobs)),
-                controller_state(started) if started else None,
-                _served_state(run, profile),
-            )
+            found = scheduler.poll(sorted(jobs))
+            controller = controller_state(started) if started else None
+            if started and controller is not None and not controller.ended:
+                service = started.service
+                unseen = [job for job in found if scheduler.is_seen_through(service, job)]
+                found |= dict.fromkeys(unseen, controller)
+            return _Queue(found, controller, _served_state(run, profile))
     except MissingRequirement as error:  # this machine lacks the cluster's commands
         return _Queue(problem=str(error))
 

@@ -158,6 +158,8 @@ def test_another_process_sees_the_run_and_can_cancel_it(
         status = json.loads(shell("status", "small", "--json").stdout)
         assert status["controller"]["alive"]
         assert status["controller"]["job_id"] == str(launching.pid)
+        assert {job["state"] for job in status["jobs"]} == {"RUNNING"}
+        assert set(status["trials"]) == {"RUNNING"}
         with ThreadPoolExecutor() as pool:
             cancelling = pool.submit(shell, "cancel", "small", "--json")
             until(lambda: json.loads((run / "controller.json").read_text())["cancelled"])

@@ -59,6 +59,18 @@ def test_status_knows_it_from_the_lock_that_it_holds(cli, unfinished, monkeypatc
     assert json.loads((unfinished / "controller.json").read_text())["cancelled"], "it will see it"
 
 
+@pytest.mark.parametrize("locked", [True, False])
+def test_no_trial_that_runs_there_has_ended(cli, unfinished, locked):
+    events = (unfinished / "journal.jsonl").read_text().splitlines(keepends=True)
+    submitted = next(n for n, e in enumerate(events) if json.loads(e)["event"] == "submitted")
+    (unfinished / "journal.jsonl").write_text("".join(events[: submitted + 1]))
+    with (unfinished / "controller.lock").open("r+") as stream:
+        if locked:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        jobs = json.loads(cli("status", "small", "--json").stdout)["jobs"]
+    assert {job["state"] for job in jobs} == {"RUNNING" if locked else "ELSEWHERE"}
+
+
 @pytest.mark.parametrize("command", ["resume", "cancel"])
 def test_what_has_to_be_done_there_is_refused_with_the_way_on(cli, unfinished, command):
     done = cli(command, "small")
