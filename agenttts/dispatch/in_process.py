@@ -57,9 +57,9 @@ class InProcessScheduler(HostScheduler):
     GPUs are not divided: every trial sees all of them.
 
     All schedulers of one process know its jobs, by their folder. The jobs end with that process;
-    polled from another process they have ended (`is_seen_through`). A service that does not end with its caller runs in
-    the caller's own process too. It is identified by the lock that it holds, because the process
-    may have other work to do.
+    polled from another process they have ended (`is_seen_through`). A service that does not end
+    with its caller runs in the caller's own process too. It is identified by the lock that it
+    holds, because the process may have other work to do.
     """
 
     name = "in_process"
