@@ -710,10 +710,18 @@ def replay(
 
     --evaluations, --examples-first, --examples-most and --stored need scores by example: a
     column 'examples' of lists, or a run's trials.parquet beside the directories of its trials.
+
+    A trial of an allocation that the table lacks has the recorded result of the nearest one with
+    the same models. Without one it fails. The command prints how many such trials there are.
     """
     from agenttts import search
     from agenttts.cli import show
-    from agenttts.replay.replay import check_out, replay_fidelity, write_trace
+    from agenttts.replay.replay import (
+        check_out,
+        replay_fidelity,
+        unrecorded_trials,
+        write_trace,
+    )
     from agenttts.replay.replay import replay as replay_table
     from agenttts.replay.table import load_table
     from agenttts.run.agent import session_for_replay
@@ -756,6 +764,12 @@ def replay(
         show.trace(trace)
     else:
         write_trace(trace, out)
+    if lacking := unrecorded_trials(trace, recorded):
+        typer.echo(
+            f"trials of allocations that the table lacks: {lacking} of {trace.height}; each has "
+            "the score of the nearest recorded one with the same models, and none without one",
+            err=True,
+        )
     typer.echo(f"seed {seed} decides {search.seed_role(method, llm=session is not None)}", err=True)
 
 

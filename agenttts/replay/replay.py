@@ -99,6 +99,17 @@ def replay(
     return pl.DataFrame(rows, schema=TRACE_SCHEMA)
 
 
+def unrecorded_trials(trace: pl.DataFrame, table: RecordedTable) -> int:
+    """Return how many trials of a trace are of allocations that the table does not have."""
+    return sum(
+        not table.has(
+            tuple(choice["model"] for choice in allocation),
+            tuple(choice["samples"] for choice in allocation),
+        )
+        for allocation in trace["allocation"].to_list()
+    )
+
+
 def _goes_on(done: int, limit: int | None) -> bool:
     return limit is None or done < limit
 

@@ -111,6 +111,11 @@ class RecordedTable:
             for models, grid in self._points.items()
         }
 
+    def has(self, models: tuple[str, ...], samples: tuple[int, ...]) -> bool:
+        """Return whether a result of this very allocation is recorded."""
+        point = (models, samples)
+        return samples in self._points.get(models, ()) or point in self._outside_failures
+
     @cached_property
     def example_count(self) -> int | None:
         """The number of examples of the scored point that has the fewest.
@@ -307,6 +312,10 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
 
 
 def _read(path: Path) -> pl.DataFrame:
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a directory; valid: a Parquet or CSV table, of a run {path}/trials.parquet"
+        )
     if not path.is_file():
         raise UserError(
             f"{path}: the file does not exist; valid: a Parquet or CSV table of recorded results"

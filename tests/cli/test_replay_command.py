@@ -1,4 +1,4 @@
-"""What ``replay`` refuses before it replays anything, and what it says of the seed."""
+"""What ``replay`` refuses before it replays anything, and what it says after the trace."""
 
 import pytest
 
@@ -46,9 +46,36 @@ def test_what_the_seed_decides_is_said_after_the_trace(cli, scripted_spec, tmp_p
     command = ("replay", "table.csv", "--space", scripted_spec(), "--trials", 2, "--seed", 7)
     done = cli(*command, "--searcher", "random")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "seed 7 decides every allocation\n"
+    assert done.stderr.splitlines()[-1] == "seed 7 decides every allocation"
     few = {"values": [1, 2]}
     small = scripted_spec("small", stages__retrieval__samples=few, stages__answer__samples=few)
     for out in ((), ("--out", "trace.csv")):
         done = cli("replay", "table.csv", "--space", small, "--trials", 2, *out)
-        assert done.stderr.startswith("seed 0 decides only ties and explorations")
+        assert done.stderr.splitlines()[-1].startswith("seed 0 decides only ties")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "said"),
+    [
+        ("weak,2,weak,1,0.5\nweak,1,weak,2,0.5\nweak,2,weak,2,0.5\n", None),
+        ("", "lacks: 3 of 4; each has the score of the nearest"),
+        ("weak,2,weak,1,\n", "lacks: 2 of 4; each has the score of the nearest"),
+    ],
+)
+def test_results_of_other_allocations_are_counted(cli, scripted_spec, tmp_path, recorded, said):
+    (tmp_path / "table.csv").write_text(TABLE + recorded)
+    few = {"models": ["weak"], "prompt_tokens": 64, "decode_tokens": 16, "samples": [1, 2]}
+    spec = scripted_spec(stages={"retrieval": few, "answer": few})
+    done = cli("replay", "table.csv", "--space", spec, "--searcher", "random")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "lacks" in line]
+    assert len(lines) == (said is not None)
+    assert said is None or said in lines[0]
+
+
+def test_a_run_in_place_of_its_table_is_told_where_the_table_is(cli, scripted_spec, tmp_path):
+    (tmp_path / "results").mkdir()
+    done = cli("replay", "results", "--space", scripted_spec())
+    assert done.returncode == 2
+    assert "results is a directory; valid:" in done.stderr
+    assert "of a run results/trials.parquet" in done.stderr
