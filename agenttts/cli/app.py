@@ -9,7 +9,7 @@ import gc
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -571,7 +571,7 @@ def extend(
     from agenttts.launch.launch import extend as extend_run
     from agenttts.run.directory import in_use
     from agenttts.run.find import find_run
-    from agenttts.status.run_status import check_outcome, run_status
+    from agenttts.status.run_status import check_outcome, iterations_to_come, run_status
 
     if not overrides:
         raise UserError("extend: what is to change? E.g. --set search.iterations=8")
@@ -579,11 +579,13 @@ def extend(
     with in_use(directory):
         if dry_run:
             planned = planned_extension(directory.read(), overrides, dry_run=True)
-            _print(describe_extension(planned), as_json, show.extension_plan)
+            shown = partial(show.extension_plan, iterations=iterations_to_come(directory))
+            _print(describe_extension(planned), as_json, shown)
             return
+        iterations = iterations_to_come(directory)
         outcome = extend_run(directory, overrides)
         if not as_json:
-            show.extended(outcome.changes)
+            show.extended(outcome.changes, iterations)
         if wait:
             watch.progress(directory, quiet=as_json)
         done = {**run_status(directory), "extended": outcome.changes}

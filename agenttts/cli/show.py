@@ -189,8 +189,13 @@ def profile_edited(changes: Differences, run: RunDirectory) -> None:
         say(f"  {line}")
 
 
-def extended(changes: Mapping[str, list[Any]]) -> None:
-    """``extend``: show what changes in a run, a line for each key."""
+def extended(changes: Mapping[str, list[Any]], iterations: int) -> None:
+    """``extend``: show what changes in a run, a line for each key.
+
+    Args:
+        changes: For each key that differs, the run's value and the given one.
+        iterations: How many iterations the search could still begin before.
+    """
     from agenttts.launch.differences import difference_lines
 
     if not changes:
@@ -199,19 +204,35 @@ def extended(changes: Mapping[str, list[Any]]) -> None:
     say("the search is wider now, and keeps its trials and samples. Changed:")
     for line in difference_lines(dict(changes)):
         say(f"  {line}")
+    _without_iterations(changes, iterations)
 
 
-def extension_plan(document: dict[str, Any]) -> None:
-    """``extend --dry-run``: show what would change, and the plan of the whole search."""
+def extension_plan(document: dict[str, Any], iterations: int) -> None:
+    """``extend --dry-run``: show what would change, and the plan of the whole search.
+
+    ``iterations`` is as in `extended`.
+    """
     from agenttts.launch.differences import difference_lines
 
     lines = difference_lines(document["changes"])
     say("would change:" if lines else "the run has these values already")
     for line in lines:
         say(f"  {line}")
+    _without_iterations(document["changes"], iterations)
     say(f"trials of the search so far: {document['trials']}; the plan of the whole search:")
     _plan(document)
     say(_NOTHING_DONE)
+
+
+def _without_iterations(changes: Mapping[str, list[Any]], iterations: int) -> None:
+    """Say which changed limits are for proposals, if there are no more proposals."""
+    for_proposals = ("search.budget", "search.examples.", "stages.")
+    unused = [key for key in changes if key.startswith(for_proposals)]
+    if unused and not iterations and "search.iterations" not in changes:
+        say(
+            f"note: no iteration of the search is left, so no trial is proposed with the new "
+            f"{' and '.join(unused)}; raise search.iterations too"
+        )
 
 
 def cleaned(document: dict[str, Any]) -> None:

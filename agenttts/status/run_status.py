@@ -223,6 +223,14 @@ def last_iteration(state: RunState) -> int | None:
     return len(searched) - 1 if searched else None
 
 
+def iterations_to_come(run: RunDirectory) -> int:
+    """Return how many iterations the search may still begin."""
+    state = read_state(run.journal_file)
+    search = run.spec().search
+    iteration = last_iteration(state)
+    return search.iterations if iteration is None else iterations_left(search, state, iteration)
+
+
 def last_closing(rows: Sequence[TrialRow], source: str) -> list[TrialRow]:
     """Return the closing trials' rows of a source, without those before an extension."""
     last = max((row.iteration for row in rows if row.source not in CLOSING_SOURCES), default=0)

@@ -360,6 +360,36 @@ def test_wider_limits_are_taken(finished, cli):
     assert len(json.loads(done.stdout)["test"]) == 2
 
 
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize(
+    ("settings", "unused"),
+    [
+        (["search.budget=160"], "search.budget"),
+        (
+            ["search.budget=160", "stages.answer.samples=[1, 80]"],
+            "stages.answer.samples and search.budget",
+        ),
+        (["search.budget=160", "search.iterations=2"], None),
+        (["search.test_split.top=2"], None),
+    ],
+)
+def test_limits_for_proposals_need_an_iteration(finished, cli, settings, unused, dry):
+    options = [option for setting in settings for option in ("--set", setting)]
+    done = cli("extend", "small", *options, *(["--dry-run"] if dry else []))
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert ("no iteration of the search is left" in said) is (unused is not None)
+    if unused is not None:
+        assert f"with the new {unused}; raise search.iterations too" in said
+
+
+def test_limits_for_proposals_are_used_where_an_iteration_is_left(unstarted_run, cli):
+    run = unstarted_run(**SMALL)
+    done = cli("extend", run.path, "--set", "search.budget=160", "--dry-run")
+    assert "search.budget: 80.0 -> 160.0" in done.stdout
+    assert "no iteration" not in done.stdout
+
+
 def test_a_dry_run_changes_nothing(finished, cli):
     before = {p: p.read_bytes() for p in finished.iterdir() if p.is_file()}
     done = cli("extend", "small", *MORE, "--dry-run", "--json")
