@@ -374,9 +374,9 @@ class Scheduler(ABC):
         """Return the jobs of a service that have not ended, of all its starts and callers."""
 
     def is_seen_through(self, service: Service, job_id: str) -> bool:
-        """Return whether only the state of a service tells that of a job, and `poll` does not.
+        """Return whether only the state of a service tells that of a job.
 
-        The service has started the job, which ends with it.
+        `poll` does not know the job. The service has started it, and it ends with the service.
         """
         return False
 

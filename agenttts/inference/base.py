@@ -294,10 +294,9 @@ def sample_key(
     left out of the address, so that samples stored before a key existed are found.
 
     With ``rules`` 2 of a model, options that only place or size its engine are left out, and 1 and
-    1.0 are the same temperature. With ``rules`` 3 the option ``max_model_len`` is left out as well:
-    which of the samples an engine with this context would draw, they tell themselves
-    (`agenttts.inference.context`). For a model without these options all rules give the same
-    address (`older_key`).
+    1.0 are the same temperature. With ``rules`` 3 the option ``max_model_len`` is left out as well.
+    Samples of a prompt that is cut for a known context have another address (`cut_key`). For a
+    model without these options all rules give the same address.
     """
     options, numbers = dict(model.options), [params.temperature, params.max_tokens, params.top_p]
     if model.rules >= 2:
@@ -322,17 +321,33 @@ def sample_key(
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def older_key(
+def cut_key(
     model: ModelConfig,
+    context: int | None,
     content: str | tuple[Message, ...],
     params: SamplingParams,
     run_seed: int,
     stop: tuple[str, ...] = (),
 ) -> str | None:
-    """Return the address by the rules before 3; None if it is not another one."""
-    if model.rules < 3 or CONTEXT_OPTION not in model.options:
+    """Return the address of a prompt's samples if the prompt is cut for a known context.
+
+    By the rules before 3 it is that of all samples of a model with this ``max_model_len``.
+
+    Args:
+        model: The model.
+        context: The engine's context in tokens; None: not known.
+        content: As for `sample_key`.
+        params: As for `sample_key`.
+        run_seed: As for `sample_key`.
+        stop: As for `sample_key`.
+
+    Returns:
+        None if it is the address of the samples that are not cut.
+    """
+    if model.rules < 3 or context is None:
         return None
-    return sample_key(replace(model, rules=2), content, params, run_seed, stop)
+    options = {**model.options, CONTEXT_OPTION: context}
+    return sample_key(replace(model, rules=2, options=options), content, params, run_seed, stop)
 
 
 def keeps_special(model: ModelConfig) -> bool:

@@ -4,6 +4,10 @@ A prompt loses tokens from its middle if prompt and ``max_tokens`` together exce
 (`agenttts.inference.tokenization.fit`). It then has exactly the context less ``max_tokens``, so a
 stored sample tells the context that it was drawn with. Prompts that fit are the same with any
 context.
+
+The context of an engine is not always known before it is loaded. So samples of cut prompts have an
+address of their own if it is known (`agenttts.inference.base.cut_key`). Otherwise it is the model's
+own context, and their address is that of the other samples.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import Any
 
 from agenttts.files.documents import read_object
 from agenttts.inference.base import CONTEXT_OPTION, EngineName, ModelConfig
-from agenttts.inference.model_files import CONTEXT_KEYS, ropes, with_language_part
+from agenttts.inference.model_files import LENGTH_KEYS, ropes, with_language_part
 from agenttts.inference.vllm import cpu_context, is_cpu_build
 
 # Options of vLLM with which config.json does not tell the context.
@@ -34,6 +38,11 @@ class Context:
 
     least: int = 0
     most: int | None = None
+
+    @property
+    def exact(self) -> int | None:
+        """The context; None if it is not known exactly."""
+        return self.least if self.least == self.most else None
 
     def gives(self, length: int, *, cut: bool) -> bool:
         """Return whether the engine would draw a stored sample.
@@ -65,7 +74,8 @@ def context_of(model: ModelConfig, *, cpu: bool | None = None) -> Context:
         return Context(sys.maxsize)  # it cuts no prompt
     if given is not None:  # vLLM sees how much memory there is
         return Context()
-    if model.engine == "vllm" and (is_cpu_build() if cpu is None else cpu):
+    on_cpu = model.engine == "vllm" and (is_cpu_build() if cpu is None else cpu)
+    if on_cpu and CONTEXT_OPTION not in model.options:  # a null is passed on to vLLM
         own = cpu_context(model)
         return Context() if own is None else Context(own, own)
     if any(name in model.options for name in _OTHER_CONTEXT):
@@ -97,6 +107,6 @@ def _lengths(config: Mapping[str, Any]) -> Iterator[int]:
     """
     merged = with_language_part(config)
     for part in (merged, *(rope for _, rope in ropes(merged))):
-        for value in map(part.get, (*CONTEXT_KEYS, _TRAINED)):
+        for value in map(part.get, (*LENGTH_KEYS, _TRAINED)):
             if type(value) is int and value > 0:
                 yield value

@@ -38,7 +38,20 @@ _CONFIGS = ("config.json", "params.json", "adapter_config.json")
 _TOKENIZER = re.compile(r"token|vocab|spiece|sentencepiece|merges|tekken|bpe|\.model$", re.I)
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _LANGUAGE_PARTS = ("thinker_config", "text_config", "llm_config", "language_config")
-CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "model_max_length")
+OVER_ALL_LENGTHS = "model_max_length"
+"""Cohere's models use it for a length that counts in place of all others, which are less."""
+LENGTH_KEYS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    OVER_ALL_LENGTHS,
+    "seq_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
+"""The keys of a config that state the longest context, as vLLM 0.32 reads them."""
 ROPE_KEYS = ("rope_scaling", "rope_parameters")
 """Two names of the same setting of a config."""
 _MOST_SHARDS = 10_000
@@ -88,6 +101,15 @@ def with_language_part(config: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the language part of a multimodal model's config; of another model, its config."""
+    for name in _LANGUAGE_PARTS:
+        found = config.get(name)
+        if isinstance(found, dict):
+            config = found
+    return config
+
+
 def ropes(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the kinds and parameters of a config's rotary embeddings.
 
@@ -102,9 +124,21 @@ def ropes(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def stated_context(config: Mapping[str, Any]) -> int | None:
-    """Return the context that a model's config states, in tokens; None without one."""
-    values = map(with_language_part(config).get, CONTEXT_KEYS)
-    return next((value for value in values if type(value) is int and value > 0), None)
+    """Return the context that a model's config states, in tokens; None without one.
+
+    Of several lengths it is the least, except where one counts in place of all others. Scaled
+    positions are left out (`agenttts.dispatch.sizing.context.longest_context`).
+    """
+    merged = with_language_part(config)
+    values = {name: merged.get(name) for name in LENGTH_KEYS}
+    stated = {name: value for name, value in values.items() if type(value) is int and value > 0}
+    return stated.get(OVER_ALL_LENGTHS) or min(stated.values(), default=None)
+
+
+def may_be_mistral(directory: Path, options: Mapping[str, Any]) -> bool:
+    """Return whether vLLM may read a model's params.json instead of its config.json."""
+    named = options.get("config_format") in (None, "auto") and (directory / "params.json").exists()
+    return named or options.get("config_format") == "mistral"
 
 
 def check_model_files(place: Path, options: Mapping[str, Any], what: str = "model") -> None:

@@ -8,11 +8,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, create_model
 
 from agenttts.spec.engine_options import MODEL_KEYS, READABLE_NUMBERS, EngineOptions
 
 _READABLE_FORMS = "also as 8k (8,000), 25.6k or 8K (8,192)"
+_LENGTHS = f"a whole number of 1 or more, {_READABLE_FORMS}, or auto"
+
+
+def _check_length(tokens: int | None) -> int | None:
+    if tokens == 0:  # -1 is auto
+        raise ValueError(f"0 is not valid; valid: {_LENGTHS}")
+    return tokens
+
+
 _RANGES: Mapping[str, Any] = MappingProxyType(
     {
         "gpu_memory_utilization": Annotated[
@@ -42,7 +51,8 @@ _RANGES: Mapping[str, Any] = MappingProxyType(
         ),
         "max_model_len": Annotated[
             int | None,
-            Field(ge=-1, description=f"a whole number of 1 or more, {_READABLE_FORMS}, or auto"),
+            Field(ge=-1, description=_LENGTHS),
+            AfterValidator(_check_length),
         ],
     }
 )

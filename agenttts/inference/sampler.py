@@ -23,8 +23,8 @@ from agenttts.inference.base import (
     Request,
     SamplingParams,
     ServerSilent,
+    cut_key,
     keeps_special,
-    older_key,
     render,
     sample_key,
     sample_seed,
@@ -130,8 +130,8 @@ class _Wanted:
     numbers: dict[str, int] = field(default_factory=dict)
     """How many samples are needed: the most that any request needs."""
     requests: dict[str, Request] = field(default_factory=dict)
-    older: dict[str, str] = field(default_factory=dict)
-    """The key by earlier rules, where it is another one."""
+    cut: dict[str, str] = field(default_factory=dict)
+    """The key of the samples if the prompt is cut, where it is another one."""
     models: dict[str, str] = field(default_factory=dict)
     """The name of the model that is stored with the samples."""
     own: list[str] = field(default_factory=list)
@@ -402,7 +402,7 @@ class Sampler:
                 raise ValueError(f"k is {request.k}; valid: 1 or more")
             if not self.shares_engine(requests[0].model, request.model):
                 raise ValueError(f"{requests[0].model} and {request.model} need two engines")
-            model = self._models[request.model]
+            model, context = self._models[request.model], self._context(request.model).exact
             of_request = []
             new = []
             for prompt in request.prompts:
@@ -411,9 +411,9 @@ class Sampler:
                 of_request.append(key)
                 wanted.numbers[key] = max(wanted.numbers.get(key, 0), _distinct(request))
                 if key not in wanted.requests:
-                    older = older_key(model, content, request.params, self._run_seed, stop)
-                    if older is not None:
-                        wanted.older[key] = older
+                    cut = cut_key(model, context, content, request.params, self._run_seed, stop)
+                    if cut is not None:
+                        wanted.cut[key] = cut
                     new.append(key)
                     wanted.models[key] = request.model
                     wanted.requests[key] = Request(
@@ -487,7 +487,8 @@ class Sampler:
         name = wanted.models[key]
         drawn = [indices[place] for place in finished.places]
         thinking = self._models[name].thinking
-        for sample in _as_stored(key, drawn, finished.completion, name, thinking):
+        place = wanted.cut.get(key, key) if finished.completion.truncated else key
+        for sample in _as_stored(place, drawn, finished.completion, name, thinking):
             if sample.index not in samples[key]:
                 self._store.add(sample)
                 samples[key][sample.index] = sample
@@ -574,24 +575,24 @@ class Sampler:
     ) -> dict[str, dict[int, StoredSample]]:
         """Return the stored samples that the engine here would draw.
 
-        Those that are stored by the addresses of earlier rules are among them.
+        Those of prompts that are cut for its context are among them.
 
         Args:
             lookup: A method of the store.
             numbers: How many samples are looked for, by key.
             wanted: What the requests need.
         """
-        older = {wanted.older[key]: key for key in numbers if key in wanted.older}
+        cut = {wanted.cut[key]: key for key in numbers if key in wanted.cut}
         contexts = {name: self._context(name) for name in set(wanted.models.values())}
 
         def usable(sample: StoredSample) -> bool:
-            key = older.get(sample.key, sample.key)
+            key = cut.get(sample.key, sample.key)
             length = sample.prompt_tokens + wanted.requests[key].params.max_tokens
             return contexts[wanted.models[key]].gives(length, cut=sample.truncated)
 
-        found = lookup({**numbers, **{old: numbers[key] for old, key in older.items()}}, usable)
-        for old, key in older.items():
-            found[key] = found.pop(old, {}) | found.get(key, {})
+        found = lookup({**numbers, **{of: numbers[key] for of, key in cut.items()}}, usable)
+        for of, key in cut.items():
+            found[key] = found.pop(of, {}) | found.get(key, {})
         return found
 
     def _context(self, model_name: str) -> Context:

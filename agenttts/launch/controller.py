@@ -232,7 +232,8 @@ def stop_controllers(
             told.update(new)
         if waited > _STOP_PATIENCE_S:
             states = [scheduler.service_status(replace(service, job_id=job)) for job in live]
-            if all(state.completing for state in states) and not is_locked(run.lock_file):
+            over = all(state.completing or state.ended for state in states)
+            if over and not is_locked(run.lock_file):
                 return  # their processes have ended, although their nodes do not clean up
             where = "" if reached else f" on {handle.host}"
             raise RunFailed(

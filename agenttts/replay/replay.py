@@ -100,7 +100,7 @@ def replay(
 
 
 def unrecorded_trials(trace: pl.DataFrame, table: RecordedTable) -> int:
-    """Return how many trials of a trace are of allocations that the table does not have."""
+    """Return how many trials of a trace the table does not have."""
     return sum(
         not table.has(
             tuple(choice["model"] for choice in allocation),

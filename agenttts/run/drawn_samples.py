@@ -8,8 +8,10 @@ that fuse samples are not included.
 from __future__ import annotations
 
 import json
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,15 @@ from agenttts.inference.base import (
     Message,
     ModelConfig,
     SamplingParams,
-    older_key,
+    cut_key,
     render,
     sample_key,
 )
+from agenttts.inference.context import context_of
 from agenttts.inference.store import SampleStore, StoredSample
+from agenttts.replies import Thinking, remove_thinking
 from agenttts.run.directory import Run
 from agenttts.tables.schema import read_examples, trial_order
-from agenttts.tasks.base import Example, StageDefinition
 from agenttts.tasks.user_tasks import frozen_name, make_importable
 from agenttts.trial.evaluate import examples_of
 from agenttts.trial.spec import TrialSpec
@@ -43,8 +46,10 @@ class _Place:
     model: str
     content: str | tuple[Message, ...]
     samples: Sequence[str]
-    older: str | None
-    """The address by earlier rules, if it is another one."""
+    cut: tuple[str, ...]
+    """The addresses of its samples if the prompt was cut: on a CPU and on a GPU."""
+    thinking: Thinking | None
+    """The markers of the model's thinking, which ``samples`` are without."""
 
 
 def drawn_samples(run: Run) -> Iterator[dict[str, Any]]:
@@ -68,14 +73,27 @@ def drawn_samples(run: Run) -> Iterator[dict[str, Any]]:
         fresh = {
             key: place for key, place in places.items() if len(place.samples) > seen.get(key, 0)
         }
-        numbers = {key: len(place.samples) for key, place in fresh.items()}
-        older = {p.older: len(p.samples) for p in fresh.values() if p.older is not None}
-        stored = store.lookup({**numbers, **older})
+        wanted = {at: place for key, place in fresh.items() for at in (*place.cut, key)}
+        stored = store.lookup(
+            {at: len(place.samples) for at, place in wanted.items()}, partial(_is_of, wanted)
+        )
         for key, place in fresh.items():
+            found = ChainMap(*(stored[at] for at in (*place.cut, key)))
             for index in range(seen.get(key, 0), len(place.samples)):
-                found = stored.get(place.older or "", {}) | stored[key]
                 yield _record(place, index, found.get(index))
             seen[key] = len(place.samples)
+
+
+def _is_of(wanted: Mapping[str, _Place], sample: StoredSample) -> bool:
+    """Return whether a trial may have used a stored sample.
+
+    That of a cut prompt may be another context's.
+    """
+    place = wanted[sample.key]
+    return (
+        not sample.truncated
+        or remove_thinking(sample.text, place.thinking) == place.samples[sample.index]
+    )
 
 
 def _places(spec: TrialSpec, directory: Path) -> dict[str, _Place]:
@@ -85,6 +103,7 @@ def _places(spec: TrialSpec, directory: Path) -> dict[str, _Place]:
     task = tasks.create(spec.task)
     stages = {stage.name: stage for stage in task.stages}
     examples = {example.id: example for example in examples_of(spec)}
+    contexts = {name: _contexts(model) for name, model in spec.models.items()}
     outputs: dict[str, dict[str, Any]] = {ident: {} for ident in examples}
     found: dict[str, _Place] = {}
     for row in read_examples(directory / "examples.parquet").iter_rows(named=True):
@@ -94,9 +113,22 @@ def _places(spec: TrialSpec, directory: Path) -> dict[str, _Place]:
                 f"{directory / 'examples.parquet'}: has the example '{row['example']}' or the "
                 f"stage '{row['stage']}', which the run does not have"
             )
-        content, key, older = _address(spec, stage, row["model"], example, outputs[example.id])
+        name = row["model"]
+        model = spec.models[name]
+        content, stop = render(stage.prompt(example, outputs[example.id]), model.prompt_style)
+        params = SamplingParams(stage.temperature, max_tokens=spec.decode_tokens[stage.name])
+        prompt = (content, params, spec.seed, stop)
+        key = sample_key(model, *prompt)
+        cut = [at for tokens in contexts[name] if (at := cut_key(model, tokens, *prompt))]
         place = _Place(
-            spec.trial, example.id, stage.name, row["model"], content, row["candidates"], older
+            spec.trial,
+            example.id,
+            stage.name,
+            name,
+            content,
+            row["candidates"],
+            tuple(cut),
+            model.thinking,
         )
         known = found.get(key)
         if known is None or len(known.samples) < len(place.samples):
@@ -120,19 +152,10 @@ def _here(spec: TrialSpec, run: Run) -> TrialSpec:
     )
 
 
-def _address(
-    spec: TrialSpec,
-    stage: StageDefinition,
-    model: str,
-    example: Example,
-    outputs: Mapping[str, Any],
-) -> tuple[str | tuple[Message, ...], str, str | None]:
-    """Return a prompt with its address, and its address by earlier rules."""
-    config: ModelConfig = spec.models[model]
-    content, stop = render(stage.prompt(example, outputs), config.prompt_style)
-    params = SamplingParams(stage.temperature, max_tokens=spec.decode_tokens[stage.name])
-    address = (config, content, params, spec.seed, stop)
-    return content, sample_key(*address), older_key(*address)
+def _contexts(model: ModelConfig) -> set[int]:
+    """Return the contexts that a model's engine may have had, as far as they are known."""
+    found = (context_of(model, cpu=cpu).exact for cpu in (True, False))
+    return {tokens for tokens in found if tokens is not None}
 
 
 def _record(place: _Place, index: int, stored: StoredSample | None) -> dict[str, Any]:

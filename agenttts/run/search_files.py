@@ -82,9 +82,12 @@ def check_search_files(run: Path, record: RunRecord) -> None:
         copy = run / name
         try:
             content = copy.read_bytes()
-        except FileNotFoundError:
+        except OSError as error:
+            gone = isinstance(error, FileNotFoundError)
+            problem = "is gone" if gone else f"cannot be read ({error.strerror})"
             raise RunFailed(
-                f"{copy}: this copy of a file that the search reads is gone; {restore_advice(run)}"
+                f"{copy}: this copy of a file that the search reads {problem}; "
+                f"{restore_advice(run)}"
             ) from None
         if hashlib.sha256(content).hexdigest() != digest:
             raise RunFailed(

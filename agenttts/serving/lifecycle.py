@@ -222,7 +222,8 @@ class ServedModel:
         """
         try:
             for job in self._scheduler.live_services(self._service):
-                if not self._state(job).completing:
+                state = self._state(job)
+                if not (state.completing or state.ended):  # it may have ended since it was listed
                     self._scheduler.stop_service(self._service, [job])
                     self._note(f"job {job} of an earlier start was still there and is cancelled")
         except _QUEUE_ERRORS as error:  # it ends by itself once its lease is not renewed

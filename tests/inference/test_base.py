@@ -12,7 +12,7 @@ from agenttts.inference.base import (
     ModelConfig,
     Prompt,
     SamplingParams,
-    older_key,
+    cut_key,
     render,
     sample_key,
     sample_seed,
@@ -144,15 +144,14 @@ def test_without_instructions_there_is_no_empty_turn(style):
     assert content == "Q?\nAnswer:" if isinstance(content, str) else len(content) == 1
 
 
-def test_by_the_third_rules_the_context_is_no_part_of_an_address():
+def test_by_the_third_rules_the_context_is_part_of_addresses_of_cut_prompts_alone():
     second, third = (dataclasses.replace(MODEL, rules=rules) for rules in (2, 3))
     key = sample_key(third, "x", PARAMS, 0)
     assert key == sample_key(second, "x", PARAMS, 0), "samples stored by the second are found"
-    assert older_key(third, "x", PARAMS, 0) is None
     for model, same in ((second, False), (third, True)):
         long = dataclasses.replace(model, options={**MODEL.options, "max_model_len": 8192})
-        found = sample_key(long, "x", PARAMS, 0)
-        assert (found == key) is same
-        assert older_key(long, "x", PARAMS, 0) == (
-            sample_key(dataclasses.replace(long, rules=2), "x", PARAMS, 0) if same else None
-        )
+        assert (sample_key(long, "x", PARAMS, 0) == key) is same
+        of_all = sample_key(dataclasses.replace(long, rules=2), "x", PARAMS, 0)
+        assert cut_key(long, 8192, "x", PARAMS, 0) == (of_all if same else None)
+        assert cut_key(model, 8192, "x", PARAMS, 0) == (of_all if same else None)
+        assert cut_key(model, None, "x", PARAMS, 0) is None

@@ -33,6 +33,8 @@ def model(tmp_path):
         (QWEN, {}, Context(40960), Context(4096, 4096)),
         (QWEN, {"max_model_len": 8192}, Context(8192, 8192), Context(8192, 8192)),
         (QWEN, {"max_model_len": "auto"}, Context(), Context()),
+        (QWEN, {"max_model_len": None}, Context(40960), Context(40960)),
+        (QWEN | {"seq_length": 2048}, {}, Context(2048), Context(2048, 2048)),
         (QWEN, {"hf_overrides": {"x": 1}}, Context(), Context(4096, 4096)),
         ({"n_positions": 1024}, {}, Context(1024), Context(1024, 1024)),
         ({"text_config": QWEN}, {}, Context(40960), Context(4096, 4096)),

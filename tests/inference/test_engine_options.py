@@ -53,6 +53,7 @@ def test_an_option_like_none_still_says_where_the_names_are():
         ("max_num_batched_tokens", "8.5K", READABLE),
         ("max_num_scheduled_tokens", "8 k", READABLE),
         ("max_model_len", "8kB", f"{READABLE}, or auto"),
+        ("max_model_len", 0, f"{READABLE}, or auto"),
         ("max_model_len", -2, f"{READABLE}, or auto"),
         ("kv_cache_memory_bytes", "10GB", READABLE.replace("of 1", "of 0")),
     ],

@@ -15,7 +15,7 @@ from functools import partial
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agenttts.inference import sampler as sampler_module
@@ -215,6 +215,46 @@ def test_a_sample_is_shared_by_all_contexts_that_draw_it(script, tmp_path_factor
         assert [r.texts for r in shared_results] == [r.texts for r in own_results]
         assert [r.truncated for r in shared_results] == [False, kind < 86]
         assert [r.prompt_tokens for r in shared_results] == [3, kind - 40]
+
+
+@given(st.lists(st.sampled_from([60, 70, 80, None]), min_size=2, max_size=6))
+@example([70, None])
+@example([None, 70, 80, None])
+def test_a_model_s_own_context_takes_no_prompt_that_another_one_cut(
+    script, tmp_path_factory, contexts
+):
+    """Its config tells a least length only: it is not known what the engine will make of it."""
+    place = tmp_path_factory.mktemp("model")
+    lengths = {"max_position_embeddings": 80, "original_max_position_embeddings": 60}
+    (place / "config.json").write_text(json.dumps(lengths))
+    model = ModelConfig("m", str(place), engine="transformers", prompt_style="few_shot_completion")
+    shared = tmp_path_factory.mktemp("shared")
+    seen = set()
+    for context in contexts:
+        results = []
+        for store in (shared, tmp_path_factory.mktemp("own")):
+            engines = Engines()
+            here = Sampler(
+                SampleStore(store, "w"),
+                {"m": with_context(model, context)},
+                5,
+                partial(scripted_engine, engines, script, context or 80),
+            )
+            results.append(draw_one(here, "m", [TREE, BIRCHES], HOT, 3))
+            here.close()
+            if store == shared:
+                assert context not in seen or engines.drawn == 0
+        seen.add(context)
+        assert [r.texts for r in results[0]] == [r.texts for r in results[1]]
+        assert [r.prompt_tokens for r in results[0]] == [3, (context or 80) - 40]
+
+
+def scripted_engine(engines, script, context, config):
+    """Make an engine that has a context, in place of one that loads a model."""
+    options = {"max_model_len": context}
+    return engines(
+        dataclasses.replace(config, engine="scripted", path=str(script), options=options)
+    )
 
 
 def test_samples_that_were_stored_by_earlier_rules_are_found(sampler, model):

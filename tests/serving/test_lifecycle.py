@@ -178,6 +178,17 @@ def test_a_model_that_a_release_could_not_stop_is_found_and_stopped(
     assert queue.live == []
 
 
+def test_a_job_that_ends_after_it_was_listed_is_no_stray(served, monkeypatch):
+    """It was completing when the model was looked for, and has ended when its state is asked."""
+    queue, make, _, notes = served
+    model = make()
+    model.locate()
+    model.trials_run(0, 8, False)
+    monkeypatch.setattr(queue, "live_services", lambda service: ["1"])
+    model.release()
+    assert notes[-1] == "released: no more calls"
+
+
 @pytest.mark.parametrize(
     ("state", "avoided"),
     [

@@ -10,32 +10,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from agenttts.dispatch.sizing.kv_cache import integer
-from agenttts.inference.model_files import ROPE_KEYS, ropes
-
-# vLLM takes the least of these keys that a config has. The exception is model_max_length: Cohere's
-# models use it for a greater length, which counts.
-_KEYS = (
-    "max_position_embeddings",
-    "n_positions",
-    "max_seq_len",
-    "seq_length",
-    "max_target_positions",
-    "max_sequence_length",
-    "max_seq_length",
-    "seq_len",
+from agenttts.inference.model_files import (
+    LENGTH_KEYS,
+    ROPE_KEYS,
+    language_part,
+    ropes,
+    stated_context,
 )
-_OVER_ALL = "model_max_length"
+
 # Kinds of RoPE scaling whose factor is already in max_position_embeddings.
 _SCALED_ALREADY = (
-    "default",
     "su",
     "longrope",
     "llama3",
-    "mrope",
     "yarn",
     "deepseek_yarn",
     "deepseek_llama_scaling",
 )
+# Kinds whose factor no version of vLLM applies.
+_NEVER_SCALED = ("su", "longrope", "llama3")
 _YARN = ("yarn", "deepseek_yarn")
 
 
@@ -47,9 +40,8 @@ def longest_context(config: Mapping[str, Any], *, asked: bool = False) -> int:
     For YaRN it is ``max_position_embeddings``, which states the scaled length. Versions of vLLM
     before 0.32 took ``factor`` times the original length.
     """
-    stated = [length for key in _KEYS if (length := integer(config, key))]
-    longest = integer(config, _OVER_ALL) or min(stated, default=0)
-    if not longest:
+    longest = stated_context(config)
+    if longest is None:
         return 0
     if "gemma3" in str(config.get("model_type")):
         return longest
@@ -66,15 +58,18 @@ def longest_context(config: Mapping[str, Any], *, asked: bool = False) -> int:
 def refused_above(config: Mapping[str, Any]) -> int:
     """Return the tokens above which vLLM of any version refuses a context.
 
-    0 if that is not known. Versions differ in which of several lengths counts, and in YaRN.
+    0 if that is not known. Versions differ in which of several lengths counts, and in YaRN. Of a
+    multimodal model only the lengths of its language part count. A part that states none has the
+    default of its class.
     """
-    most = max(integer(config, key) for key in (*_KEYS, _OVER_ALL))
+    part = language_part(config)
+    most = max(integer(part, key) for key in LENGTH_KEYS)
     longest = float(most)
     for kind, rope in ropes(config):
         if kind in _YARN:
             trained = integer(rope, "original_max_position_embeddings") or most
             longest = max(longest, trained * _factor(rope))
-        elif kind not in _SCALED_ALREADY:
+        elif kind not in _NEVER_SCALED:
             longest = max(longest, most * _factor(rope))
     return int(longest)
 

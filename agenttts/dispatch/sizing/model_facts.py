@@ -23,7 +23,7 @@ from agenttts.dispatch.sizing.kv_cache import (
     with_common_names,
 )
 from agenttts.files.documents import read_object
-from agenttts.inference.model_files import weight_files, with_language_part
+from agenttts.inference.model_files import may_be_mistral, weight_files, with_language_part
 
 _FLOAT_BITS = {"float32": 32, "float": 32, "bfloat16": 16, "float16": 16, "half": 16, "float8": 8}
 _DEFAULT_BITS = 16.0
@@ -143,7 +143,7 @@ def model_facts(
         kv_heads=kv_heads(config),
         context=asked or longest,
         longest=longest,
-        refused_above=refused_above(config),
+        refused_above=0 if may_be_mistral(Path(path), options) else refused_above(config),
         context_fits=options.get("max_model_len") in (-1, "-1", "auto"),
         widths=tuple(
             width

@@ -127,6 +127,8 @@ def test_a_length_that_yarn_does_not_give_is_told(tmp_path):
         ({"model_max_length": 64 * K}, 64 * K),
         ({"seq_length": 8 * K}, 32 * K),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, 64 * K),
+        ({"rope_scaling": {"type": "mrope", "factor": 2.0}}, 64 * K),
+        ({"text_config": {"max_position_embeddings": 16 * K}}, 16 * K),
         ({"rope_scaling": YARN}, 128 * K),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, 128 * K),
         ({"max_position_embeddings": 160 * K, "rope_scaling": {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4 * K}}, 160 * K),
@@ -146,7 +148,8 @@ def test_a_context_that_no_version_of_vllm_takes_is_refused(tmp_path, config, mo
     ):
         check_context(facts, options, {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "0"})
     check_context(facts, options, {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"})
-    over = {"hf_overrides": {"max_position_embeddings": most + 1, "model_max_length": most + 1}}
+    lengths = {"max_position_embeddings": most + 1, "model_max_length": most + 1}
+    over = {"hf_overrides": {"text_config": lengths} if "text_config" in config else lengths}
     check_context(model_facts(str(tmp_path), 7e9, options | over), options | over, {})
 
 
@@ -154,6 +157,28 @@ def test_a_context_is_not_refused_if_the_config_does_not_tell():
     options = {"max_model_len": 10**6}
     for facts in (None, model_facts("owner/name", 7e9, options)):
         check_context(facts, options, {})
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "more"),
+    [
+        ({"text_config": {"model_type": "gemma3_text"}}, (), {}),
+        ({"thinker_config": {"text_config": {}}}, (), {}),
+        ({}, (), {"config_format": "mistral"}),
+        ({}, ("params.json",), {}),
+        ({}, ("params.json",), {"config_format": "auto"}),
+    ],
+)
+def test_a_context_is_not_refused_if_vllm_may_read_another_length(tmp_path, config, files, more):
+    (tmp_path / "config.json").write_text(json.dumps(BASE | config))
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    options = {"max_model_len": 10**6, **more}
+    check_context(model_facts(str(tmp_path), 7e9, options), options, {})
+    if not config:
+        options["config_format"] = "hf"
+        with pytest.raises(UserError, match="is above"):
+            check_context(model_facts(str(tmp_path), 7e9, options), options, {})
 
 
 def test_an_option_may_ask_for_the_long_context_of_longrope(tmp_path):
