@@ -305,13 +305,15 @@ def experienced_run(unstarted_run, tmp_path):
 
 
 def damage(file, how):
-    if how == "gone":
-        file.unlink()
-    else:
+    if how == "has changed":
         file.write_bytes(file.read_bytes() + b" ")
+        return
+    file.unlink()
+    if how == "cannot be read":
+        file.mkdir()
 
 
-@pytest.mark.parametrize("how", ["gone", "changed"])
+@pytest.mark.parametrize("how", ["is gone", "has changed", "cannot be read"])
 @pytest.mark.parametrize("copy", ["knowledge/0/past.csv", "replies/replies.json"])
 def test_a_run_whose_searcher_cannot_be_made_any_more_is_cancelled(experienced_run, copy, how):
     run = experienced_run
@@ -327,7 +329,7 @@ def test_a_run_whose_searcher_cannot_be_made_any_more_is_cancelled(experienced_r
     assert [p.row["state"] for p in state.trials.values()] == ["CANCELLED"] * 2
 
 
-@pytest.mark.parametrize("how", ["gone", "changed"])
+@pytest.mark.parametrize("how", ["is gone", "has changed"])
 @pytest.mark.parametrize("file", ["past.csv", "replies.json"])
 def test_a_search_reads_the_copies_of_its_files(experienced_run, tmp_path, file, how):
     proposed = [str(p.planned.allocation) for p in proposals(experienced_run)]

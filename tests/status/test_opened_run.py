@@ -159,6 +159,25 @@ def test_samples_as_json_lines(export, run, tmp_path):
     assert list(lines[0]) == run.samples().columns
 
 
+def test_samples_of_cut_prompts_are_those_of_the_run_s_own_context(scripted_spec, tmp_path):
+    """Two runs with one store, whose engines cut the same prompts at other places."""
+    call = partial(command_line.call, cwd=tmp_path)
+    for tokens in (70, 80):
+        options = {"max_model_len": tokens}
+        spec = scripted_spec(
+            f"cut{tokens}", samples="shared", search__iterations=0,
+            models__strong__options=options, models__weak__options=options,
+        )  # fmt: skip
+        assert call("launch", spec, "--wait").returncode == 0
+    for tokens in (70, 80):
+        done = call("export", f"cut{tokens}", "--samples", f"{tokens}.jsonl")
+        assert done.returncode == 0, done.stderr
+        lines = map(json.loads, (tmp_path / f"{tokens}.jsonl").read_text().splitlines())
+        cut = [line["prompt_tokens"] for line in lines if line["truncated"] is not False]
+        assert cut
+        assert set(cut) == {tokens - 32}
+
+
 def test_samples_go_through_a_pipe(export, run, tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
