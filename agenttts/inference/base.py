@@ -329,7 +329,7 @@ def cut_key(
     run_seed: int,
     stop: tuple[str, ...] = (),
 ) -> str | None:
-    """Return the address of a prompt's samples if the prompt is cut for a known context.
+    """Return the address of a prompt's samples if the prompt is cut.
 
     By the rules before 3 it is that of all samples of a model with this ``max_model_len``.
 

@@ -102,7 +102,10 @@ def with_language_part(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the language part of a multimodal model's config; of another model, its config."""
+    """Return the language part of a multimodal model's config.
+
+    Of another model it is the whole config.
+    """
     for name in _LANGUAGE_PARTS:
         found = config.get(name)
         if isinstance(found, dict):

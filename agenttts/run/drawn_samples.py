@@ -153,7 +153,7 @@ def _here(spec: TrialSpec, run: Run) -> TrialSpec:
 
 
 def _contexts(model: ModelConfig) -> set[int]:
-    """Return the contexts that a model's engine may have had, as far as they are known."""
+    """Return the known contexts that a model's engine may have had."""
     found = (context_of(model, cpu=cpu).exact for cpu in (True, False))
     return {tokens for tokens in found if tokens is not None}
 
