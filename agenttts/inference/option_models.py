@@ -93,15 +93,31 @@ class TransformersOptions(EngineOptions):
         return self.model_dump(exclude_unset=True, exclude=own)
 
 
+CHECKED_TYPES: Mapping[str, type] = MappingProxyType({"bool": bool, "int": int, "float": float})
+"""The types of options that are checked, by their names in a file of options."""
+_OF_TYPE: Mapping[str, Any] = MappingProxyType(
+    {
+        "": Any,
+        "bool": Annotated[bool | None, Field(description="true or false, without quotes")],
+        "int": Annotated[int | None, Field(description="a whole number")],
+        "float": Annotated[float | None, Field(description="a number")],
+    }
+)
+
+
 @cache
 def named_options(file: Path) -> type[EngineOptions]:
-    """Return options with the names in a file, one a line.
+    """Return options with the names in a file, one a line, most with a type.
 
-    Their values are of any type, except for `_RANGES`.
+    Those without a type are not checked. `_RANGES` come before the types.
     """
     lines = file.read_text(encoding="utf-8").splitlines()
-    names = [line for line in lines if line and line[0] != "#" and line not in MODEL_KEYS]
-    fields: dict[str, Any] = {name: (_RANGES.get(name, Any), None) for name in names}
+    listed = dict(line.partition(" ")[::2] for line in lines if line and line[0] != "#")
+    fields: dict[str, Any] = {
+        name: (_RANGES.get(name, _OF_TYPE[kind]), None)
+        for name, kind in listed.items()
+        if name not in MODEL_KEYS
+    }
     return create_model(
         "NamedOptions",
         __base__=EngineOptions,

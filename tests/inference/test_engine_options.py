@@ -1,4 +1,4 @@
-"""Engine options are checked by name, without the engines."""
+"""Engine options are checked by name, and most by type, without the engines."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from agenttts.inference.engine_options import (
     installed_vllm_options,
     option_names,
 )
+from agenttts.inference.engines import VLLM_OPTIONS_FILE
 from agenttts.inference.placement import PARALLEL_OPTIONS, PLACING_OPTIONS, over_gpus
 from agenttts.spec.engine_options import READABLE_NUMBERS, from_command_line
 
@@ -56,6 +57,11 @@ def test_an_option_like_none_still_says_where_the_names_are():
         ("max_model_len", 0, f"{READABLE}, or auto"),
         ("max_model_len", -2, f"{READABLE}, or auto"),
         ("kv_cache_memory_bytes", "10GB", READABLE.replace("of 1", "of 0")),
+        ("enforce_eager", "true", "true or false, without quotes"),
+        ("enable_prefix_caching", "no", "true or false, without quotes"),
+        ("tensor_parallel_size", "2", "a whole number"),
+        ("seed", 0.5, "a whole number"),
+        ("kv_offloading_size", "4", "a number"),
     ],
 )
 def test_a_number_that_vllm_would_refuse_is_refused_before_a_job(name, value, valid):
@@ -67,6 +73,9 @@ def test_a_number_that_vllm_would_refuse_is_refused_before_a_job(name, value, va
 
 def test_numbers_that_vllm_takes_are_valid():
     check_options("vllm", {"gpu_memory_utilization": 1, "cpu_offload_gb": 0, "max_num_seqs": None})
+    check_options(
+        "vllm", {"enforce_eager": True, "seed": 3, "async_scheduling": None, "dtype": "auto"}
+    )
 
 
 TEXTS = ["8k", "8K", "25.6k", "1.5g", "2G", "512", " 4m ", "1T", "0.5t", "auto", "-1", "Auto", "8.5K", "8 k", "8kB", "1e4", "", "k", "-8k"]  # fmt: skip
@@ -125,8 +134,11 @@ def test_the_options_the_documentation_names_are_valid():
 @pytest.mark.llm
 def test_the_list_is_that_of_the_installed_vllm():
     pytest.importorskip("vllm")
+    lines = VLLM_OPTIONS_FILE.read_text().splitlines()[3:]
+    found = installed_vllm_options()
+    assert lines == [f"{name} {kind}".rstrip() for name, kind in found.items()]
     own = {"revision"}  # a key of the model itself
-    assert set(installed_vllm_options()) == set(option_names("vllm")) | own
+    assert set(found) == set(option_names("vllm")) | own
 
 
 @pytest.mark.parametrize(
