@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -40,6 +41,36 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """A test that runs the real program starts processes."""
     if "shell" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.processes)
+
+
+_MODELS = pytest.StashKey[ExitStack]()
+_LAST = pytest.StashKey[pytest.Item | None]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Find the last test that may use one of `loaded_models`."""
+    with_model = (i for i in reversed(session.items) if i.get_closest_marker("llm"))
+    session.stash[_MODELS] = ExitStack()
+    session.stash[_LAST] = next((i for i in with_model if not i.get_closest_marker("cluster")), None)  # fmt: skip
+
+
+@pytest.hookimpl(wrapper=True)  # about a test and its rerun
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    result = yield
+    if item is item.session.stash[_LAST]:
+        item.session.stash[_MODELS].close()
+    return result
+
+
+@pytest.fixture(scope="session")
+def loaded_models(request: pytest.FixtureRequest) -> Iterator[ExitStack]:
+    """Takes what closes the real engines of a session, after the last test marked ``llm``.
+
+    An idle vLLM takes 1 to 2 % of a core, for threads that wait for other nodes (0.32), and the
+    tests that come after take ten minutes.
+    """
+    with request.session.stash[_MODELS] as models:
+        yield models
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -72,7 +103,7 @@ def smollm2() -> Path:
 
 
 @pytest.fixture(scope="session")
-def smollm2_engine(smollm2: Path) -> Iterator[Engine]:
+def smollm2_engine(smollm2: Path, loaded_models: ExitStack) -> Engine:
     """`smollm2` loaded by vLLM, once, as the small specs load it."""
     from agenttts.inference.base import ModelConfig
     from agenttts.inference.engine_process import create_engine
@@ -81,8 +112,8 @@ def smollm2_engine(smollm2: Path) -> Iterator[Engine]:
     engine = create_engine(
         ModelConfig("smollm2", str(smollm2), options={"max_model_len": 2048, **QUICK})
     )
-    yield engine
-    engine.close()
+    loaded_models.callback(engine.close)
+    return engine
 
 
 @pytest.fixture

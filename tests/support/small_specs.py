@@ -51,15 +51,16 @@ class SmallRun:
             assert any(outputs), "not every output is the empty value"
 
 
-def small_run(name: str, folder: Path, model: Path | None, examples: int = 2) -> SmallRun:
+def small_run(name: str, folder: Path, model: Path | None) -> SmallRun:
     """``name`` of `NAMES`, cut down.
 
     Args:
         name: The spec's name.
         folder: Takes the files of the tutorial and the script.
         model: The directory of the model; None: a script.
-        examples: The number of examples.
     """
+    # A model reads 300 tokens a second on a core, and a stage's prompt has up to 900.
+    examples = 2 if model is None else 1
     own = name == "triage"
     spec = write_files(folder) / "triage.yaml" if own else JOBS / f"{name}.yaml"
     stages = tuple(load_spec(spec).stages)

@@ -46,7 +46,7 @@ def tiny_base(tiny, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_server(tiny_base, tmp_path_factory) -> Iterator[str]:
+def tiny_server(tiny_base, tmp_path_factory, loaded_models) -> Iterator[str]:
     """The address of a vLLM server of `tiny_base` with a context of 256 tokens, as "tiny/model".
 
     It has no chat template of its own, and takes one from a request: so one server, whose start
@@ -57,9 +57,7 @@ def tiny_server(tiny_base, tmp_path_factory) -> Iterator[str]:
 
     log = tmp_path_factory.mktemp("server") / "server.log"
     options = {"max_model_len": 256, "trust_request_chat_template": True}
-    with (
-        pytest.MonkeyPatch.context() as patched,
-        vllm_server(tiny_base, "tiny/model", log, **options) as url,
-    ):
+    url = loaded_models.enter_context(vllm_server(tiny_base, "tiny/model", log, **options))
+    with pytest.MonkeyPatch.context() as patched:
         patched.setenv(KEY_VARIABLE, KEY)
         yield url

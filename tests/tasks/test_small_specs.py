@@ -4,7 +4,7 @@ every stage.
 
 from __future__ import annotations
 
-import json
+import re
 
 import pytest
 
@@ -68,10 +68,11 @@ def test_a_worker_answers_for_the_served_agent_with_the_engine_of_its_trials(
         "trials_per_job: 8\npoll_seconds: 0.2\n"
     )
     model = {"path": str(smollm2), "params": 1.35e8, "options": {"max_model_len": 2048}}
-    agent = {"kind": "serve", "model": "small", "max_tokens": 200, "timeout_seconds": 600, "retries": 0, "bad_replies": 0}  # fmt: skip
+    agent = {"kind": "serve", "model": "small", "max_tokens": 64, "timeout_seconds": 600, "retries": 0, "bad_replies": 0}  # fmt: skip
     spec = scripted_spec(
         task__examples=1, search__iterations=1, search__batch_size=1, models__small=model, agent=agent,
         stages__answer__models=["weak", "small"], stages__answer__samples=[1, 2],
+        stages__answer__decode_tokens=4,
         stages__retrieval__models=["weak"], stages__retrieval__samples=[1, 2], cluster="./stay.yaml",
     )  # fmt: skip
     done = cli("launch", spec, "--wait")
@@ -84,9 +85,8 @@ def test_a_worker_answers_for_the_served_agent_with_the_engine_of_its_trials(
     for event in replies:
         assert event["notes"][0].startswith("answered by worker ")
         assert event["prompt_tokens"] > 300
-        assert event["reply"].lstrip().startswith("{"), "held to the schema"
-        if event["finish_reason"] == "stop":
-            assert list(json.loads(event["reply"])) == ["analysis", "guidelines", "allocations"]
+        # The schema's first key: the whole object may take more tokens than the least that a spec may set.
+        assert re.match(r'\s*\{\s*"analysis"\s*:\s*"', event["reply"]), "held to the schema"
 
 
 @pytest.mark.llm
