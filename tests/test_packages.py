@@ -191,19 +191,23 @@ def test_a_controller_starts_without_the_schedulers_and_searchers_that_it_may_no
     assert not loaded & NOT_OF_A_CONTROLLER
 
 
-# What each process that runs for long imports, and then leaves out of searches for garbage.
+# What each program imports is left out of searches for garbage, and there are few until it has begun.
 FROZEN = {
-    "the controller": "from agenttts.loop.controller_job import ControllerJob; ControllerJob(Path('nosuch'))()",
-    "the program of a trial": "from agenttts.trial.__main__ import main; main(['nosuch.json'], gc.freeze)",
+    "a command": "from agenttts.cli.app import main; sys.argv[1:] = ['list', '--results', 'nosuch']; main()",
+    "the controller": "from agenttts.dispatch.local_executor import load_for_good; load_for_good(b'cagenttts.loop.controller_job\\nControllerJob\\n.')(Path('nosuch'))()",
+    "the program of a trial": "from agenttts.trial.__main__ import main, kept_for_good; main(['nosuch.json'], kept_for_good)",
 }  # fmt: skip
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("code", FROZEN.values(), ids=FROZEN)
 def test_searches_for_garbage_leave_the_modules_out(tmp_path, code):
-    code = f"import atexit, gc\nfrom pathlib import Path\natexit.register(lambda: print(gc.get_freeze_count()))\n{code}"
+    at_exit = "print(gc.get_freeze_count(), gc.get_stats()[0]['collections'])"
+    code = f"import atexit, gc, sys\nfrom pathlib import Path\natexit.register(lambda: {at_exit})\n{code}"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert "nosuch" in done.stderr + done.stdout, "it has begun"
-    assert int(done.stdout.splitlines()[-1]) > 10_000
+    frozen, searches = map(int, done.stdout.splitlines()[-1].split())
+    assert frozen > 10_000
+    assert searches < 100

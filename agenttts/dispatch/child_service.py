@@ -9,5 +9,9 @@ import pickle
 import sys
 from pathlib import Path
 
+from agenttts.inference.engine_child import kept_for_good
+
 if __name__ == "__main__":
-    sys.exit(pickle.loads(Path(sys.argv[1]).read_bytes())())
+    with kept_for_good():  # it imports all that the service needs
+        function = pickle.loads(Path(sys.argv[1]).read_bytes())
+    sys.exit(function())

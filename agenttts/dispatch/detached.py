@@ -17,7 +17,7 @@ from typing import Any
 
 import submitit
 
-from agenttts.dispatch.local_executor import SafePathExecutor
+from agenttts.dispatch.local_executor import SafePathExecutor, load_for_good
 from agenttts.dispatch.node.devices import numbered_devices
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.processes import process_identity
@@ -35,7 +35,7 @@ class _Pickled:
         self._function = function
 
     def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
-        return pickle.loads, (self._function,)
+        return load_for_good, (self._function,)
 
 
 def start(folder: Path, token: str, function: bytes) -> None:

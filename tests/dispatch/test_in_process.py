@@ -142,10 +142,9 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_another_process_sees_the_run_and_can_cancel_it(
-    shell, scripted_spec, tmp_path, interrupted
-):
+def test_another_process_sees_the_run_and_can_cancel_it(cli, scripted_spec, tmp_path, interrupted):
     """The launch sees that it has to end, or is interrupted by `cancel` before it has seen it."""
     slow = {"seconds_per_sample": 0.1}
     changes = {"search__iterations": 0, "task__examples": 2}
@@ -155,13 +154,13 @@ def test_another_process_sees_the_run_and_can_cancel_it(
     run = tmp_path / "results/small"
     try:
         until(lambda: is_stopped(launching.pid), "the launch to stop itself")
-        status = json.loads(shell("status", "small", "--json").stdout)
+        status = json.loads(cli("status", "small", "--json").stdout)
         assert status["controller"]["alive"]
         assert status["controller"]["job_id"] == str(launching.pid)
         assert {job["state"] for job in status["jobs"]} == {"RUNNING"}
         assert set(status["trials"]) == {"RUNNING"}
         with ThreadPoolExecutor() as pool:
-            cancelling = pool.submit(shell, "cancel", "small", "--json")
+            cancelling = pool.submit(cli, "cancel", "small", "--json")
             until(lambda: json.loads((run / "controller.json").read_text())["cancelled"])
             if interrupted:
                 until(lambda: has_pending(launching.pid, signal.SIGINT), "the interrupt")
@@ -175,12 +174,13 @@ def test_another_process_sees_the_run_and_can_cancel_it(
     assert len(error.strip().splitlines()) == 1, error
     assert cancelled["outcome"] == "cancelled"
     assert not cancelled["controller"]["alive"]
-    done = shell("resume", "small", "--wait")
+    done = cli("resume", "small", "--wait")
     assert done.returncode == 0, done.stderr
     assert set(table(run)["state"]) == {"COMPLETED"}
 
 
-def test_a_launch_that_was_killed_is_resumed(shell, cli, scripted_spec, tmp_path):
+@pytest.mark.processes
+def test_a_launch_that_was_killed_is_resumed(cli, scripted_spec, tmp_path):
     slow = {"seconds_per_sample": 0.02}
     spec = scripted_spec(models__weak__options=slow, models__strong__options=slow)
     command = [sys.executable, "-m", "agenttts.cli", "launch", str(spec)]

@@ -91,20 +91,20 @@ SLEEPER = "trap 'exit 143' TERM; echo $$ > .pid; mv .pid pid; while :; do sleep 
 
 def test_every_request_gets_a_job_of_its_own_and_runs_once(place, requests):
     scheduler = place.scheduler()
-    three = requests("echo $MINE >> ran; exit 1", 3)
-    ids = scheduler.submit("batch-0", three)
-    assert set(ids) == {"t0000", "t0001", "t0002"}
-    assert len(set(ids.values())) == 3
+    two = requests("echo $MINE >> ran; exit 1", 2)
+    ids = scheduler.submit("batch-0", two)
+    assert set(ids) == {"t0000", "t0001"}
+    assert len(set(ids.values())) == 2
     statuses = until_ended(scheduler, ids.values())
     assert set(statuses) == set(ids.values())
-    for number, request in enumerate(three):
+    for number, request in enumerate(two):
         assert (request.directory / "ran").read_text() == f"request {number}\n"
         [attempt] = read_attempts(request.directory)
         assert attempt.state == TrialState.INFRA_FAILED
         assert attempt.job_id == ids[request.trial]
 
 
-def test_poll_answers_for_every_id(place, requests):
+def test_poll_answers_for_every_id_and_find_for_no_other_trial(place, requests):
     scheduler = place.scheduler()
     assert scheduler.poll([]) == {}
     [request] = requests(SLEEPER)
@@ -117,43 +117,44 @@ def test_poll_answers_for_every_id(place, requests):
     assert statuses[ids["t0000"]].verdict is None
     assert statuses[place.never_a_job].ended
     assert statuses[place.never_a_job].verdict is TrialState.INFRA_FAILED
+    other = JobRequest("t0009", place.folder / "trials" / "t0009", ("true",), {}, 0, "n", "c")
+    assert place.scheduler().find("batch-1", [other]) == {}
     scheduler.cancel(ids.values())
     until_ended(scheduler, ids.values())
 
 
 def test_a_new_scheduler_finds_the_jobs_of_a_batch(place, requests):
     """The controller died between submitting and writing that down: at once, and once they run."""
-    three = requests(SLEEPER, 3)
-    ids = place.scheduler().submit("batch-0", three)
+    two = requests(SLEEPER, 2)
+    ids = place.scheduler().submit("batch-0", two)
     new = place.scheduler()
-    assert new.find("batch-0", three) == ids
-    until(lambda: all((request.directory / "pid").exists() for request in three))
+    assert new.find("batch-0", two) == ids
+    until(lambda: all((request.directory / "pid").exists() for request in two))
     for job in (ids["t0001"], place.never_a_job):
         new.relabel(job, "batch-0", 1, "i1t5-run", "agenttts run=run iteration=1 trial=t0005")
     new = place.scheduler()
-    assert new.find("batch-0", three) == ids
+    assert new.find("batch-0", two) == ids
     assert not any(status.ended for status in new.poll(ids.values()).values())
     new.cancel(ids.values())
     until_ended(new, ids.values())
 
 
-def test_nothing_is_found_where_nothing_was_submitted(place, requests):
-    [request] = requests(SLEEPER)
-    ids = place.scheduler().submit("batch-0", [request])
-    other = [JobRequest("t0009", place.folder / "trials" / "t0009", ("true",), {}, 0, "n", "c")]
-    assert place.scheduler().find("batch-1", other) == {}
-    place.scheduler().cancel(ids.values())
-    until_ended(place.scheduler(), ids.values())
-
-
 @pytest.mark.parametrize("setup", [[], ["true", "export FROM_SETUP=here"]])
-def test_cancel_ends_jobs_in_order_whoever_started_them(place, requests, setup):
+def test_jobs_are_ended_in_order_known_or_not_whoever_started_them(place, requests, setup):
     two = requests(f"echo setup=$FROM_SETUP; {SLEEPER}", 2)
-    ids = place.scheduler(setup=setup).submit("batch-0", two)
+    ids = place.scheduler(setup=setup).submit("run-1234-7", two)
     until(lambda: all((request.directory / "pid").exists() for request in two))
     new = place.scheduler(setup=setup)
-    new.cancel(ids.values())
-    until_ended(new, ids.values())
+    known, stray = ids["t0000"], ids["t0001"]
+    assert list(new.strays("run-1234", [known])) == [stray]
+    assert not new.strays("run-1234", ids.values())
+    new.cancel(new.strays("run-1234", [known]))
+    until_ended(new, [stray])
+    assert not new.strays("run-1234", [known])
+    assert not new.poll([known])[known].ended
+    new.cancel([known])
+    until_ended(new, [known])
+    until(lambda: not new.strays("run-1234", ()))
     for request in two:
         pid = (request.directory / "pid").read_text().strip()
         until(lambda pid=pid: not Path(f"/proc/{pid}").exists())
@@ -162,24 +163,6 @@ def test_cancel_ends_jobs_in_order_whoever_started_them(place, requests, setup):
         assert (request.directory / LOG_FILE).read_text().splitlines()[0] == expected
     new.cancel(ids.values())  # harmless now
     new.cancel([])
-
-
-@pytest.mark.parametrize("setup", [[], ["true"]])
-def test_jobs_that_are_not_known_are_strays_and_can_be_ended(place, requests, setup):
-    three = requests(SLEEPER, 3)
-    ids = place.scheduler(setup=setup).submit("run-1234-7", three)
-    until(lambda: all((request.directory / "pid").exists() for request in three))
-    new = place.scheduler(setup=setup)
-    known = [ids["t0000"], ids["t0002"]]
-    assert list(new.strays("run-1234", known)) == [ids["t0001"]]
-    assert not new.strays("run-1234", ids.values())
-    new.cancel(new.strays("run-1234", known))
-    until_ended(new, [ids["t0001"]])
-    assert not new.strays("run-1234", known)
-    assert not any(status.ended for status in new.poll(known).values())
-    new.cancel(known)
-    until_ended(new, known)
-    until(lambda: not new.strays("run-1234", ()))
 
 
 def test_capacity_shrinks_with_what_lives_and_is_never_negative(place):

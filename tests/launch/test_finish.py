@@ -12,6 +12,7 @@ from agenttts.run.journal import read_state
 from agenttts.run.starts import RunCancelled
 from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, RECOMMENDED_SOURCE, TEST_SOURCE
 from tests.support.runs import journal_events, kill_controller, table, until_more_events
+from tests.support.shared_jobs import one_worker
 from tests.support.waiting import until
 
 AFTER = {
@@ -146,7 +147,7 @@ def test_a_running_search_is_finished_also_if_its_controller_is_killed(
         **AFTER | {"search__iterations": 30},
         models__strong__options=slow,
         models__weak__options=slow,
-        cluster="local",
+        cluster=one_worker(tmp_path),
     )
     assert cli("launch", spec).returncode == 0
     run = tmp_path / "results" / "small"

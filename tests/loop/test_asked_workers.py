@@ -29,7 +29,7 @@ pytestmark = pytest.mark.processes
 
 PROFILE = """
 kind: {kind}
-max_running: 2
+max_running: 1
 gpus_per_node: 0
 poll_seconds: 0.1
 grace_seconds: 5

@@ -11,7 +11,7 @@ import pytest
 from agenttts.dispatch.job_starts import JOB_STARTS
 from agenttts.trial.usage import USAGE
 from tests.support.runs import journal_events, table
-from tests.support.shared_jobs import SLOW, kill_trial_programs, profile
+from tests.support.shared_jobs import SLOW, profile
 
 
 def report(cli, name="small"):
@@ -86,27 +86,6 @@ def test_the_parts_of_a_run_add_up(cli, scripted_spec, tmp_path, per_job, linger
     state = " ".join(cli("status", "small").stdout.split())
     assert f"of jobs, {cost['engine_starts']} engine starts" in state
     assert "load" in state
-
-
-@pytest.mark.processes
-def test_what_a_killed_program_did_is_lost(cli, scripted_spec, tmp_path):
-    cluster = profile(tmp_path, "local", 8, linger_seconds=60)
-    spec = scripted_spec(
-        models__weak__options=SLOW, models__strong__options=SLOW, search__iterations=1
-    )
-    assert cli("launch", spec, "--cluster", cluster).returncode == 0
-    run = tmp_path / "results" / "small"
-    kill_trial_programs(run)
-    done = cli("resume", "small", "--wait")
-    assert done.returncode == 0, done.stderr
-    found = report(cli)
-    seconds = found["cost"]["seconds"]
-    assert seconds["lost"] > 0
-    lost = table(run)["seconds"].struct.field("lost").sum()
-    assert seconds["lost"] == pytest.approx(lost, rel=0.1, abs=0.2)
-    used = sum(value for part, value in seconds.items() if part != "queue")
-    assert seconds["lost"] < used
-    assert found["cost"]["tokens"]["computed"] > 0
 
 
 def test_a_run_without_records_reads_as_before(cli, finished_run):

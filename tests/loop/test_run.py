@@ -1,6 +1,4 @@
-"""Whole runs on this machine with scripted models: the loop, resume after kill -9 at any point,
-cancel, failures.
-"""
+"""Whole runs on this machine with scripted models: the loop, cancel, failures."""
 
 from __future__ import annotations
 
@@ -13,6 +11,7 @@ import polars as pl
 import pytest
 import yaml
 
+from agenttts.dispatch.profile import BUILT_IN
 from agenttts.errors import RunFailed, UserError
 from agenttts.loop.controller_job import close_cancelled, make_controller
 from agenttts.loop.job_builder import sample_partitions
@@ -22,13 +21,10 @@ from agenttts.run.journal import read_state
 from agenttts.run.record import write_record
 from agenttts.trial.spec import TrialSpec
 from tests.support.runs import (
-    attempts,
     controller_pids,
     journal_events,
-    kill_controller,
     outcome,
     table,
-    until_more_events,
 )
 from tests.support.scripted import one_trial_a_job
 from tests.support.waiting import until
@@ -126,33 +122,13 @@ def test_another_spec_under_the_same_name_is_refused(finished, cli, scripted_spe
 
 
 @pytest.mark.processes
-def test_a_controller_killed_at_any_point_loses_and_repeats_nothing(
-    finished, cli, scripted_spec, tmp_path
-):
-    assert cli("launch", scripted_spec(cluster="local"), "--name", "killed").returncode == 0
-    run = tmp_path / "results/killed"
-    for events in (1, 4, 2):
-        until_more_events(run, events)
-        assert kill_controller(run), "the run was over before it could be killed"
-        done = cli("resume", "killed")
-        assert done.returncode == 0, done.stderr
-    assert cli("resume", "killed", "--wait").returncode == 0
-    assert outcome(run) == outcome(tmp_path / "results/small")
-    ends = [event["trial"] for event in journal_events(run, "finished")]
-    assert len(ends) == len(set(ends))
-    for trial in (run / "trials").iterdir():
-        states = [attempt["state"] for attempt in attempts(run, trial.name)]
-        assert states.count("COMPLETED") == 1
-
-
-@pytest.mark.processes
 @pytest.mark.parametrize("setup", [[], ["true"]], ids=["plain", "setup"])
 def test_files_called_like_modules_of_python_do_not_hide_them(scripted_spec, tmp_path, setup):
     """Such as a script of the user in the directory of the launch."""
     for name in ("email", "queue", "random", "types"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the user')\n")
-    profile = Path(one_trial_a_job(tmp_path, "local"))
-    profile.write_text(profile.read_text() + f"\nsetup: {json.dumps(setup)}\n")
+    profile = tmp_path / "with-setup.yaml"
+    profile.write_text(f"{BUILT_IN['local'].rstrip('}')}, setup: {json.dumps(setup)}}}\n")
     spec = scripted_spec(cluster=str(profile), search__iterations=0, task__examples=2)
     # As the installed command, which does not look for modules in the current directory either.
     command = [sys.executable, "-P", "-m", "agenttts.cli", "launch", str(spec), "--wait"]

@@ -38,11 +38,12 @@ def alone(tmp_path_factory) -> Path:
 
 
 def slow(make_spec: Callable[..., Path], **changes: object) -> Path:
-    """A spec of one iteration whose models take some time to reply, so that jobs can be ended
-    meanwhile.
+    """A spec whose models take some time to reply, so that jobs can be ended meanwhile.
+
+    After the first three trials comes the recommended one.
     """
     return make_spec(
-        search__iterations=1, models__strong__options=SLOW, models__weak__options=SLOW, **changes
+        search__iterations=0, models__strong__options=SLOW, models__weak__options=SLOW, **changes
     )
 
 
@@ -94,18 +95,26 @@ def test_a_worker_that_is_killed_loses_nothing_that_was_finished(
     assert lost, "the kill was noticed"
     reasons = {"INFRA_FAILED", "in a job of several trials", "never submitted"}
     assert {event["reason"] for event in lost} <= reasons
+    # What the killed program did is lost time.
+    [found] = json.loads(cli("report", "killed", "--format", "json").stdout)["runs"]
+    seconds = found["cost"]["seconds"]
+    assert seconds["lost"] > 0
+    of_trials = table(run)["seconds"].struct.field("lost").sum()
+    assert seconds["lost"] == pytest.approx(of_trials, rel=0.1, abs=0.2)
+    assert seconds["lost"] < sum(value for part, value in seconds.items() if part != "queue")
+    assert found["cost"]["tokens"]["computed"] > 0
 
 
 @pytest.mark.processes
 def test_a_controller_killed_at_any_point_goes_on_with_its_shared_jobs(
     cli, alone, scripted_spec, tmp_path
 ):
-    cluster = profile(tmp_path, "local", 3, linger_seconds=60)
+    cluster = profile(tmp_path, "local", 3, linger_seconds=60, max_running=1)
     assert (
         cli("launch", slow(scripted_spec), "--name", "small", "--cluster", cluster).returncode == 0
     )
     run = tmp_path / "results" / "small"
-    for events in (2, 1, 2):
+    for events in (2, 2):
         until_more_events(run, events)
         assert kill_controller(run), "the run was over before it could be killed"
         done = cli("resume", "small")
@@ -117,7 +126,7 @@ def test_a_controller_killed_at_any_point_goes_on_with_its_shared_jobs(
 
 @pytest.mark.processes
 def test_cancel_ends_the_shared_jobs_and_resume_goes_on(cli, alone, scripted_spec, tmp_path):
-    cluster = profile(tmp_path, "local", 4, linger_seconds=60)
+    cluster = profile(tmp_path, "local", 4, linger_seconds=60, max_running=1)
     assert (
         cli("launch", slow(scripted_spec), "--name", "small", "--cluster", cluster).returncode == 0
     )
@@ -161,7 +170,7 @@ def test_a_trial_that_kills_its_process_is_found_out_by_itself(
     cluster = profile(tmp_path, "in_process", 8, max_attempts=2, linger_seconds=linger)
     spec = scripted_spec(
         task__name="./hostile.py:Task",
-        search__iterations=1,
+        search__iterations=0,
         stages__answer__samples={"values": [1, 3, 7]},
     )
     done = cli("launch", spec, "--cluster", cluster, "--wait")

@@ -24,6 +24,11 @@ def profile(folder: Path, kind: str, trials_per_job: int, **more: object) -> str
     return str(path)
 
 
+def one_worker(folder: Path) -> str:
+    """A profile whose trials all go to one program: the cheapest run with processes of its own."""
+    return profile(folder, "local", 100, max_running=1, linger_seconds=60)
+
+
 def trial_programs(run: Path) -> list[int]:
     """The processes of the run's programs that evaluate several trials."""
     wanted = os.fsencode(run / "workers")
