@@ -173,8 +173,8 @@ def test_the_main_job_with_real_vllm_and_a_real_model(slurm_cli, cluster, smollm
     spec = tmp_path / "real.yaml"
     text = (ROOT / "jobs" / "smoke.yaml").read_text()
     spec.write_text(text.replace("../.cache/models/smollm2-135m-instruct", str(smollm2)))
-    # Each trial starts vLLM, half a minute of a core: the tests above have further iterations.
-    few = ("--set", "search.iterations=0")
+    # A model reads 300 tokens a second on a core: the tests above have more iterations and examples.
+    few = ("--set", "search.iterations=0", "--set", "task.examples=2")
     done = slurm_cli("launch", spec, "--cluster", TESTCLUSTER, "--wait", *few, timeout=900)
     assert done.returncode == 0, done.stderr
     document = json.loads(slurm_cli("report", "smoke", "--format", "json").stdout)

@@ -23,7 +23,7 @@ def samples(run: Path) -> pl.DataFrame:
 
 @pytest.mark.timeout(2400)
 def test_a_run_on_a_server_finishes_and_its_seeds_repeat_its_samples(
-    tiny_server, thinking_template, shell, scripted_spec, tmp_path
+    tiny_server, thinking_template, cli, scripted_spec, tmp_path
 ):
     options = {"base_url": tiny_server, "api_key_env": KEY_VARIABLE, "use_proxy": False}
     templated = {**options, "extra": {"chat_template": thinking_template}}
@@ -40,16 +40,15 @@ def test_a_run_on_a_server_finishes_and_its_seeds_repeat_its_samples(
             "answer": {**stage, "prompt_tokens": 240},
         },
         task__examples=4,
-        search={"budget": 60, "iterations": 1, "batch_size": 2},
+        search={"budget": 60, "iterations": 0, "batch_size": 2},
         cluster="local",
     )
-    checked = json.loads(shell("doctor", spec, "--json").stdout)["checks"]
+    checked = json.loads(cli("doctor", spec, "--json").stdout)["checks"]
     served = [check for check in checks_of(checked) if check["ok"]]
     assert [("it honours seeds" in check["detail"]) for check in served] == [True, True]
-    # The second run draws the first batch of the first one again, in the launching process.
-    again = ("--set", "search.iterations=0", "--cluster", "in_process")
-    for name, more in (("one", ()), ("two", again)):
-        done = shell("launch", spec, "--name", name, "--wait", *more, timeout=900)
+    # The second run draws the samples of the first one again, in the launching process.
+    for name, more in (("one", ()), ("two", ("--cluster", "in_process"))):
+        done = cli("launch", spec, "--name", name, "--wait", *more)
         assert done.returncode == 0, done.stderr
     runs = [tmp_path / "results" / name for name in ("one", "two")]
     trials = [pl.read_parquet(run / "trials.parquet") for run in runs]

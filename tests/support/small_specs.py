@@ -68,10 +68,8 @@ def small_run(name: str, folder: Path, model: Path | None) -> SmallRun:
     settings += [f"stages.{stage}.models=[{_MODEL}]" for stage in stages]
     # One allocation, so one trial; two samples, so that they are fused too.
     settings += [f"stages.{stage}.samples={{values: [2]}}" for stage in stages]
-    # Enough for more than one word; programs are long, and a CPU is slow: most samples end here. The
-    # tutorial's task looks for a label in its replies.
-    tokens = 32 if own else 16
-    settings += [f"stages.{stage}.decode_tokens={tokens}" for stage in stages]
+    # Enough for more than one word; programs are long, and a CPU is slow: most samples end here.
+    settings += [f"stages.{stage}.decode_tokens=16" for stage in stages]
     if model is None:
         script = folder / "script.json"
         script.write_text(json.dumps({"default": _REPLY}))
