@@ -74,7 +74,7 @@ def until_gone(cluster: Cluster, name: str) -> None:
 def test_a_real_model_that_is_served_with_vllm_drives_a_search(slurm_cli, cluster, scripted_spec, smollm2, tmp_path):  # fmt: skip
     agent = {**AGENT, "model": str(smollm2), "options": dict(QUICK), "timeout_seconds": 600, "start_seconds": 900}  # fmt: skip
     spec = scripted_spec("driven", agent=agent, **FEW)
-    done = slurm_cli("launch", spec, "--cluster", TESTCLUSTER, "--wait", timeout=1700)
+    done = slurm_cli("launch", spec, "--cluster", TESTCLUSTER, "--wait")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "results/driven"
     check_end(run, cluster, [])
@@ -109,7 +109,7 @@ def test_a_served_model_whose_job_is_lost_is_served_again(slurm_cli, cluster, la
     run = launched("lost", seconds_per_reply=12)
     key = until_ready(run)
     cluster.run("scancel", "--signal=KILL", "--full", started_jobs(run)[0])
-    done = slurm_cli("resume", "lost", "--wait", timeout=400)
+    done = slurm_cli("resume", "lost", "--wait")
     assert done.returncode == 0, done.stderr
     check_end(run, cluster, [key])
     assert len(started_jobs(run)) == 2
