@@ -45,12 +45,12 @@ def test_squeue_tells_run_iteration_trial_and_models(slurm_cli, cluster, scripte
     status = json.loads(slurm_cli("status", "glance", "--json").stdout)
     assert status["controller"]["alive"]
     assert any(job["state"] == "RUNNING" for job in status["jobs"])
+    # Slurm runs them before they have begun.
+    records = until(lambda: attempts(tmp_path / "results/glance"), "the first attempts", pause=0.1)
     # Cancel ends the controller and the array; nothing of the run stays in the queue.
     done = slurm_cli("cancel", "glance", "--json")
     assert json.loads(done.stdout)["outcome"] == "cancelled"
     until(lambda: not [r for r in cluster.queue() if "run=glance" in r["comment"]], pause=0.5)
-    records = attempts(tmp_path / "results/glance")
-    assert records
     assert all(len(a["devices"].split(",")) == a["gpus"] for a in records), "each has GPUs of its own"  # fmt: skip
 
 
