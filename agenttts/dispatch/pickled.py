@@ -11,7 +11,7 @@ import cloudpickle  # type: ignore[import-untyped]  # it has no types
 
 
 class Pickled:
-    """A pickled function, which submitit passes on; who loads it gets the function itself."""
+    """A pickled function; who loads it, as submitit does, gets the function itself."""
 
     def __init__(self, function: bytes) -> None:
         self._function = function
