@@ -11,31 +11,18 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import submitit
 
-from agenttts.dispatch.local_executor import SafePathExecutor, load_for_good
+from agenttts.dispatch.local_executor import SafePathExecutor
 from agenttts.dispatch.node.devices import numbered_devices
+from agenttts.dispatch.pickled import Pickled
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.processes import process_identity
 
 _YEAR_MINUTES = 60 * 24 * 365
-
-
-class _Pickled:
-    """A pickled function, which submitit passes on as it is.
-
-    Only the job loads the function, because that imports all that a controller needs.
-    """
-
-    def __init__(self, function: bytes) -> None:
-        self._function = function
-
-    def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
-        return load_for_good, (self._function,)
 
 
 def start(folder: Path, token: str, function: bytes) -> None:
@@ -46,7 +33,8 @@ def start(folder: Path, token: str, function: bytes) -> None:
     executor.update_parameters(
         timeout_min=_YEAR_MINUTES, gpus_per_node=len(given), visible_gpus=given
     )
-    job: submitit.Job[Any] = executor.submit(_Pickled(function))
+    # Only the job loads the function, because that imports all that a controller needs.
+    job: submitit.Job[Any] = executor.submit(Pickled(function))
     pid = str(job.job_id)
     atomic_write_json(folder / f"{token}.json", {"job_id": pid, "identity": process_identity(pid)})
 

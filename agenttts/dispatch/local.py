@@ -22,6 +22,7 @@ from agenttts.dispatch.host import HostScheduler, started
 from agenttts.dispatch.local_executor import SafePathExecutor
 from agenttts.dispatch.node.devices import numbered_devices
 from agenttts.dispatch.node.job import UNLIMITED_REQUEUES, TrialJob
+from agenttts.dispatch.pickled import Pickled
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.syntax import minutes
@@ -147,7 +148,7 @@ class LocalScheduler(HostScheduler):
             visible_gpus=devices,
             setup=self._profile.setup,
         )
-        job = executor.submit(TrialJob.of(request, self._profile))
+        job = executor.submit(Pickled.of(TrialJob.of(request, self._profile)))
         self._jobs[job.job_id] = job
         self._given[job.job_id] = devices
         return str(job.job_id)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import submitit
-
-from agenttts.inference.engine_child import kept_for_good
 
 _SAFE_PATH = "PYTHONSAFEPATH"
 
@@ -42,12 +39,3 @@ class SafePathExecutor(submitit.LocalExecutor):  # type: ignore[misc]  # submiti
         finally:
             if before is None:
                 del os.environ[_SAFE_PATH]
-
-
-def load_for_good(pickled: bytes) -> Any:
-    """Load what a job runs to its end.
-
-    Searches for garbage while its modules are imported would take a tenth of the time.
-    """
-    with kept_for_good():
-        return pickle.loads(pickled)

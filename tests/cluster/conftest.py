@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 
@@ -13,6 +15,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 @pytest.fixture
-def slurm_cli(shell, cluster):
-    """The command line in a login shell of the cluster."""
-    return lambda *arguments, **more: shell(*arguments, env=cluster.env, **more)
+def slurm_cli(cli, cluster):
+    """The command line, called in this process as in a login shell of the cluster."""
+    return partial(cli, env=cluster.env)

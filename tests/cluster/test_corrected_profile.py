@@ -68,7 +68,7 @@ def test_a_run_whose_trials_are_refused_goes_on_with_a_corrected_profile(
     run = tmp_path / "results" / "refused"
 
     profile.write_text(wrong)
-    done = slurm_cli("launch", spec, "--cluster", "mine", "--wait", timeout=200)
+    done = slurm_cli("launch", spec, "--cluster", "mine", "--wait")
     assert done.returncode == 4, done.stderr
     assert "invalid partition" in done.stderr
     command = f"'agenttts-hpc resume {run} --cluster mine'"
@@ -95,12 +95,12 @@ def test_a_run_whose_trials_are_refused_goes_on_with_a_corrected_profile(
     starts = {trial: len(attempts(run, trial)) for trial in kept}
 
     profile.write_text(wrong)
-    done = slurm_cli("launch", spec, "--cluster", "mine", "--wait", timeout=200)
+    done = slurm_cli("launch", spec, "--cluster", "mine", "--wait")
     assert done.returncode == 4, done.stderr
     assert "  trial.partition: gpu -> gpuu\n" in done.stdout
 
     profile.write_text(right)
-    done = slurm_cli("resume", "refused", "--cluster", "mine", "--wait", "--json", timeout=400)
+    done = slurm_cli("resume", "refused", "--cluster", "mine", "--wait", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["outcome"] == "done"
     assert set(table(run)["state"]) == {"COMPLETED"}

@@ -13,7 +13,7 @@ VARIABLE = "ENDPOINT_TEST_KEY"
 
 
 def test_trials_on_nodes_ask_the_server_with_the_key_and_hold_no_gpus(
-    shell, cluster, scripted_spec, tmp_path
+    cli, cluster, scripted_spec, tmp_path
 ):
     server = Server()
     server.models = (200, json.dumps({"data": [{"id": "served"}]}), {})
@@ -27,7 +27,7 @@ def test_trials_on_nodes_ask_the_server_with_the_key_and_hold_no_gpus(
     )
     env = {**cluster.env, VARIABLE: KEY}
     try:
-        done = shell("launch", spec, "--cluster", TESTCLUSTER, "--wait", env=env)
+        done = cli("launch", spec, "--cluster", TESTCLUSTER, "--wait", env=env)
         assert done.returncode == 0, done.stderr
     finally:
         server.close()

@@ -46,11 +46,11 @@ def by_name(document: dict) -> dict[str, dict]:
     return {check["what"]: check for check in document["checks"]}
 
 
-def test_doctor_submits_what_the_profile_asks_for_and_reports_what_nodes_see(shell, login, scripted_spec, tmp_path):  # fmt: skip
+def test_doctor_submits_what_the_profile_asks_for_and_reports_what_nodes_see(cli, login, scripted_spec, tmp_path):  # fmt: skip
     # A file may take long to the node and back on a busy machine, which the doctor would report.
     mine = profile(tmp_path, cache=str(tmp_path / "new" / "cache"), settle_seconds=120)
     began = time.monotonic()
-    done = shell("doctor", "--cluster", mine, "--submit", "--json", env=login.env)
+    done = cli("doctor", "--cluster", mine, "--submit", "--json", env=login.env)
     took = time.monotonic() - began
     document = json.loads(done.stdout)
     assert done.returncode == 0, [check for check in document["checks"] if check["ok"] is False]
@@ -77,18 +77,18 @@ def test_doctor_submits_what_the_profile_asks_for_and_reports_what_nodes_see(she
     for part in ("Partition=gpu", "TimeLimit=00:30:00", "gres:gpu:1", "MinMemoryNode=1G"):
         assert part in shown
     # A launch says how old that is, and that it was of another version of the profile.
-    plan = shell("launch", scripted_spec(), "--cluster", mine, "--dry-run", env=login.env).stdout
+    plan = cli("launch", scripted_spec(), "--cluster", mine, "--dry-run", env=login.env).stdout
     assert "nodes: all checks passed " in plan
     profile(tmp_path, max_running=1)
-    plan = shell("launch", scripted_spec(), "--cluster", mine, "--dry-run", env=login.env).stdout
+    plan = cli("launch", scripted_spec(), "--cluster", mine, "--dry-run", env=login.env).stdout
     assert "with another version of the profile" in plan
 
 
-def test_a_job_that_does_not_start_is_cancelled_and_its_reason_told(shell, login, tmp_path):
+def test_a_job_that_does_not_start_is_cancelled_and_its_reason_told(cli, login, tmp_path):
     mine = profile(tmp_path, controller={"where": "here"})
     login.run("scontrol", "update", "partitionname=gpu", "state=down")
     try:
-        done = shell("doctor", "--cluster", mine, "--submit", "--timeout", 3, "--json", env=login.env)  # fmt: skip
+        done = cli("doctor", "--cluster", mine, "--submit", "--timeout", 3, "--json", env=login.env)  # fmt: skip
     finally:
         login.run("scontrol", "update", "partitionname=gpu", "state=up")
     assert done.returncode == 3
@@ -99,7 +99,7 @@ def test_a_job_that_does_not_start_is_cancelled_and_its_reason_told(shell, login
     until(lambda: not login.queue(), "the job to be gone from the queue")
 
 
-def test_a_controller_on_the_login_node_is_killed_and_goes_on(shell, login, scripted_spec, tmp_path):  # fmt: skip
+def test_a_controller_on_the_login_node_is_killed_and_goes_on(cli, login, scripted_spec, tmp_path):  # fmt: skip
     slow = {"seconds_per_sample": 0.005}
     spec = scripted_spec(
         "here", search__iterations=0, models__strong__options=slow, models__weak__options=slow
@@ -107,7 +107,7 @@ def test_a_controller_on_the_login_node_is_killed_and_goes_on(shell, login, scri
     mine = profile(tmp_path, controller={"where": "here"}, gpus_per_node=0, trial={"partition": "cpu", "mem": "500M"})  # fmt: skip
     # As a job of Slurm's would: what its environment says is not the controller's.
     env = {**login.env, "SLURM_JOB_ID": "4711"}
-    launched = shell("launch", spec, "--cluster", mine, env=env)
+    launched = cli("launch", spec, "--cluster", mine, env=env)
     assert launched.returncode == 0, launched.stderr
     run = tmp_path / "results" / "here"
     handle = json.loads((run / "controller.json").read_text())
@@ -117,9 +117,9 @@ def test_a_controller_on_the_login_node_is_killed_and_goes_on(shell, login, scri
     until((run / "journal.jsonl").exists, "the journal", seconds=300, pause=0.01)
     until(lambda: journal_events(run, "submitted"), "the jobs of the first batch", seconds=300, pause=0.01)  # fmt: skip
     assert kill_controller(run)
-    dead = json.loads(shell("status", "here", "--json", env=env).stdout)["controller"]
+    dead = json.loads(cli("status", "here", "--json", env=env).stdout)["controller"]
     assert (dead["alive"], dead["host"]) == (False, handle["host"])
-    again = shell("resume", "here", "--wait", env=env)
+    again = cli("resume", "here", "--wait", env=env)
     assert again.returncode == 0, again.stderr
     frame = table(run)
     assert set(frame["state"]) == {"COMPLETED"}

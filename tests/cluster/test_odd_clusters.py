@@ -95,7 +95,7 @@ def scripted_profile(path: Path, **more: object) -> Path:
 
 
 def test_a_whole_run_without_arrays_with_the_login_shell_s_settings_in_an_odd_folder(
-    shell, odd, scripted_spec, tmp_path
+    cli, odd, scripted_spec, tmp_path
 ):
     """The profile names neither partition nor workload key: SBATCH_* do, and hold for the
     controller's submissions too.
@@ -107,7 +107,7 @@ def test_a_whole_run_without_arrays_with_the_login_shell_s_settings_in_an_odd_fo
     results = tmp_path / "50% off, it's ü"
     env = {**odd.env, "SBATCH_PARTITION": "gpu", "SBATCH_WCKEY": "project7", "SBATCH_ACCOUNT": "lab"}  # fmt: skip
     profile = scripted_profile(tmp_path / "profile.yaml", trial={"time": "30:00", "mem_per_gpu": "1G", "gpu_request": "gres"})  # fmt: skip
-    done = shell("launch", spec, "--cluster", profile, "--results", results, "--wait", env=env)
+    done = cli("launch", spec, "--cluster", profile, "--results", results, "--wait", env=env)
     assert done.returncode == 0, done.stderr
     run = results / "odd"
     frame = pl.read_parquet(run / "trials.parquet")
@@ -241,10 +241,10 @@ def test_a_setup_line_that_fails_is_told(on_it, tmp_path):
     assert not read_attempts(request.directory)
 
 
-def test_a_launch_whose_setup_fails_says_so(shell, odd, scripted_spec, tmp_path):
+def test_a_launch_whose_setup_fails_says_so(cli, odd, scripted_spec, tmp_path):
     profile = scripted_profile(tmp_path / "profile.yaml", setup=["module load apptainer/1.4"])
     env = {**odd.env, "SBATCH_PARTITION": "cpu"}
-    done = shell("launch", scripted_spec("nosetup"), "--cluster", profile, "--wait", env=env)
+    done = cli("launch", scripted_spec("nosetup"), "--cluster", profile, "--wait", env=env)
     assert done.returncode == 4
     assert "setup line failed: module load apptainer/1.4 on node n" in done.stderr
     assert "module: command not found" in done.stderr
@@ -306,7 +306,7 @@ def test_a_container_on_a_node_reads_behind_links_and_writes_to_its_home(on_it, 
 FEW = {"search__iterations": 0, "models__strong__gpus": 1, "models__weak__gpus": 1}
 
 
-def test_a_trial_s_error_names_the_setup_line_that_failed(shell, odd, scripted_spec, tmp_path):
+def test_a_trial_s_error_names_the_setup_line_that_failed(cli, odd, scripted_spec, tmp_path):
     profile = scripted_profile(
         tmp_path / "profile.yaml",
         setup=["[ $SLURM_JOB_PARTITION = cpu ] || module load apptainer"],
@@ -314,7 +314,7 @@ def test_a_trial_s_error_names_the_setup_line_that_failed(shell, odd, scripted_s
         trial={"partition": "gpu"},
         max_attempts=1,
     )
-    done = shell("launch", scripted_spec("nomodule", **FEW), "--cluster", profile, "--wait", env=odd.env)  # fmt: skip
+    done = cli("launch", scripted_spec("nomodule", **FEW), "--cluster", profile, "--wait", env=odd.env)  # fmt: skip
     assert done.returncode == 4
     frame = pl.read_parquet(tmp_path / "results" / "nomodule" / "trials.parquet")
     assert set(frame["state"]) == {"INFRA_FAILED"}
@@ -323,7 +323,7 @@ def test_a_trial_s_error_names_the_setup_line_that_failed(shell, odd, scripted_s
         assert "module: command not found" in error
 
 
-def test_a_trial_that_would_never_start_is_tried_again_and_says_why(shell, odd, scripted_spec, tmp_path):  # fmt: skip
+def test_a_trial_that_would_never_start_is_tried_again_and_says_why(cli, odd, scripted_spec, tmp_path):  # fmt: skip
     profile = scripted_profile(
         tmp_path / "profile.yaml",
         controller={"partition": "cpu"},
@@ -334,7 +334,7 @@ def test_a_trial_that_would_never_start_is_tried_again_and_says_why(shell, odd, 
     )
     odd.run("scontrol", "update", "partitionname=gpu", "maxtime=5")
     try:
-        done = shell("launch", scripted_spec("toolong", **FEW), "--cluster", profile, "--wait", env=odd.silent(tmp_path / "silent"))  # fmt: skip
+        done = cli("launch", scripted_spec("toolong", **FEW), "--cluster", profile, "--wait", env=odd.silent(tmp_path / "silent"))  # fmt: skip
     finally:
         odd.run("scontrol", "update", "partitionname=gpu", "maxtime=infinite")
     assert done.returncode == 4
@@ -410,7 +410,7 @@ def test_jobs_that_wait_are_kept_off_a_node(closed, on_it, tmp_path):
 
 
 def test_three_resumes_and_a_cancel_at_once_leave_one_controller_or_none(
-    shell, on_it, scripted_spec, tmp_path
+    cli, shell, on_it, scripted_spec, tmp_path
 ):
     """Whatever comes last; then a cancel ends every job of the run, those too that no table
     knows.
@@ -419,7 +419,7 @@ def test_three_resumes_and_a_cancel_at_once_leave_one_controller_or_none(
     spec = scripted_spec("raced", models__strong__options=slow, models__weak__options=slow, **FEW)
     profile = scripted_profile(tmp_path / "profile.yaml", controller={"partition": "cpu"}, trial={"partition": "cpu", "time": "30:00"})  # fmt: skip
     env = on_it.env
-    assert shell("launch", spec, "--cluster", profile, env=env).returncode == 0
+    assert cli("launch", spec, "--cluster", profile, env=env).returncode == 0
     journal = tmp_path / "results" / "raced" / "journal.jsonl"
     until(lambda: journal.exists() and b'"submitted"' in journal.read_bytes(), seconds=60)
     with ThreadPoolExecutor() as pool:
@@ -437,7 +437,7 @@ def test_three_resumes_and_a_cancel_at_once_leave_one_controller_or_none(
         until(lambda: is_locked(tmp_path / "results" / "raced" / "controller.lock"), "the controller at work")  # fmt: skip
     token = json.loads((tmp_path / "results" / "raced" / "run.json").read_text())["token"]
     stray = on_it.run("sbatch", "--parsable", "-o", "/dev/null", "--comment", f"agenttts batch=raced-{token}-99", "--wrap", SLEEP).strip()  # fmt: skip
-    end = shell("cancel", "raced", "--json", env=env)
+    end = cli("cancel", "raced", "--json", env=env)
     assert end.returncode == 0, end.stderr
     document = json.loads(end.stdout)
     assert document["outcome"] == "cancelled"

@@ -75,7 +75,7 @@ def test_a_real_model_that_is_served_with_vllm_drives_a_search(slurm_cli, cluste
     # Of one allocation, and with its likeliest words, the reply is short: a token takes 0.06 s of a core.
     agent = {**AGENT, "model": str(smollm2), "options": dict(QUICK), "timeout_seconds": 600, "start_seconds": 900, "temperature": 0}  # fmt: skip
     spec = scripted_spec("driven", agent=agent, **{**FEW, "search__batch_size": 1})
-    done = slurm_cli("launch", spec, "--cluster", TESTCLUSTER, "--wait", timeout=1700)
+    done = slurm_cli("launch", spec, "--cluster", TESTCLUSTER, "--wait")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "results/driven"
     check_end(run, cluster, [])
@@ -110,7 +110,7 @@ def test_a_served_model_whose_job_is_lost_is_served_again(slurm_cli, cluster, la
     run = launched("lost", seconds_per_reply=12)
     key = until_ready(run)
     cluster.run("scancel", "--signal=KILL", "--full", started_jobs(run)[0])
-    done = slurm_cli("resume", "lost", "--wait", timeout=400)
+    done = slurm_cli("resume", "lost", "--wait")
     assert done.returncode == 0, done.stderr
     check_end(run, cluster, [key])
     assert len(started_jobs(run)) == 2

@@ -45,12 +45,12 @@ def test_squeue_tells_run_iteration_trial_and_models(slurm_cli, cluster, scripte
     status = json.loads(slurm_cli("status", "glance", "--json").stdout)
     assert status["controller"]["alive"]
     assert any(job["state"] == "RUNNING" for job in status["jobs"])
+    # Slurm runs them before they have begun.
+    records = until(lambda: attempts(tmp_path / "results/glance"), "the first attempts", pause=0.1)
     # Cancel ends the controller and the array; nothing of the run stays in the queue.
     done = slurm_cli("cancel", "glance", "--json")
     assert json.loads(done.stdout)["outcome"] == "cancelled"
     until(lambda: not [r for r in cluster.queue() if "run=glance" in r["comment"]], pause=0.5)
-    records = attempts(tmp_path / "results/glance")
-    assert records
     assert all(len(a["devices"].split(",")) == a["gpus"] for a in records), "each has GPUs of its own"  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def test_a_lost_node_and_a_time_limit_in_the_middle_of_lists_cost_nothing_that_w
         cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=30")
         queued = [r for r in cluster.queue() if r["job"].partition("_")[0] == job.partition("_")[0]]
         assert ["trials=t0003," in row["comment"] for row in queued] == [True], "its list now"
-        done = slurm_cli("resume", "lists", "--wait", timeout=400)
+        done = slurm_cli("resume", "lists", "--wait")
         assert done.returncode == 0, done.stderr
     assert outcome(run) == outcome(tmp_path / "results/here")
     ends = [event["trial"] for event in journal_events(run, "finished")]
@@ -175,7 +175,7 @@ def test_the_main_job_with_real_vllm_and_a_real_model(slurm_cli, cluster, smollm
     spec.write_text(text.replace("../.cache/models/smollm2-135m-instruct", str(smollm2)))
     # A model reads 300 tokens a second on a core: the tests above have more iterations and examples.
     few = ("--set", "search.iterations=0", "--set", "task.examples=2")
-    done = slurm_cli("launch", spec, "--cluster", TESTCLUSTER, "--wait", *few, timeout=900)
+    done = slurm_cli("launch", spec, "--cluster", TESTCLUSTER, "--wait", *few)
     assert done.returncode == 0, done.stderr
     document = json.loads(slurm_cli("report", "smoke", "--format", "json").stdout)
     trials = document["runs"][0]["trials"]

@@ -25,7 +25,7 @@ def check_small_run(slurm_cli, tmp_path: Path, name: str, model: Path | None) ->
     more = ["--set", "task.run_code_on_host=false", "--set", "models.smollm2.gpus=1"]
     if model is not None:
         more += ["--set", "models.smollm2.engine=transformers"]
-    done = slurm_cli("launch", run.spec, "--cluster", TESTCLUSTER, "--wait", *run.arguments, *more, timeout=880)  # fmt: skip
+    done = slurm_cli("launch", run.spec, "--cluster", TESTCLUSTER, "--wait", *run.arguments, *more)  # fmt: skip
     assert done.returncode == 0, done.stderr
     run.check(tmp_path / "results")
     [attempt] = attempts(tmp_path / "results" / name)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import attempts, journal_events, kill_controller, outcome, table
+from tests.support.runs import attempts, journal_events, outcome, table
 
 # A controller of the run argv[1] that dies with its argv[2]-th event: before it is written, with
 # half of its line written, or after, before anything follows from it.
@@ -44,7 +44,7 @@ journal.Journal.append = append
 ControllerJob(Path(sys.argv[1]))()
 """
 NEVER = 10**9
-PROFILE = "kind: local\nmax_running: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
+PROFILE = "kind: {kind}\nmax_running: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
 
 
 def start(run: Path, event: int, when: str) -> subprocess.Popen[bytes]:
@@ -58,22 +58,18 @@ def journal(run: Path) -> bytes:
 
 
 @pytest.fixture
-def launched(cli, scripted_spec, tmp_path):
-    """An undisturbed run, and one of the same spec and seed whose controller has been killed at
-    once.
+def launched(cli, scripted_spec, unstarted_run, tmp_path):
+    """An undisturbed run in this process, and one of the same spec and seed whose jobs have
+    processes of their own. Its controller has not been started.
     """
-    spec = scripted_spec(search__iterations=1, search__batch_size=4, search__budget=120)
-    (tmp_path / "three.yaml").write_text(PROFILE)
-    done = cli("launch", spec, "--name", "calm", "--cluster", "./three.yaml", "--wait")
+    for kind in ("in_process", "local"):
+        (tmp_path / f"{kind}.yaml").write_text(PROFILE.format(kind=kind))
+    changes = {"search__iterations": 1, "search__batch_size": 4, "search__budget": 120}
+    spec = scripted_spec("calm", cluster="./in_process.yaml", **changes)
+    done = cli("launch", spec, "--wait")
     assert done.returncode == 0, done.stderr
-    done = cli("launch", spec, "--name", "killed", "--cluster", "./three.yaml")
-    assert done.returncode == 0, done.stderr
-    killed = tmp_path / "results" / "killed"
-    quiet = 0
-    while quiet < 2:  # submitit's process may start the controller's while they are looked for
-        quiet = 0 if kill_controller(killed) else quiet + 1
-        time.sleep(0.1)
-    return tmp_path / "results" / "calm", killed
+    killed = unstarted_run(name="killed", cluster=str(tmp_path / "local.yaml"), **changes)
+    return tmp_path / "results" / "calm", killed.path
 
 
 def check(cli, calm: Path, killed: Path) -> None:
@@ -125,6 +121,6 @@ def test_a_controller_killed_anywhere_loses_and_repeats_nothing(cli, launched, d
     for _ in range(4):
         assert killed_at_a_line(killed, dice, last=3), "the run was over before it could be killed"
     kills = 4
-    while kills < 10 and b'"ended"' not in journal(killed):
+    while kills < 7 and b'"ended"' not in journal(killed):
         kills += dice.choice([killed_at_a_line, killed_at_a_moment])(killed, dice)
     check(cli, calm, killed)

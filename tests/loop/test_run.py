@@ -26,7 +26,7 @@ from tests.support.runs import (
     outcome,
     table,
 )
-from tests.support.scripted import one_trial_a_job
+from tests.support.shared_jobs import profile
 from tests.support.waiting import until
 
 
@@ -127,9 +127,9 @@ def test_files_called_like_modules_of_python_do_not_hide_them(scripted_spec, tmp
     """Such as a script of the user in the directory of the launch."""
     for name in ("email", "queue", "random", "types"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the user')\n")
-    profile = tmp_path / "with-setup.yaml"
-    profile.write_text(f"{BUILT_IN['local'].rstrip('}')}, setup: {json.dumps(setup)}}}\n")
-    spec = scripted_spec(cluster=str(profile), search__iterations=0, task__examples=2)
+    cluster = tmp_path / "with-setup.yaml"
+    cluster.write_text(f"{BUILT_IN['local'].rstrip('}')}, setup: {json.dumps(setup)}}}\n")
+    spec = scripted_spec(cluster=str(cluster), search__iterations=0, task__examples=2)
     # As the installed command, which does not look for modules in the current directory either.
     command = [sys.executable, "-P", "-m", "agenttts.cli", "launch", str(spec), "--wait"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -139,8 +139,10 @@ def test_files_called_like_modules_of_python_do_not_hide_them(scripted_spec, tmp
 
 @pytest.mark.processes
 def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, tmp_path):
+    # One worker, which gets one trial at a time.
     spec = scripted_spec(
-        cluster=one_trial_a_job(tmp_path, "local"), search__iterations=1, search__batch_size=2,
+        cluster=profile(tmp_path, "local", 1, max_running=1, linger_seconds=60),
+        search__iterations=1, search__batch_size=2,
         models__strong__options={"seconds_per_sample": 0.02},
     )  # fmt: skip
     # As from a script that starts it with "&": an interrupt is ignored there, and by what it

@@ -20,6 +20,7 @@ from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 
 from agenttts.dispatch.base import QueueUnavailable, SubmitLimitReached
 from agenttts.dispatch.node.job import UNLIMITED_REQUEUES
+from agenttts.dispatch.pickled import Pickled
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.batch_script import BatchScript, check_folder
 from agenttts.dispatch.slurm.cluster_nodes import nodes_besides
@@ -115,7 +116,7 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
             The job ids, in the order of ``functions``.
         """
         self._pickles, self._first = Pickles(self.folder, name), first
-        return [str(job.job_id) for job in self.submit_array(functions)]
+        return [str(job.job_id) for job in self.submit_array(list(map(Pickled.of, functions)))]
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         array = None if self._elements is None else (self._elements, self._running)
