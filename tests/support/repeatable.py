@@ -9,7 +9,8 @@
   The number of reruns is printed at the end of the session, and why each of them was needed.
 - Under pytest-xdist with ``--dist loadgroup``, the tests that share a test cluster run on one
   worker (those with real models have one of their own, and so has a module that starts a cluster of
-  its own, marker ``own_cluster``), and so do those that load a real engine here (marker ``llm``).
+  its own, marker ``own_cluster``), and so do those that load a real engine here (marker ``llm``;
+  modules that load PyTorch join them, ``xdist_group("engines")``).
   These begin first, as they last longest. Of the others, those of one module run on one worker,
   which makes the module's fixtures and imports once; those that wait for processes of their own
   (marker ``processes``) run each on any.
