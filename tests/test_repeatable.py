@@ -119,6 +119,30 @@ def test_with_and_without_workers(suite):
     assert places["cluster"] != places["engines"]
 
 
+class Collected:
+    """The tests in the order in which a worker has them under ``--dist loadgroup``."""
+
+    def pytest_configure(self, config):
+        config.option.loadgroup = True  # what xdist tells a worker
+
+    def pytest_collection_finish(self, session):
+        self.items = session.items
+
+
+def test_workers_begin_with_shared_groups_and_keep_modules_whole(suite):
+    suite.makepyfile(test_a="def test_one(): pass\n" * 9, test_b=SUITE, test_c="def test_c(): pass")
+    collected = Collected()
+    suite.inline_run("--collect-only", plugins=[collected])
+    groups = {item.nodeid: item.nodeid.partition("@")[2] for item in collected.items}
+    assert [*dict.fromkeys(groups.values())] == [
+        *("cluster", "engines", "cluster-models", "cluster-test_b"),
+        *("test_a", "", "test_b", "test_c"),
+    ]
+    assert [name for name, group in groups.items() if not group] == [
+        f"test_b.py::test_{name}" for name in ("processes", "always")
+    ]
+
+
 def test_a_session_without_reruns_says_so(suite):
     suite.makepyfile("def test_good(): pass")
     result = suite.runpytest_inprocess()

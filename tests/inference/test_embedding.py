@@ -10,6 +10,9 @@ from agenttts.errors import MissingRequirement, UserError
 from agenttts.inference import embedding
 from agenttts.inference.embedding import EmbeddingModel, find_embedding_model
 
+# With the engines, which load PyTorch, too: its import takes some seconds of a worker.
+pytestmark = pytest.mark.xdist_group("engines")
+
 
 @pytest.fixture(scope="module")
 def model() -> EmbeddingModel:

@@ -20,6 +20,9 @@ from agenttts.launch.plan import make_plan
 from agenttts.replies import detect_thinking
 from agenttts.spec import load_spec
 
+# With the engines, which load PyTorch, too: its import takes some seconds of a worker.
+pytestmark = pytest.mark.xdist_group("engines")
+
 INDEX = "model.safetensors.index.json"
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 PLAIN = ["config.json", "tokenizer.json"]

@@ -8,6 +8,9 @@ from agenttts.search import TrialResult, create
 from agenttts.search.optuna_search import OptunaGPSearcher, OptunaOptions
 from agenttts.space import Model, SearchSpace, Stage
 
+# With the engines, which load PyTorch, too: its import takes some seconds of a worker.
+pytestmark = pytest.mark.xdist_group("engines")
+
 SPACE = SearchSpace((Stage("a", (Model("s", 3e9),), 256, 64, (1, 2, 3, 4)),), 100)
 
 

@@ -9,7 +9,11 @@
   The number of reruns is printed at the end of the session, and why each of them was needed.
 - Under pytest-xdist with ``--dist loadgroup``, the tests that share a test cluster run on one
   worker (those with real models have one of their own, and so has a module that starts a cluster of
-  its own, marker ``own_cluster``), and so do those that load a real engine here (marker ``llm``).
+  its own, marker ``own_cluster``), and so do those that load a real engine here (marker ``llm``;
+  modules that load PyTorch join them, ``xdist_group("engines")``).
+  These begin first, as they last longest. Of the others, those of one module run on one worker,
+  which makes the module's fixtures and imports once; those that wait for processes of their own
+  (marker ``processes``) run each on any.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from __future__ import annotations
 import os
 import random
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import pytest
 from hypothesis import settings
@@ -36,6 +41,7 @@ RERUN_MARKERS = ("processes", "cluster", "llm")
 GROUPS = {("cluster", "llm"): "cluster-models", ("cluster",): "cluster", ("llm",): "engines"}
 
 _NODE_ID = pytest.StashKey[str]()
+_GROUP = pytest.StashKey["str | None"]()
 
 
 def load_profile() -> None:
@@ -80,6 +86,12 @@ def dice(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"dice of {request.node.stash[_NODE_ID]}")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let xdist begin with the first groups; by itself it begins with those of most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(wrapper=True)  # begins before xdist appends groups to node ids, and ends after it
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
@@ -88,31 +100,44 @@ def pytest_collection_modifyitems(
     can_group = config.pluginmanager.hasplugin("xdist")
     for item in items:
         item.stash[_NODE_ID] = item.nodeid
-        if can_rerun and any(map(item.get_closest_marker, RERUN_MARKERS)):
+        marks = {mark.name: mark for mark in item.iter_markers()}
+        if can_rerun and not marks.keys().isdisjoint(RERUN_MARKERS):
             item.add_marker(pytest.mark.flaky(reruns=1))
-        group = _group(item)
-        if can_group and group:
+        item.stash[_GROUP] = group = _group(item, marks)
+        if can_group and group and "xdist_group" not in marks:
             item.add_marker(pytest.mark.xdist_group(group))
     yield
     if config.getoption("loadgroup", False):
+        # Groups of one module, and tests without a group, follow in the order of the tests.
+        modules = {None, *map(_module, items)}
+        sizes = Counter(item.stash[_GROUP] for item in items)
+        first = {group: -size for group, size in sizes.items() if group not in modules}
+        items.sort(key=lambda item: first.get(item.stash[_GROUP], 0))
         for item in items:
             _append_group(item)
 
 
-def _group(item: pytest.Item) -> str | None:
+def _group(item: pytest.Item, marks: Mapping[str, pytest.Mark]) -> str | None:
     """The tests that run on one worker with this one; None: it may run on any."""
-    if item.get_closest_marker("own_cluster"):
-        return item.path.stem
-    return next((g for marks, g in GROUPS.items() if all(map(item.get_closest_marker, marks))), None)  # fmt: skip
+    if "xdist_group" in marks:
+        return str(marks["xdist_group"].args[0])
+    if "own_cluster" in marks:
+        return f"cluster-{item.path.stem}"
+    named = (group for needed, group in GROUPS.items() if marks.keys() >= {*needed})
+    return next(named, None if "processes" in marks else _module(item))
+
+
+def _module(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0].removesuffix(".py").replace("/", ".")
 
 
 def _append_group(item: pytest.Item) -> None:
     """Do what xdist 3.8 attempts: with pytest 9.2 its change of the node id has no effect (its
     issue 1386).
     """
-    groups = [mark.args[0] for mark in item.iter_markers("xdist_group")]
-    if groups and item.nodeid == item.stash[_NODE_ID]:
-        item._id = type(item.id).parse(f"{item.nodeid}@{'_'.join(sorted(groups))}")
+    group = item.stash[_GROUP]
+    if group and item.nodeid == item.stash[_NODE_ID]:
+        item._id = type(item.id).parse(f"{item.nodeid}@{group}")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # after all other parts of the summary

@@ -41,6 +41,9 @@ from agenttts.trial.spec import TrialSpec
 from tests.support.executing import executed, perfect_chatdev, postprocessed
 from tests.support.tutorial import write_files
 
+# With the engines, which load PyTorch, too: its import takes some seconds of a worker.
+pytestmark = pytest.mark.xdist_group("engines")
+
 
 def perfect_retrieval(example: Example) -> dict[str, str]:
     """A perfect reply a stage."""

@@ -30,6 +30,9 @@ from agenttts.trial.result import TrialOutput
 from agenttts.trial.run import evaluate_alone
 from agenttts.trial.spec import TrialSpec
 
+# With the engines, which load PyTorch, too: its import takes some seconds of a worker.
+pytestmark = pytest.mark.xdist_group("engines")
+
 SAMPLES = 3
 EXAMPLES = 4
 LONG_ENOUGH = 2000

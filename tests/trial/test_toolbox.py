@@ -16,6 +16,9 @@ from agenttts.tasks import create
 from agenttts.tasks.base import Example, ExecutingStage, ToolboxSettings
 from agenttts.trial.toolbox import TrialToolbox, execute_samples
 
+# With the engines, which load PyTorch, too: its import takes some seconds of a worker.
+pytestmark = pytest.mark.xdist_group("engines")
+
 
 @pytest.mark.processes
 def test_code_is_refused_outside_a_container_without_the_opt_in(monkeypatch):

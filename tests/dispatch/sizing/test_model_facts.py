@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from agenttts.dispatch.sizing.kv_cache import CacheSize, cache_size, kv_heads
 from agenttts.dispatch.sizing.model_facts import model_facts, read_config
 
+# With the engines, which load PyTorch, too: its import takes some seconds of a worker.
+pytestmark = pytest.mark.xdist_group("engines")
+
 # An 8B model of the Llama-3.1 family.
 LLAMA = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096, "max_position_embeddings": 131072, "torch_dtype": "bfloat16"}  # fmt: skip
 

@@ -19,6 +19,9 @@ from agenttts.trial.toolbox import TrialToolbox
 from tests.support.executing import perfect_chatdev
 from tests.support.scripted import at_fixed_path
 
+# With the engines, which load PyTorch, too: its import takes some seconds of a worker.
+pytestmark = pytest.mark.xdist_group("engines")
+
 GOOD = "print('How many words, letters and sentences does the line of text have?')\nline = input()\nprint(len(line.split()))\n"
 BROKEN = "print('word counter')\nprint(wrod)\n"
 # Ends by itself: one that waits for input is watched for a while before it counts as started.
