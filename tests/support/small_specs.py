@@ -50,7 +50,7 @@ class SmallRun:
         if self.name == "chatdev-small":
             assert all(output["run"]["report"] for output in outputs), "the sandbox has had its say"
             if self.scripted:
-                assert all(output["run"]["started"] for output in outputs), "a program that is whole"
+                assert all(output["run"]["started"] for output in outputs), "it is a whole one"
         else:
             assert any(outputs), "not every output is the empty value"
 
