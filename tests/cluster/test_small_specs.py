@@ -13,10 +13,11 @@ from tests.support.cluster import TESTCLUSTER
 from tests.support.runs import attempts
 from tests.support.small_specs import NAMES, small_run
 
-# A real small model with the transformers engine, whose start costs a third of vLLM's. Where a reply comes
-# from does not matter to the container of the others: `tests/tasks/test_small_specs.py` has every task with a
-# real model, and `test_slurm_run` has real vLLM in the container.
-REAL = "chatdev-small"
+# A real small model with the transformers engine, whose start costs a third of vLLM's, at the task with the
+# shortest prompts. Where a reply comes from does not matter to the container of the others:
+# `tests/tasks/test_small_specs.py` has every task with a real model, and `test_slurm_run` has real vLLM in the
+# container.
+REAL = "triage"
 
 
 def check_small_run(slurm_cli, tmp_path: Path, name: str, model: Path | None) -> None:

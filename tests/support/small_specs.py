@@ -19,6 +19,7 @@ NAMES = ("kgqa-small", "taskbench-small", "chatdev-small", "triage")
 _MODEL = "smollm2"
 # What the script replies at every stage: steps, numbers of passages and a label of the tutorial's.
 _REPLY = "1. [1] [2] billing"
+_PROGRAM = "main.py\n```python\nprint(1)\n```"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class SmallRun:
     arguments: tuple[str, ...]
     stages: tuple[str, ...]
     examples: int
+    scripted: bool
 
     def check(self, results: Path) -> None:
         """What a run of it has come to: every stage, with what a model wrote read by the task."""
@@ -47,6 +49,8 @@ class SmallRun:
         outputs = [json.loads(text) for text in rows["output"]]
         if self.name == "chatdev-small":
             assert all(output["run"]["report"] for output in outputs), "the sandbox has had its say"
+            if self.scripted:
+                assert all(output["run"]["started"] for output in outputs), "it is a whole one"
         else:
             assert any(outputs), "not every output is the empty value"
 
@@ -72,7 +76,8 @@ def small_run(name: str, folder: Path, model: Path | None) -> SmallRun:
     settings += [f"stages.{stage}.decode_tokens=16" for stage in stages]
     if model is None:
         script = folder / "script.json"
-        script.write_text(json.dumps({"default": _REPLY}))
+        reply = _PROGRAM if name == "chatdev-small" else _REPLY
+        script.write_text(json.dumps({"default": reply}))
         settings.append(f"models={{{_MODEL}: {{path: {script}, params: 2700000000, engine: scripted}}}}")  # fmt: skip
     elif own:
         settings.append(
@@ -88,4 +93,5 @@ def small_run(name: str, folder: Path, model: Path | None) -> SmallRun:
             for each in names
             for option, value in QUICK.items()
         ]
-    return SmallRun(name, spec, tuple(p for s in settings for p in ("--set", s)), stages, examples)
+    arguments = tuple(p for s in settings for p in ("--set", s))
+    return SmallRun(name, spec, arguments, stages, examples, scripted=model is None)
