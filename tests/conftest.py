@@ -156,8 +156,12 @@ def scripted_spec(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def _finished_runs(tmp_path_factory: pytest.TempPathFactory) -> FinishedRuns:
-    return FinishedRuns(tmp_path_factory.mktemp("finished"))
+def _finished_runs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> FinishedRuns:  # fmt: skip
+    place = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):  # a worker of xdist: below what all of them share
+        place = place.parent
+    (place / "finished").mkdir(exist_ok=True)
+    return FinishedRuns(place / "finished")
 
 
 @pytest.fixture
