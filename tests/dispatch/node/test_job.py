@@ -27,19 +27,17 @@ from agenttts.inference.shard_names import trial_writer
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault, read_result, write_fault
 from tests.support.processes import alive
+from tests.support.trials import store_result
 from tests.support.trials import trial_writer as spec_writer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.processes
 
-RESULT = """
-import sys, polars
-from pathlib import Path
-from agenttts.trial.result import TrialOutput, write_result
-
-here = Path(sys.argv[1])
-(here / "trial.json").write_text("{}")
-write_result(here, TrialOutput(0.5, {}, 1, 1, 0, 0, 1, {}), polars.DataFrame({"example": ["a"]}))
+RESULT = f"""
+{store_result()}
+import sys
+here = pathlib.Path(sys.argv[1])
+store_result(here)
 """
 SUCCEED = (sys.executable, "-c", RESULT, "{directory}")
 # What a trial does after its result is stored.
