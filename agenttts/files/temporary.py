@@ -32,11 +32,15 @@ def temporary_directory() -> Path:
             return found
     except FileNotFoundError:  # not even the working directory
         pass
-    errors = {place: _write_error(place) for place in dict.fromkeys(places)}
-    numbers = [error.errno for error in errors.values() if error is not None]
-    reasons = ", ".join(f"{p} ({e.strerror})" if e else str(p) for p, e in errors.items())
+    errors: dict[Path, OSError] = {}
+    for place in dict.fromkeys(places):
+        error = _write_error(place)
+        if error is None:
+            return place  # it could not be written when Python looked, which it does once
+        errors[place] = error
+    reasons = ", ".join(f"{place} ({error.strerror})" for place, error in errors.items())
     raise OSError(
-        next((number for number in numbers if number in PASSING), errno.ENOENT),
+        next((e.errno for e in errors.values() if e.errno in PASSING), errno.ENOENT),
         f"no directory for temporary files can be written: {reasons}; TMPDIR names another one",
     )
 

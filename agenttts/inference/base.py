@@ -344,10 +344,13 @@ def cut_key(
     Returns:
         None if it is the address of the samples that are not cut.
     """
-    if model.rules < 3 or context is None:
+    stated = model.options.get(CONTEXT_OPTION)
+    if context is None or (model.rules < 3 and stated == context):
         return None
     options = {**model.options, CONTEXT_OPTION: context}
-    return sample_key(replace(model, rules=2, options=options), content, params, run_seed, stop)
+    return sample_key(
+        replace(model, rules=min(model.rules, 2), options=options), content, params, run_seed, stop
+    )
 
 
 def keeps_special(model: ModelConfig) -> bool:

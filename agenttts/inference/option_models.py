@@ -94,13 +94,16 @@ class TransformersOptions(EngineOptions):
 
 
 CHECKED_TYPES: Mapping[str, type] = MappingProxyType({"bool": bool, "int": int, "float": float})
-"""The types of options that are checked, by their names in a file of options."""
+"""The types of options that are checked, by their names in a file of options.
+
+Values that pydantic makes one of the type are valid, such as 1 for true: vLLM's are its models.
+"""
 _OF_TYPE: Mapping[str, Any] = MappingProxyType(
     {
         "": Any,
-        "bool": Annotated[bool | None, Field(description="true or false, without quotes")],
-        "int": Annotated[int | None, Field(description="a whole number")],
-        "float": Annotated[float | None, Field(description="a number")],
+        "bool": Annotated[bool | None, Field(strict=False, description="true or false")],
+        "int": Annotated[int | None, Field(strict=False, description="a whole number")],
+        "float": Annotated[float | None, Field(strict=False, description="a number")],
     }
 )
 

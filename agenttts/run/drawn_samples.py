@@ -8,7 +8,6 @@ that fuse samples are not included.
 from __future__ import annotations
 
 import json
-from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -78,9 +77,10 @@ def drawn_samples(run: Run) -> Iterator[dict[str, Any]]:
             {at: len(place.samples) for at, place in wanted.items()}, partial(_is_of, wanted)
         )
         for key, place in fresh.items():
-            found = ChainMap(*(stored[at] for at in (*place.cut, key)))
             for index in range(seen.get(key, 0), len(place.samples)):
-                yield _record(place, index, found.get(index))
+                found = [s for at in (key, *place.cut) if (s := stored[at].get(index))]
+                used = next((s for s in found if _text(place, s) == place.samples[index]), None)
+                yield _record(place, index, used or next(iter(found), None))
             seen[key] = len(place.samples)
 
 
@@ -90,10 +90,12 @@ def _is_of(wanted: Mapping[str, _Place], sample: StoredSample) -> bool:
     That of a cut prompt may be another context's.
     """
     place = wanted[sample.key]
-    return (
-        not sample.truncated
-        or remove_thinking(sample.text, place.thinking) == place.samples[sample.index]
-    )
+    return not sample.truncated or _text(place, sample) == place.samples[sample.index]
+
+
+def _text(place: _Place, sample: StoredSample) -> str:
+    """Return a stored sample as a trial records it."""
+    return remove_thinking(sample.text, place.thinking)
 
 
 def _places(spec: TrialSpec, directory: Path) -> dict[str, _Place]:

@@ -227,6 +227,8 @@ def test_a_node_without_a_place_for_scratch_is_reported(tmp_path, monkeypatch):
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setattr(tempfile, "tempdir", str(here))
+    closed = PermissionError(13, "Permission denied")
+    monkeypatch.setattr("agenttts.files.temporary._write_error", lambda place: closed)
     folder = tmp_path / "asked"
     asked = question(folder)
     write_reply(folder)

@@ -57,11 +57,11 @@ def test_an_option_like_none_still_says_where_the_names_are():
         ("max_model_len", 0, f"{READABLE}, or auto"),
         ("max_model_len", -2, f"{READABLE}, or auto"),
         ("kv_cache_memory_bytes", "10GB", READABLE.replace("of 1", "of 0")),
-        ("enforce_eager", "true", "true or false, without quotes"),
-        ("enable_prefix_caching", "no", "true or false, without quotes"),
-        ("tensor_parallel_size", "2", "a whole number"),
+        ("enforce_eager", "eager", "true or false"),
+        ("enable_prefix_caching", 2, "true or false"),
+        ("tensor_parallel_size", "two", "a whole number"),
         ("seed", 0.5, "a whole number"),
-        ("kv_offloading_size", "4", "a number"),
+        ("kv_offloading_size", "4 GB", "a number"),
     ],
 )
 def test_a_number_that_vllm_would_refuse_is_refused_before_a_job(name, value, valid):
@@ -74,7 +74,14 @@ def test_a_number_that_vllm_would_refuse_is_refused_before_a_job(name, value, va
 def test_numbers_that_vllm_takes_are_valid():
     check_options("vllm", {"gpu_memory_utilization": 1, "cpu_offload_gb": 0, "max_num_seqs": None})
     check_options(
-        "vllm", {"enforce_eager": True, "seed": 3, "async_scheduling": None, "dtype": "auto"}
+        "vllm",
+        {
+            "enforce_eager": 1,
+            "seed": 3.0,
+            "async_scheduling": None,
+            "dtype": "auto",
+            "max_logprobs": "5",
+        },
     )
 
 

@@ -93,7 +93,11 @@ def test_a_killed_controller_asks_no_question_twice(cli, scripted_spec, tmp_path
         pair = [allocation("weak", 5 + number, "strong", 2), allocation("strong", 1, "weak", 3 + number)]  # fmt: skip
         replies.append({"for": "propose", "text": batch_reply(pair, [f"rule {number}"])})
     agent = script(tmp_path, replies)
-    changes = {**SMALL, "search__iterations": 3, "agent": agent}
+    slow = {"seconds_per_sample": 0.01}  # so that the run is not over before it is killed
+    changes = {
+        **SMALL, "search__iterations": 3, "agent": agent,
+        "models__strong__options": slow, "models__weak__options": slow,
+    }  # fmt: skip
     assert cli("launch", scripted_spec("whole", **changes), "--wait").returncode == 0
     assert (
         cli("launch", scripted_spec("killed", cluster=one_worker(tmp_path), **changes)).returncode

@@ -21,6 +21,7 @@ from agenttts.files.trouble import is_outside_trouble
 from agenttts.sandbox import Limits, check_sandbox, filesystem, run_program, watch
 from agenttts.sandbox.scratch import remove_stale, remove_tree, scratch_directory
 from agenttts.sandbox.seccomp import build
+from tests.support.full_disk import full_disk
 from tests.support.hostile_programs import PROGRAMS, how
 from tests.support.processes import processes_with
 from tests.support.waiting import until
@@ -397,7 +398,10 @@ def test_programs_get_no_files_in_the_working_directory(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(OSError, match="no directory for temporary files can be written"):
+    with (
+        full_disk(0),
+        pytest.raises(OSError, match="no directory for temporary files can be written"),
+    ):
         run("print(1)")
     assert list(tmp_path.iterdir()) == []
 

@@ -100,7 +100,7 @@ def pytest_collection_modifyitems(
     can_group = config.pluginmanager.hasplugin("xdist")
     for item in items:
         item.stash[_NODE_ID] = item.nodeid
-        marks = {mark.name: mark for mark in item.iter_markers()}
+        marks = {mark.name: mark for mark in reversed([*item.iter_markers()])}
         if can_rerun and not marks.keys().isdisjoint(RERUN_MARKERS):
             item.add_marker(pytest.mark.flaky(reruns=1))
         item.stash[_GROUP] = group = _group(item, marks)
