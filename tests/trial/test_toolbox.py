@@ -47,7 +47,6 @@ def test_trials_of_one_process_share_an_embedding_model():
     toolboxes = [TrialToolbox(ToolboxSettings(embeds=True), on_host=True) for _ in range(3)]
     vectors = [toolbox.embed(["a boat"]) for toolbox in toolboxes]
     assert vectors[0] == vectors[1] == vectors[2]
-    gc.collect()  # models of other tests that nothing refers to any more
     loaded = [o for o in gc.get_objects() if type(o) is EmbeddingModel]
     assert len(loaded) == 1
 
