@@ -84,10 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     limit_native_threads()
     is_program = arguments is None
-    if is_program:
-        # Modules are most of what a command makes. Searching for garbage among them as often as
-        # Python does by default takes a tenth of the time of most commands.
-        gc.set_threshold(_NEW_OBJECTS)
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     any_terminal(sys.stdout, sys.stderr)
@@ -116,8 +112,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 _INTERRUPTED = 128 + 2  # SIGINT
-_NEW_OBJECTS = 50_000
-"""New objects after which a program looks for garbage; Python's default is 700."""
 
 
 @cache
