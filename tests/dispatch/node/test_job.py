@@ -415,6 +415,8 @@ def test_a_node_without_a_place_for_scratch_is_told_before_anything_starts(
     for name in ("TMPDIR", "TEMP", "TMP"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(here if place != "nowhere" else here / "gone"))
+    closed = PermissionError(13, "Permission denied")
+    monkeypatch.setattr("agenttts.files.temporary._write_error", lambda place: closed)
     trial = tmp_path / "trial"
     assert shell(trial, "touch ran")() == TrialState.INFRA_FAILED
     [attempt] = read_attempts(trial)
