@@ -140,10 +140,9 @@ def stated_context(config: Mapping[str, Any]) -> int | None:
 
 def may_be_mistral(directory: Path, options: Mapping[str, Any]) -> bool:
     """Return whether vLLM may read a model's params.json instead of its config.json."""
-    named = options.get("config_format") in (None, "auto") and holds_object(
-        directory / "params.json"
-    )
-    return named or options.get("config_format") == "mistral"
+    given = options.get("config_format")
+    looks = given in (None, "auto") and holds_object(directory / "params.json")
+    return looks or given == "mistral"
 
 
 def check_model_files(place: Path, options: Mapping[str, Any], what: str = "model") -> None:
