@@ -7,6 +7,8 @@ They are imported when they are first used, so that ``import agenttts`` loads no
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from agenttts.files.allocator import give_memory_back_at_once
+
 if TYPE_CHECKING:
     from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserError
     from agenttts.report import build_report, render
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
 
 __version__ = "0.1.0"
+
+give_memory_back_at_once()
 
 __all__ = [
     "AgentTTSError",
