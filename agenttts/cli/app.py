@@ -769,7 +769,8 @@ def replay(
     if lacking := unrecorded_trials(trace, recorded):
         typer.echo(
             f"trials of allocations that the table lacks: {lacking} of {trace.height}; each has "
-            "the score of the nearest recorded one with the same models, and none without one",
+            "the score of the nearest recorded one with the same models, or no score if no "
+            "recorded one has these models",
             err=True,
         )
     typer.echo(f"seed {seed} decides {search.seed_role(method, llm=session is not None)}", err=True)

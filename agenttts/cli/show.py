@@ -194,7 +194,7 @@ def extended(changes: Mapping[str, list[Any]], iterations: int) -> None:
 
     Args:
         changes: For each key that differs, the run's value and the given one.
-        iterations: How many iterations the search could still begin before.
+        iterations: How many iterations the search could still begin before it was extended.
     """
     from agenttts.launch.differences import difference_lines
 

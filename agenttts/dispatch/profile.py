@@ -64,7 +64,7 @@ class JobResources(Section):
     Valid: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS.
     """
     mem: str | None = None
-    """Memory of a job, e.g. ``32G``; for a job with GPUs only if ``mem_per_gpu`` is not set."""
+    """Memory of a job, e.g. ``32G``; in place of it, a job with GPUs has ``mem_per_gpu`` if set."""
     mem_per_gpu: str | None = None
     """Memory for each GPU of a job, e.g. ``64G``; a job without GPUs requests ``mem``."""
     cpus: Annotated[int, Field(ge=1)] = 1
@@ -274,8 +274,8 @@ class Profile(Section):
     setup: list[str] = []
     """Shell lines that run on the node before the job, e.g. ``module load apptainer``.
 
-    If a line fails, the job ends, and the error names the line. No line may hold a secret, which
-    ``export HF_TOKEN=$(cat FILE)`` reads from a file.
+    If a line fails, the job ends, and the error names the line. No line may hold a secret. Let the
+    line read it from a file: ``export HF_TOKEN=$(cat FILE)``.
     """
     login_shell: bool = False
     """Whether batch files run in a login shell (``#!/bin/bash -l``).

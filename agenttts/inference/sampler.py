@@ -131,7 +131,7 @@ class _Wanted:
     """How many samples are needed: the most that any request needs."""
     requests: dict[str, Request] = field(default_factory=dict)
     cut: dict[str, str] = field(default_factory=dict)
-    """The key of the samples if the prompt is cut, where it is another one."""
+    """The key of the samples if the prompt is cut, for the prompts where that is another key."""
     models: dict[str, str] = field(default_factory=dict)
     """The name of the model that is stored with the samples."""
     own: list[str] = field(default_factory=list)

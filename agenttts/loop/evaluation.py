@@ -192,7 +192,7 @@ class Evaluation:
                 trouble = self._still(trouble, error)
             except (AgentTTSError, OSError) as error:
                 self._workers.give_signs(unseen=True)
-                # The failed step is not in the journal, so the next pass repeats it.
+                # The next pass repeats the step: its end is not in the journal.
                 files.failed(error)
             self._workers.pause(self._profile.poll_seconds)
 

@@ -314,7 +314,8 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
 def _read(path: Path) -> pl.DataFrame:
     if path.is_dir():
         raise UserError(
-            f"{path} is a directory; valid: a Parquet or CSV table, of a run {path}/trials.parquet"
+            f"{path} is a directory; valid: a Parquet or CSV table. If this is a run's directory: "
+            f"{path / 'trials.parquet'}"
         )
     if not path.is_file():
         raise UserError(

@@ -78,4 +78,4 @@ def test_a_run_in_place_of_its_table_is_told_where_the_table_is(cli, scripted_sp
     done = cli("replay", "results", "--space", scripted_spec())
     assert done.returncode == 2
     assert "results is a directory; valid:" in done.stderr
-    assert "of a run results/trials.parquet" in done.stderr
+    assert "If this is a run's directory: results/trials.parquet" in done.stderr

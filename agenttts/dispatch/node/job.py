@@ -541,12 +541,12 @@ class TrialJob:
     def _waits(self) -> bool:
         """Return whether a worker waits for a list; it then makes no progress.
 
-        A worker without open trials does, unless it closes or answers a question.
+        It waits if it has no open trials, unless it closes or answers a question.
         """
         return not (self._attempts.open or self._closing or self._questions.any_in_work())
 
     def _finish_ended(self) -> None:
-        """Record the outcome of trials that ended before the command did, or was stopped."""
+        """Record the outcome of trials that ended while the command was still running."""
         for trial in self._attempts.open:
             has_fault = self._outlives_trials and (trial.directory / FAULT_FILE).exists()
             if _is_done(trial) or has_fault:
