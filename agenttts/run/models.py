@@ -100,20 +100,34 @@ def with_dtype(options: Mapping[str, Any], dtype: str | None) -> Mapping[str, An
     return options if dtype is None else {**options, "dtype": dtype}
 
 
-def changed_weights(models: Mapping[str, ModelConfig]) -> list[str]:
-    """Return the models whose directory has changed since launch.
+def changed_models(
+    models: Mapping[str, ModelConfig], contents: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Return the models whose files have changed since launch, with the places of their files.
 
     Changes that this machine does not see are left out.
+
+    Args:
+        models: The models of the run's record.
+        contents: Its digests of what their files held (`contents_of`).
     """
-    changed = []
+    changed = {}
     for name, model in models.items():
         try:
-            weights = _weights(name, model, model.rules)
+            if _is_changed(name, model, contents.get(name)):
+                changed[name] = list(_places(model).values())
         except UserError:
             continue  # it may be readable on the nodes of the trials
-        if weights is not None and model.weights not in (None, weights):
-            changed.append(name)
     return changed
+
+
+def _is_changed(name: str, model: ModelConfig, contents: str | None) -> bool:
+    """Return whether a model's files differ from those of the launch."""
+    if model.engine == "scripted":
+        found = contents_of({name: model}).get(name)
+        return None not in (contents, found) and contents != found
+    found = _weights(name, model, model.rules)
+    return None not in (model.weights, found) and model.weights != found
 
 
 def contents_of(models: Mapping[str, ModelConfig]) -> dict[str, str]:
