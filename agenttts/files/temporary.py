@@ -25,9 +25,9 @@ def temporary_directory() -> Path:
             pass, such as a full disk, if that is the reason for any of them.
     """
     named = [os.environ[name] for name in _VARIABLES if os.environ.get(name)]
-    places = [_resolved(place) for place in (*named, *_COMMON)]
+    places = [resolved(place) for place in (*named, *_COMMON)]
     try:
-        found = _resolved(tempfile.gettempdir())
+        found = resolved(tempfile.gettempdir())
         if found in places or found != Path.cwd():
             return found
     except FileNotFoundError:  # not even the working directory
@@ -45,10 +45,14 @@ def temporary_directory() -> Path:
     )
 
 
-def _resolved(place: str) -> Path:
+def resolved(place: str) -> Path:
+    """Return a place of the environment without links in its path.
+
+    As it is, if it is a relative one and the working directory was removed.
+    """
     try:
         return Path(os.path.realpath(place))  # in a circle of links it ends; `resolve` raises
-    except FileNotFoundError:  # a relative path, and the working directory was removed
+    except FileNotFoundError:
         return Path(place)
 
 
