@@ -108,7 +108,7 @@ def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _language_parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the parts that lead to the language part of a config, which is the last of them."""
+    """Yield the parts of a config down to its language part, which is the last."""
     for name in _LANGUAGE_PARTS:
         found = config.get(name)
         if isinstance(found, dict):

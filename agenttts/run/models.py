@@ -106,7 +106,7 @@ def with_dtype(options: Mapping[str, Any], dtype: str | None) -> Mapping[str, An
 def changed_models(
     models: Mapping[str, ModelConfig], contents: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """Return the models whose files have changed since launch, with the places of their files.
+    """Return the models whose files have changed since launch, with their places.
 
     Changes that this machine does not see are left out.
 
@@ -249,7 +249,7 @@ def _folder(place: Path) -> Path | None:
 def _weights(
     name: str, model: ModelSection | ModelConfig, rules: int, *, earlier: bool = False
 ) -> str | None:
-    """Return the fingerprint of a model's files; None if they are not here, or for a script.
+    """Return the fingerprint of a model's files; None for a script or without files here.
 
     ``earlier``: as versions made it that read only the tokenizer of the places in options.
     """
