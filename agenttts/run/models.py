@@ -249,7 +249,7 @@ def _folder(place: Path) -> Path | None:
 def _weights(
     name: str, model: ModelSection | ModelConfig, rules: int, *, earlier: bool = False
 ) -> str | None:
-    """Return the fingerprint of a model's files; None for a script or without files here.
+    """Return the fingerprint of a model's files; None for a script or if not here.
 
     ``earlier``: as versions made it that read only the tokenizer of the places in options.
     """
