@@ -194,7 +194,7 @@ def test_a_controller_starts_without_the_schedulers_and_searchers_that_it_may_no
 # What each program imports is left out of searches for garbage, and there are few until it has begun.
 FROZEN = {
     "the controller": "from agenttts.dispatch.pickled import load_quickly; load_quickly(b'cagenttts.loop.controller_job\\nControllerJob\\n.')(Path('nosuch'))()",
-    "the program of a trial": "from agenttts.trial.__main__ import main, kept_for_good; main(['nosuch.json'], kept_for_good)",
+    "the program of a trial": "from agenttts.trial.__main__ import main, partial, without_searches; main(['nosuch.json'], partial(without_searches, freeze=True))",
 }  # fmt: skip
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import pickle
 from collections.abc import Callable
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]  # it has no types
+
+from agenttts.files.garbage import without_searches
 
 
 class Pickled:
@@ -30,10 +31,5 @@ def load_quickly(pickled: bytes) -> Any:
 
     That imports all that its job needs, and takes a tenth more time with searches.
     """
-    searched = gc.isenabled()
-    gc.disable()
-    try:
+    with without_searches():
         return pickle.loads(pickled)
-    finally:
-        if searched:
-            gc.enable()

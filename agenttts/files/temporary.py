@@ -25,9 +25,9 @@ def temporary_directory() -> Path:
             pass, such as a full disk, if that is the reason for any of them.
     """
     named = [os.environ[name] for name in _VARIABLES if os.environ.get(name)]
-    places = [Path(place).resolve() for place in (*named, *_COMMON)]
+    places = [resolved(place) for place in (*named, *_COMMON)]
     try:
-        found = Path(tempfile.gettempdir()).resolve()
+        found = resolved(tempfile.gettempdir())
         if found in places or found != Path.cwd():
             return found
     except FileNotFoundError:  # not even the working directory
@@ -43,6 +43,17 @@ def temporary_directory() -> Path:
         next((e.errno for e in errors.values() if e.errno in PASSING), errno.ENOENT),
         f"no directory for temporary files can be written: {reasons}; TMPDIR names another one",
     )
+
+
+def resolved(place: str) -> Path:
+    """Return a place of the environment without links in its path.
+
+    As it is, if it is a relative one and the working directory was removed.
+    """
+    try:
+        return Path(os.path.realpath(place))  # in a circle of links it ends; `resolve` raises
+    except FileNotFoundError:
+        return Path(place)
 
 
 def _write_error(directory: Path) -> OSError | None:

@@ -11,13 +11,12 @@ This module imports nothing but Python's own, so that a program can start a spar
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 PROGRAM = "agenttts.inference.engine_process"
@@ -33,22 +32,6 @@ LIBRARIES: Mapping[str, str] = MappingProxyType(
 
 It initialises no GPU, and its effect does not depend on the model.
 """
-
-
-@contextlib.contextmanager
-def kept_for_good() -> Iterator[None]:
-    """Keep the garbage collector from what is made meanwhile.
-
-    It is for importing libraries: what they define lives as long as the process. Collections while
-    vLLM was imported, and those that looked at all of it again while a model was loaded, took 3.5
-    of 12.5 s of processor time of a start (vLLM 0.32 on a CPU, 2026-11).
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 class EngineChild:

@@ -30,6 +30,7 @@ from multiprocessing.connection import Connection, wait
 from typing import IO, Any, TextIO
 
 from agenttts.errors import MissingRequirement
+from agenttts.files.garbage import without_searches
 from agenttts.inference.base import (
     Completion,
     Engine,
@@ -41,7 +42,7 @@ from agenttts.inference.base import (
     wake,
 )
 from agenttts.inference.beats import MARK
-from agenttts.inference.engine_child import LIBRARIES, EngineChild, SpareEngine, kept_for_good
+from agenttts.inference.engine_child import LIBRARIES, EngineChild, SpareEngine
 from agenttts.inference.engines import ENGINES
 from agenttts.inference.out_of_memory import is_out_of_memory
 
@@ -341,7 +342,7 @@ def _import_libraries(engine: str) -> None:
     module, _, name = LIBRARIES.get(engine, "").partition(":")
     if module:
         try:
-            with kept_for_good():
+            with without_searches(freeze=True):
                 getattr(import_module(module), name)()
         except Exception:
             traceback.print_exc()

@@ -94,10 +94,8 @@ def with_language_part(config: Mapping[str, Any]) -> dict[str, Any]:
     example, may be given outside of it.
     """
     merged = dict(config)
-    for name in _LANGUAGE_PARTS:
-        part = merged.get(name)
-        if isinstance(part, dict):
-            merged |= {key: value for key, value in part.items() if value is not None}
+    for part in _language_parts(config):
+        merged |= {key: value for key, value in part.items() if value is not None}
     return merged
 
 
@@ -106,11 +104,16 @@ def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Of another model it is the whole config.
     """
+    return [config, *_language_parts(config)][-1]
+
+
+def _language_parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the parts of a config down to its language part, which is the last."""
     for name in _LANGUAGE_PARTS:
         found = config.get(name)
         if isinstance(found, dict):
+            yield found
             config = found
-    return config
 
 
 def ropes(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -23,7 +23,7 @@ from agenttts.loop.workers import Workers
 from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.examples import count_examples
 from agenttts.run.journal import DamagedJournal, Journal, read_state
-from agenttts.run.models import changed_weights
+from agenttts.run.models import changed_models
 from agenttts.run.record import AgentRecord
 from agenttts.run.schedulers import trial_scheduler
 from agenttts.run.search_files import check_search_files, with_search_files
@@ -176,7 +176,7 @@ def continue_run(directory: RunDirectory, check: Callable[[], None]) -> None:
         check: As for `make_controller`.
     """
     run = directory.read()
-    warn_of_changed_weights(run)
+    warn_of_changed_models(run)
     make_controller(run, check).run()
 
 
@@ -275,16 +275,20 @@ def check_trials(run: Run, journal: Journal) -> None:
             )
 
 
-def warn_of_changed_weights(run: Run) -> None:
+def warn_of_changed_models(run: Run) -> None:
     """Log a warning for every model whose files differ from those of the launch."""
     models = run.record.models
-    for name in changed_weights(models):
+    for name, places in changed_models(models, run.record.contents).items():
+        if models[name].engine == "scripted":
+            problem = "so its later samples are of another model than the earlier ones"
+        else:
+            problem = "but the run's samples are stored as samples of one model"
         log.warning(
-            "models.%s.path: the files in %s have changed since the launch, "
-            "but the run's samples are stored as samples of one model: restore the old files, "
+            "models.%s: the files at %s have changed since the launch, %s: restore the old files, "
             "or launch a new run for the new files",
             name,
-            models[name].path,
+            " or ".join(places),
+            problem,
         )
 
 

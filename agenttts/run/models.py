@@ -6,7 +6,7 @@ That is how they mark their thinking, and which weights they have.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,15 @@ from agenttts.inference.scripted import script_thinking
 from agenttts.replies import COMMON_THINKING, Thinking, detect_thinking, named_thinking
 from agenttts.run.record import RunRecord
 from agenttts.spec import JobSpec, ModelSection, ThinkingSetting
+from agenttts.spec.paths import named_places
 
 _RULES, _RULES_WITH_CONTEXT = 3, 2
 """Rules of fingerprints and sample addresses in a run that is launched now.
 
 The second ones are for models whose context may change more than the prompts that are cut for it.
 """
+_OPTIONS_WITH_FILES: tuple[str, ...] = ("tokenizer", "hf_config_path", "generation_config")
+"""Options that name files on which samples depend. Those of a draft model only make them faster."""
 
 
 @dataclass(frozen=True)
@@ -100,20 +103,36 @@ def with_dtype(options: Mapping[str, Any], dtype: str | None) -> Mapping[str, An
     return options if dtype is None else {**options, "dtype": dtype}
 
 
-def changed_weights(models: Mapping[str, ModelConfig]) -> list[str]:
-    """Return the models whose directory has changed since launch.
+def changed_models(
+    models: Mapping[str, ModelConfig], contents: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Return the models whose files have changed since launch, with their places.
 
     Changes that this machine does not see are left out.
+
+    Args:
+        models: The models of the run's record.
+        contents: Its digests of what their files held (`contents_of`).
     """
-    changed = []
+    changed = {}
     for name, model in models.items():
         try:
-            weights = _weights(name, model, model.rules)
+            if _is_changed(name, model, contents.get(name)):
+                changed[name] = list(_places(model).values())
         except UserError:
             continue  # it may be readable on the nodes of the trials
-        if weights is not None and model.weights not in (None, weights):
-            changed.append(name)
     return changed
+
+
+def _is_changed(name: str, model: ModelConfig, contents: str | None) -> bool:
+    """Return whether a model's files differ from those of the launch."""
+    if model.engine == "scripted":
+        found = contents_of({name: model}).get(name)
+        return None not in (contents, found) and contents != found
+    found = _weights(name, model, model.rules)
+    if None in (model.weights, found) or model.weights == found:
+        return False
+    return model.weights != _weights(name, model, model.rules, earlier=True)
 
 
 def contents_of(models: Mapping[str, ModelConfig]) -> dict[str, str]:
@@ -227,31 +246,40 @@ def _folder(place: Path) -> Path | None:
         return None
 
 
-def _weights(name: str, model: ModelSection | ModelConfig, rules: int) -> str | None:
+def _weights(
+    name: str, model: ModelSection | ModelConfig, rules: int, *, earlier: bool = False
+) -> str | None:
+    """Return the fingerprint of a model's files; None for a script or if not here.
+
+    ``earlier``: as versions made it that read only the tokenizer of the places in options.
+    """
     # The text of a script is already a part of the address. A hub id and a server's model have a
     # revision.
     if model.engine == "scripted" or model.files is None:
         return None
-    places = _places(model)
+    options = _OPTIONS_WITH_FILES
     if rules < 2:
-        places = {("path",): places["path",]}
+        options = ()
+    elif earlier:
+        options = ("tokenizer",)
+    places = _places(model, options)
     return _of_places(name, places, lambda place: fingerprint(place, rules))
 
 
-def _places(model: ModelSection | ModelConfig) -> dict[KeyPath, str]:
+def _places(
+    model: ModelSection | ModelConfig, options: Sequence[str] = _OPTIONS_WITH_FILES
+) -> dict[KeyPath, str]:
     """Return the places of a model's files, by key."""
-    places: dict[KeyPath, str] = {("path",): model.path}
-    tokenizer = model.options.get("tokenizer")
-    if isinstance(tokenizer, str) and Path(tokenizer).is_absolute():
-        places["options", "tokenizer"] = tokenizer
-    return places
+    named = named_places(model.options)
+    found: dict[KeyPath, str] = {("path",): model.path}
+    return found | {("options", name): str(named[name]) for name in options if name in named}
 
 
 def _of_places(
     name: str, places: Mapping[KeyPath, str], digest: Callable[[str], str | None]
 ) -> str | None:
     """Return the digest of a model's places together; None if the model is not here."""
-    found = []
+    found: list[str | None] = []
     for key, place in places.items():
         try:
             found.append(digest(place))
@@ -261,6 +289,7 @@ def _of_places(
                 "permission to read the model's files",
                 at=("models", name, *key),
             ) from None
-    if found[0] is None or found[1:] in ([], [None]):
+    here = [part for part in found if part is not None]
+    if found[0] is None or len(here) == 1:
         return found[0]
-    return hashlib.sha256("\0".join(map(str, found)).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join(here).encode()).hexdigest()[:16]

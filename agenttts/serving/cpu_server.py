@@ -11,8 +11,8 @@ import argparse
 import runpy
 from importlib import import_module
 
+from agenttts.files.garbage import without_searches
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.engine_child import kept_for_good
 from agenttts.inference.vllm import load_model_classes
 
 VLLM_SERVER = "vllm.entrypoints.openai.api_server"
@@ -30,7 +30,7 @@ def import_libraries(module: str) -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--model", required=True)
     given, _ = parser.parse_known_args()
-    with kept_for_good():
+    with without_searches(freeze=True):
         import_module(module)
         load_model_classes(ModelConfig("served", given.model))
 

@@ -22,7 +22,8 @@ from functools import partial
 from types import FrameType
 from typing import BinaryIO
 
-from agenttts.inference.engine_child import SpareEngine, kept_for_good
+from agenttts.files.garbage import without_searches
+from agenttts.inference.engine_child import SpareEngine
 from agenttts.trial.command import TrialCommand
 from agenttts.trial.engines_ahead import first_engine
 
@@ -89,4 +90,4 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 if __name__ == "__main__":
     # No search for garbage while modules are imported, and none that looks at them later: 0.15 s.
-    sys.exit(main(sys.argv[1:], importing=kept_for_good))
+    sys.exit(main(sys.argv[1:], importing=partial(without_searches, freeze=True)))

@@ -219,6 +219,21 @@ def test_the_directory_that_tmpdir_names_is_not_made(tmp_path, monkeypatch):
 
 
 @pytest.mark.processes
+def test_a_tmpdir_in_a_circle_of_links_is_reported(tmp_path, monkeypatch):
+    """The job failed."""
+    (tmp_path / "a").symlink_to("a")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "a"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    folder = tmp_path / "asked"
+    asked = question(folder, python=False)
+    write_reply(folder)
+    ProbeJob(asked)()
+    found = judged(folder)
+    assert found["scratch directory"].ok
+    assert "Too many levels of symbolic links" in found["scratch directory that TMPDIR names"].detail  # fmt: skip
+
+
+@pytest.mark.processes
 def test_a_node_without_a_place_for_scratch_is_reported(tmp_path, monkeypatch):
     """The job failed, and its log had to be read for the reason."""
     for name in ("TMPDIR", "TEMP", "TMP"):

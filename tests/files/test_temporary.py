@@ -83,11 +83,27 @@ def test_trouble_that_may_pass_is_told_from_a_machine_without_a_place():
     assert passing_trouble(caught.value)
 
 
-def test_a_working_directory_that_was_removed_is_no_trouble(tmp_path, monkeypatch):
+@pytest.mark.parametrize("named", ["", "here", "."])
+def test_a_working_directory_that_was_removed_is_no_trouble(tmp_path, monkeypatch, named):
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
+    if named:
+        monkeypatch.setenv("TMPDIR", named)
+    assert temporary_directory() == Path("/tmp").resolve()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with full_disk(0), pytest.raises(OSError) as caught:  # noqa: PT011  # the text is below
+        temporary_directory()
+    assert (f": {named} (No such file or directory), /tmp" in str(caught.value)) is bool(named)
+    monkeypatch.setenv("TMP", str(tmp_path))
+    assert temporary_directory() == tmp_path, "the next one that is named"
+
+
+def test_a_circle_of_links_is_no_directory(tmp_path, monkeypatch):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "a"))
     assert temporary_directory() == Path("/tmp").resolve()
 
 

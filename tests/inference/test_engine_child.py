@@ -159,6 +159,17 @@ def test_libraries_are_imported_without_the_garbage_collector_and_kept_from_it(
     assert lines[-1] == "then True True"
 
 
+def test_a_program_imports_nothing_else_before_it_starts_a_process():
+    """The package's own modules that it imports are as light."""
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "from agenttts.trial.__main__ import SpareEngine, without_searches\n"
+        "print(*{name.partition('.')[0] for name in {*sys.modules} - before})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) - sys.stdlib_module_names == {"agenttts"}
+
+
 def test_the_engines_with_libraries_are_those_with_processes_and_packages():
     assert set(LIBRARIES) <= {name for name, entry in ENGINES.items() if entry.own_process}
     assert all(place.startswith("agenttts.inference.") for place in LIBRARIES.values())

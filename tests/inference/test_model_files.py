@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 
 from agenttts.errors import Unavailable, located
 from agenttts.inference.fingerprint import fingerprint
-from agenttts.inference.model_files import check_model_files, stated_context, weight_files
+from agenttts.inference.model_files import (
+    check_model_files,
+    language_part,
+    stated_context,
+    weight_files,
+    with_language_part,
+)
 from agenttts.launch.plan import make_plan
 from agenttts.replies import detect_thinking
 from agenttts.spec import load_spec
@@ -330,3 +336,17 @@ def test_the_context_is_found_that_transformers_finds(kind, context):
     config = getattr(transformers, f"{kind}Config")()
     assert config.get_text_config().max_position_embeddings == context
     assert stated_context(config.to_dict()) == context
+
+
+PARTS = st.sampled_from(["thinker_config", "text_config", "llm_config", "language_config"])
+VALUES = st.dictionaries(st.sampled_from(["hidden_size", "dtype"]), st.none() | st.integers())
+CONFIGS = st.recursive(
+    VALUES, lambda inner: st.builds(dict.__or__, VALUES, st.dictionaries(PARTS, inner))
+)
+
+
+@given(CONFIGS)
+def test_what_the_language_part_states_counts_with_the_rest_of_the_config_too(config):
+    part, whole = language_part(config), with_language_part(config)
+    stated = {name: value for name, value in part.items() if value is not None}
+    assert whole | stated == whole

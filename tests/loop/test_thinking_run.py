@@ -14,13 +14,13 @@ import pytest
 
 from agenttts.inference.base import ModelConfig, Prompt, SamplingParams, render, sample_key
 from agenttts.inference.fingerprint import fingerprint
-from agenttts.loop.controller_job import make_controller
+from agenttts.loop.controller_job import make_controller, warn_of_changed_models
 from agenttts.replies import COMMON_THINKING, Thinking
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.models import (
     ModelFacts,
-    changed_weights,
+    changed_models,
     find_facts,
     model_configs,
     resolve_thinking,
@@ -122,6 +122,11 @@ def configs(spec, facts) -> dict[str, ModelConfig]:
     return model_configs(spec, dict.fromkeys(spec.models, 0), facts)
 
 
+def changed(models: dict[str, ModelConfig]) -> list[str]:
+    """The models that have changed, by what a record without contents holds."""
+    return list(changed_models(models, {}))
+
+
 def address(spec, facts) -> str:
     model = configs(spec, facts)["strong"]
     content, stop = render(Prompt("", "Which river?"), model.prompt_style)
@@ -137,13 +142,13 @@ def test_weights_overwritten_in_place_have_other_samples_and_a_frozen_run_keeps_
     assert before["weak"].weights is None, "a script's text is in the address already"
     assert before["strong"].thinking == Thinking(("<think>",), ("</think>",))
     frozen = configs(spec, before)
-    assert changed_weights(frozen) == []
+    assert changed(frozen) == []
     overwrite(weights)
     after = find_facts(spec, gpus_per_node=8)
     assert address(spec, after) != address(spec, before)
-    assert changed_weights(frozen) == ["strong"]
+    assert changed(frozen) == ["strong"]
     weights.rename(weights.with_name("moved"))
-    assert changed_weights(frozen) == [], "not seen from here"
+    assert changed(frozen) == [], "not seen from here"
     weights.with_name("moved").rename(weights)
 
 
@@ -179,10 +184,10 @@ def test_a_run_keeps_the_rules_it_was_launched_by(scripted_spec, weights):
     )
     strong = configs(spec, find_facts(spec, gpus_per_node=8))["strong"]
     earlier = {"strong": replace(strong, weights=fingerprint(weights, rules=1), rules=1)}
-    assert changed_weights(earlier) == []
+    assert changed(earlier) == []
     (weights / "eval_results.json").write_text("{}")
-    assert changed_weights(earlier) == ["strong"], "as it was told then"
-    assert changed_weights({"strong": strong}) == []
+    assert changed(earlier) == ["strong"], "as it was told then"
+    assert changed({"strong": strong}) == []
 
 
 def test_the_tokenizer_option_s_files_count(scripted_spec, weights, tmp_path):
@@ -241,3 +246,64 @@ def test_a_run_whose_trials_have_no_cut_samples_goes_on(cli, scripted_spec, tmp_
     assert set(frame["state"]) == {"COMPLETED"}
     assert frame["cut_share"].null_count() == 1, "of what had finished before"
     assert frame["cut_share"].drop_nulls().len() >= 1
+
+
+@pytest.mark.parametrize("option", ["hf_config_path", "generation_config"])
+def test_the_files_of_other_options_count_too(scripted_spec, weights, tmp_path, option):
+    """A run of an earlier version goes on: their files were not in its fingerprint."""
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    (place / "config.json").write_text("{}")
+
+    def spec(**options):
+        return load_spec(
+            scripted_spec(
+                models__strong__path=str(weights),
+                models__strong__engine="vllm",
+                models__strong__options=options,
+            )
+        )
+
+    plain, with_files = spec(), spec(**{option: str(place)})
+    before = find_facts(with_files, gpus_per_node=8)
+    frozen = configs(with_files, before)
+    assert find_facts(plain, gpus_per_node=8)["strong"].weights == fingerprint(weights)
+    assert find_facts(spec(**{option: "auto"}), gpus_per_node=8)["strong"].weights == fingerprint(weights)  # fmt: skip
+    assert changed(frozen) == []
+    earlier = {"strong": replace(frozen["strong"], weights=fingerprint(weights))}
+    assert changed(earlier) == []
+    (place / "config.json").write_text('{"eos_token_id": 7}')
+    assert address(with_files, find_facts(with_files, gpus_per_node=8)) != address(with_files, before)  # fmt: skip
+    assert changed_models(frozen, {}) == {"strong": [str(weights), str(place)]}
+    assert changed(earlier) == []
+    overwrite(weights)
+    assert changed(earlier) == ["strong"]
+
+
+def test_a_draft_s_files_do_not_count(scripted_spec, weights, tmp_path):
+    """It makes samples faster, and no others."""
+    draft = tmp_path / "draft"
+    draft.mkdir()
+    (draft / "config.json").write_text("{}")
+    options = {"speculative_config": {"model": str(draft)}}
+    spec = load_spec(scripted_spec(models__strong__path=str(weights), models__strong__engine="vllm", models__strong__options=options))  # fmt: skip
+    assert find_facts(spec, gpus_per_node=8)["strong"].weights == fingerprint(weights)
+
+
+def test_a_script_that_has_changed_since_the_launch_is_warned_of(unstarted_run, tmp_path, caplog):
+    script = tmp_path / "own.json"
+    script.write_text('{"default": "the Danube"}')
+    run = unstarted_run(models__weak__path=str(script))
+    warn_of_changed_models(run.read())
+    assert caplog.text == ""
+    script.write_text('{"default": "the Rhine"}')
+    warn_of_changed_models(run.read())
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert warning.startswith(f"models.weak: the files at {script} have changed since the launch, ")
+    assert "so its later samples are of another model than the earlier ones" in warning
+    record = json.loads(run.record_file.read_text())
+    del record["contents"]
+    run.record_file.write_text(json.dumps(record))
+    caplog.clear()
+    warn_of_changed_models(run.read())
+    assert caplog.text == "", "an older version did not record what the script held"
