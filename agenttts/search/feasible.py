@@ -21,10 +21,7 @@ from numpy.typing import NDArray
 from agenttts.errors import UserError
 from agenttts.search.encoding import SLACK, ChoiceGrid
 from agenttts.search.gaussian import Floats
-from agenttts.space import Allocation, SearchSpace, total
-
-# The most combinations that are listed at a time: they take 1 GB.
-_MOST_COMBINATIONS = 20_000_000
+from agenttts.space import Allocation, SearchSpace
 
 
 class FeasibleSet:
@@ -34,13 +31,13 @@ class FeasibleSet:
         grid = ChoiceGrid(space)
         split = len(space.stages) // 2
         stages = range(len(space.stages))
-        least = [space.choice_budget(stage.cheapest) for stage in space.stages]
         self._choices = grid.choices
         self._limit = space.budget * (1.0 + SLACK)
-        halves = ((stages[:split], total(least[split:])), (stages[split:], total(least[:split])))
         level = max(len(stage.samples) for stage in space.stages)
         while True:
-            first, last = (self._combinations(grid, *half, level) for half in halves)
+            first, last = (
+                grid.combinations(half, level) for half in (stages[:split], stages[split:])
+            )
             if level == 1 or (first is not None and last is not None):
                 break
             level //= 2
@@ -107,22 +104,3 @@ class FeasibleSet:
         while (more := spent + padded[counts] <= self._limit).any():
             counts += more
         return counts
-
-    def _combinations(
-        self, grid: ChoiceGrid, stages: range, others: float, level: int
-    ) -> tuple[Floats, NDArray[np.int32]] | None:
-        """Cost and choice numbers of every combination over ``stages``.
-
-        Each leaves ``others`` units for the rest, and has choices with about ``level`` counts a
-        model. None: there are too many.
-        """
-        costs, rows = np.zeros(1), np.zeros((1, 0), dtype=np.int32)
-        for stage in stages:
-            numbers = grid.thinned(stage, level)
-            if len(costs) * len(numbers) > _MOST_COMBINATIONS:
-                return None
-            sums = costs[:, None] + grid.costs[stage][numbers][None, :]
-            kept, choices = np.nonzero(sums + others <= self._limit)
-            costs = sums[kept, choices]
-            rows = np.column_stack([rows[kept], numbers[choices].astype(np.int32)])
-        return costs, rows
