@@ -23,6 +23,9 @@ from agenttts.search.encoding import SLACK, ChoiceGrid
 from agenttts.search.gaussian import Floats
 from agenttts.space import Allocation, SearchSpace
 
+Avoids = Callable[[Allocation], bool]
+"""Whether an allocation is not to be drawn while there are others."""
+
 
 class FeasibleSet:
     """Random access to, and uniform draws from, the feasible allocations of a space."""
@@ -69,27 +72,39 @@ class FeasibleSet:
     def __iter__(self) -> Iterator[Allocation]:
         return (self[number] for number in range(len(self)))
 
-    def draw(self, rng: random.Random, *known: Container[Allocation]) -> Allocation | None:
+    def draw(
+        self, rng: random.Random, *known: Container[Allocation], avoids: Avoids | None = None
+    ) -> Allocation | None:
         """One allocation uniformly from those in none of ``known``; None when all are.
 
         Rejects known ones a few dozen times, then lists what is left: cheap while few are known,
-        exact always.
+        exact always. One that ``avoids`` holds for is drawn if all the others drawn are known.
         """
         size = len(self)
+        avoided: Allocation | None = None
         for _ in range(64):
             allocation = self[rng.randrange(size)]
-            if not any(allocation in some for some in known):
+            if any(allocation in some for some in known):
+                continue
+            if avoids is None or not avoids(allocation):
                 return allocation
+            avoided = allocation
+        if avoided is not None:
+            return avoided
         rest = [allocation for allocation in self if not any(allocation in some for some in known)]
         return rng.choice(rest) if rest else None
 
     def draw_many(
-        self, n: int, known: Container[Allocation], key: Callable[[int], random.Random]
+        self,
+        n: int,
+        known: Container[Allocation],
+        key: Callable[[int], random.Random],
+        avoids: Avoids | None = None,
     ) -> list[Allocation]:
         """Up to ``n`` distinct draws; ``key(i)`` gives the generator of the i-th."""
         drawn: dict[Allocation, None] = {}
         for position in range(n):
-            allocation = self.draw(key(position), known, drawn)
+            allocation = self.draw(key(position), known, drawn, avoids=avoids)
             if allocation is None:
                 break
             drawn[allocation] = None

@@ -47,10 +47,6 @@ _MIN_TRIALS_TO_JUDGE = 8
 _MOST_EXTENDED = 12
 _EXTENDED = "further examples, to tell it from its rivals"
 
-# Draws dropped because trials fail there, before one is made all the same: nothing else may be
-# left.
-_MOST_AVOIDED = 50
-
 
 class AgentTTSOptions(Options):
     """The options of `agenttts`."""
@@ -288,14 +284,12 @@ class InsightRules(Searcher):
     ) -> None:
         """Fill ``chosen`` up to ``n`` by uniform draws."""
         failures = self.failures()
-        avoided = 0
         while len(chosen) < n:
-            new = self._feasible.draw(rng, self.archive, chosen)
+            new = self._feasible.draw(
+                rng, self.archive, chosen, avoids=lambda a: failures.avoids(a, chosen)
+            )
             if new is None:
                 return
-            if avoided < _MOST_AVOIDED and failures.avoids(new, chosen):
-                avoided += 1
-                continue
             chosen[new] = Proposal(new, "explore", "drawn at random")
 
 
