@@ -87,13 +87,6 @@ class ChoiceGrid:
             keys = keys * factor + rows[:, column]
         return keys
 
-    def cost(self, rows: Rows) -> Floats:
-        """Budget units of every row."""
-        costs = np.zeros(len(rows))
-        for column, stage in enumerate(self.costs):
-            costs += stage[rows[:, column]]
-        return costs
-
     def feasible(self, most: int) -> Rows:
         """All feasible rows, or the finest thinned set of at most ``most``.
 

@@ -141,7 +141,21 @@ class InsightRules(Searcher):
             # scores tell them apart.
             top_score = self.archive.best(tried=tried)
             return top_score.allocation if top_score else None
-        return self._best_known(model, tried=tried)
+        scores = {t.allocation: t.score for t in model.trials if not (tried and t.stored)}
+        means = {a: mean for a, mean in model.tried.items() if a in scores}
+        top = max(means, key=lambda a: (means[a], -self.space.cost(a), a), default=None)
+        if top is None:
+            return None
+        # Means equal up to rounding are a tie, and so are equal scores whose means differ by
+        # little.
+        rounding = 1e-6 * float(np.ptp(model.evidence.scores))
+        equal = [
+            allocation
+            for allocation, mean in means.items()
+            if means[top] - mean <= rounding
+            or (scores[allocation] == scores[top] and means[top] - mean < 0.1 * model.noise)
+        ]
+        return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
 
     def confidence(self, recommended: Allocation, within: float) -> Confidence | None:
         """How sure a recommendation is; None where that is not known.
@@ -192,24 +206,6 @@ class InsightRules(Searcher):
     def failures(self) -> Failures:
         """What the failed trials say."""
         return Failures(self._evidence.read())
-
-    def _best_known(self, model: Surrogate, *, tried: bool) -> Allocation | None:
-        """Return the best of the model's trials; with ``tried``, without the stored ones."""
-        scores = {t.allocation: t.score for t in model.trials if not (tried and t.stored)}
-        means = {a: mean for a, mean in model.tried.items() if a in scores}
-        top = max(means, key=lambda a: (means[a], -self.space.cost(a), a), default=None)
-        if top is None:
-            return None
-        # Means equal up to rounding are a tie, and so are equal scores whose means differ by
-        # little.
-        rounding = 1e-6 * float(np.ptp(model.evidence.scores))
-        equal = [
-            allocation
-            for allocation, mean in means.items()
-            if means[top] - mean <= rounding
-            or (scores[allocation] == scores[top] and means[top] - mean < 0.1 * model.noise)
-        ]
-        return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
 
     @property
     def _curves(self) -> bool:

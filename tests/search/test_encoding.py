@@ -20,7 +20,6 @@ def test_enumerates_the_feasible_set(space):
     assert {grid.decode(row) for row in rows} == set(space.feasible())
     assert (grid.encode(grid.decode(row) for row in rows) == rows).all()
     assert len(np.unique(grid.keys(rows))) == len(rows)
-    assert grid.cost(rows) == pytest.approx([space.cost(grid.decode(row)) for row in rows])
 
 
 @given(equal_stage_spaces(), st.integers(1, 40))
