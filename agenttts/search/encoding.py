@@ -111,9 +111,9 @@ class ChoiceGrid:
         most: float = math.inf,
         draw: np.random.Generator | None = None,
     ) -> tuple[Floats, NDArray[np.int32]] | None:
-        """Cost and choice numbers of every combination over ``stages`` that may be completed.
+        """Cost and choice numbers of every combination over ``stages``.
 
-        The choices have at most about ``level`` counts a model. None: there are more than ``most``,
+        The other stages' cheapest choices fit beside each. The choices have at most about ``level`` counts a model. None: there are more than ``most``,
         unless ``draw`` leaves some out at random.
         """
         open_ = set(range(len(self.choices)))
