@@ -85,7 +85,7 @@ def replay(
         "--stored": stored,
     }
     session = session_for_replay(spec, searcher, table, out, given)
-    if session is None and search.asks_llm(searcher) == "needs":
+    if session is None and search.SEARCHERS[searcher].asks_llm == "needs":
         raise UserError(
             f"--searcher: '{searcher}' needs a language model to ask; give one in the agent "
             f"section of {space} "

@@ -33,7 +33,8 @@ def check_agent(spec: JobSpec, profile: Profile, dtype: str | None) -> GpuNeed |
         UserError: The section does not fit the method or the profile.
         MissingRequirement: The environment has no usable key.
     """
-    method, wants = spec.search.method, search.asks_llm(spec.search.method)
+    method = spec.search.method
+    wants = search.SEARCHERS[method].asks_llm
     if spec.agent == "none":
         if wants == "needs":
             raise UserError(

@@ -106,7 +106,7 @@ def session_for_replay(
     Raises:
         UserError: The model would have to be served first, or the transcript is another replay's.
     """
-    if search.asks_llm(method) == "no" or spec.agent == "none":
+    if search.SEARCHERS[method].asks_llm == "no" or spec.agent == "none":
         return None
     if isinstance(spec.agent, ServeAgent):
         raise UserError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from agenttts.errors import UserError, located, valid_names
 from agenttts.named_classes import NamedClasses
@@ -29,7 +29,6 @@ __all__ = [
     "Proposal",
     "Searcher",
     "TrialResult",
-    "asks_llm",
     "create",
     "create_for",
     "fidelity_for",
@@ -189,20 +188,12 @@ def unknown_method(name: str) -> str:
     return f"unknown method '{name}'; {valid_names(name, SEARCHERS)}"
 
 
-def asks_llm(name: str) -> Literal["needs", "takes", "no"]:
-    """Whether the searcher called ``name`` asks a language model.
-
-    It needs one, takes one when there is one, or asks none.
-    """
-    return SEARCHERS[name].asks_llm
-
-
 def seed_role(searcher: Searcher, *, llm: bool) -> str:
     """What the seed of ``searcher`` decides, in a few words.
 
     ``llm``: a language model is asked.
     """
-    if llm and asks_llm(searcher.name) == "takes":
+    if llm and searcher.asks_llm == "takes":
         return (
             "the seed of every call of the language model; in the proposals of the rules: "
             f"{searcher.seed_role}"

@@ -37,13 +37,12 @@ def choose(
     n: int,
     *,
     preferred: int = 0,
-    min_relative_value: float = _MIN_RELATIVE_VALUE,
     pending: Rows | None = None,
 ) -> list[int]:
     """Numbers of up to ``n`` candidates, the most valuable first; ties: the earlier.
 
     The first ``preferred`` candidates (an agent's proposals) are taken before the others as long as
-    one is worth at least ``min_relative_value`` of the best. The model is conditioned on the trials
+    one is worth at least half of the best. The model is conditioned on the trials
     ``pending`` (rows that are not candidates) before the first pick, as on each pick before the
     next.
     """
@@ -57,7 +56,7 @@ def choose(
         pick = best
         if preferred:
             own = state.pending + int(values[state.preferred].argmax())
-            if values[own] > -np.inf and values[own] >= min_relative_value * values[best]:
+            if values[own] > -np.inf and values[own] >= _MIN_RELATIVE_VALUE * values[best]:
                 pick = own
         picks.append(int(state.numbers[pick]))
         if len(picks) == min(n, len(state.numbers) - state.pending):

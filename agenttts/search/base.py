@@ -20,7 +20,7 @@ from agenttts.tables.confidence import Confidence
 
 if TYPE_CHECKING:
     from agenttts.search.evidence import EvidenceReader
-    from agenttts.search.feasible import FeasibleSet
+    from agenttts.search.feasible import Avoids, FeasibleSet
 
 __all__ = ["FIRST_SOURCE", "Proposal", "Searcher", "TrialResult"]
 
@@ -196,14 +196,14 @@ class Searcher(ABC):
         known = sum(allocation in self.space for allocation in self.archive.known)
         return self.space.count(known + 1) > known
 
-    def _drawn(self, n: int, reason: str) -> list[Proposal]:
+    def _drawn(self, n: int, reason: str, avoids: Avoids | None = None) -> list[Proposal]:
         """Up to ``n`` uniform draws from what is not known; they are pending from now on.
 
         The k-th allocation of a search depends on the seed and the known ones, not on ``n``.
         """
         known = len(self.archive.known)
         drawn = self._feasible.draw_many(
-            n, self.archive, lambda i: random.Random(f"{self.name}/{self.seed}/{known + i}")
+            n, self.archive, lambda i: random.Random(f"{self.name}/{self.seed}/{known + i}"), avoids
         )
         self.add_pending(drawn)
         return [Proposal(allocation, "random", reason) for allocation in drawn]

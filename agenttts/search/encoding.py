@@ -23,6 +23,8 @@ Mask = NDArray[np.bool_]
 SLACK = 1e-9
 """Relative slack of budgets for rounding, as in `agenttts.space.fits`."""
 
+# The most combinations that are listed at a time: they take 1 GB.
+_MOST_COMBINATIONS = 20_000_000
 
 # The factor of Knuth's generator MMIX.
 _HASH_FACTOR = 6364136223846793005
@@ -85,26 +87,56 @@ class ChoiceGrid:
             keys = keys * factor + rows[:, column]
         return keys
 
-    def cost(self, rows: Rows) -> Floats:
-        """Budget units of every row."""
-        costs = np.zeros(len(rows))
-        for column, stage in enumerate(self.costs):
-            costs += stage[rows[:, column]]
-        return costs
-
     def feasible(self, most: int) -> Rows:
         """All feasible rows, or the finest thinned set of at most ``most``.
 
         Never empty: the cheapest allocation is in every thinned set. If one count a model is still
         too many, rows are left out at random.
         """
+        stages = range(len(self.choices))
         level = max(len(stage.samples) for stage in self.space.stages)
-        while True:
-            kept = [self.thinned(stage, level) for stage in range(len(self.choices))]
-            if level == 1 or self._count(kept, most) <= most:
-                return self._combine(kept, most)
+        while (found := self.combinations(stages, level, most)) is None:
             # Down by a fifth at a time: the set shrinks with the product over stages.
             level = max(1, min(level - 1, math.floor(level * 0.8)))
+            if level == 1:
+                found = self.combinations(stages, 1, most, np.random.default_rng(0))
+                break
+        assert found is not None
+        return found[1].astype(np.int64)
+
+    def combinations(
+        self,
+        stages: range,
+        level: int,
+        most: float = math.inf,
+        draw: np.random.Generator | None = None,
+    ) -> tuple[Floats, NDArray[np.int32]] | None:
+        """Cost and choice numbers of every combination over ``stages``.
+
+        The other stages' cheapest choices fit beside each. The choices have at most about ``level``
+        counts a model. None: there are more than ``most``, unless ``draw`` leaves some out at
+        random.
+        """
+        open_ = set(range(len(self.choices)))
+        costs, rows = np.zeros(1), np.zeros((1, 0), dtype=np.int32)
+        for stage in stages:
+            open_.remove(stage)
+            # The least that the other stages cost.
+            rest = math.fsum(float(self.costs[other].min()) for other in open_)
+            numbers = self.thinned(stage, level)
+            if draw is None and len(costs) * len(numbers) > _MOST_COMBINATIONS:
+                return None
+            sums = costs[:, None] + self.costs[stage][numbers][None, :]
+            kept, choices = np.nonzero(sums + rest <= self._limit)
+            if len(kept) > most:
+                if draw is None:
+                    return None
+                some = draw.choice(len(kept), int(most) - 1, replace=False)
+                some = np.union1d(some, sums[kept, choices].argmin())
+                kept, choices = kept[some], choices[some]
+            costs = sums[kept, choices]
+            rows = np.column_stack([rows[kept], numbers[choices].astype(np.int32)])
+        return costs, rows
 
     def around(self, rows: Rows, *, shifts: bool = True) -> Rows:
         """The neighbours of ``rows``, and ``rows`` themselves.
@@ -155,36 +187,6 @@ class ChoiceGrid:
         """Numbers of the stage's choices with at most about ``level`` counts a model."""
         kept = self.space.stages[stage].spread_samples(number=level)
         return np.flatnonzero(np.isin(self.samples[stage], kept))
-
-    def _count(self, kept: Sequence[Rows], enough: int) -> int:
-        """How many combinations of ``kept`` fit; may stop above ``enough``."""
-        spent = np.zeros(1)
-        for stage, numbers in enumerate(kept[:-1]):
-            spent = (spent[:, None] + self.costs[stage][numbers][None, :]).ravel()
-            spent = spent[spent + self._least(stage + 1) <= self._limit]
-            if len(spent) > 4 * enough:
-                return len(spent)
-        last = np.sort(self.costs[len(kept) - 1][kept[-1]])
-        return int(np.searchsorted(last, self._limit - spent, side="right").sum())
-
-    def _combine(self, kept: Sequence[Rows], most: int) -> Rows:
-        draw = np.random.default_rng(0)
-        rows = np.zeros((1, 0), dtype=np.int64)
-        spent = np.zeros(1)
-        for stage, numbers in enumerate(kept):
-            total = spent[:, None] + self.costs[stage][numbers][None, :]
-            left, right = np.nonzero(total + self._least(stage + 1) <= self._limit)
-            rows = np.concatenate([rows[left], numbers[right][:, None]], axis=1)
-            spent = total[left, right]
-            if len(rows) > most:  # each of them has a completion
-                some = draw.choice(len(rows), most - 1, replace=False)
-                some = np.union1d(some, spent.argmin())
-                rows, spent = rows[some], spent[some]
-        return rows
-
-    def _least(self, stage: int) -> float:
-        """The least that the stages from ``stage`` on cost."""
-        return math.fsum(float(costs.min()) for costs in self.costs[stage:])
 
 
 def _standardised(values: Floats) -> Floats:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from agenttts.errors import UserError
 from agenttts.search.encoding import SLACK, ChoiceGrid
 from agenttts.search.gaussian import Floats
-from agenttts.space import Allocation, SearchSpace, total
+from agenttts.space import Allocation, SearchSpace
 
-# The most combinations that are listed at a time: they take 1 GB.
-_MOST_COMBINATIONS = 20_000_000
+Avoids = Callable[[Allocation], bool]
+"""Whether an allocation is not to be drawn while there are others."""
 
 
 class FeasibleSet:
@@ -34,13 +34,13 @@ class FeasibleSet:
         grid = ChoiceGrid(space)
         split = len(space.stages) // 2
         stages = range(len(space.stages))
-        least = [space.choice_budget(stage.cheapest) for stage in space.stages]
         self._choices = grid.choices
         self._limit = space.budget * (1.0 + SLACK)
-        halves = ((stages[:split], total(least[split:])), (stages[split:], total(least[:split])))
         level = max(len(stage.samples) for stage in space.stages)
         while True:
-            first, last = (self._combinations(grid, *half, level) for half in halves)
+            first, last = (
+                grid.combinations(half, level) for half in (stages[:split], stages[split:])
+            )
             if level == 1 or (first is not None and last is not None):
                 break
             level //= 2
@@ -72,27 +72,39 @@ class FeasibleSet:
     def __iter__(self) -> Iterator[Allocation]:
         return (self[number] for number in range(len(self)))
 
-    def draw(self, rng: random.Random, *known: Container[Allocation]) -> Allocation | None:
+    def draw(
+        self, rng: random.Random, *known: Container[Allocation], avoids: Avoids | None = None
+    ) -> Allocation | None:
         """One allocation uniformly from those in none of ``known``; None when all are.
 
         Rejects known ones a few dozen times, then lists what is left: cheap while few are known,
-        exact always.
+        exact always. One that ``avoids`` holds for is drawn if all the others drawn are known.
         """
         size = len(self)
+        avoided: Allocation | None = None
         for _ in range(64):
             allocation = self[rng.randrange(size)]
-            if not any(allocation in some for some in known):
+            if any(allocation in some for some in known):
+                continue
+            if avoids is None or not avoids(allocation):
                 return allocation
+            avoided = allocation
+        if avoided is not None:
+            return avoided
         rest = [allocation for allocation in self if not any(allocation in some for some in known)]
         return rng.choice(rest) if rest else None
 
     def draw_many(
-        self, n: int, known: Container[Allocation], key: Callable[[int], random.Random]
+        self,
+        n: int,
+        known: Container[Allocation],
+        key: Callable[[int], random.Random],
+        avoids: Avoids | None = None,
     ) -> list[Allocation]:
         """Up to ``n`` distinct draws; ``key(i)`` gives the generator of the i-th."""
         drawn: dict[Allocation, None] = {}
         for position in range(n):
-            allocation = self.draw(key(position), known, drawn)
+            allocation = self.draw(key(position), known, drawn, avoids=avoids)
             if allocation is None:
                 break
             drawn[allocation] = None
@@ -107,22 +119,3 @@ class FeasibleSet:
         while (more := spent + padded[counts] <= self._limit).any():
             counts += more
         return counts
-
-    def _combinations(
-        self, grid: ChoiceGrid, stages: range, others: float, level: int
-    ) -> tuple[Floats, NDArray[np.int32]] | None:
-        """Cost and choice numbers of every combination over ``stages``.
-
-        Each leaves ``others`` units for the rest, and has choices with about ``level`` counts a
-        model. None: there are too many.
-        """
-        costs, rows = np.zeros(1), np.zeros((1, 0), dtype=np.int32)
-        for stage in stages:
-            numbers = grid.thinned(stage, level)
-            if len(costs) * len(numbers) > _MOST_COMBINATIONS:
-                return None
-            sums = costs[:, None] + grid.costs[stage][numbers][None, :]
-            kept, choices = np.nonzero(sums + others <= self._limit)
-            costs = sums[kept, choices]
-            rows = np.column_stack([rows[kept], numbers[choices].astype(np.int32)])
-        return costs, rows

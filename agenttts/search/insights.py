@@ -47,10 +47,6 @@ _MIN_TRIALS_TO_JUDGE = 8
 _MOST_EXTENDED = 12
 _EXTENDED = "further examples, to tell it from its rivals"
 
-# Draws dropped because trials fail there, before one is made all the same: nothing else may be
-# left.
-_MOST_AVOIDED = 50
-
 
 class AgentTTSOptions(Options):
     """The options of `agenttts`."""
@@ -145,7 +141,21 @@ class InsightRules(Searcher):
             # scores tell them apart.
             top_score = self.archive.best(tried=tried)
             return top_score.allocation if top_score else None
-        return self._best_known(model, tried=tried)
+        scores = {t.allocation: t.score for t in model.trials if not (tried and t.stored)}
+        means = {a: mean for a, mean in model.tried.items() if a in scores}
+        top = max(means, key=lambda a: (means[a], -self.space.cost(a), a), default=None)
+        if top is None:
+            return None
+        # Means equal up to rounding are a tie, and so are equal scores whose means differ by
+        # little.
+        rounding = 1e-6 * float(np.ptp(model.evidence.scores))
+        equal = [
+            allocation
+            for allocation, mean in means.items()
+            if means[top] - mean <= rounding
+            or (scores[allocation] == scores[top] and means[top] - mean < 0.1 * model.noise)
+        ]
+        return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
 
     def confidence(self, recommended: Allocation, within: float) -> Confidence | None:
         """How sure a recommendation is; None where that is not known.
@@ -196,24 +206,6 @@ class InsightRules(Searcher):
     def failures(self) -> Failures:
         """What the failed trials say."""
         return Failures(self._evidence.read())
-
-    def _best_known(self, model: Surrogate, *, tried: bool) -> Allocation | None:
-        """Return the best of the model's trials; with ``tried``, without the stored ones."""
-        scores = {t.allocation: t.score for t in model.trials if not (tried and t.stored)}
-        means = {a: mean for a, mean in model.tried.items() if a in scores}
-        top = max(means, key=lambda a: (means[a], -self.space.cost(a), a), default=None)
-        if top is None:
-            return None
-        # Means equal up to rounding are a tie, and so are equal scores whose means differ by
-        # little.
-        rounding = 1e-6 * float(np.ptp(model.evidence.scores))
-        equal = [
-            allocation
-            for allocation, mean in means.items()
-            if means[top] - mean <= rounding
-            or (scores[allocation] == scores[top] and means[top] - mean < 0.1 * model.noise)
-        ]
-        return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
 
     @property
     def _curves(self) -> bool:
@@ -288,14 +280,12 @@ class InsightRules(Searcher):
     ) -> None:
         """Fill ``chosen`` up to ``n`` by uniform draws."""
         failures = self.failures()
-        avoided = 0
         while len(chosen) < n:
-            new = self._feasible.draw(rng, self.archive, chosen)
+            new = self._feasible.draw(
+                rng, self.archive, chosen, avoids=lambda a: failures.avoids(a, chosen)
+            )
             if new is None:
                 return
-            if avoided < _MOST_AVOIDED and failures.avoids(new, chosen):
-                avoided += 1
-                continue
             chosen[new] = Proposal(new, "explore", "drawn at random")
 
 

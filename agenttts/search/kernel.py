@@ -35,34 +35,24 @@ _BY_SIZE = 0.4
 
 
 @dataclass(frozen=True)
-class Qualities:
-    """The quality model's prediction, in the surrogate's units.
-
-    See `agenttts.search.quality.QualityModel.at`.
-    """
-
-    mean: Floats
-    features: Floats
-
-
-@dataclass(frozen=True)
 class Points:
     """Allocations as the kernel takes them.
 
-    They are choice numbers, and the quality model's prediction where there is one.
+    They are choice numbers, and where there is a quality model, mean and features of its prediction
+    in the surrogate's units (`agenttts.search.quality.QualityModel.at`).
     """
 
     rows: Rows
-    qualities: Qualities | None = None
+    mean: Floats | None = None
+    features: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: slice | Rows) -> Points:
-        if self.qualities is None:
+        if self.mean is None or self.features is None:
             return Points(self.rows[index])
-        qualities = Qualities(self.qualities.mean[index], self.qualities.features[index])
-        return Points(self.rows[index], qualities)
+        return Points(self.rows[index], self.mean[index], self.features[index])
 
 
 class EffectKernel:
@@ -134,9 +124,9 @@ class EffectKernel:
             effects = effects + _column(settings, -2, 2) * self._equal_leading_stages(
                 a.rows, b.rows
             )
-        if a.qualities is None or b.qualities is None:
+        if a.features is None or b.features is None:
             return effects
-        both: Floats = effects + a.qualities.features @ b.qualities.features.T
+        both: Floats = effects + a.features @ b.features.T
         return both
 
     def mean(self, settings: Floats, a: Points) -> Floats:
@@ -144,8 +134,8 @@ class EffectKernel:
 
         Larger models score higher, and samples help.
         """
-        if a.qualities is not None:
-            return np.broadcast_to(a.qualities.mean, (len(settings), len(a)))
+        if a.mean is not None:
+            return np.broadcast_to(a.mean, (len(settings), len(a)))
         expected = np.zeros((len(settings), len(a)))
         for stage, width in enumerate(self._widths):
             models, counts = a.rows[:, stage] // width, a.rows[:, stage] % width
@@ -169,9 +159,9 @@ class EffectKernel:
             factors.append(self._factor(settings, stage, effect))
         effects = self._combine(settings, factors)
         effects = effects + _column(settings, -2, 1) * self._shared
-        if a.qualities is None:
+        if a.features is None:
             return effects
-        both: Floats = effects + np.square(a.qualities.features).sum(axis=1)
+        both: Floats = effects + np.square(a.features).sum(axis=1)
         return both
 
     def _equal_leading_stages(self, a: Rows, b: Rows) -> Floats:

@@ -29,9 +29,6 @@ from agenttts.spec.section import Options
 # Proposals over budget told to the study as such before one is cut down to the budget.
 _MAX_INFEASIBLE = 5
 
-# Draws that avoid regions where trials fail, before one in them is taken: nothing else may be left.
-_MAX_REDRAWS = 50
-
 
 class OptunaOptions(Options):
     """The options of `optuna_tpe` and `optuna_gp`."""
@@ -58,18 +55,16 @@ class _OptunaSearcher(Searcher):
     @override
     def _propose(self, n: int) -> list[Proposal]:
         chosen: list[Proposal] = []
-        while len(chosen) < n:
-            proposal = self._next()
-            if proposal is None:
-                break
-            self.add_pending([proposal.allocation])
-            chosen.append(proposal)
+        while len(chosen) < n and (found := self._next()):
+            self.add_pending(proposal.allocation for proposal in found)
+            chosen += found
         return chosen
 
-    def _next(self) -> Proposal | None:
+    def _next(self) -> list[Proposal]:
+        """The next proposal; none when the space is exhausted."""
         number = len(self.archive.known)
         if len(self.archive.tried) < self.options.initial or len(self.archive.scored) < 2:
-            return self._draw("initial trial, drawn at random")
+            return self._drawn(1, "initial trial, drawn at random")
         with warnings.catch_warnings():
             # Experimental features, and study attributes that are deprecated between its versions.
             warnings.simplefilter("ignore")
@@ -88,12 +83,12 @@ class _OptunaSearcher(Searcher):
             allocation = within_budget(self.space, allocation)
             reason += ", reduced to the budget"
         if failures.avoids(allocation):
-            return self._draw(
-                f"trials fail in the region that {self.name} proposes: drawn at random", failures
-            )
-        if allocation in self.archive:
-            return self._draw(f"{self.name} proposed a known allocation: drawn at random", failures)
-        return Proposal(allocation, "model", reason)
+            why = f"trials fail in the region that {self.name} proposes"
+        elif allocation in self.archive:
+            why = f"{self.name} proposed a known allocation"
+        else:
+            return [Proposal(allocation, "model", reason)]
+        return self._drawn(1, f"{why}: drawn at random", failures.avoids)
 
     def _study(self, number: int) -> Any:
         optuna = self._optuna
@@ -166,15 +161,6 @@ class _OptunaSearcher(Searcher):
             choices.append(Choice(stage.name, parameters[f"{stage.name}.model"], samples))
         return Allocation(tuple(choices))
 
-    def _draw(self, reason: str, failures: Failures | None = None) -> Proposal | None:
-        rng = random.Random(f"{self.name}/{self.seed}/{len(self.archive.known)}")
-        drawn = self._feasible.draw(rng, self.archive)
-        for _ in range(_MAX_REDRAWS):
-            if failures is None or drawn is None or not failures.avoids(drawn):
-                break
-            drawn = self._feasible.draw(rng, self.archive)
-        return None if drawn is None else Proposal(drawn, "random", reason)
-
 
 class OptunaTPESearcher(_OptunaSearcher):
     """Optuna's tree-structured Parzen estimator, multivariate.
@@ -214,7 +200,7 @@ class OptunaGPSearcher(_OptunaSearcher):
         return self._optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
 
     @override
-    def _next(self) -> Proposal | None:
+    def _next(self) -> list[Proposal]:
         with _one_thread():
             return super()._next()
 

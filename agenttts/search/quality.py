@@ -80,17 +80,6 @@ class Observed:
         return precision
 
 
-@dataclass(frozen=True)
-class _Handed:
-    """The output of a stage, and its slopes by parameter.
-
-    Shapes: (k, rows) and (k, rows, parameters).
-    """
-
-    value: Floats
-    slope: Floats
-
-
 class QualityModel:
     """The quality model over a grid, fitted to at most one ``observed`` a stage.
 
@@ -128,9 +117,8 @@ class QualityModel:
 
         The products of two rows' features are their covariance.
         """
-        handed = self._handed(self._setting, rows, len(self._offsets) - 1)
-        slope = handed.slope[0]
-        return handed.value[0] + slope @ self._shift, slope @ self._root
+        value, slope = self._handed(self._setting, rows, len(self._offsets) - 1)
+        return value[0] + slope[0] @ self._shift, slope[0] @ self._root
 
     def _fit(self, observed: Sequence[Observed]) -> Floats:
         """The most likely setting, shape (1, parameters)."""
@@ -178,35 +166,33 @@ class QualityModel:
         curvature = np.tile(np.diag(self._prior_sd**-2.0), (len(settings), 1, 1))
         gradient = -off / self._prior_sd
         for seen in observed:
-            handed = self._handed(settings, seen.rows, seen.stage)
-            residual = seen.values - handed.value
+            value, slope = self._handed(settings, seen.rows, seen.stage)
+            residual = seen.values - value
             cost = cost + 0.5 * ((residual @ seen.precision) * residual).sum(axis=1)
-            weighted = np.swapaxes(handed.slope, 1, 2) @ seen.precision
-            curvature += weighted @ handed.slope
+            weighted = np.swapaxes(slope, 1, 2) @ seen.precision
+            curvature += weighted @ slope
             gradient = gradient + (weighted @ residual[..., None])[..., 0]
         return cost, curvature, gradient
 
-    def _handed(self, settings: Floats, rows: Rows, stage: int) -> _Handed:
-        """What ``stage`` hands on."""
-        own = self._stage_quality(settings, rows, stage)
+    def _handed(self, settings: Floats, rows: Rows, stage: int) -> tuple[Floats, Floats]:
+        """What ``stage`` hands on (k, rows), and its slopes (k, rows, parameters)."""
+        own, own_slope = self._stage_quality(settings, rows, stage)
         if stage == 0:
-            return own
-        given = self._handed(settings, rows, stage - 1)
+            return own, own_slope
+        given, given_slope = self._handed(settings, rows, stage - 1)
         at = self._offsets[stage]
         need = _logistic(settings[:, at + _NEED, None])
         mixed = _logistic(settings[:, at + _MIXED, None])
-        passed = 1.0 - need * (1.0 - given.value)
-        product = own.value * passed
-        slope = ((1.0 - mixed) * passed)[..., None] * own.slope
-        slope += ((1.0 - mixed) * own.value * need + mixed)[..., None] * given.slope
-        slope[..., at + _NEED] = (
-            (1.0 - mixed) * own.value * (given.value - 1.0) * need * (1.0 - need)
-        )
-        slope[..., at + _MIXED] = (given.value - product) * mixed * (1.0 - mixed)
-        return _Handed((1.0 - mixed) * product + mixed * given.value, slope)
+        passed = 1.0 - need * (1.0 - given)
+        product = own * passed
+        slope = ((1.0 - mixed) * passed)[..., None] * own_slope
+        slope += ((1.0 - mixed) * own * need + mixed)[..., None] * given_slope
+        slope[..., at + _NEED] = (1.0 - mixed) * own * (given - 1.0) * need * (1.0 - need)
+        slope[..., at + _MIXED] = (given - product) * mixed * (1.0 - mixed)
+        return (1.0 - mixed) * product + mixed * given, slope
 
-    def _stage_quality(self, settings: Floats, rows: Rows, stage: int) -> _Handed:
-        """Quality of a stage's own work: its model's curve at its count."""
+    def _stage_quality(self, settings: Floats, rows: Rows, stage: int) -> tuple[Floats, Floats]:
+        """Quality of a stage's own work, its model's curve at its count, and its slopes."""
         at = self._offsets[stage]
         choice = rows[:, stage]
         model = self._grid.models[stage][choice]
@@ -239,7 +225,7 @@ class QualityModel:
         slope[:, row, pace_at] = (1.0 - start) * rise * left * np.log(relative) * pace
         slope[:, row, turn_at] = fall * _logistic(_SHARPNESS * octaves) / math.log(2.0)
         slope[:, row, fall_at] = -fall * past
-        return _Handed(start + (1.0 - start) * rise * (1.0 - left) - fall * past, slope)
+        return start + (1.0 - start) * rise * (1.0 - left) - fall * past, slope
 
 
 def _logistic(x: Floats) -> Floats:

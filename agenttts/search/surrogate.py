@@ -20,7 +20,7 @@ import numpy as np
 from agenttts.search.encoding import Rows
 from agenttts.search.evidence import Evidence
 from agenttts.search.gaussian import Floats, Posterior, log_evidence, search_settings, unit_of
-from agenttts.search.kernel import EffectKernel, Points, Qualities
+from agenttts.search.kernel import EffectKernel, Points
 from agenttts.search.noise import squared_errors
 from agenttts.search.quality import Observed, QualityModel
 from agenttts.space import Allocation
@@ -103,7 +103,7 @@ class Surrogate:
         mean, features = self._quality.at(rows)
         unit = self._scale.unit / self._unit
         centre = (self._centre - self._scale.zero) / self._scale.unit
-        return Points(rows, Qualities(unit * (mean - centre), unit * features))
+        return Points(rows, unit * (mean - centre), unit * features)
 
     def predict(self, points: Points) -> tuple[Floats, Floats]:
         """Standardised expected scores (members, points).

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from agenttts.dispatch.profile import Profile
 from agenttts.inference.engines import ENGINES
 from agenttts.replay.replay import TRACE_SCHEMA
-from agenttts.search import SEARCHERS, Searcher, asks_llm
+from agenttts.search import SEARCHERS, Searcher
 from agenttts.spec import JobSpec
 from agenttts.tables.schema import (
     ExampleRow,
@@ -64,7 +64,7 @@ def searchers() -> str:
         parts += [
             f"## {name}",
             python_names.text_of(kind),
-            f"Language model: {_ASKS[asks_llm(name)]}." + _seed(kind),
+            f"Language model: {_ASKS[kind.asks_llm]}." + _seed(kind),
             _options(kind.options_model, "search.options"),
         ]
     return _page(

@@ -37,10 +37,13 @@ def test_what_is_pending_counts_like_the_picks_before(model):
         assert [int(left[pick]) for pick in chosen] == picks[out:]
 
 
-def test_no_pending_trial_is_picked_and_the_favoured_are_still_the_first_candidates(model):
+def test_no_pending_trial_is_picked_and_the_favoured_are_still_the_first_candidates(
+    model, monkeypatch
+):
+    monkeypatch.setattr("agenttts.search.acquisition._MIN_RELATIVE_VALUE", 0.0)
     good = ROWS[np.argsort(-model.posterior_mean(ROWS))[:8]]  # worth something, however little
     pending, candidates = good[:3], good[:2:-1]
-    picks = choose(model, candidates, 9, preferred=2, min_relative_value=0.0, pending=pending)
+    picks = choose(model, candidates, 9, preferred=2, pending=pending)
     assert sorted(picks) == [0, 1, 2, 3, 4]
     assert set(picks[:2]) == {0, 1}
 

@@ -41,12 +41,12 @@ def test_the_slopes_are_those_of_the_values(number):
     last = len(surface.space.stages) - 1
     response = QualityModel(grid, observed(surface, grid, rows, range(last + 1)))
     setting, step = response._setting, 1e-5
-    slope = response._handed(setting, every[:40], last).slope[0]
+    slope = response._handed(setting, every[:40], last)[1][0]
     for place in range(setting.shape[1]):
         moved = np.zeros_like(setting)
         moved[0, place] = step
         above, below = (
-            response._handed(setting + sign * moved, every[:40], last).value[0] for sign in (1, -1)
+            response._handed(setting + sign * moved, every[:40], last)[0][0] for sign in (1, -1)
         )
         assert (above - below) / (2 * step) == pytest.approx(slope[:, place], abs=1e-6)
 

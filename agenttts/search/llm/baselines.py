@@ -69,17 +69,7 @@ class LLMSearcher(Searcher):
         raise NotImplementedError
 
     def _ask(self, template: str, n: int, **values: object) -> Chat:
-        return self._prompts.chat(
-            "propose",
-            template,
-            schema=self._prompts.allocations_schema(n),
-            seed=self.seed + len(self.archive.known),
-            n=n,
-            **values,
-        )
-
-    def _waiting(self) -> list[str]:
-        return [allocation_text(a) for a in self.archive.pending]
+        return self._prompts.proposals(template, n, self.archive, self.seed, **values)
 
 
 class ZeroShotSearcher(LLMSearcher):
@@ -106,9 +96,7 @@ class AgentHPOSearcher(LLMSearcher):
 
     @override
     def _chat(self, n: int, limit: int) -> Chat:
-        return self._ask(
-            "agent_hpo", n, history=history(self.archive, limit), waiting=self._waiting()
-        )
+        return self._ask("agent_hpo", n, history=history(self.archive, limit))
 
 
 class MLCopilotOptions(Options):
@@ -150,7 +138,6 @@ class MLCopilotSearcher(LLMSearcher):
             experience=self._shown(limit),
             knowledge=self._knowledge(),
             history=history(self.archive, limit),
-            waiting=self._waiting(),
         )
 
     def _shown(self, limit: int) -> list[dict[str, Any]]:

@@ -35,16 +35,6 @@ class Experience:
     title: str
     points: tuple[Point, ...]
 
-    @property
-    def stages(self) -> set[str]:
-        """The names of its stages."""
-        return {choice.stage for choice in self.points[0][0].choices}
-
-    @property
-    def models(self) -> set[str]:
-        """The names of all its models."""
-        return {choice.model for allocation, _, _ in self.points for choice in allocation.choices}
-
     def shown(self, lines: int) -> dict[str, Any]:
         """Return title and lines for a prompt, at most ``lines``.
 
@@ -79,7 +69,11 @@ def most_similar(experience: Sequence[Experience], space: SearchSpace) -> list[E
     models = {model.name for stage in space.stages for model in stage.models}
 
     def likeness(past: Experience) -> tuple[float, float]:
-        return _overlap(past.stages, stages), _overlap(past.models, models)
+        choices = [choice for allocation, _, _ in past.points for choice in allocation.choices]
+        return (
+            _overlap({choice.stage for choice in choices}, stages),
+            _overlap({choice.model for choice in choices}, models),
+        )
 
     return sorted(experience, key=likeness, reverse=True)[:_MOST_PAST]
 
@@ -95,19 +89,21 @@ def _load(source: str) -> Experience:
     if not table.is_file():
         raise UserError(f"{source} is neither a finished run nor a table of results", at=())
     title = table.parent.name if table.name == TRIALS_FILE else table.stem
-    points = _trial_points(table) if _is_trials(table) else _replay_points(table)
+    frame = _read(table)
+    of_run = table.suffix == ".parquet" and "allocation" in frame.columns
+    points = _trial_points(table) if of_run else _replay_points(table, frame)
     if not points:
         raise UserError(f"{table} has no trial with a score", at=())
     return Experience(title, tuple(sorted(points, key=lambda point: -point[1])))
 
 
-def _is_trials(table: Path) -> bool:
-    if table.suffix != ".parquet":
-        return False
+def _read(table: Path) -> pl.DataFrame:
     try:
-        return "allocation" in pl.read_parquet_schema(table)
+        if table.suffix == ".parquet":
+            return pl.read_parquet(table, glob=False)
+        return pl.read_csv(table, infer_schema_length=None, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{table}: not Parquet: {error}", at=()) from None
+        raise UserError(f"{table}: not a table: {error}", at=()) from None
 
 
 def _trial_points(table: Path) -> list[Point]:
@@ -117,14 +113,7 @@ def _trial_points(table: Path) -> list[Point]:
     ]
 
 
-def _replay_points(table: Path) -> list[Point]:
-    try:
-        if table.suffix == ".parquet":
-            frame = pl.read_parquet(table, glob=False)
-        else:
-            frame = pl.read_csv(table, infer_schema_length=None, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{table}: not a table: {error}", at=()) from None
+def _replay_points(table: Path, frame: pl.DataFrame) -> list[Point]:
     stages = [c.removesuffix(".model") for c in frame.columns if c.endswith(".model")]
     needed = [f"{stage}.samples" for stage in stages] + ["score"]
     missing = [name for name in needed if name not in frame.columns]

@@ -13,7 +13,7 @@ from agenttts.search.agenttts import Offer
 from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal
 from agenttts.search.llm.base import Chat, LLMError
-from agenttts.search.llm.prompts import Prompts, allocation_text, history
+from agenttts.search.llm.prompts import Prompts, history
 from agenttts.search.llm.proposer import AllocationProposer, LLMSession
 from agenttts.search.llm.reading import read_guidelines
 from agenttts.search.surrogate import Surrogate
@@ -75,16 +75,8 @@ class PaperAgent:
         )
 
     def _propose_chat(self, n: int, archive: Archive, limit: int | None) -> Chat:
-        return self._prompts.chat(
-            "propose",
-            "propose",
-            schema=self._prompts.allocations_schema(n),
-            seed=self._seed + len(archive.known),
-            n=n,
-            history=history(archive, limit),
-            guidelines=self._shown(),
-            waiting=[allocation_text(a) for a in archive.pending],
-        )
+        shown = {"history": history(archive, limit), "guidelines": self._shown()}
+        return self._prompts.proposals("propose", n, archive, self._seed, **shown)
 
     def _write_guidelines(self, archive: Archive) -> None:
         """Ask for new guidelines if there are enough new results.

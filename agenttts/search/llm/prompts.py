@@ -69,6 +69,18 @@ class Prompts:
         )
         return Chat(purpose, messages, schema, seed)
 
+    def proposals(self, template: str, n: int, archive: Archive, seed: int, **values: Any) -> Chat:
+        """Return the question for ``n`` allocations."""
+        return self.chat(
+            "propose",
+            template,
+            schema=self.allocations_schema(n),
+            seed=seed + len(archive.known),
+            n=n,
+            waiting=[allocation_text(a) for a in archive.pending],
+            **values,
+        )
+
     def text(self, template: str, **values: Any) -> str:
         """Return one template, filled in."""
         filled: str = _environment().get_template(f"{template}.j2").render(**self._facts, **values)

@@ -132,28 +132,21 @@ class AllocationProposer:
             asked.append(build(limit))
             return asked[-1]
 
+        replies = self._bad_replies + 1
         try:
             chat, reply = self.ask(remembered, archive)
+            first = chat
+            for attempt in range(replies):
+                proposals, problem = self._use(chat, reply, n, archive, otherwise, facts)
+                if proposals:
+                    return proposals
+                if attempt + 1 < replies:
+                    chat = self._again(first, reply, problem, n, attempt)
+                    reply = self._caller.ask(chat)
+            reason = f"{replies} replies without a usable allocation; the last: {problem}"
         except LLMError as error:
-            self.fall_back(asked[-1], f"{error.fault}: {error}")
-            return []
-        first = chat
-        for attempt in range(self._bad_replies + 1):
-            proposals, problem = self._use(chat, reply, n, archive, otherwise, facts)
-            if proposals:
-                return proposals
-            if attempt == self._bad_replies:
-                break
-            chat = self._again(first, reply, problem, n, attempt)
-            try:
-                reply = self._caller.ask(chat)
-            except LLMError as error:
-                self.fall_back(first, f"{error.fault}: {error}")
-                return []
-        self.fall_back(
-            first,
-            f"{self._bad_replies + 1} replies without a usable allocation; the last: {problem}",
-        )
+            reason = f"{error.fault}: {error}"
+        self.fall_back(asked[-1], reason)
         return []
 
     def fall_back(self, chat: Chat, reason: str) -> None:

@@ -1,12 +1,14 @@
 """The weight of the language model, and its own places in a batch.
 
 The weight is the posterior probability that the model, and not the surrogate, is the better
-predictor of the trials that it has proposed (`agenttts.search.log_score`). Trials that beat the
-best raise it; failures, and scores below the mean of those known then, lower it.
+predictor of the trials that it has proposed: from the log density that each gave to the scores,
+which it had not seen, summed over predictions made in order ("prequential", Dawid 1984). Trials
+that beat the best raise it; failures, and scores below the mean of those known then, lower it.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,6 @@ from typing import Any
 
 from agenttts.search.archive import Archive, Scored
 from agenttts.search.llm.overview import standard_errors
-from agenttts.search.log_score import Prediction, expert_weights, with_own_errors
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation
 
@@ -26,6 +27,12 @@ _MOST_PREDICTIONS = 20
 # A pick counts like so much log score: if it beat the best expected score by two of its standard
 # errors; if it is as far below the mean of the scores known then; if it failed.
 _BETTER, _WORSE, _FAILED = 1.0, -1.0, -2.0
+# The first standard deviation counts like so many errors when it is corrected by errors.
+_PRIOR_ERRORS = 2.0
+_MOST_LOG_ODDS = 27.6
+
+Prediction = tuple[float, float]
+"""An expected score and its standard deviation (noise not included)."""
 
 
 Judged = tuple[Mapping[str, Any], Scored | None]
@@ -69,7 +76,7 @@ def model_weight(told: Sequence[Mapping[str, Any]], archive: Archive, model: Sur
     known = standard_errors(model)
     made: list[list[tuple[float, float, float]]] = []
     surrogate: list[Prediction] = []
-    observed, errors, picks = [], [], []
+    picks = []
     for batch in batches:
         made.append([])
         for decision, trial in batch:
@@ -81,23 +88,72 @@ def model_weight(told: Sequence[Mapping[str, Any]], archive: Archive, model: Sur
             predicted = decision.get("predicted")
             made[-1].append((then if predicted is None else predicted, trial.score, error))
             surrogate.append((decision["expected"][0], decision["expected"][1]))
-            observed.append(trial.score)
-            errors.append(error)
             better = trial.score > decision["best"] + 2.0 * error
             worse = trial.score < then - 2.0 * error
             picks.append(_BETTER * better + _WORSE * worse)
     made = [batch for batch in made if batch]
     first = [sd for _, sd in surrogate[: len(made[0])]] if made else [0.0]
-    latest = slice(-_MOST_PREDICTIONS, None)
     own = with_own_errors(made, math.hypot(*first) / math.sqrt(len(first)))
-    worth = math.fsum(picks[latest])
-    weights = expert_weights(
-        {"model": own[latest], "surrogate": surrogate[latest]},
-        observed[latest],
-        errors[latest],
-        {"model": PRIOR_WEIGHT * math.exp(worth), "surrogate": 1.0 - PRIOR_WEIGHT},
+    pairs = [
+        (mine, other, score, error)
+        for mine, other, (_, score, error) in zip(
+            own, surrogate, itertools.chain(*made), strict=True
+        )
+    ]
+    prior = math.log(PRIOR_WEIGHT / (1.0 - PRIOR_WEIGHT)) + math.fsum(picks[-_MOST_PREDICTIONS:])
+    return posterior_weight(prior, pairs[-_MOST_PREDICTIONS:])
+
+
+def posterior_weight(
+    prior: float, pairs: Sequence[tuple[Prediction, Prediction, float, float]]
+) -> float:
+    """Return the weight of the first of two experts; it is above 0 and below 1.
+
+    Args:
+        prior: Its log odds before any score.
+        pairs: The predictions of both, made before the score was known, the score and its standard
+            error.
+    """
+    gains = (
+        log_score(a, score, error) - log_score(b, score, error) for a, b, score, error in pairs
     )
-    return weights["model"]
+    # The bound keeps the weight from 0 and 1, so that it may change again.
+    log_odds = max(-_MOST_LOG_ODDS, min(_MOST_LOG_ODDS, prior + math.fsum(gains)))
+    return 1.0 / (1.0 + math.exp(-log_odds))
+
+
+def log_score(prediction: Prediction, observed: float, stderr: float) -> float:
+    """Return the log density of an observed score under a normal prediction.
+
+    Args:
+        prediction: The expected score and its standard deviation.
+        observed: The score.
+        stderr: The score's standard error; with the standard deviation it must be above 0.
+    """
+    mean, sd = prediction
+    variance = sd * sd + stderr * stderr
+    return -0.5 * (math.log(2.0 * math.pi * variance) + (observed - mean) ** 2 / variance)
+
+
+def with_own_errors(
+    batches: Sequence[Sequence[tuple[float, float, float]]], sd: float
+) -> list[Prediction]:
+    """Return predictions that state no uncertainty with standard deviations.
+
+    Each batch's standard deviation is the root mean square of the errors in earlier batches,
+    beyond the noise of the scores.
+
+    Args:
+        batches: By batch, in order: the prediction, the score and its standard error.
+        sd: The standard deviation of the first batch.
+    """
+    total, count, made = _PRIOR_ERRORS * sd * sd, _PRIOR_ERRORS, []
+    for batch in batches:
+        made += [(mean, math.sqrt(total / count)) for mean, _, _ in batch]
+        for mean, observed, stderr in batch:
+            total += max(0.0, (observed - mean) ** 2 - stderr * stderr)
+            count += 1.0
+    return made
 
 
 def judged(told: Sequence[Mapping[str, Any]], archive: Archive) -> list[list[Judged]]:

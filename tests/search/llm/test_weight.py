@@ -1,4 +1,4 @@
-"""Weights of experts by prequential log scores."""
+"""The weight of the language model by prequential log scores."""
 
 import math
 
@@ -6,35 +6,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agenttts.search.log_score import expert_weights, log_score, with_own_errors
+from agenttts.search.llm.weight import log_score, posterior_weight, with_own_errors
 from tests.support.repeatable import max_examples
 
 numbers = st.floats(-2, 2)
 sds = st.floats(0.001, 1.0)
 made = st.lists(st.tuples(numbers, sds, numbers, sds, numbers, sds), max_size=30)
-PRIOR = {"a": 0.2, "b": 0.8}
+PRIOR = math.log(0.2 / 0.8)
 
 
 @settings(max_examples=max_examples(1))
 @given(made)
-def test_weights_are_positive_sum_to_one_and_are_the_posterior(made):
-    a, b = [(m[0], m[1]) for m in made], [(m[2], m[3]) for m in made]
-    observed, stderrs = [m[4] for m in made], [m[5] for m in made]
-    weights = expert_weights({"a": a, "b": b}, observed, stderrs, PRIOR)
-    assert math.fsum(weights.values()) == pytest.approx(1.0)
-    assert all(weight > 0.0 for weight in weights.values())
-    odds = math.log(0.2 / 0.8) + sum(
-        log_score(p, o, e) - log_score(q, o, e)
-        for p, q, o, e in zip(a, b, observed, stderrs, strict=True)
-    )
-    assert weights["a"] == pytest.approx(1 / (1 + math.exp(-max(-700, min(700, odds)))), abs=1e-9)
+def test_the_weight_is_above_0_below_1_and_the_posterior(made):
+    pairs = [((m[0], m[1]), (m[2], m[3]), m[4], m[5]) for m in made]
+    weight = posterior_weight(PRIOR, pairs)
+    assert 0.0 < weight < 1.0
+    odds = PRIOR + sum(log_score(p, o, e) - log_score(q, o, e) for p, q, o, e in pairs)
+    assert weight == pytest.approx(1 / (1 + math.exp(-max(-700, min(700, odds)))), abs=1e-9)
 
 
-def test_without_scores_the_weights_are_the_prior_and_the_better_expert_gains():
-    assert expert_weights({"a": [], "b": []}, [], [], PRIOR) == pytest.approx(PRIOR)
-    good, bad = [(0.5, 0.05)] * 6, [(0.8, 0.05)] * 6
-    weights = expert_weights({"a": good, "b": bad}, [0.52] * 6, [0.02] * 6, PRIOR)
-    assert weights["a"] > 0.999
+def test_without_scores_the_weight_is_the_prior_and_the_better_expert_gains():
+    assert posterior_weight(PRIOR, []) == pytest.approx(0.2)
+    assert posterior_weight(PRIOR, [((0.5, 0.05), (0.8, 0.05), 0.52, 0.02)] * 6) > 0.999
 
 
 @settings(max_examples=max_examples(1))
