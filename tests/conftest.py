@@ -34,6 +34,7 @@ pytest_plugins = [
     "tests.support.garbage",
     "tests.support.repeatable",
     "tests.support.tiny_models",
+    "tests.support.trial_threads",
     "tests.support.workers",
 ]
 

@@ -68,7 +68,7 @@ class InProcessScheduler(HostScheduler):
 
     def __init__(self, profile: Profile, folder: Path) -> None:
         super().__init__(profile, folder)
-        self._jobs = _JOBS.setdefault(folder, {})
+        self._jobs = JOBS.setdefault(folder, {})
 
     def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         return {request.trial: self._start(batch, request) for request in requests}
@@ -297,4 +297,5 @@ class _StoppableEngine(WrappedEngine):
 
 
 _NUMBERS = itertools.count()
-_JOBS: dict[Path, dict[str, _ThreadJob]] = {}
+JOBS: dict[Path, dict[str, _ThreadJob]] = {}
+"""The jobs of this process by folder and number, also those that have ended."""

@@ -1,9 +1,12 @@
 """Write tables as Parquet or CSV to open files.
 
-Polars writes in threads of its own. It hands bytes to a Python object, such as `io.BytesIO`, from
-those threads, and that has ended a process with a segmentation fault (Polars 2.1.0). Given a file
-of the operating system it takes the file's descriptor instead and calls no Python. So everything
-here goes through such a file.
+Polars writes in threads of its own. Given an object of Python, such as `io.BytesIO`, they call
+Python for each part of the table. Given a file of the operating system they take its descriptor. So
+everything here goes through such a file.
+
+Those threads also read variables of the environment (Polars 2.1.0). No other thread may add one
+meanwhile: glibc (2.36) may then free the list that they read, and the process ends with a
+segmentation fault.
 
 Polars turns most errors of the operating system into errors of its own, without a number. The
 number stands in their text, and they are raised as `OSError` again.

@@ -7,9 +7,8 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from unittest.mock import patch
 
 from agenttts.cli import main, show
 
@@ -31,7 +30,7 @@ def call(
     os.chdir(cwd)
     try:
         with (
-            patch.dict(os.environ),
+            _same_environment_afterwards(),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
@@ -46,6 +45,24 @@ def call(
         os.chdir(before)
     returncode = code if isinstance(code, int) else int(code is not None)
     return Done(words, returncode, _text(out), _text(err))
+
+
+@contextlib.contextmanager
+def _same_environment_afterwards() -> Iterator[None]:
+    """Undo changes of variables, and set no others.
+
+    To set all again, as `unittest.mock.patch.dict` does, could end this process with a segmentation
+    fault: see `tests.support.trial_threads`.
+    """
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in {*before, *os.environ}:
+            if name not in before:
+                del os.environ[name]
+            elif os.environ.get(name) != before[name]:
+                os.environ[name] = before[name]
 
 
 def _stream(encoding: str | None) -> io.StringIO | io.TextIOWrapper:
