@@ -6,7 +6,8 @@ That is how they mark their thinking, and which weights they have.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,12 @@ from agenttts.inference.scripted import script_thinking
 from agenttts.replies import COMMON_THINKING, Thinking, detect_thinking, named_thinking
 from agenttts.run.record import RunRecord
 from agenttts.spec import JobSpec, ModelSection, ThinkingSetting
-from agenttts.spec.paths import named_places
 
 _RULES, _RULES_WITH_CONTEXT = 3, 2
 """Rules of fingerprints and sample addresses in a run that is launched now.
 
 The second ones are for models whose context may change more than the prompts that are cut for it.
 """
-_OPTIONS_WITH_FILES: tuple[str, ...] = ("tokenizer", "hf_config_path", "generation_config")
-"""Options that name files on which samples depend. Those of a draft model only make them faster."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +127,10 @@ def _is_changed(name: str, model: ModelConfig, contents: str | None) -> bool:
     if model.engine == "scripted":
         found = contents_of({name: model}).get(name)
         return None not in (contents, found) and contents != found
-    found = _weights(name, model, model.rules)
-    if None in (model.weights, found) or model.weights == found:
+    if not all(map(os.path.exists, _places(model).values())):
         return False
-    return model.weights != _weights(name, model, model.rules, earlier=True)
+    found = _weights(name, model, model.rules)
+    return None not in (model.weights, found) and model.weights != found
 
 
 def contents_of(models: Mapping[str, ModelConfig]) -> dict[str, str]:
@@ -246,40 +244,32 @@ def _folder(place: Path) -> Path | None:
         return None
 
 
-def _weights(
-    name: str, model: ModelSection | ModelConfig, rules: int, *, earlier: bool = False
-) -> str | None:
-    """Return the fingerprint of a model's files; None for a script or if not here.
-
-    ``earlier``: as versions made it that read only the tokenizer of the places in options.
-    """
+def _weights(name: str, model: ModelSection | ModelConfig, rules: int) -> str | None:
+    """Return the fingerprint of a model's files; None for a script or if not here."""
     # The text of a script is already a part of the address. A hub id and a server's model have a
     # revision.
     if model.engine == "scripted" or model.files is None:
         return None
-    options = _OPTIONS_WITH_FILES
+    places = _places(model)
     if rules < 2:
-        options = ()
-    elif earlier:
-        options = ("tokenizer",)
-    places = _places(model, options)
+        places = {("path",): places["path",]}
     return _of_places(name, places, lambda place: fingerprint(place, rules))
 
 
-def _places(
-    model: ModelSection | ModelConfig, options: Sequence[str] = _OPTIONS_WITH_FILES
-) -> dict[KeyPath, str]:
+def _places(model: ModelSection | ModelConfig) -> dict[KeyPath, str]:
     """Return the places of a model's files, by key."""
-    named = named_places(model.options)
-    found: dict[KeyPath, str] = {("path",): model.path}
-    return found | {("options", name): str(named[name]) for name in options if name in named}
+    places: dict[KeyPath, str] = {("path",): model.path}
+    tokenizer = model.options.get("tokenizer")
+    if isinstance(tokenizer, str) and Path(tokenizer).is_absolute():
+        places["options", "tokenizer"] = tokenizer
+    return places
 
 
 def _of_places(
     name: str, places: Mapping[KeyPath, str], digest: Callable[[str], str | None]
 ) -> str | None:
     """Return the digest of a model's places together; None if the model is not here."""
-    found: list[str | None] = []
+    found = []
     for key, place in places.items():
         try:
             found.append(digest(place))
@@ -289,7 +279,6 @@ def _of_places(
                 "permission to read the model's files",
                 at=("models", name, *key),
             ) from None
-    here = [part for part in found if part is not None]
-    if found[0] is None or len(here) == 1:
+    if found[0] is None or found[1:] in ([], [None]):
         return found[0]
-    return hashlib.sha256("\0".join(here).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join(map(str, found)).encode()).hexdigest()[:16]

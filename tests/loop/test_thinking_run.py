@@ -248,48 +248,6 @@ def test_a_run_whose_trials_have_no_cut_samples_goes_on(cli, scripted_spec, tmp_
     assert frame["cut_share"].drop_nulls().len() >= 1
 
 
-@pytest.mark.parametrize("option", ["hf_config_path", "generation_config"])
-def test_the_files_of_other_options_count_too(scripted_spec, weights, tmp_path, option):
-    """A run of an earlier version goes on: their files were not in its fingerprint."""
-    place = tmp_path / "elsewhere"
-    place.mkdir()
-    (place / "config.json").write_text("{}")
-
-    def spec(**options):
-        return load_spec(
-            scripted_spec(
-                models__strong__path=str(weights),
-                models__strong__engine="vllm",
-                models__strong__options=options,
-            )
-        )
-
-    plain, with_files = spec(), spec(**{option: str(place)})
-    before = find_facts(with_files, gpus_per_node=8)
-    frozen = configs(with_files, before)
-    assert find_facts(plain, gpus_per_node=8)["strong"].weights == fingerprint(weights)
-    assert find_facts(spec(**{option: "auto"}), gpus_per_node=8)["strong"].weights == fingerprint(weights)  # fmt: skip
-    assert changed(frozen) == []
-    earlier = {"strong": replace(frozen["strong"], weights=fingerprint(weights))}
-    assert changed(earlier) == []
-    (place / "config.json").write_text('{"eos_token_id": 7}')
-    assert address(with_files, find_facts(with_files, gpus_per_node=8)) != address(with_files, before)  # fmt: skip
-    assert changed_models(frozen, {}) == {"strong": [str(weights), str(place)]}
-    assert changed(earlier) == []
-    overwrite(weights)
-    assert changed(earlier) == ["strong"]
-
-
-def test_a_draft_s_files_do_not_count(scripted_spec, weights, tmp_path):
-    """It makes samples faster, and no others."""
-    draft = tmp_path / "draft"
-    draft.mkdir()
-    (draft / "config.json").write_text("{}")
-    options = {"speculative_config": {"model": str(draft)}}
-    spec = load_spec(scripted_spec(models__strong__path=str(weights), models__strong__engine="vllm", models__strong__options=options))  # fmt: skip
-    assert find_facts(spec, gpus_per_node=8)["strong"].weights == fingerprint(weights)
-
-
 def test_a_script_that_has_changed_since_the_launch_is_warned_of(unstarted_run, tmp_path, caplog):
     script = tmp_path / "own.json"
     script.write_text('{"default": "the Danube"}')
