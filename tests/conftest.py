@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,7 +36,7 @@ pytest_plugins = [
     "tests.support.repeatable",
     "tests.support.tiny_models",
     "tests.support.trial_threads",
-    "tests.support.workers",
+    *(["tests.support.workers"] if find_spec("xdist") else []),
 ]
 
 

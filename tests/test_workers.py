@@ -36,17 +36,40 @@ def test_single(number):
 """
 
 
-@pytest.mark.processes
-def test_the_suite_goes_on_without_the_test_that_ended_a_worker(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project with the plugin under test."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     plugins = ["tests.support.repeatable", "tests.support.workers"]
     pytester.makeconftest(f"pytest_plugins = {plugins}")
     pytester.makeini("[pytest]\nmarkers = processes: of some tests below")
-    pytester.makepyfile(SUITE)
-    result = pytester.runpytest_subprocess("-n", "2", "--dist", "loadgroup", timeout=120)
+    return pytester
+
+
+@pytest.mark.processes
+def test_the_suite_goes_on_without_the_test_that_ended_a_worker(suite):
+    suite.makepyfile(SUITE)
+    result = suite.runpytest_subprocess("-n", "2", "--dist", "loadgroup", timeout=120)
     result.assert_outcomes(passed=27, failed=1)
     printed = result.stdout.str()
     assert re.search(r"worker 'gw\d' crashed while running '\S+::test_fatal@", printed)
     assert "reruns: 3" in printed
+
+
+# The second worker has one more test, as if the file had been edited meanwhile.
+EDITED = """
+import os, pathlib, pytest
+
+@pytest.mark.parametrize("number", range(3 + pathlib.Path("died").exists()))
+def test_all(number):
+    pathlib.Path("died").touch()
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.processes
+def test_other_tests_than_at_first_end_the_session(suite):
+    suite.makepyfile(EDITED)
+    result = suite.runpytest_subprocess("-n", "1", "--dist", "loadgroup", timeout=120)
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+    assert "Different tests were collected between gw0 and gw1" in result.stdout.str()

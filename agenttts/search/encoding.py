@@ -113,8 +113,8 @@ class ChoiceGrid:
     ) -> tuple[Floats, NDArray[np.int32]] | None:
         """Cost and choice numbers of every combination over ``stages``.
 
-        The other stages' cheapest choices fit beside each. The choices have at most about ``level``
-        counts a model. None: there are more than ``most``, unless ``draw`` leaves some out at
+        The other stages' cheapest choices fit beside each. The choices have about ``level`` counts
+        a model. None: there are more than ``most``, unless ``draw`` leaves some out at
         random.
         """
         open_ = set(range(len(self.choices)))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,9 @@ from agenttts.search.gaussian import Floats
 from agenttts.space import Allocation, SearchSpace
 
 Avoids = Callable[[Allocation], bool]
-"""Whether an allocation is not to be drawn while there are others."""
+"""Whether an allocation is not to be drawn if others are drawn in a few tries."""
+
+_MOST_AVOIDED = 50
 
 
 class FeasibleSet:
@@ -77,20 +79,27 @@ class FeasibleSet:
     ) -> Allocation | None:
         """One allocation uniformly from those in none of ``known``; None when all are.
 
-        Rejects known ones a few dozen times, then lists what is left: cheap while few are known,
-        exact always. One that ``avoids`` holds for is drawn if all the others drawn are known.
+        One that ``avoids`` holds for is drawn again, up to 50 times: nothing else may be left.
+        """
+        allocation = self._draw(rng, known)
+        for _ in range(_MOST_AVOIDED):
+            if allocation is None or avoids is None or not avoids(allocation):
+                break
+            allocation = self._draw(rng, known)
+        return allocation
+
+    def _draw(
+        self, rng: random.Random, known: Sequence[Container[Allocation]]
+    ) -> Allocation | None:
+        """Reject known ones a few dozen times, then list what is left.
+
+        That is cheap while few are known, and always exact.
         """
         size = len(self)
-        avoided: Allocation | None = None
         for _ in range(64):
             allocation = self[rng.randrange(size)]
-            if any(allocation in some for some in known):
-                continue
-            if avoids is None or not avoids(allocation):
+            if not any(allocation in some for some in known):
                 return allocation
-            avoided = allocation
-        if avoided is not None:
-            return avoided
         rest = [allocation for allocation in self if not any(allocation in some for some in known)]
         return rng.choice(rest) if rest else None
 

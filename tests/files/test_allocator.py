@@ -8,13 +8,15 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 # Prints the most kilobytes that the kernel may take at any time, and the allocator's settings.
 PROGRAM = """
 import os, re, time, {imported}
 import polars as pl
 most = 0
 for _ in range(20):
-    frame = pl.DataFrame(dict(a=pl.int_range(200_000, eager=True))).select(pl.all().cast(pl.String))
+    frame = pl.DataFrame(dict(a=pl.int_range(1_000_000, eager=True))).select(pl.all().cast(pl.String))
     del frame
     time.sleep(0.02)
     rollup = open("/proc/self/smaps_rollup").read()

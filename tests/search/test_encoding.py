@@ -94,6 +94,18 @@ def test_keys_tell_the_first_of_many_stages_apart():
     assert len(np.unique(grid.keys(rows))) == 240
 
 
+def test_where_trials_fail_is_drawn_from_only_if_little_else_is_left():
+    space = SearchSpace((Stage("a", (Model("m", 1e9),), 64, 64, tuple(range(1, 1001))),), 1e9)
+    feasible = FeasibleSet(space)
+    left = list(feasible)[:22]
+    known, good = set(feasible) - set(left), left[:2]
+    for seed in range(20):
+        drawn = feasible.draw(random.Random(seed), known, avoids=lambda a: a not in good)
+        assert drawn in good
+    assert feasible.draw(random.Random(0), {*known, *good}, avoids=lambda a: True) in left[2:]
+    assert feasible.draw(random.Random(0), {*known, *left}, avoids=lambda a: True) is None
+
+
 def test_seven_stages_are_drawn_from_with_fewer_counts(monkeypatch):
     monkeypatch.setattr("agenttts.search.encoding._MOST_COMBINATIONS", 200_000)
     space = many_stages(7, 1000.0)

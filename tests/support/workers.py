@@ -7,13 +7,18 @@ for ever. Besides, it would first run the test in which the other one died.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from xdist.report import report_collection_diff
 from xdist.scheduler import LoadGroupScheduling
 
 _MOST_LEFT = 2
-"""A worker with at most as many tests gets more, as in xdist; it begins none without a next one."""
+"""A worker with at most this many tests left gets more.
+
+It starts a test only when it knows the next one, or knows that there is none.
+"""
 
 
 class Scheduling(LoadGroupScheduling):
@@ -34,6 +39,21 @@ class Scheduling(LoadGroupScheduling):
         for group, test in left[1:]:
             self._put_back(group, test)
         return left[0][1] if left else None
+
+    def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
+        """Note which tests a worker has.
+
+        Raises:
+            RuntimeError: It is in a dead one's place, and has others than the first ones had.
+        """
+        super().add_node_collection(node, collection)
+        if node not in self.registered_collections:
+            first = next(iter(self.registered_collections))
+            raise RuntimeError(
+                report_collection_diff(
+                    self.collection or [], collection, first.gateway.id, node.gateway.id
+                )
+            )
 
     def mark_test_pending(self, item: str) -> None:  # type: ignore[override]
         """Let the test in which a worker died be run again."""

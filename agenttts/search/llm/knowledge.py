@@ -89,21 +89,19 @@ def _load(source: str) -> Experience:
     if not table.is_file():
         raise UserError(f"{source} is neither a finished run nor a table of results", at=())
     title = table.parent.name if table.name == TRIALS_FILE else table.stem
-    frame = _read(table)
-    of_run = table.suffix == ".parquet" and "allocation" in frame.columns
-    points = _trial_points(table) if of_run else _replay_points(table, frame)
+    points = _trial_points(table) if _is_trials(table) else _replay_points(table)
     if not points:
         raise UserError(f"{table} has no trial with a score", at=())
     return Experience(title, tuple(sorted(points, key=lambda point: -point[1])))
 
 
-def _read(table: Path) -> pl.DataFrame:
+def _is_trials(table: Path) -> bool:
+    if table.suffix != ".parquet":
+        return False
     try:
-        if table.suffix == ".parquet":
-            return pl.read_parquet(table, glob=False)
-        return pl.read_csv(table, infer_schema_length=None, glob=False)
+        return "allocation" in pl.read_parquet_schema(table)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{table}: not a table: {error}", at=()) from None
+        raise UserError(f"{table}: not Parquet: {error}", at=()) from None
 
 
 def _trial_points(table: Path) -> list[Point]:
@@ -113,7 +111,14 @@ def _trial_points(table: Path) -> list[Point]:
     ]
 
 
-def _replay_points(table: Path, frame: pl.DataFrame) -> list[Point]:
+def _replay_points(table: Path) -> list[Point]:
+    try:
+        if table.suffix == ".parquet":
+            frame = pl.read_parquet(table, glob=False)
+        else:
+            frame = pl.read_csv(table, infer_schema_length=None, glob=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{table}: not a table: {error}", at=()) from None
     stages = [c.removesuffix(".model") for c in frame.columns if c.endswith(".model")]
     needed = [f"{stage}.samples" for stage in stages] + ["score"]
     missing = [name for name in needed if name not in frame.columns]

@@ -18,19 +18,16 @@ empty text).
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field, create_model
+from typing import Any
 
 from agenttts.endpoint import estimated_tokens
-from agenttts.errors import UserError
+from agenttts.errors import UserError, valid_names
 from agenttts.files.documents import parse_json
 from agenttts.search.llm.base import Chat, LLMError, Reply
-from agenttts.spec.section import Section
-from agenttts.spec.strict import read_options
 
 _AGAIN = {408, 429, 500, 502, 503, 504}
 
@@ -104,39 +101,52 @@ def load_script(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: the script of replies does not exist") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a valid script of replies: {error}") from None
-    if not isinstance(script, dict):
+    if not isinstance(script, dict) or not isinstance(script.get("replies"), list):
         raise UserError(f'{path}: not a valid script; valid: {{"replies": [...], "then": ...}}')
-    try:
-        read_options(_SCRIPT, script, "")
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None  # not about keys of the spec
+    if unknown := [key for key in script if key not in ("replies", "then")]:
+        raise UserError(
+            f"{path}: unknown key '{unknown[0]}'; {valid_names(unknown[0], ('replies', 'then'))}"
+        )
+    for number, reply in enumerate([*script["replies"], script.get("then", "")]):
+        where = f"replies[{number}]" if number < len(script["replies"]) else "then"
+        if not isinstance(reply, (str, dict)):
+            raise UserError(f"{path}: {where} is neither a text nor a mapping")
+        for key, value in reply.items() if isinstance(reply, dict) else ():
+            if key not in _VALID:
+                raise UserError(f"{path}: {where}: unknown key '{key}'; {valid_names(key, _VALID)}")
+            valid, fits = _VALID[key]
+            if not fits(value):
+                raise UserError(
+                    f"{path}: {where}.{key}: {json.dumps(value)[:60]} is not valid; valid: {valid}"
+                )
     return script
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_seconds(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 <= value < math.inf
+
+
+def _is_status(value: Any) -> bool:
+    return type(value) is int and 400 <= value <= 599
+
+
+# By key of a reply: what is valid, in words and as a check.
+_VALID: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "text": ("a text", _is_text),
+    "allocations": ("a list", lambda value: isinstance(value, list)),
+    "error": ("an HTTP status from 400 to 599", _is_status),
+    "message": ("a text", _is_text),
+    "retry_after": ("seconds, 0 or more", _is_seconds),
+    "timeout": ("true or false", lambda value: isinstance(value, bool)),
+    "delay": ("seconds, 0 or more", _is_seconds),
+    "for": ("a text", _is_text),
+}
 
 
 def _entry(reply: str | Mapping[str, Any]) -> Mapping[str, Any]:
     return {"text": reply} if isinstance(reply, str) else reply
-
-
-def _section(name: str, **fields: Any) -> type[Section]:
-    return create_model(name, __base__=Section, **fields)
-
-
-_TEXT = (str, Field("", description="a text"))
-_SECONDS = (float, Field(0.0, ge=0, description="seconds, 0 or more"))
-_REPLY = _section(
-    "Reply",
-    text=_TEXT,
-    allocations=(list[Any], Field([], description="a list")),
-    error=(int, Field(500, ge=400, le=599, description="an HTTP status from 400 to 599")),
-    message=_TEXT,
-    retry_after=_SECONDS,
-    timeout=(bool, Field(False, description="true or false")),
-    delay=_SECONDS,
-    **{"for": _TEXT},
-)
-_ENTRY: Any = Annotated[_REPLY, BeforeValidator(_entry)]
-_SCRIPT = _section(
-    "Script",
-    replies=(list[_ENTRY], Field(description="texts and mappings")),
-    then=(_ENTRY, Field("", description="a text or a mapping")),
-)

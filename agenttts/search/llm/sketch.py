@@ -111,12 +111,18 @@ def _splits(
         yield sorted(fitting, key=lambda split: -math.fsum(option.worth for option in split))
 
 
-def _some_combinations(parts: Sequence[Sequence[T]]) -> Iterator[Sequence[T]]:
-    """Return one of each part, in every combination, or in some drawn ones of many."""
-    if math.prod(map(len, parts)) <= _MOST_COMBINATIONS:
-        return itertools.product(*parts)
-    rng = random.Random(0)
-    return ([rng.choice(part) for part in parts] for _ in range(_MOST_COMBINATIONS))
+def _some_combinations(parts: Sequence[Sequence[T]]) -> Iterator[list[T]]:
+    """Yield one of each part, in every combination, or in some drawn ones of many."""
+    total = math.prod(map(len, parts))
+    numbers: Sequence[int] = range(total)
+    if total > _MOST_COMBINATIONS:
+        numbers = sorted(random.Random(0).sample(numbers, _MOST_COMBINATIONS))
+    for rest in numbers:
+        left, chosen = rest, []
+        for part in reversed(parts):
+            left, place = divmod(left, len(part))
+            chosen.append(part[place])
+        yield chosen[::-1]
 
 
 class SketchSearcher(LLMSearcher):
