@@ -29,7 +29,9 @@ def test_hostile_programs_are_contained(directory_image, tmp_path, user):
     project = tmp_path / "project"
     shutil.copytree(ROOT / "agenttts" / "sandbox", project / "agenttts" / "sandbox")
     (project / "agenttts" / "files").mkdir()
-    files = [f"files/{name}.py" for name in ("__init__", "locks", "temporary", "trouble")]
+    files = [
+        f"files/{name}.py" for name in ("__init__", "allocator", "locks", "temporary", "trouble")
+    ]
     for name in ("__init__.py", "errors.py", *files):
         shutil.copy(ROOT / "agenttts" / name, project / "agenttts" / name)
     shutil.copy(hostile_programs.__file__, project / "hostile_programs.py")
