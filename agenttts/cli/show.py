@@ -194,7 +194,7 @@ def extended(changes: Mapping[str, list[Any]], iterations: int) -> None:
 
     Args:
         changes: For each key that differs, the run's value and the given one.
-        iterations: How many iterations the search could still begin before it was extended.
+        iterations: How many iterations the search had left when the command was called.
     """
     from agenttts.launch.differences import difference_lines
 
@@ -571,7 +571,7 @@ def _score(score: float | None) -> str:
 def _status_view(document: dict[str, Any]) -> list[Text | Table]:
     head = Text(f"{document['run']}  ", style="bold")
     outcome = document["outcome"]
-    # The next line says why it failed.
+    # Why it failed is on the next line of the output.
     ended = outcome if outcome in (None, "done", "cancelled") else "failed"
     head.append(ended or f"controller {controller_text(document['controller'])}", style="dim")
     parts: list[Text | Table] = [head, Text(status_line(document))]

@@ -128,9 +128,10 @@ def build_image(
             when the build succeeds.
 
     Raises:
-        UserError: The definition is missing, the project is not a checkout, or the output exists,
-            is a directory or would be the log.
-        MissingRequirement: The runtime is absent or the build fails.
+        UserError: The definition is missing, a build argument is none of its own, the project is
+            not a checkout, or the output exists, is a directory or would be the log.
+        MissingRequirement: The runtime is absent, temporary files have no place or too little
+            space, or the build fails.
     """
     definition, output, project = definition.resolve(), output.resolve(), project.resolve()
     _check_inputs(definition, output, project, force)
@@ -196,11 +197,13 @@ def build_image(
 def read_record(image: Path) -> ImageRecord | None:
     """Return the image's record, brought up to date.
 
-    If the file has changed since the record was written, its digest is computed anew, and the
-    record beside the image is rewritten. None if there is no image, or its record lacks a value.
+    If the file's size or time has changed since the record was written, its digest is computed
+    anew, and the record beside the image is rewritten. None if there is no image, if its record
+    lacks a value, or if the record is of another image.
     """
     needed = {field.name for field in fields(ImageRecord) if field.default is MISSING}
-    # An image without a whole record is not read: only its size could be added.
+    # The image is gigabytes. It is not read if that cannot complete the record: of what a record
+    # needs, it gives only the size.
     if not image.is_file() or needed - {"size_bytes"} - _read_sidecar(image).keys():
         return None
     current = _current_record(image)
@@ -232,7 +235,7 @@ def image_digest(image: Path) -> str:
 
     The digest is kept in ``IMAGE.json`` together with the file's size and time of change. The file
     is read again only if one of them differs. If ``IMAGE.json`` cannot be written, every process
-    reads it once.
+    reads the image once.
     """
     if not image.is_file():
         raise UserError(f"{image} is not an image file; to build one: {building('IMAGE')}")
@@ -326,7 +329,8 @@ def build_environment(
 def build_mounts(settings: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Mount, ...]:
     """Return the host paths that pip needs during a build.
 
-    These are local wheel folders and indexes at their own paths, pip's cache and the CA bundle.
+    These are local wheel folders and indexes at their own paths, the caches of pip and uv, and the
+    CA bundle.
     """
     folders = local_folders(settings)
     for cache in (pip_cache(settings, environ), uv_cache(settings, environ)):

@@ -573,7 +573,7 @@ class Sampler:
         numbers: Mapping[str, int],
         wanted: _Wanted,
     ) -> dict[str, dict[int, StoredSample]]:
-        """Return the stored samples that the engine here would draw.
+        """Return the stored samples that equal what the engine here would draw.
 
         Those of prompts that are cut for its context are among them.
 

@@ -80,7 +80,8 @@ class Controller:
     def _searcher(self) -> Searcher:
         """What proposes allocations.
 
-        Cancelling does not make it: its files or packages may be gone.
+        It is made when it is first used. So a run whose searcher's files or packages are gone can
+        still be cancelled.
         """
         return self._make_searcher()
 

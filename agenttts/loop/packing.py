@@ -424,7 +424,8 @@ class Packing:
     def _rank(self, pack: Sequence[_Slot], begins: float) -> tuple[float, float]:
         """Return the sort key of packings; the least is the best.
 
-        The first value is weight x log(GPU-seconds) + log(makespan), the second is the makespan.
+        The first value is weight x log(1 + GPU-seconds) + log(1 + makespan), the second is the
+        makespan.
         The makespan is counted from ``begins``. Idle workers count in the GPU-seconds.
         """
         ends = max(_ends(pack), self._end_of_earlier)

@@ -81,7 +81,8 @@ class TrialProgress:
             been caused by other trials of the job, or by too few GPUs.
         row: Its row of the table, once it has ended.
         preemptions: How many of its jobs were preempted.
-        lost_at: When a failure last ended its job (ISO 8601); None after another submission.
+        lost_at: When a failure that counts as an attempt last ended its job (ISO 8601); None after
+            another submission.
         earlier_attempts: Number of its first attempts that count against no limit. These are the
             attempts before ``resume --retry-failed``, or before ``alone`` was set.
         upto: If its job only draws the samples of the first stages: how many stages these are. None

@@ -184,7 +184,8 @@ class TestSplitSection(Section):
     examples: Annotated[int, Field(ge=1)] | None = None
     """Number of examples; None: all of the split that neither the search nor its finalists use."""
     top: Annotated[int, Field(ge=1)] = 1
-    """Number of allocations: the recommended one, then the best others."""
+    """Number of allocations, the best first: with finalists those by their scores, else the
+    recommended one, then the best others."""
 
 
 class FinalistsSection(Section):
@@ -203,8 +204,10 @@ class StopSection(Section):
     """When the search may end before its last iteration."""
 
     within: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """How far the recommended allocation may be below the best, as a share of the best one's
-    expected score (of its size, if it is negative)."""
+    """How far the recommended allocation may be below the best.
+
+    It is a share of the expected score of the best one. A negative score counts without its sign.
+    """
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
     """The least probability that the recommended allocation is within this distance."""
 

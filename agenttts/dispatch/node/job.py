@@ -77,9 +77,10 @@ class TrialJob:
 
     A job with ``linger_seconds`` is a worker. When its trials have ended, it keeps its engines
     loaded and waits for lists in its mailbox (`agenttts.dispatch.node.mailbox`). It ends when the
-    controller retires it. It also ends when no keep-alive sign has come for ``linger_seconds``. The
-    command reads each list as one line of its standard input. In the same way it gets questions of
-    the search (`agenttts.trial.questions`) while no trial runs. A question goes before a list.
+    controller retires it, when no keep-alive sign has come for ``linger_seconds``, or when a list
+    would last longer than the time that the job has left. The command reads each list as one line
+    of its standard input. In the same way it gets questions of the search
+    (`agenttts.trial.questions`) while no trial runs. A question goes before a list.
 
     Args:
         directory: The directory of the job. It is the trial's if the job has a single trial and is
@@ -511,7 +512,7 @@ class TrialJob:
             _LimitPassed: An engine has not started in time, or there is no progress.
         """
         moment = time.monotonic()
-        # Without others to go on with, a trial ends with the command.
+        # In a job of one trial that is no worker, the trial ends when the command does.
         if self._outlives_trials and moment >= self._next_ended:
             self._next_ended = moment + _LOOK_AT_TRIALS_S
             try:
