@@ -17,12 +17,17 @@ from agenttts.dispatch.in_process import JOBS
 _PATIENCE_S = 60.0
 
 
-@pytest.fixture(autouse=True)
-def _trials_end_with_their_test() -> Iterator[None]:
-    yield
+def end_trials() -> None:
+    """End the trials that run in threads, as the end of the controller's process would."""
     left = [job for jobs in JOBS.values() for job in jobs.values() if job.alive]
     for job in left:
         job.stop()
     for job in left:
         job.wait(_PATIENCE_S)
     assert not any(job.alive for job in left), "a trial runs on in a thread"
+
+
+@pytest.fixture(autouse=True)
+def _trials_end_with_their_test() -> Iterator[None]:
+    yield
+    end_trials()
