@@ -22,6 +22,11 @@ Run = Annotated[
     str,
     typer.Argument(metavar="RUN", help="A run's name, or its path.", autocompletion=complete_runs),
 ]
+Runs = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", help="Runs, by name or path.", autocompletion=complete_runs),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")]
 Cluster = Annotated[
     str | None,
     typer.Option(

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from agenttts.cli.completion import complete_runs
-from agenttts.cli.options import Json, Results, Run, print_document
+from agenttts.cli.options import Json, Results, Run, Runs, print_document
 from agenttts.errors import UserError
 
 
@@ -84,12 +83,7 @@ def logs(
 
 
 def report(
-    runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN...", help="Runs, by name or path.", autocompletion=complete_runs
-        ),
-    ],
+    runs: Runs,
     results: Results = Path("results"),
     form: Annotated[
         ReportFormat | None,
@@ -199,12 +193,7 @@ def compare(
 
 
 def clean(
-    runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN...", help="Runs, by name or path.", autocompletion=complete_runs
-        ),
-    ],
+    runs: Runs,
     results: Results = Path("results"),
     yes: Annotated[bool, typer.Option("--yes", help="Remove the files.")] = False,
     as_json: Json = False,

@@ -15,6 +15,7 @@ from agenttts.cli.options import (
     Overrides,
     Results,
     Run,
+    Wait,
     print_document,
     profile_folders,
 )
@@ -31,7 +32,7 @@ def launch(
         bool,
         typer.Option("--dry-run", help="Show the plan and what this machine lacks; do nothing."),
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
+    wait: Wait = False,
     as_json: Json = False,
 ) -> None:
     """Check SPEC and start its run.
@@ -112,7 +113,7 @@ def evaluate(
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     results: Results = Path("results"),
     overrides: Overrides = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
+    wait: Wait = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate one allocation of SPEC, as a run of its own without a search."""
@@ -172,7 +173,7 @@ def resume(
             help="Take this corrected profile; what changes is shown.",
         ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
+    wait: Wait = False,
     again: Annotated[
         bool, typer.Option("--retry-failed", help="Try every trial without a score again.")
     ] = False,
@@ -235,7 +236,7 @@ def extend(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change and the plan; do nothing.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
+    wait: Wait = False,
     as_json: Json = False,
 ) -> None:
     """Continue the search of a run with wider limits, e.g. more iterations.
@@ -274,7 +275,7 @@ def extend(
 def finish(
     run: Run,
     results: Results = Path("results"),
-    wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
+    wait: Wait = False,
     as_json: Json = False,
 ) -> None:
     """End a search early: propose no more trials, then run finalists and final test.
