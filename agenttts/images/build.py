@@ -128,8 +128,8 @@ def build_image(
             when the build succeeds.
 
     Raises:
-        UserError: The definition is missing, a build argument is none of its own, the project is
-            not a checkout, or the output exists, is a directory or would be the log.
+        UserError: The definition is missing, or has no such build argument. Or the project is not a
+            checkout, or the output exists, is a directory or would be the log.
         MissingRequirement: The runtime is absent, temporary files have no place or too little
             space, or the build fails.
     """
@@ -202,8 +202,8 @@ def read_record(image: Path) -> ImageRecord | None:
     lacks a value, or if the record is of another image.
     """
     needed = {field.name for field in fields(ImageRecord) if field.default is MISSING}
-    # The image is gigabytes. It is not read if that cannot complete the record: of what a record
-    # needs, it gives only the size.
+    # To read an image takes long. It gives the size and the digest, but without a recorded digest
+    # to compare, the other values would not be used.
     if not image.is_file() or needed - {"size_bytes"} - _read_sidecar(image).keys():
         return None
     current = _current_record(image)

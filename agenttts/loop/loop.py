@@ -72,7 +72,7 @@ class Controller:
         self._journal = journal
         self._evaluation = evaluation
         self._make_searcher = make_searcher
-        # How many allocations are scored again, and on held-out examples.
+        # How many allocations are finalists, and how many are in the final test.
         self._finalists = self._search.finalists.top if self._search.finalists else 0
         self._tested = self._search.test_split.top if self._search.test_split else 0
 

@@ -31,7 +31,7 @@ from agenttts.loop.list_cost import (
 from agenttts.loop.worker_lists import Assignment, Policy, ResourceClass, TrialList, Worker
 from agenttts.tables.schema import trial_order
 
-# Most steps of the bisection that finds the shortest makespan.
+# How many steps the bisection for the shortest makespan takes at most.
 _BISECTIONS = 7
 # Number of longer makespans that are tried, up to the longest one allowed.
 _LONGER = 3
@@ -425,8 +425,7 @@ class Packing:
         """Return the sort key of packings; the least is the best.
 
         The first value is weight x log(1 + GPU-seconds) + log(1 + makespan), the second is the
-        makespan.
-        The makespan is counted from ``begins``. Idle workers count in the GPU-seconds.
+        makespan. The makespan is counted from ``begins``. Idle workers count in the GPU-seconds.
         """
         ends = max(_ends(pack), self._end_of_earlier)
         gpu_seconds = 0.0

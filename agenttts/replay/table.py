@@ -283,9 +283,9 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
 
     A run's ``trials.parquet`` is another valid table. Scores by example and stored results are then
     read from the directories of the trials, as far as they are there. A table that `report` wrote
-    has neither of them. In both kinds of table, finalists and final tests are left out, because
-    they are scored on other examples. If the other trials are not all on the same examples, only
-    the one on the most examples is kept of each allocation, with a warning.
+    has neither of them. Finalists and final tests, which these two tables have, are left out,
+    because they are scored on other examples. If the other trials are not all on the same examples,
+    only the one on the most examples is kept of each allocation, with a warning.
 
     Raises:
         UserError: The table is not valid. The message has the file, the column, the row (from 1)

@@ -184,8 +184,11 @@ class TestSplitSection(Section):
     examples: Annotated[int, Field(ge=1)] | None = None
     """Number of examples; None: all of the split that neither the search nor its finalists use."""
     top: Annotated[int, Field(ge=1)] = 1
-    """Number of allocations, the best first: with finalists those by their scores, else the
-    recommended one, then the best others."""
+    """Number of allocations, the best first.
+
+    If the run has finalists, these come in the order of their scores. Otherwise the recommended
+    allocation comes first, then the best others.
+    """
 
 
 class FinalistsSection(Section):
