@@ -25,9 +25,10 @@ from agenttts.launch.controller import controller_waits, controller_works, stop_
 from agenttts.launch.differences import Differences, changed_values, differences
 from agenttts.launch.plan import Plan, plan_of_run
 from agenttts.run.directory import Run, RunDirectory
-from agenttts.run.journal import Extension, Journal, read_state
+from agenttts.run.journal import Journal, read_state
 from agenttts.run.record import update_record
 from agenttts.run.starts import ControllerHandle, read_handle, write_handle
+from agenttts.run.state import Extension
 from agenttts.search import fidelity_for
 from agenttts.spec import JobSpec, load_spec
 from agenttts.spec.yaml_document import dump_document

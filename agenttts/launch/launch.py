@@ -40,7 +40,7 @@ from agenttts.launch.retry import retry_failed
 from agenttts.loop.controller_job import close_cancelled
 from agenttts.loop.strays import end_strays
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import Journal, RunState, read_state
+from agenttts.run.journal import Journal, read_state
 from agenttts.run.profile_fix import with_profile_fix
 from agenttts.run.schedulers import trial_scheduler
 from agenttts.run.starts import (
@@ -51,6 +51,7 @@ from agenttts.run.starts import (
     read_handle,
     write_handle,
 )
+from agenttts.run.state import RunState
 from agenttts.run.store_users import forget_store_user
 
 log = logging.getLogger(__name__)

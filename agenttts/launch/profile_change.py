@@ -25,8 +25,9 @@ from agenttts.launch.create import placement
 from agenttts.launch.differences import Differences, differences
 from agenttts.launch.plan import plan_of_run
 from agenttts.run.directory import Run, RunDirectory
-from agenttts.run.journal import Journal, ProfileChange, RunState
+from agenttts.run.journal import Journal
 from agenttts.run.record import update_record
+from agenttts.run.state import ProfileChange, RunState
 from agenttts.spec import dump_spec
 from agenttts.spec.yaml_document import dump_document
 

@@ -21,21 +21,13 @@ from agenttts.files.atomic import atomic_write_bytes
 from agenttts.files.json_lines import json_line
 from agenttts.loop.collect import finished_row
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import (
-    EXTENSION_EVENTS,
-    PROFILE_EVENTS,
-    DamagedJournal,
-    PlannedTrial,
-    RunState,
-    TrialProgress,
-    planned_record,
-    planned_trial,
-    read_state,
-    readable_events,
-)
+from agenttts.run.events import EXTENSION_EVENTS, PROFILE_EVENTS, apply_event
+from agenttts.run.journal import DamagedJournal, read_state, readable_events
+from agenttts.run.progress import PlannedTrial, TrialProgress, planned_record, planned_trial
 from agenttts.run.record import write_record
 from agenttts.run.rows import row_to_json
 from agenttts.run.schedulers import trial_scheduler
+from agenttts.run.state import RunState
 from agenttts.space import Allocation
 from agenttts.tables.schema import AFTER_SEARCH, TrialRow, TrialState, read_trials, trial_rows
 from agenttts.trial.part import read_part
@@ -190,10 +182,10 @@ class _Remains:
         written = (str(text) for text in event.get("guidelines") or ())
         self.guidelines = list(dict.fromkeys([*self.guidelines, *written]))
         if event["event"] in PROFILE_EVENTS:
-            RunState().apply(event)  # raises if it is damaged
+            apply_event(event, RunState())  # raises if it is damaged
             self.profile_events.append(event)
         elif event["event"] in EXTENSION_EVENTS:
-            RunState().apply(event)
+            apply_event(event, RunState())
             self.extension_events.append({**event, "trials": int(event["trials"])})
         elif event["event"] == "proposed":
             for record in event["trials"]:

@@ -11,7 +11,8 @@ from agenttts.dispatch.base import Scheduler
 from agenttts.errors import MissingRequirement
 from agenttts.loop.workers import Workers
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import Journal, TrialProgress
+from agenttts.run.journal import Journal
+from agenttts.run.progress import TrialProgress
 
 log = logging.getLogger(__name__)
 

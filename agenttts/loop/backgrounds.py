@@ -8,7 +8,7 @@ from agenttts.errors import AgentTTSError, cli_command
 from agenttts.loop.told_results import told_results
 from agenttts.report.background import Background, Provenance
 from agenttts.run.directory import Run, RunDirectory
-from agenttts.run.journal import RunState
+from agenttts.run.state import RunState
 from agenttts.run.task_identity import task_identity
 from agenttts.space import Allocation, units_text
 from agenttts.tables.insights import Outlook

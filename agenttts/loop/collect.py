@@ -9,7 +9,7 @@ from typing import Any
 
 from agenttts.dispatch.attempts import HANDED_OVER, Attempt, read_attempts
 from agenttts.run.costs import cut_off_at, trial_seconds, worker_of
-from agenttts.run.journal import TrialProgress
+from agenttts.run.progress import TrialProgress
 from agenttts.tables.schema import LOST_STATES, TrialRow, TrialState
 from agenttts.trial.result import TrialOutput
 

@@ -32,13 +32,8 @@ from agenttts.loop.trials_table import TrialsTable
 from agenttts.loop.workers import Workers
 from agenttts.run.directory import Run, RunGone
 from agenttts.run.examples import ExamplesGuard
-from agenttts.run.journal import (
-    NEVER_SUBMITTED,
-    Journal,
-    PlannedTrial,
-    TrialProgress,
-    worker_name,
-)
+from agenttts.run.journal import Journal
+from agenttts.run.progress import NEVER_SUBMITTED, PlannedTrial, TrialProgress, worker_name
 from agenttts.run.rows import row_to_json
 from agenttts.tables.schema import TrialRow, TrialState, trial_order
 from agenttts.trial.result import read_result

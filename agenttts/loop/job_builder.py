@@ -26,7 +26,7 @@ from agenttts.inference.base import ModelConfig
 from agenttts.inference.endpoint_options import key_variables, with_rate_share
 from agenttts.inference.partition import SamplePartition
 from agenttts.run.directory import Run
-from agenttts.run.journal import PlannedTrial
+from agenttts.run.progress import PlannedTrial
 from agenttts.space import Choice
 from agenttts.spec.paths import named_places, places_of_options
 from agenttts.tables.schema import AFTER_SEARCH

@@ -20,7 +20,7 @@ from agenttts.loop.job_lists import job_lists
 from agenttts.loop.run_costs import RunCosts
 from agenttts.loop.workers import LiveWorker, Workers
 from agenttts.run.directory import Run
-from agenttts.run.journal import PlannedTrial, TrialProgress
+from agenttts.run.progress import PlannedTrial, TrialProgress
 
 log = logging.getLogger(__name__)
 

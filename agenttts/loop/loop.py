@@ -26,8 +26,9 @@ from agenttts.loop.reports import write_report
 from agenttts.loop.search_end import concluded, last_proposals, ranked
 from agenttts.loop.told_results import told_results
 from agenttts.run.directory import Run, RunGone
-from agenttts.run.journal import Journal, PlannedTrial, TrialProgress
+from agenttts.run.journal import Journal
 from agenttts.run.profile_fix import with_profile_fix
+from agenttts.run.progress import PlannedTrial, TrialProgress
 from agenttts.run.rows import row_from_json
 from agenttts.run.starts import RunCancelled, StartSuperseded
 from agenttts.search.base import Proposal, Searcher, TrialResult

@@ -21,7 +21,8 @@ from agenttts.report import Report, build_report, render, write_plain_page
 from agenttts.report.summary import RunReport
 from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import RunState, read_state
+from agenttts.run.journal import read_state
+from agenttts.run.state import RunState
 from agenttts.search.llm.transcript import summarise
 
 FIGURES = "AGENTTTS_REPORT_FIGURES"

@@ -24,7 +24,7 @@ from agenttts.loop.list_cost import ModelCost, TrialWork
 from agenttts.loop.worker_lists import ResourceClass
 from agenttts.run.directory import Run
 from agenttts.run.examples import count_examples
-from agenttts.run.journal import PlannedTrial, TrialProgress
+from agenttts.run.progress import PlannedTrial, TrialProgress
 from agenttts.space import Allocation
 from agenttts.tables.schema import TrialState
 from agenttts.trial.usage import JobUsage, read_usages

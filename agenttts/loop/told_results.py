@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agenttts.run.journal import TrialProgress
+from agenttts.run.progress import TrialProgress
 from agenttts.run.rows import row_from_json
 from agenttts.search.base import TrialResult
 from agenttts.search.stored import stored_trials

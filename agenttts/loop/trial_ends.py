@@ -25,7 +25,7 @@ from agenttts.loop.collect import failed_row, finished_row
 from agenttts.loop.verdicts import ends_its_job, last_word, look_anew, verdict_of
 from agenttts.run.directory import Run
 from agenttts.run.examples import ExamplesGuard
-from agenttts.run.journal import (
+from agenttts.run.progress import (
     IN_SHARED_JOB,
     IN_SMALLER_JOB,
     NOT_TAKEN,

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from agenttts.files.table_files import atomic_write_parquet
-from agenttts.run.journal import TrialProgress
+from agenttts.run.progress import TrialProgress
 from agenttts.run.rows import row_from_json
 from agenttts.tables.schema import trials_frame
 

@@ -20,7 +20,8 @@ from agenttts.dispatch.base import JobStatus, JobTrial
 from agenttts.dispatch.job_starts import next_number, read_job_starts
 from agenttts.dispatch.node.mailbox import GivenList, Mailbox
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import Journal, TrialProgress, WorkerProgress
+from agenttts.run.journal import Journal
+from agenttts.run.progress import TrialProgress, WorkerProgress
 
 log = logging.getLogger(__name__)
 

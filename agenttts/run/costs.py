@@ -13,8 +13,8 @@ from agenttts.dispatch.attempts import Attempt, read_attempts
 from agenttts.dispatch.job_starts import JOB_STARTS, JobStart, read_job_starts
 from agenttts.errors import UserError
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import RunState
 from agenttts.run.rows import row_from_json
+from agenttts.run.state import RunState
 from agenttts.tables.cost import (
     MeasuredStart,
     RunCost,

@@ -11,7 +11,7 @@ from pathlib import Path
 from agenttts.errors import RunFailed, UserError, cli_command
 from agenttts.files.documents import parse_json, typed
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import TrialProgress
+from agenttts.run.progress import TrialProgress
 from agenttts.tasks.base import Example
 
 # Two changes within the resolution of a file system's clock leave equal times. It is at most 2 s.

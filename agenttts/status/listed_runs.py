@@ -18,9 +18,10 @@ from agenttts.errors import AgentTTSError, cli_command
 from agenttts.files.access import check_readable
 from agenttts.launch.controller import StartedController, started_controller
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import RunState, read_state
+from agenttts.run.journal import read_state
 from agenttts.run.listing import is_being_made
 from agenttts.run.rows import row_from_json
+from agenttts.run.state import RunState
 from agenttts.spec.model import RUN_NAME
 from agenttts.status.document import ListDocument
 from agenttts.status.run_status import best_of, last_iteration

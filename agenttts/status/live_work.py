@@ -15,7 +15,8 @@ from typing import Any
 from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.job_starts import JobStart, read_job_starts
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import RunState, TrialProgress, worker_name
+from agenttts.run.progress import TrialProgress, worker_name
+from agenttts.run.state import RunState
 from agenttts.trial.phase import read_phase
 from agenttts.trial.progress import Progress, TrialStage, read_progress
 

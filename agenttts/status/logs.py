@@ -17,9 +17,11 @@ from agenttts.dispatch.node.trial_log import log_of
 from agenttts.dispatch.tracebacks import exceptions_behind
 from agenttts.errors import UserError, cli_command, valid_names
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import RunState, TrialProgress, read_state
+from agenttts.run.journal import read_state
+from agenttts.run.progress import TrialProgress
 from agenttts.run.rows import row_from_json
 from agenttts.run.starts import read_handle
+from agenttts.run.state import RunState
 from agenttts.status.controller_logs import controller_logs
 from agenttts.status.folded_log import folded, log_lines
 from agenttts.tables.failures import failure_groups

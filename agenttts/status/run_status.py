@@ -25,14 +25,16 @@ from agenttts.launch.controller import (
 )
 from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import RunState, TrialProgress, read_state
+from agenttts.run.journal import read_state
 from agenttts.run.profile_fix import (
     names_a_command,
     profile_fix,
     with_profile_fix,
 )
+from agenttts.run.progress import TrialProgress
 from agenttts.run.rows import row_from_json
 from agenttts.run.schedulers import served_scheduler, trial_scheduler
+from agenttts.run.state import RunState
 from agenttts.search.llm.transcript import summarise
 from agenttts.serving.job import service_name
 from agenttts.serving.lifecycle import served_job

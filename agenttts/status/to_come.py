@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from agenttts.run.journal import RunState
+from agenttts.run.state import RunState
 from agenttts.search.base import FIRST_SOURCE
 from agenttts.spec.model import SearchSection
 from agenttts.tables.cost import RunCost

@@ -30,7 +30,7 @@ from agenttts import tasks
 from agenttts.files.atomic import atomic_write_json
 from agenttts.inference.base import ModelConfig
 from agenttts.loop.job_builder import sample_partitions
-from agenttts.run.journal import PlannedTrial
+from agenttts.run.progress import PlannedTrial
 from agenttts.space import Allocation, Choice
 from agenttts.tasks.base import TaskConfig
 from agenttts.trial.result import read_result

@@ -15,7 +15,7 @@ from agenttts.dispatch.apptainer import PASSED_VARIABLES, Container
 from agenttts.inference.base import ModelConfig
 from agenttts.loop.job_builder import JobBuilder
 from agenttts.run.directory import Run
-from agenttts.run.journal import PlannedTrial
+from agenttts.run.progress import PlannedTrial
 from agenttts.space import Allocation, Choice
 from agenttts.spec import load_spec
 from agenttts.trial.spec import TrialSpec

@@ -29,7 +29,8 @@ from agenttts.loop.loop import Controller
 from agenttts.loop.trial_ends import _times_preempted
 from agenttts.loop.verdicts import ends_its_job
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import PlannedTrial, TrialProgress, read_state
+from agenttts.run.journal import read_state
+from agenttts.run.progress import PlannedTrial, TrialProgress
 from agenttts.space import Allocation
 from agenttts.spec import load_spec
 from agenttts.status import run_status as status_module

@@ -8,7 +8,7 @@ from agenttts.inference.base import ModelConfig
 from agenttts.inference.partition import SamplePartition
 from agenttts.loop.job_builder import JobBuilder, sample_partitions
 from agenttts.run.directory import Run
-from agenttts.run.journal import PlannedTrial
+from agenttts.run.progress import PlannedTrial
 from agenttts.space import Allocation, Choice
 
 

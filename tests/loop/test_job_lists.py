@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.loop.job_lists import job_lists
-from agenttts.run.journal import PlannedTrial, TrialProgress
+from agenttts.run.progress import PlannedTrial, TrialProgress
 from agenttts.space import Allocation, Choice
 
 GPUS = {"small": 1, "large": 4}

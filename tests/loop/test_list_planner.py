@@ -15,7 +15,8 @@ from agenttts.loop.list_planner import CostLists, EvenLists, ListPlan, ListPlann
 from agenttts.loop.run_costs import RunCosts
 from agenttts.loop.workers import LiveWorker, Workers
 from agenttts.run.directory import Run
-from agenttts.run.journal import Journal, PlannedTrial, TrialProgress, WorkerProgress
+from agenttts.run.journal import Journal
+from agenttts.run.progress import PlannedTrial, TrialProgress, WorkerProgress
 from agenttts.space import Allocation, Choice
 
 MODELS = ("weak", "strong")

@@ -14,7 +14,8 @@ import pytest
 
 from agenttts.dispatch.attempts import HANDED_OVER
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import IN_SMALLER_JOB, read_state
+from agenttts.run.journal import read_state
+from agenttts.run.progress import IN_SMALLER_JOB
 from tests.support import command_line
 from tests.support.runs import (
     attempts,

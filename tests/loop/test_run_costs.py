@@ -15,7 +15,7 @@ from agenttts.loop.cost_basis import QUEUE_SECONDS, CostBasis
 from agenttts.loop.estimates import CPU, GPUS, UNKNOWN_GPU
 from agenttts.loop.run_costs import RunCosts
 from agenttts.run.directory import Run
-from agenttts.run.journal import PlannedTrial, TrialProgress
+from agenttts.run.progress import PlannedTrial, TrialProgress
 from agenttts.space import Allocation, Choice
 from agenttts.trial.usage import USAGE
 

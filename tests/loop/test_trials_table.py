@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from agenttts.loop.trials_table import TrialsTable
-from agenttts.run.journal import PlannedTrial, TrialProgress
+from agenttts.run.progress import PlannedTrial, TrialProgress
 from agenttts.run.rows import row_from_json, row_to_json
 from agenttts.space import Allocation
 from agenttts.tables.schema import TrialRow, TrialState, read_trials, trials_frame

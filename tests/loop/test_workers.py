@@ -16,7 +16,8 @@ from agenttts.dispatch.node.mailbox import Mailbox
 from agenttts.loop import workers as workers_module
 from agenttts.loop.workers import Workers
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import Journal, PlannedTrial, worker_name
+from agenttts.run.journal import Journal
+from agenttts.run.progress import PlannedTrial, worker_name
 from agenttts.run.rows import row_to_json
 from agenttts.space import Allocation, Choice
 from agenttts.tables.schema import TrialState

@@ -10,7 +10,7 @@ from agenttts.errors import RunFailed
 from agenttts.run import examples
 from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import ExamplesGuard, write_examples
-from agenttts.run.journal import PlannedTrial, TrialProgress
+from agenttts.run.progress import PlannedTrial, TrialProgress
 from agenttts.space import Allocation
 from agenttts.tasks.base import Example
 

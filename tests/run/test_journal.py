@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.files.trouble import PASSING, FilesUnavailable, passing_trouble
-from agenttts.run.journal import IN_SHARED_JOB, NOT_TAKEN, Journal, PlannedTrial, read_state
+from agenttts.run.journal import Journal, read_state
+from agenttts.run.progress import IN_SHARED_JOB, NOT_TAKEN, PlannedTrial
 from agenttts.run.rows import row_to_json
 from agenttts.space import Allocation, Choice
 from agenttts.tables.schema import TrialRow, TrialState

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agenttts.run.journal import PlannedTrial, RunState, TrialProgress
+from agenttts.run.progress import PlannedTrial, TrialProgress
+from agenttts.run.state import RunState
 from agenttts.spec.model import SearchSection
 from agenttts.status.to_come import to_come
 from agenttts.tables.forecast import Forecast, Span

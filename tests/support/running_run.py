@@ -17,7 +17,7 @@ from agenttts.dispatch.job_starts import JobStart, write_job_start
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.table_files import atomic_write_parquet
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import PlannedTrial, planned_record
+from agenttts.run.progress import PlannedTrial, planned_record
 from agenttts.run.rows import row_to_json
 from agenttts.run.starts import ControllerHandle, write_handle
 from agenttts.space import Allocation, Choice
