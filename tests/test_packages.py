@@ -187,7 +187,7 @@ def test_a_controller_starts_without_the_schedulers_and_searchers_that_it_may_no
     code = "import sys, agenttts.loop.controller_job; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "agenttts.loop.loop" in loaded
+    assert "agenttts.loop.search_loop" in loaded
     assert not loaded & NOT_OF_A_CONTROLLER
 
 

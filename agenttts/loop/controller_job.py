@@ -17,8 +17,8 @@ from agenttts.errors import AgentTTSError, RunFailed, UserError, cli_command
 from agenttts.files.trouble import PATIENCE_S, FilePatience
 from agenttts.inference.endpoint_options import key_variables
 from agenttts.loop.answering import IdleWorkers
+from agenttts.loop.controller import Controller
 from agenttts.loop.evaluation import Evaluation
-from agenttts.loop.loop import Controller
 from agenttts.loop.workers import Workers
 from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.examples import count_examples

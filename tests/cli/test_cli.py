@@ -87,7 +87,11 @@ def test_usage_errors_load_nothing_but_what_typer_itself_takes(arguments):
     assert not loaded_by(*arguments) & (HEAVY - {"pydantic"})
 
 
-SEARCH_ONLY = {"agenttts.loop.loop", "agenttts.search.surrogate", "agenttts.search.llm.agent"}
+SEARCH_ONLY = {
+    "agenttts.loop.search_loop",
+    "agenttts.search.surrogate",
+    "agenttts.search.llm.agent",
+}
 TRIAL_ONLY = {"torch", "vllm", "transformers", "agenttts.trial.run", "agenttts.inference.sampler"}
 
 
@@ -98,7 +102,7 @@ TRIAL_ONLY = {"torch", "vllm", "transformers", "agenttts.trial.run", "agenttts.i
         (["list"], {"numpy", "submitit", "asyncio"} | SEARCH_ONLY | TRIAL_ONLY),
         (["status", "small"], {"numpy"} | SEARCH_ONLY | TRIAL_ONLY),
         (["report", "small"], {"numpy", "submitit", "asyncio"} | SEARCH_ONLY | TRIAL_ONLY),
-        (["launch", "small.yaml", "--dry-run"], {"polars", "agenttts.loop.loop", "agenttts.search.llm.agent"} | TRIAL_ONLY),
+        (["launch", "small.yaml", "--dry-run"], {"polars", "agenttts.loop.search_loop", "agenttts.search.llm.agent"} | TRIAL_ONLY),
     ],
     ids=["logs", "list", "status", "report", "dry run"],  # not of the sets, which have no order
 )  # fmt: skip

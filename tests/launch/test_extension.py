@@ -16,7 +16,8 @@ import yaml
 from agenttts.dispatch.base import JobStatus
 from agenttts.errors import RunFailed
 from agenttts.launch import controller, extension, launch
-from agenttts.loop.loop import Controller
+from agenttts.loop.recorded_search import RecordedSearch
+from agenttts.loop.search_loop import SearchLoop
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.starts import ControllerHandle, RunCancelled, read_handle, write_handle
@@ -135,17 +136,19 @@ def test_an_extended_search_goes_on_as_one_of_that_length(cli, scripted_spec, tm
     assert allocations[0] == allocations[1]
 
 
-@pytest.mark.parametrize("where", ["_write_told", "_compare_finalists"])
-def test_a_stopped_run_goes_on(cli, scripted_spec, run, monkeypatch, where):
+@pytest.mark.parametrize(
+    ("part", "where"), [(RecordedSearch, "conclude"), (SearchLoop, "_compare_finalists")]
+)
+def test_a_stopped_run_goes_on(cli, scripted_spec, run, monkeypatch, part, where):
     """Stopped in the search, and after its finalists."""
-    original = getattr(Controller, where)
+    original = getattr(part, where)
 
-    def stops(self: Controller, *args: object, **options: object) -> None:
+    def stops(self: object, *args: object, **options: object) -> None:
         original(self, *args, **options)
-        monkeypatch.setattr(Controller, where, original)
+        monkeypatch.setattr(part, where, original)
         raise RunCancelled("stopped")
 
-    monkeypatch.setattr(Controller, where, stops)
+    monkeypatch.setattr(part, where, stops)
     cli("launch", scripted_spec(**SMALL, **AFTER))
     before = len(names(run, FINALIST_SOURCE))
     assert read_state(run / "journal.jsonl").finished == "cancelled"
@@ -158,14 +161,14 @@ def test_a_stopped_run_goes_on(cli, scripted_spec, run, monkeypatch, where):
 
 def test_a_run_whose_extension_fails_goes_on_without_it(cli, scripted_spec, run, monkeypatch):
     """Its controller has ended for the extension."""
-    original = Controller._write_told
+    original = RecordedSearch.conclude
 
-    def stops(self: Controller, *args: object, **options: object) -> None:
+    def stops(self: RecordedSearch, *args: object, **options: object) -> None:
         original(self, *args, **options)  # type: ignore[arg-type]
-        monkeypatch.setattr(Controller, "_write_told", original)
+        monkeypatch.setattr(RecordedSearch, "conclude", original)
         raise RunCancelled("stopped")
 
-    monkeypatch.setattr(Controller, "_write_told", stops)
+    monkeypatch.setattr(RecordedSearch, "conclude", stops)
     cli("launch", scripted_spec(**SMALL | {"search__iterations": 2}))
     lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
     (run / "journal.jsonl").write_text("".join(line for line in lines if '"ended"' not in line))
@@ -254,14 +257,14 @@ def test_an_interrupt_leaves_no_run_without_its_controller(
 
 
 def test_a_search_that_was_ended_early_goes_on(cli, scripted_spec, run, monkeypatch):
-    original = Controller._write_told
+    original = RecordedSearch.conclude
 
-    def ends(self: Controller, *args: object, **options: object) -> None:
+    def ends(self: RecordedSearch, *args: object, **options: object) -> None:
         original(self, *args, **options)  # type: ignore[arg-type]
         (run / "finish.json").write_text("{}")
-        monkeypatch.setattr(Controller, "_write_told", original)
+        monkeypatch.setattr(RecordedSearch, "conclude", original)
 
-    monkeypatch.setattr(Controller, "_write_told", ends)
+    monkeypatch.setattr(RecordedSearch, "conclude", ends)
     spec = scripted_spec(**SMALL | AFTER | {"search__iterations": 3})
     assert cli("launch", spec).returncode == 0
     assert set(searched(run)) == {0}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.loop.loop import Controller
+from agenttts.loop.recorded_search import RecordedSearch
 from agenttts.run.journal import read_state
 from agenttts.run.starts import RunCancelled
 from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, RECOMMENDED_SOURCE, TEST_SOURCE
@@ -24,14 +24,14 @@ AFTER = {
 
 def stopped_at(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """Let the next controller end, as by a cancel, after its first call of a method."""
-    original = getattr(Controller, where)
+    original = getattr(RecordedSearch, where)
 
-    def stops(self: Controller, *args: object, **options: object) -> None:
+    def stops(self: RecordedSearch, *args: object, **options: object) -> None:
         original(self, *args, **options)
-        monkeypatch.setattr(Controller, where, original)
+        monkeypatch.setattr(RecordedSearch, where, original)
         raise RunCancelled("stopped")
 
-    monkeypatch.setattr(Controller, where, stops)
+    monkeypatch.setattr(RecordedSearch, where, stops)
 
 
 def check_finished(run: Path, searched: set[str]) -> None:
@@ -53,9 +53,7 @@ def check_finished(run: Path, searched: set[str]) -> None:
     assert state.recommended in tried
 
 
-@pytest.mark.parametrize(
-    ("asynchronous", "where"), [(False, "_write_told"), (True, "_write_told_results")]
-)
+@pytest.mark.parametrize(("asynchronous", "where"), [(False, "conclude"), (True, "tell_some")])
 def test_a_stopped_run_is_finished(cli, scripted_spec, tmp_path, monkeypatch, asynchronous, where):
     spec = scripted_spec(**AFTER, search__asynchronous=asynchronous)
     stopped_at(monkeypatch, where)
@@ -77,7 +75,7 @@ def test_a_stopped_run_is_finished(cli, scripted_spec, tmp_path, monkeypatch, as
 
 
 def test_a_new_journal_keeps_to_it(cli, scripted_spec, tmp_path, monkeypatch):
-    stopped_at(monkeypatch, "_write_told")
+    stopped_at(monkeypatch, "conclude")
     cli("launch", scripted_spec(**AFTER))
     run = tmp_path / "results" / "small"
     proposed = {t["trial"] for e in journal_events(run, "proposed") for t in e["trials"]}
@@ -89,7 +87,7 @@ def test_a_new_journal_keeps_to_it(cli, scripted_spec, tmp_path, monkeypatch):
 
 
 def test_a_run_without_a_score_has_nothing_to_recommend(cli, scripted_spec, tmp_path, monkeypatch):
-    stopped_at(monkeypatch, "_plan")
+    stopped_at(monkeypatch, "plan")
     cli("launch", scripted_spec(**AFTER))
     done = cli("finish", "small")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
@@ -100,7 +98,7 @@ def test_a_run_without_a_score_has_nothing_to_recommend(cli, scripted_spec, tmp_
 
 def test_rivals_are_compared_on_common_examples(cli, scripted_spec, tmp_path, monkeypatch):
     """With `search.examples` the best allocations were not all scored on the same ones."""
-    stopped_at(monkeypatch, "_write_told")
+    stopped_at(monkeypatch, "conclude")
     cli(
         "launch",
         scripted_spec(

@@ -25,7 +25,7 @@ from agenttts.errors import MissingRequirement, RunFailed, UserError
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
 from agenttts.loop import controller_job as process
-from agenttts.loop.loop import Controller
+from agenttts.loop.controller import Controller
 from agenttts.loop.trial_ends import _times_preempted
 from agenttts.loop.verdicts import ends_its_job
 from agenttts.run.directory import RunDirectory

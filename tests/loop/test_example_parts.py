@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import count
 
 import polars as pl
 import pytest
 
 from agenttts.loop import controller_job
+from agenttts.loop.evaluation import Evaluation
+from agenttts.loop.recorded_search import RecordedSearch
 from agenttts.loop.search_end import ranked
 from agenttts.replay.table import load_table
 from agenttts.search.base import TrialResult
@@ -16,15 +19,12 @@ from agenttts.search.fidelity import Fidelity
 from agenttts.space import Allocation
 from agenttts.tables.schema import read_examples
 from agenttts.trial.spec import TrialSpec
+from tests.support.killing import killed_at
 from tests.support.runs import journal_events, outcome, table
 
 PARTS = {"first": 3, "most": 8}
 SIZES = {"search__iterations": 3, "search__batch_size": 3}
 LONGER = {"search__iterations": 8, "search__batch_size": 4}
-
-
-class Killed(BaseException):
-    pass
 
 
 def numbers(run, trial):
@@ -90,28 +90,19 @@ def test_rivals_are_compared_on_common_examples_where_a_trial_may_have_no_more(u
     assert all(chosen >= score for name, score in on_common.items() if name in rivals)
 
 
-@pytest.mark.parametrize("dying", ["_plan", "_tell", "evaluate"])
-def test_a_killed_controller_goes_on_as_if_it_had_not_been(unstarted_run, tmp_path, dying):
+@pytest.mark.parametrize(
+    ("part", "dying"),
+    [(RecordedSearch, "plan"), (RecordedSearch, "tell"), (Evaluation, "evaluate")],
+)
+def test_a_killed_controller_goes_on_as_if_it_had_not_been(unstarted_run, part, dying):
     calm = unstarted_run(search__examples=PARTS, name="calm", **SIZES)
     controller_job.make_controller(calm.read()).run()
     run = unstarted_run(search__examples=PARTS, name="killed", **SIZES)
     for _ in range(6):
-        controller = controller_job.make_controller(run.read())
-        owner = controller._evaluation if dying == "evaluate" else controller
-        method, calls = getattr(owner, dying), Counter()
-
-        def dies(*given, method=method, calls=calls, **named):
-            calls["all"] += 1
-            if calls["all"] == 2:
-                raise Killed
-            return method(*given, **named)
-
-        setattr(owner, dying, dies)
-        try:
-            controller.run()
-        except Killed:
-            continue
-        break
+        calls = count(1)
+        with killed_at(part, dying, when=lambda *_, calls=calls, **__: next(calls) == 2):
+            controller_job.make_controller(run.read()).run()
+            break
     controller_job.make_controller(run.read()).run()
     assert outcome(run.path) == outcome(calm.path)
     examples = [journal_events(one.path, "proposed") for one in (calm, run)]

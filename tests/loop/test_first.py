@@ -7,6 +7,9 @@ import json
 import pytest
 
 from agenttts.loop import controller_job
+from agenttts.loop.evaluation import Evaluation
+from agenttts.loop.recorded_search import RecordedSearch
+from tests.support.killing import killed_at
 from tests.support.runs import table
 
 OWN = [
@@ -42,21 +45,12 @@ def test_they_are_the_first_trials_and_come_on_top(
     assert searched.height == plan["trials_at_most"]
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_controller_killed_before_or_after_it_planned_them_goes_on(unstarted_run, asynchronous):
     run = unstarted_run(search__first=OWN, search__iterations=1, search__asynchronous=asynchronous)
-
-    def dies(*_: object, **__: object) -> None:
-        raise Killed
-
-    for dying in ("_plan", "evaluate"):
-        controller = controller_job.make_controller(run.read())
-        setattr(controller if dying == "_plan" else controller._evaluation, dying, dies)
-        with pytest.raises(Killed):
-            controller.run()
+    for part, dying in ((RecordedSearch, "plan"), (Evaluation, "evaluate")):
+        with killed_at(part, dying):
+            controller_job.make_controller(run.read()).run()
+            pytest.fail("it was not killed")
     controller_job.make_controller(run.read()).run()
     tried(run.path)

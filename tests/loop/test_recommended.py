@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from agenttts.loop import controller_job as process
+from agenttts.loop.recorded_search import RecordedSearch
 from agenttts.run.journal import Journal
+from tests.support.killing import killed_at
 from tests.support.runs import journal_events, table
 
 
@@ -55,19 +57,9 @@ def test_an_untried_recommendation_is_tried_once(run):
 def test_a_controller_killed_before_it_is_told_goes_on(run):
     controller = process.make_controller(run.read())
     hopeful(controller)
-
-    class Killed(BaseException):
-        pass
-
-    def killed(*arguments, **options):
-        if options.get("final"):
-            raise Killed
-        return tell(*arguments, **options)
-
-    tell = controller._tell
-    controller._tell = killed
-    with pytest.raises(Killed):
+    with killed_at(RecordedSearch, "tell", when=lambda *_, final=False: final):
         controller.run()
+        pytest.fail("it was not killed")
     again = process.make_controller(run.read())
     hopeful(again)
     again.run()

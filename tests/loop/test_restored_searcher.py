@@ -11,11 +11,8 @@ import pytest
 from agenttts.loop import controller_job
 from agenttts.run.journal import Journal, read_state
 from agenttts.space import Allocation
+from tests.support.killing import Killed
 from tests.support.runs import journal_events
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.fixture

@@ -14,12 +14,15 @@ import yaml
 from agenttts.dispatch.profile import BUILT_IN
 from agenttts.errors import RunFailed, UserError
 from agenttts.loop.controller_job import close_cancelled, make_controller
+from agenttts.loop.evaluation import Evaluation
 from agenttts.loop.job_builder import sample_partitions
 from agenttts.loop.reports import FIGURES
+from agenttts.loop.told_results import told_results
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.record import write_record
 from agenttts.trial.spec import TrialSpec
+from tests.support.killing import killed_at
 from tests.support.runs import (
     controller_pids,
     journal_events,
@@ -192,32 +195,35 @@ def test_a_run_whose_every_trial_fails_stops_early(cli, scripted_spec, tmp_path)
     assert table(tmp_path / "results/small")["iteration"].max() == 0
 
 
+def told_of(run, progress):
+    directory = run.trial(progress.planned.trial)
+    return told_results(progress, directory, run.record().main_metric, run.spec().space())
+
+
 def test_the_searcher_is_told_how_sure_each_score_is(finished, tmp_path):
     run = RunDirectory(tmp_path / "results" / "small")
-    loop = make_controller(run.read())
-    for progress in loop._journal.state.trials.values():
+    for progress in read_state(run.journal_file).trials.values():
         examples = pl.read_parquet(run.trial(progress.planned.trial) / "examples.parquet")
         values = examples.filter(stage="answer")["metrics"].struct.field("em")
-        told, *_ = loop._results([progress])
+        told, *_ = told_of(run, progress)
         assert told.stderr == pytest.approx(values.std() / len(values) ** 0.5)
         assert told.examples == dict(enumerate(values))
         assert told.score == pytest.approx(values.mean())
         del progress.row["score_stderr"]  # as in a journal of an older version
-        assert loop._results([progress])[0].stderr is None
+        assert told_of(run, progress)[0].stderr is None
 
 
 def test_a_search_goes_on_without_scores_by_example_that_are_lost(finished, tmp_path, caplog):
     run = RunDirectory(tmp_path / "results" / "small")
-    loop = make_controller(run.read())
-    kept, lost, damaged = [*loop._journal.state.trials.values()][:3]
+    kept, lost, damaged = [*read_state(run.journal_file).trials.values()][:3]
     (run.trial(lost.planned.trial) / "examples.parquet").unlink()
     (run.trial(damaged.planned.trial) / "examples.parquet").write_bytes(b"PAR1")
     for progress in (lost, damaged):
-        told, *_ = loop._results([progress])
+        told, *_ = told_of(run, progress)
         assert told.examples is None
         assert told.score is not None
         assert f"{progress.planned.trial}/examples.parquet" in caplog.text
-    assert loop._results([kept])[0].examples is not None
+    assert told_of(run, kept)[0].examples is not None
 
 
 @pytest.mark.parametrize("command", ["status", "resume", "cancel"])
@@ -295,7 +301,7 @@ def damage(file, how):
 @pytest.mark.parametrize("copy", ["knowledge/0/past.csv", "replies/replies.json"])
 def test_a_run_whose_searcher_cannot_be_made_any_more_is_cancelled(experienced_run, copy, how):
     run = experienced_run
-    make_controller(run.read())._propose(0, 2)
+    proposed = proposals(run)
     damage(run.path / "search_files" / copy, how)
     before = run.journal_file.read_bytes()
     with pytest.raises(RunFailed, match=f"search_files/{copy}.* {how}.*agenttts-hpc resume"):
@@ -304,7 +310,7 @@ def test_a_run_whose_searcher_cannot_be_made_any_more_is_cancelled(experienced_r
     close_cancelled(run)
     state = read_state(run.journal_file)
     assert state.finished == "cancelled"
-    assert [p.row["state"] for p in state.trials.values()] == ["CANCELLED"] * 2
+    assert [p.row["state"] for p in state.trials.values()] == ["CANCELLED"] * len(proposed)
 
 
 @pytest.mark.parametrize("how", ["is gone", "has changed"])
@@ -324,15 +330,16 @@ def test_a_search_reads_the_copies_of_its_files(experienced_run, tmp_path, file,
 
 
 def proposals(run):
-    controller = make_controller(run.read())
-    controller._propose(0, 2)
+    """Return the trials that a controller proposes which is killed before they run."""
+    with killed_at(Evaluation, "evaluate"):
+        make_controller(run.read()).run()
     return list(read_state(run.journal_file).trials.values())
 
 
 def test_a_run_of_an_older_version_reads_the_files_where_they_lie(experienced_run, tmp_path):
     run = experienced_run
     write_record(run.record_file, run.record().model_copy(update={"search_files": {}}))
-    make_controller(run.read())._propose(0, 2)
+    proposals(run)
     (tmp_path / "past.csv").unlink()
     with pytest.raises(UserError, match=r"past\.csv"):
         make_controller(run.read()).run()

@@ -7,15 +7,13 @@ import json
 import pytest
 
 from agenttts.loop import controller_job
+from agenttts.loop.recorded_search import RecordedSearch
+from tests.support.killing import killed_at
 from tests.support.runs import journal_events, outcome, table
 
 SIZES = {"search__iterations": 6, "search__batch_size": 4}
 # The recommendation is good enough as soon as anything is known of it.
 EASY = {"within": 0.9, "confidence": 0.5}
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -103,19 +101,12 @@ def test_a_killed_controller_stops_where_the_other_would_have(unstarted_run):
     controller_job.make_controller(calm.read()).run()
     run = unstarted_run(search__stop=EASY, name="killed", **SIZES)
     for place in range(1, 4):
-        controller = controller_job.make_controller(run.read())
-        told = controller._write_told
 
-        def dies(iteration, *, final, told=told, place=place):
-            told(iteration, final=final)
-            if iteration == place - 1:
-                raise Killed
+        def is_there(iteration, *, final, place=place):
+            return iteration == place - 1
 
-        controller._write_told = dies
-        try:
-            controller.run()
-        except Killed:
-            continue
+        with killed_at(RecordedSearch, "conclude", when=is_there, after=True):
+            controller_job.make_controller(run.read()).run()
     controller_job.make_controller(run.read()).run()
     assert outcome(run.path) == outcome(calm.path)
 
