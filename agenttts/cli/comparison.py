@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agenttts.cli.show import say
+from agenttts.cli.output import say
 from agenttts.report.contents import allocation_text, number, share
 from agenttts.tables.difference import verdict_text
 

@@ -37,7 +37,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show iteration, trials by state, the best so far and the running jobs of a run."""
-    from agenttts.cli import show, watch
+    from agenttts.cli import show_status, watch
     from agenttts.run.directory import in_use
     from agenttts.run.find import find_run
     from agenttts.status.run_status import run_status
@@ -46,15 +46,15 @@ def status(
     with in_use(directory):
         if follow:
             watch.progress(directory, quiet=as_json)
-        print_document(run_status(directory), as_json, show.status)
+        print_document(run_status(directory), as_json, show_status.status)
 
 
 def list_(results: Results = Path("results"), as_json: Json = False) -> None:
     """Show all runs: state, iteration, trials, best score, GPU-hours."""
-    from agenttts.cli import show
+    from agenttts.cli import show_status
     from agenttts.status.listed_runs import list_runs
 
-    print_document(list_runs(results), as_json, show.runs)
+    print_document(list_runs(results), as_json, show_status.runs)
 
 
 def logs(
@@ -69,7 +69,7 @@ def logs(
     ] = False,
 ) -> None:
     """Show the important lines of the controller's log, or of one trial's log."""
-    from agenttts.cli import show
+    from agenttts.cli import output
     from agenttts.run.directory import in_use
     from agenttts.run.find import find_run
     from agenttts.status.logs import run_log, trial_log
@@ -79,7 +79,7 @@ def logs(
     with in_use(directory):
         text = run_log(directory, shown) if trial is None else trial_log(directory, trial, shown)
         for line in text:
-            show.log_line(line)
+            output.log_line(line)
 
 
 def report(

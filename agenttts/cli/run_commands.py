@@ -40,7 +40,7 @@ def launch(
     If a run of the same spec exists, it is continued. If it is over (done), nothing is started:
     extend searches further, and another --name makes another run.
     """
-    from agenttts.cli import show
+    from agenttts.cli import show_plan
     from agenttts.launch.description import describe_plan
     from agenttts.launch.plan import make_plan
     from agenttts.spec import load_spec
@@ -48,7 +48,7 @@ def launch(
     settings = _settings(overrides, cluster, name)
     plan = make_plan(load_spec(spec, settings), profile_folders(spec), results, dry_run=dry_run)
     if dry_run:
-        print_document(describe_plan(plan), as_json, show.plan)
+        print_document(describe_plan(plan), as_json, show_plan.plan)
         return
     _launch(plan, wait, as_json)
 
@@ -141,7 +141,7 @@ def _after_launch(
     profile_outcomes: Sequence[Any],
 ) -> None:
     """Print what was launched, or follow it to its end."""
-    from agenttts.cli import show, watch
+    from agenttts.cli import show, show_plan, show_status, watch
     from agenttts.status.run_status import check_outcome, run_status
 
     plan_facts: dict[str, Any] = {
@@ -155,10 +155,10 @@ def _after_launch(
         print_document({**run_status(run), **plan_facts}, as_json, show.launched)
         return
     if not as_json:
-        show.data_surprises(plan_facts["data"], plan_facts["skip_bad"])
+        show_plan.data_surprises(plan_facts["data"], plan_facts["skip_bad"])
     watch.progress(run, quiet=as_json, keep=True)
     if as_json:
-        print_document({**run_status(run), **plan_facts}, as_json, show.status)
+        print_document({**run_status(run), **plan_facts}, as_json, show_status.status)
     check_outcome(run)
 
 
@@ -190,7 +190,7 @@ def resume(
 
     A run that is over (done) is left as it is, unless --retry-failed finds trials to try again.
     """
-    from agenttts.cli import show, watch
+    from agenttts.cli import show, show_status, watch
     from agenttts.dispatch.schedulers import load_completed_profile
     from agenttts.launch.launch import correct_profile, repair
     from agenttts.launch.launch import resume as resume_run
@@ -219,7 +219,7 @@ def resume(
         done: dict[str, Any] = {"rebuilt": vars(rebuilt)} if rebuilt else {}
         done |= {"retried": retried} if again else {}
         done |= {"profile": vars(taken)} if taken else {}
-        print_document({**run_status(directory), **done}, as_json, show.status)
+        print_document({**run_status(directory), **done}, as_json, show_status.status)
         if wait:
             check_outcome(directory)
 
@@ -243,7 +243,7 @@ def extend(
 
     Trials and samples are kept. The finalists and the final test run again at the new end.
     """
-    from agenttts.cli import show, watch
+    from agenttts.cli import show_plan, show_status, watch
     from agenttts.launch.description import describe_extension
     from agenttts.launch.extension import planned_extension
     from agenttts.launch.launch import extend as extend_run
@@ -257,17 +257,17 @@ def extend(
     with in_use(directory):
         if dry_run:
             planned = planned_extension(directory.read(), overrides, dry_run=True)
-            shown = partial(show.extension_plan, iterations=iterations_to_come(directory))
+            shown = partial(show_plan.extension_plan, iterations=iterations_to_come(directory))
             print_document(describe_extension(planned), as_json, shown)
             return
         iterations = iterations_to_come(directory)
         outcome = extend_run(directory, overrides)
         if not as_json:
-            show.extended(outcome.changes, iterations)
+            show_plan.extended(outcome.changes, iterations)
         if wait:
             watch.progress(directory, quiet=as_json)
         done = {**run_status(directory), "extended": outcome.changes}
-        print_document(done, as_json, show.status)
+        print_document(done, as_json, show_status.status)
         if wait:
             check_outcome(directory)
 
@@ -282,7 +282,7 @@ def finish(
 
     Proposed trials still run to their end. The controller of a stopped run is started again.
     """
-    from agenttts.cli import show, watch
+    from agenttts.cli import show, show_status, watch
     from agenttts.launch.finish import finish as finish_run
     from agenttts.run.directory import in_use
     from agenttts.run.find import find_run
@@ -295,14 +295,14 @@ def finish(
             show.finish(directory, ends)
         if wait:
             watch.progress(directory, quiet=as_json)
-        print_document(run_status(directory), as_json, show.status)
+        print_document(run_status(directory), as_json, show_status.status)
         if wait:
             check_outcome(directory)
 
 
 def cancel(run: Run, results: Results = Path("results"), as_json: Json = False) -> None:
     """Stop a run's controller and jobs; finished trials are kept."""
-    from agenttts.cli import show
+    from agenttts.cli import show_status
     from agenttts.launch.launch import cancel as cancel_run
     from agenttts.run.directory import in_use
     from agenttts.run.find import find_run
@@ -311,4 +311,4 @@ def cancel(run: Run, results: Results = Path("results"), as_json: Json = False) 
     directory = find_run(run, results)
     with in_use(directory):
         cancel_run(directory)
-        print_document(run_status(directory), as_json, show.status)
+        print_document(run_status(directory), as_json, show_status.status)

@@ -33,7 +33,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check this machine and a cluster's profile, and say how to fix what they lack."""
-    from agenttts.cli import show
+    from agenttts.cli import output, show
     from agenttts.doctor.report import examine, examine_nodes
     from agenttts.spec import load_spec
 
@@ -42,7 +42,7 @@ def doctor(
     if job is not None and cluster is None:
         cluster = job.cluster
     if submit:
-        tell = show.silence if as_json else show.line
+        tell = output.silence if as_json else output.line
         report = examine_nodes(cluster, folders, results, timeout=timeout, tell=tell, spec=job)
     else:
         report = examine(cluster, folders, results, job)

@@ -16,7 +16,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from agenttts.cli import show
+from agenttts.cli import output, show_status
 from agenttts.cli.status_texts import (
     choices_text,
     controller_text,
@@ -49,13 +49,13 @@ def progress(run: RunDirectory, *, quiet: bool = False, keep: bool = False) -> N
         quiet: Whether nothing is shown.
         keep: Whether the last state stays on the terminal.
     """
-    console = show.console
+    console = output.console
     if quiet:
         follow(run, lambda status: None)
     elif console.is_terminal and not console.is_dumb_terminal:
         last = _follow_on_screen(run, console)
         if keep:
-            show.status(last)
+            show_status.status(last)
     else:
         follow(run, _Lines())
 
@@ -97,7 +97,7 @@ class _Lines:
                 self._say(f"waiting: {reason}")
 
     def _say(self, text: str) -> None:
-        show.say(f"{time.monotonic() - self._started:6.0f} s  {text}")
+        output.say(f"{time.monotonic() - self._started:6.0f} s  {text}")
 
 
 def fitted(lines: list[Text], height: int) -> list[Text]:

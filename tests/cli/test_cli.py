@@ -114,7 +114,7 @@ def test_a_command_loads_no_module_that_it_does_not_need(
     """
     finished_run()
     loaded = loaded_by(*arguments, cwd=tmp_path)
-    assert {"agenttts.cli.show", "agenttts.run.directory"} & loaded, "the command has run"
+    assert {"agenttts.cli.output", "agenttts.run.directory"} & loaded, "the command has run"
     assert not loaded & unneeded
 
 

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from agenttts.cli import show
+from agenttts.cli import output, show, show_plan, show_status
 from agenttts.cli.status_texts import where_to_look
 
 DOCUMENT = {
@@ -18,7 +18,7 @@ DOCUMENT = {
 
 def shown(monkeypatch, **controller: object) -> str:
     console = Console(width=200, record=True, file=io.StringIO())
-    monkeypatch.setattr(show, "console", console)
+    monkeypatch.setattr(output, "console", console)
     document = {
         "job_id": "7",
         "host": None,
@@ -30,7 +30,7 @@ def shown(monkeypatch, **controller: object) -> str:
         "log": None,
         "when": "",
     }
-    show.status(DOCUMENT | {"controller": document | controller})
+    show_status.status(DOCUMENT | {"controller": document | controller})
     return console.export_text()
 
 
@@ -111,7 +111,7 @@ def test_how_sure_it_is_names_the_recommended_allocation(monkeypatch):
 
 def launched(monkeypatch, **values: object) -> str:
     console = Console(width=200, record=True, file=io.StringIO())
-    monkeypatch.setattr(show, "console", console)
+    monkeypatch.setattr(output, "console", console)
     place = {"path": "results/r", "created": False, "new_results": False, "data": [], "skip_bad": 0}
     controller = {"described": "Slurm job 7 (squeue --me)", "log": None, "alive": False}
     show.launched(DOCUMENT | place | {"nodes": None, "controller": controller} | values)
@@ -152,4 +152,4 @@ def test_launching_a_run_that_is_done_says_what_can_be_done_with_it(monkeypatch)
     [(0.0312, 0.0312, "0.031"), (99.2, 99.7, "99 to 100"), (119.6, 1234.0, "120 to 1,234")],
 )
 def test_estimates_are_never_written_with_an_exponent(low, high, text):
-    assert show._span({"low": low, "high": high}) == text
+    assert show_plan._span({"low": low, "high": high}) == text

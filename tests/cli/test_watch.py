@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agenttts.cli import show, watch
+from agenttts.cli import output, watch
 from agenttts.run.directory import RunDirectory
 from agenttts.status.run_status import run_status
 from tests.support.running_run import QUEUE, write_running
@@ -133,8 +133,8 @@ def followed(monkeypatch, documents: list[dict[str, Any]], error: BaseException 
 def terminal(monkeypatch, **environment: str) -> io.StringIO:
     stream = io.StringIO()
     environment = {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "40"} | environment
-    console = type(show.console)(file=stream, force_terminal=True, _environ=environment)
-    monkeypatch.setattr(show, "console", console)
+    console = type(output.console)(file=stream, force_terminal=True, _environ=environment)
+    monkeypatch.setattr(output, "console", console)
     return stream
 
 

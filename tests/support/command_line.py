@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from agenttts.cli import main, show
+from agenttts.cli import main, output
 
 Done = subprocess.CompletedProcess[str]
 
@@ -36,7 +36,7 @@ def call(
         ):
             os.environ.pop("COLUMNS", None)  # as in a pipe, whatever runs the tests
             os.environ.update(env or {})
-            show.console = show.new_console()
+            output.console = output.new_console()
             try:
                 main(words)
             except SystemExit as end:
