@@ -12,9 +12,11 @@ import pytest
 
 from agenttts.dispatch.base import JobStatus
 from agenttts.loop import controller_job as process
+from agenttts.loop.search_loop import SearchLoop
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import Journal, read_state
-from tests.support.runs import journal_events, kill_controller, table, until_more_events
+from tests.support.killing import killed_at
+from tests.support.runs import journal_events, kill_controller, table, told_of, until_more_events
 from tests.support.scripted import one_trial_a_job
 from tests.support.shared_jobs import one_worker
 
@@ -121,6 +123,14 @@ def test_a_controller_killed_at_any_point_goes_on(cli, scripted_spec, tmp_path):
     assert len(ends) == len(set(ends)) == table(run).height
 
 
+def restored_archive(directory):
+    """What a new controller has told its searcher before it goes on."""
+    controller = process.make_controller(directory.read())
+    with killed_at(SearchLoop, "_search_asynchronously"):
+        controller.run()
+    return controller._searcher.archive
+
+
 def test_a_new_controller_knows_what_the_old_one_was_told(cli, scripted_spec, tmp_path):
     """Results in the order in which they were told, and what was pending."""
     done = cli("launch", spec(scripted_spec), "--wait")
@@ -131,14 +141,12 @@ def test_a_new_controller_knows_what_the_old_one_was_told(cli, scripted_spec, tm
     lines = directory.journal_file.read_text().splitlines(keepends=True)
     told = [n for n, line in enumerate(lines) if '"told_results"' in line]
     directory.journal_file.write_text("".join(lines[: told[-3]]))
-    controller = process.make_controller(directory.read())
-    controller._restore()
-    archive = controller._searcher.archive
+    archive = restored_archive(directory)
     # After these, the trial of the recommendation may have been told, too.
     kept = state.tells[: len(told) - 3]
     known = [state.trials[n].planned.allocation for names in kept for n in names]
     trials = [name for names in kept for name in names]
-    told = [r for n in trials for r in controller._results([state.trials[n]])]
+    told = [r for n in trials for r in told_of(directory, state.trials[n])]
     assert [result.allocation for result in archive.results] == list(
         dict.fromkeys(result.allocation for result in told)
     )
@@ -199,9 +207,7 @@ def test_trials_that_are_tried_again_run_beside_the_others(cli, scripted_spec, t
     assert all(told.count(name) == 1 for name in set(told) - {again})
     numbers = [event["told"] for event in events if event["event"] == "told_results"]
     assert numbers == sorted(numbers), "no iteration is open again"
-    controller = process.make_controller(RunDirectory(run).read())
-    controller._restore()
-    results = controller._searcher.archive.evaluated
+    results = restored_archive(RunDirectory(run)).evaluated
     assert len(results) == table(run).height == len({r.allocation for r in results})
     ended = table(run).filter(table(run)["trial"] == again)
     assert ended["state"].to_list() == ["COMPLETED"]
@@ -232,10 +238,11 @@ def test_it_is_told_when_no_trial_follows_so_that_workers_and_server_end(
     run = unstarted_run(cluster=one_trial_a_job(tmp_path), **values | changes)
     controller = process.make_controller(run.read())
     evaluate, follow, goes_on, under_way = controller._evaluation.evaluate, {}, [], []
+    state = controller._journal.state
 
     def noted(trials: list[Any], **options: Any) -> None:
         if options.get("until_one_ends"):
-            searched = len(controller._proposed())
+            searched = len(state.trials) - len(state.closing)
             follow.setdefault(searched, []).append(options["trials_follow"])
             goes_on.append(options["iteration_follows"])
             under_way.append(len(trials))

@@ -17,18 +17,12 @@ from agenttts.loop.controller_job import close_cancelled, make_controller
 from agenttts.loop.evaluation import Evaluation
 from agenttts.loop.job_builder import sample_partitions
 from agenttts.loop.reports import FIGURES
-from agenttts.loop.told_results import told_results
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.record import write_record
 from agenttts.trial.spec import TrialSpec
 from tests.support.killing import killed_at
-from tests.support.runs import (
-    controller_pids,
-    journal_events,
-    outcome,
-    table,
-)
+from tests.support.runs import controller_pids, journal_events, outcome, table, told_of
 from tests.support.shared_jobs import profile
 from tests.support.waiting import until
 
@@ -193,11 +187,6 @@ def test_a_run_whose_every_trial_fails_stops_early(cli, scripted_spec, tmp_path)
     assert done.returncode == 4
     assert "every trial of iteration 0 failed" in done.stderr
     assert table(tmp_path / "results/small")["iteration"].max() == 0
-
-
-def told_of(run, progress):
-    directory = run.trial(progress.planned.trial)
-    return told_results(progress, directory, run.record().main_metric, run.spec().space())
 
 
 def test_the_searcher_is_told_how_sure_each_score_is(finished, tmp_path):

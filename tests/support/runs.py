@@ -12,6 +12,10 @@ from typing import Any
 import polars as pl
 
 from agenttts.files.processes import command_line
+from agenttts.loop.told_results import told_results
+from agenttts.run.directory import RunDirectory
+from agenttts.run.progress import TrialProgress
+from agenttts.search.base import TrialResult
 from tests.support.processes import pids
 from tests.support.waiting import until
 
@@ -40,6 +44,12 @@ def journal_events(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
 def transcript_events(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
     """The events of the language model's transcript; of one ``kind`` if given."""
     return _of_kind(run / "agent.jsonl", kind)
+
+
+def told_of(run: RunDirectory, progress: TrialProgress) -> list[TrialResult]:
+    """What the searcher is told of a trial of a run."""
+    directory = run.trial(progress.planned.trial)
+    return told_results(progress, directory, run.record().main_metric, run.spec().space())
 
 
 def attempts(run: Path, trial: str = "*") -> list[dict[str, Any]]:
