@@ -169,10 +169,14 @@ def finish(run: RunDirectory, ends: bool) -> None:
         say(f"{run.path}: the run is over, so there is no search to end")
         return
     search = run.spec().search
-    asked = {"the finalists": search.finalists, "the final test": search.test_split}
-    after = " and ".join(name for name, section in asked.items() if section is not None)
+    asked = {
+        "trials of the best allocations on common examples": search.examples,
+        "the finalists": search.finalists,
+        "the final test": search.test_split,
+    }
+    after = ", then ".join(name for name, section in asked.items() if section is not None)
     say(
-        "no more trials are proposed; the trials that have been proposed still run"
+        "no further iteration is proposed; the trials that have been proposed still run"
         + (f", and after them {after}" if after else "")
     )
 

@@ -189,7 +189,7 @@ class SearchLoop:
         """Return whether the user ended the search early; record it the first time."""
         if self._asked_to_finish and not self._state.finishing:
             self._recorded.finish()
-            log.info("the search ends early, as the user asked: no more trials are proposed")
+            log.info("the search ends early, as the user asked: no further iteration is proposed")
         return self._state.finishing
 
     def _sure_enough(self) -> bool:

@@ -320,12 +320,16 @@ def _after_row(run: RunReport, row: Mapping[str, Any]) -> tuple[str, ...]:
 def _guidelines(run: RunReport) -> tuple[str, ...]:
     """Return the guidelines, the latest first: later ones may contradict earlier ones."""
     known = run.guidelines_from
-    numbers = {text: known.get(text, -1) for text in run.guidelines}
-    latest_first = sorted(run.guidelines, key=lambda text: -numbers[text])
-    return tuple(
-        f"after iteration {numbers[text]}: {text}" if text in known else text
-        for text in latest_first
-    )
+    latest_first = sorted(run.guidelines, key=lambda text: -known.get(text, -1))
+    return tuple(_dated(text, known.get(text)) for text in latest_first)
+
+
+def _dated(guideline: str, iteration: int | None) -> str:
+    """Return a guideline with the iteration that was over when it was written."""
+    if iteration is None:
+        return guideline
+    when = f"after iteration {iteration}" if iteration >= 0 else "before iteration 0 was over"
+    return f"{when}: {guideline}"
 
 
 def _recommended_lines(run: RunReport) -> list[str]:

@@ -65,8 +65,8 @@ class RunReport:
         interval: Confidence interval of the best trial's score over its examples, if these are
             recorded.
         guidelines: The searcher's guidelines.
-        guidelines_from: The iteration after which each of them was written; empty if that is not
-            known.
+        guidelines_from: The last iteration that was over when each of them was written; -1 for
+            none. Empty if that is not known.
         settings: The run's resolved spec.
         after_intervals: Confidence intervals of the trials after the search, by trial.
         agent: What the language model did (see `agenttts.search.llm.transcript.summarise`); None

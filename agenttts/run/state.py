@@ -74,7 +74,7 @@ class RunState:
     guidelines: list[str] = field(default_factory=list)
     """The findings that the search has written as sentences, oldest first."""
     guidelines_from: dict[str, int] = field(default_factory=dict)
-    """The iteration after which each of them was written."""
+    """The last iteration that was over when each of them was written; -1 for none."""
     recommended: list[dict[str, Any]] | None = None
     """The allocation that the searcher recommends so far, as records.
 
@@ -85,10 +85,10 @@ class RunState:
     finished: str | None = None
     """How the run ended: 'done', 'cancelled' or why it failed; None while it is not over."""
     finishing: bool = False
-    """Whether the user ended the search early: no more trials are proposed."""
+    """Whether the user ended the search early: its iterations are over."""
     started_at: str | None = None
     strays: dict[str, str] = field(default_factory=dict)
-    """Jobs that belong to no trial and are cancelled: a description of each, by its id."""
+    """Jobs that belong to no unfinished trial and are cancelled: what each is, by its id."""
     avoided: list[str] = field(default_factory=list)
     """Nodes that new jobs avoid, because trials failed there."""
     avoid_failed: str | None = None
@@ -105,7 +105,7 @@ class RunState:
     """When jobs were last recorded as never submitted (ISO 8601)."""
 
     def reopen(self) -> None:
-        """Set the trials that `cancel` stopped back to unfinished.
+        """Make trials unfinished again that were stopped when the run ended.
 
         A trial stays as it is if its iteration is over, or if the searcher was told its result,
         unless it was to be tried again.
@@ -121,7 +121,9 @@ class RunState:
 
     def add_guidelines(self, guidelines: Sequence[str]) -> None:
         """Take note of guidelines; events of older versions repeat the earlier ones."""
-        self.guidelines = [*self.guidelines, *self.new_guidelines(guidelines)]
+        for guideline in self.new_guidelines(guidelines):
+            self.guidelines.append(guideline)
+            self.guidelines_from[guideline] = self.told - 1
 
     def new_guidelines(self, guidelines: Sequence[str]) -> list[str]:
         """Return the guidelines that are not noted yet."""
@@ -139,8 +141,6 @@ class RunState:
         If ``confidence`` is None and the recommendation is the same, the earlier confidence stays.
         """
         self.add_guidelines(guidelines)
-        for guideline in self.guidelines:
-            self.guidelines_from.setdefault(guideline, max(0, self.told - 1))
         if confidence is not None or recommended != self.recommended:
             self.confidence = confidence
         if recommended is not None:

@@ -63,7 +63,7 @@ def test_a_stopped_run_is_finished(cli, scripted_spec, tmp_path, monkeypatch, as
     assert read_state(run / "journal.jsonl").finished == "cancelled"
     done = cli("finish", "small", "--wait")
     assert done.returncode == 0, done.stderr
-    assert "no more trials are proposed" in done.stdout
+    assert "after them the finalists, then the final test" in done.stdout
     assert "the search ends early" in done.stdout
     check_finished(run, proposed)
 
@@ -113,6 +113,7 @@ def test_rivals_are_compared_on_common_examples(cli, scripted_spec, tmp_path, mo
     before = table(run)
     done = cli("finish", "small", "--wait")
     assert done.returncode == 0, done.stderr
+    assert "after them trials of the best allocations on common examples" in done.stdout
     rows = table(run)
     last = rows.filter(rows["source"] == RECOMMENDED_SOURCE)
     assert set(rows["trial"]) - set(last["trial"]) == searched, "no trial of the search is proposed"

@@ -220,11 +220,11 @@ def test_the_latest_guidelines_come_first_with_their_iteration(make_run: MakeRun
     told = ("pursue small", "pursue large", "few samples")
     [run] = build_report([path := make_run()], guidelines={path: told}).runs
     assert run_contents(run, "demo").guidelines == told, "of an old journal"
-    dated = replace(run, guidelines_from={"pursue small": 1, "pursue large": 3, "few samples": 3})
+    dated = replace(run, guidelines_from={"pursue small": -1, "pursue large": 3, "few samples": 0})
     assert run_contents(dated, "demo").guidelines == (
         "after iteration 3: pursue large",
-        "after iteration 3: few samples",
-        "after iteration 1: pursue small",
+        "after iteration 0: few samples",
+        "before iteration 0 was over: pursue small",
     )
 
 
