@@ -116,16 +116,17 @@ def build_image(
     ``output`` appears whole or not at all.
 
     Args:
-        definition: The definition file. If it contains ``{{ rootfs }}``, a new root file system is
-            made of this machine's own Debian packages, and its path is filled in.
+        definition: The definition file. If it contains ``{{ rootfs }}`` and ``build_args`` does not
+            name one, a new root file system is made of this machine's own Debian packages, and its
+            path is filled in.
         output: The image to write.
         project: The checkout whose package goes into the image.
         runtime: The command to build with.
         force: Replace an existing ``output``.
         build_args: Values for the definition's arguments, by name.
-        keep_log: Keep the runtime's messages after a build, in a file beside the image that has its
-            name with the suffix ``.log``. Otherwise they are in ``OUTPUT.log``, which is removed
-            when the build succeeds.
+        keep_log: Keep the runtime's messages when the build succeeds. For the image ``X.sif`` they
+            are then in ``X.log``. Without it they are in ``X.sif.log`` during the build, and stay
+            there if it fails.
 
     Raises:
         UserError: The definition is missing, or has no such build argument. Or the project is not a

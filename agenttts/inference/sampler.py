@@ -694,9 +694,9 @@ def _as_stored(
     model_name: str,
     thinking: Thinking | None,
 ) -> list[StoredSample]:
-    # If the prompt ends with the opening marker of thinking, the marker is put before the stored
-    # sample. Otherwise a sample that was cut within its thinking would have no marker. The common
-    # markers are also looked for, because a run with another setting may read the sample.
+    # If the prompt ends with the opening marker of thinking, the marker is stored at the beginning
+    # of the sample. Such a sample may be cut within its thinking, and then has no other marker. The
+    # common markers are also looked for, because a run with another setting may read the sample.
     end = completion.prompt_end
     opening = opened_thinking(end, thinking) or opened_thinking(end, COMMON_THINKING)
     return [

@@ -562,7 +562,7 @@ class Evaluation:
         )
 
     def _beside(self, lists: Sequence[Sequence[TrialProgress]]) -> list[list[PlannedTrial]]:
-        """Return the trials of each job that runs at the same time as those of ``lists``.
+        """Return the trials of each job: the jobs of ``lists``, and those that run meanwhile.
 
         The jobs use this to share out their common samples and the requests to a server. An
         unfinished trial that is not in ``lists`` counts as a job of its own. The jobs are in the

@@ -448,7 +448,8 @@ class Packing:
 
         Args:
             slot: The worker.
-            seconds: Seconds from the end of its list to the end of all lists.
+            seconds: Seconds from the end of its list to the end of all lists; if it gets no list,
+                from now.
         """
         if not self._policy.more:
             return 0.0

@@ -276,7 +276,7 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     - ``stderr`` or ``score_stderr``, optional: the standard error of the score
     - ``examples``, optional: the list of scores by example, in CSV as JSON. The order of the
       examples is the same in all rows. ``score`` may then be left out; it is their mean.
-    - metrics: all other columns with numbers; one that is empty, NaN or infinite is not known
+    - metrics: all other columns with numbers; a value that is empty, NaN or infinite is not known
 
     Rows of the same point are averaged. Rows with a model that the space does not list for its
     stage are left out, with a warning.

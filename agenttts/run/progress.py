@@ -51,8 +51,8 @@ class TrialProgress:
         position: The position of its job in that batch.
         job_id: The id of its job; None while that is not known.
         together: Number of trials in its job.
-        assigned: Number of its attempts when it was given to a worker that was already running.
-            None if it was in the first list of its job.
+        assigned: If it was given to a job that was already running (a worker): how many attempts it
+            had had by then. None if it was in the first list of its job.
         alone: Whether it must run in a job of its own. This is set after a failure that may have
             been caused by other trials of the job, or by too few GPUs.
         row: Its row of the table, once it has ended.

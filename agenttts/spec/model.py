@@ -43,9 +43,9 @@ class TaskSection(Section):
     split: str = "search"
     """The part of the data that the trials are scored on.
 
-    ``search``: the examples that the search uses. ``test`` (for ``evaluate``): those after
-    ``options.search_examples``, which the search does not use. If that is not set, ``test`` begins
-    after half of the records.
+    ``search``: the examples that the search uses. ``test`` (for ``evaluate``): the examples after
+    them. ``options.search_examples`` says how many examples ``search`` has; without it, these are
+    half of the records.
     """
     examples: Annotated[int, Field(ge=1)] | None = None
     """The number of examples that are read from the split; None: all.

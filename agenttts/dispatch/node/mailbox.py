@@ -43,7 +43,8 @@ class GivenList:
 class Mailbox:
     """The mailbox in a worker's directory.
 
-    Both sides use it. Nothing but `give` and `retire` writes.
+    Both sides use it. Only the controller calls the methods that write: `prepare`, `give`,
+    `give_sign` and `retire`.
     """
 
     def __init__(self, directory: Path) -> None:

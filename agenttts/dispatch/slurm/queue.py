@@ -485,7 +485,7 @@ def _squeue() -> QueueAnswer:
 
 
 def _asked_squeue() -> QueueAnswer:
-    # No -j: squeue fails as a whole if one of the ids has been purged.
+    # No -j: with a single id, squeue fails if that job has been purged.
     # -t all: jobs that have just ended stay for MinJobAge.
     # With a header: the answer is recognised after a site's banner.
     # --all: otherwise jobs in hidden partitions would be missing, as if they had ended.
