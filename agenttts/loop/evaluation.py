@@ -562,7 +562,7 @@ class Evaluation:
         )
 
     def _beside(self, lists: Sequence[Sequence[TrialProgress]]) -> list[list[PlannedTrial]]:
-        """Return the trials of each job: the jobs of ``lists``, and those that run meanwhile.
+        """Return the trials of each job: of ``lists``, and of jobs that run meanwhile.
 
         The jobs use this to share out their common samples and the requests to a server. An
         unfinished trial that is not in ``lists`` counts as a job of its own. The jobs are in the
