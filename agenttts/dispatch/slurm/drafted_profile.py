@@ -26,7 +26,9 @@ _CONTROLLER_MINUTES = 2 * 24 * 60
 _MEMORY_SHARE = 0.95
 _MOST_CPUS = 8
 _MOST_RUNNING = 8
+# Without `none`: where sinfo shows GPUs, sbatch accepts it, and jobs get no GPU.
 _FORMS = ("gpus-per-node", "gres", "gpus")
+_NO_MEMORY = ["  # no mem: sbatch refuses a request with it and accepts one without"]
 _SHOWN = 8
 # Nominal memory in GB by type of GPU; of several, Slurm's names do not tell which. Source: the
 # data sheets of NVIDIA.
@@ -75,31 +77,71 @@ def slurm_profile(name: str, found: Survey, attempt: Try = request_check) -> tup
     nodes = _nodes_of(trial, gpu_nodes or found.nodes)
     controller = _controller_section(found, trial)
     gpus = nodes.gpus if nodes is not None else 0
-    tried: list[tuple[str, str, list[Check]]] = []
-    for form in _FORMS if gpus else _FORMS[:1]:
-        text = _text(name, found, controller, trial, nodes, form, [])
+
+    def tried(form: str, bare: frozenset[str]) -> _Tried:
+        text = _text(name, found, controller, trial, nodes, form, bare, [])
         profile = load_strict(Profile, text, "the drafted profile")
-        checks = [
+        return _Tried(
+            form,
+            bare,
             attempt("controller", profile, profile.controller, 0),
             attempt("trial", profile, profile.trial, gpus),
-        ]
-        tried.append((form, text, checks))
-        if checks[1].ok:
-            break
-    form, _, checks = next((t for t in tried if t[2][1].ok), tried[0])
+        )
+
+    forms = _FORMS if gpus else _FORMS[:1]
+    best = _best_form(forms, lambda form: tried(form, frozenset()))
+    if best.refused:  # some clusters refuse every request that names memory
+        bare = _best_form(forms, lambda form: tried(form, best.refused))
+        best = max(best, bare, key=_Tried.rank)  # the first of equals
+    checks = (best.controller, best.trial)
     remarks = [check.detail for check in checks]
     to_check = [f"{check.what}: {check.detail}" for check in checks if check.ok is False]
+    to_check += [
+        f"{what}: sbatch refuses the request with memory and accepts it without; check that the "
+        "cluster's default is enough"
+        for what in sorted(best.bare - best.refused)
+    ]
     to_check += list(found.problems)
     if not gpu_nodes:
         to_check.append(
-            "sinfo shows no GPUs in any partition; if there are some, set partition, "
-            "gpus_per_node and gpu_memory_gb in the profile"
+            "sinfo shows no GPUs in any partition; if nodes have some that Slurm does not hand "
+            "out, set trial.partition, gpu_request: none, gpus_per_node and gpu_memory_gb in the "
+            "profile"
         )
     elif _memory_gb(nodes)[0] is None:
         to_check.append(
             "gpu_memory_gb is not known; set it in the profile, so that models are sized"
         )
-    return _text(name, found, controller, trial, nodes, form, remarks), to_check
+    text = _text(name, found, controller, trial, nodes, best.form, best.bare, remarks)
+    return text, to_check
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A draft that Slurm was asked about; ``bare`` are the sections that name no memory."""
+
+    form: str
+    bare: frozenset[str]
+    controller: Check
+    trial: Check
+
+    @property
+    def refused(self) -> frozenset[str]:
+        checks = {"controller": self.controller, "trial": self.trial}
+        return frozenset(what for what, check in checks.items() if check.ok is False)
+
+    def rank(self) -> tuple[bool, bool, bool]:
+        return (self.trial.ok is True, self.trial.ok is None, self.controller.ok is not False)
+
+
+def _best_form(forms: Sequence[str], attempt: Callable[[str], _Tried]) -> _Tried:
+    """Return the draft with the first form of a GPU request that Slurm accepts for trials."""
+    drafts: list[_Tried] = []
+    for form in forms:
+        drafts.append(attempt(form))
+        if drafts[-1].trial.ok:
+            break
+    return max(drafts, key=_Tried.rank)
 
 
 def _gpu_nodes(found: Survey) -> tuple[Nodes, ...]:
@@ -213,6 +255,7 @@ def _text(
     trial: Section,
     nodes: Nodes | None,
     form: str,
+    bare: frozenset[str],
     remarks: Sequence[str],
 ) -> str:
     gpus = nodes.gpus if nodes is not None else 0
@@ -228,13 +271,13 @@ def _text(
         *_placed(found, controller),
         f"  time: {_time(_limited(controller, _CONTROLLER_MINUTES))}"
         "       # near the limit it requeues itself and goes on",
-        "  mem: 2G",
+        *(_NO_MEMORY if "controller" in bare else ["  mem: 2G"]),
         "",
         "trial:                   # a job that evaluates trials",
         *_placed(found, trial),
         f"  time: {_time(_limited(trial, _TRIAL_MINUTES))}         # "
         f"{_limit_of(trial)}; shorter jobs may start sooner",
-        *_size_lines(found, nodes, form),
+        *_size_lines(found, nodes, form, "trial" in bare),
         "",
         f"gpus_per_node: {gpus}         # sinfo: {_described(nodes)}",
         *_memory_lines(nodes),
@@ -267,7 +310,7 @@ def _placed(found: Survey, section: Section) -> list[str]:
     return lines
 
 
-def _size_lines(found: Survey, nodes: Nodes | None, form: str) -> list[str]:
+def _size_lines(found: Survey, nodes: Nodes | None, form: str, bare: bool) -> list[str]:
     if nodes is None:
         return ["  cpus: 1"]
     share = max(1, nodes.gpus)
@@ -275,7 +318,9 @@ def _size_lines(found: Survey, nodes: Nodes | None, form: str) -> list[str]:
     what = "per GPU; " if nodes.gpus else ""
     lines = [f"  cpus: {cpus}                # {what}a node has {nodes.cpus}"]
     memory = int(nodes.memory_mb * _MEMORY_SHARE / share / 1024)
-    if memory < 1:
+    if bare:
+        lines += _NO_MEMORY
+    elif memory < 1:
         lines.append("  # mem_per_gpu: 64G     # sinfo does not tell the memory of a node")
     elif nodes.gpus:
         lines.append(
@@ -285,7 +330,7 @@ def _size_lines(found: Survey, nodes: Nodes | None, form: str) -> list[str]:
     else:
         lines.append(f"  mem: {min(memory, 64)}G")
     if not nodes.gpus:
-        return lines
+        return [*lines, "  # gpu_request: none  # if nodes have GPUs that sinfo does not show"]
     why = "as accepted above" if form != _FORMS[0] else "the default"
     lines.append(f"  gpu_request: {form}   # {why}; or {', '.join(f for f in _FORMS if f != form)}")
     types = sorted({n.gpu_type for n in found.nodes if n.partition == nodes.partition and n.gpus})

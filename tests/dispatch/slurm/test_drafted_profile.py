@@ -71,6 +71,38 @@ def test_the_form_of_the_gpu_request_is_the_first_that_sbatch_accepts():
     assert "as accepted above" in text
 
 
+@pytest.mark.parametrize("refused", [{"controller", "trial"}, {"trial"}, {"controller"}])
+def test_memory_is_left_out_where_sbatch_accepts_only_requests_without(refused):
+    def attempt(what, profile, resources, gpus):
+        named = resources.mem or resources.mem_per_gpu
+        form = what == "controller" or resources.gpu_request == "gres"
+        good = form and not (what in refused and named)
+        return Check(what, good, "accepted" if good else "refused: no memory, please")
+
+    profile, text, to_check = drafted(cluster(), attempt)
+    assert (profile.controller.mem is None) == ("controller" in refused)
+    assert (profile.trial.mem_per_gpu is None) == ("trial" in refused)
+    assert profile.trial.gpu_request == "gres"
+    assert text.count("no mem: sbatch refuses a request with it") == len(refused)
+    assert [line.split(":")[0] for line in to_check] == sorted(refused)
+
+
+def test_the_form_without_an_option_is_named_only_where_sinfo_shows_no_gpus():
+    """Elsewhere sbatch would accept it, and jobs would get no GPU."""
+    tried = []
+
+    def attempt(what, profile, resources, gpus):
+        tried.append(resources.gpu_request)
+        return Check(what, False, "refused")
+
+    profile, text, _ = drafted(cluster(), attempt)
+    assert "none" not in {profile.trial.gpu_request, *tried}
+    assert "gpu_request: none" not in text
+    _, text, to_check = drafted(cluster("standard|72|237000|600|(null)|(null)"))
+    assert "# gpu_request: none" in text
+    assert any("set trial.partition, gpu_request: none, gpus_per_node" in line for line in to_check)
+
+
 def test_a_refusal_of_every_form_is_told():
     profile, text, to_check = drafted(cluster(), lambda what, *rest: Check(what, False, "refused: no\nsuch account"))  # fmt: skip
     assert profile.trial.gpu_request == "gpus-per-node"
