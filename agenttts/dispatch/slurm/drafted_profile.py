@@ -118,7 +118,10 @@ def slurm_profile(name: str, found: Survey, attempt: Try = request_check) -> tup
 
 @dataclass(frozen=True)
 class _Tried:
-    """A draft that Slurm was asked about; ``bare`` are the sections that name no memory."""
+    """A draft that Slurm was asked about.
+
+    ``bare`` are the sections that name no memory.
+    """
 
     form: str
     bare: frozenset[str]
@@ -135,7 +138,7 @@ class _Tried:
 
 
 def _best_form(forms: Sequence[str], attempt: Callable[[str], _Tried]) -> _Tried:
-    """Return the draft with the first form of a GPU request that Slurm accepts for trials."""
+    """Return the draft with the first form of a GPU request that Slurm accepts."""
     drafts: list[_Tried] = []
     for form in forms:
         drafts.append(attempt(form))
