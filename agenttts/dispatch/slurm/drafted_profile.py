@@ -112,6 +112,12 @@ def slurm_profile(name: str, found: Survey, attempt: Try = request_check) -> tup
         to_check.append(
             "gpu_memory_gb is not known; set it in the profile, so that models are sized"
         )
+    if nodes is not None and nodes.gpus and not nodes.gpu_type and _other_types(found, nodes):
+        to_check.append(
+            f"most GPUs of the partition {nodes.partition} have no type, and jobs may get one of "
+            f"another type: {', '.join(_other_types(found, nodes))}; choose nodes with constraint "
+            "or nodelist in the profile"
+        )
     text = _text(name, found, controller, trial, nodes, best.form, best.bare, remarks)
     return text, to_check
 
@@ -336,15 +342,29 @@ def _size_lines(found: Survey, nodes: Nodes | None, form: str, bare: bool) -> li
         return [*lines, "  # gpu_request: none  # if nodes have GPUs that sinfo does not show"]
     why = "as accepted above" if form != _FORMS[0] else "the default"
     lines.append(f"  gpu_request: {form}   # {why}; or {', '.join(f for f in _FORMS if f != form)}")
-    types = sorted({n.gpu_type for n in found.nodes if n.partition == nodes.partition and n.gpus})
-    if len(types) > 1 and nodes.gpu_type:
-        others = ", ".join(t or "(no type)" for t in types if t != nodes.gpu_type)
+    others = ", ".join(_other_types(found, nodes))
+    if others and nodes.gpu_type:
         lines.append(f"  gpu_type: {_quoted(nodes.gpu_type)}   # the partition also has: {others}")
+    elif others:
+        lines.append(
+            f"  # gpu_type: NAME     # most GPUs have no type; the partition also has: {others}"
+        )
     elif nodes.gpu_type:
         lines.append(f"  # gpu_type: {nodes.gpu_type}   # the only type of the partition")
     if nodes.features:
         lines.append(f"  # constraint: NAME     # features of the nodes: {nodes.features[:80]}")
     return lines
+
+
+def _other_types(found: Survey, nodes: Nodes) -> list[str]:
+    """Return the other types of GPU that a request without a type may get."""
+    types = {
+        kind
+        for n in found.nodes
+        if n.partition == nodes.partition and n.gpus
+        for kind in (n.gpu_type, *n.other_types)
+    }
+    return sorted(kind or "(no type)" for kind in types if kind != nodes.gpu_type)
 
 
 def _memory_lines(nodes: Nodes | None) -> list[str]:

@@ -142,6 +142,31 @@ def test_two_types_of_gpu_in_a_partition():
     assert "the partition also has: v100" in text
 
 
+@pytest.mark.parametrize(
+    ("gres", "gpu_type", "gpus", "memory", "other"),
+    [
+        ("gpu:h100:3(S:0-1),gpu:1g.10gb:7(S:0)", "h100", 3, 80, "1g.10gb"),
+        ("gpu:a100_4g.20gb:4,gpu:a100_3g.20gb:2", "a100_4g.20gb", 4, 20, "a100_3g.20gb"),
+        ("gpu:v100:1,gpu:l40s:3", "l40s", 3, 48, "v100"),
+    ],
+)
+def test_two_types_of_gpu_in_a_node(gres, gpu_type, gpus, memory, other):
+    """A request without a type may get a device of the other one."""
+    profile, text, _ = drafted(cluster(f"a100|64|515000|24|{gres}|(null)"))
+    assert (profile.trial.gpu_type, profile.gpus_per_node, profile.gpu_memory_gb) == (gpu_type, gpus, memory)  # fmt: skip
+    assert f"the partition also has: {other}" in text
+
+
+def test_gpus_without_a_type_beside_typed_ones():
+    nodes = "a100|64|515000|24|gpu:4|(null)\na100|64|515000|2|gpu:v100:4,gpu:1g.10gb:7|(null)"
+    profile, text, to_check = drafted(cluster(nodes))
+    assert profile.trial.gpu_type is None
+    assert "the partition also has: 1g.10gb, v100" in text
+    assert any("have no type, and jobs may get one of another type: 1g.10gb, v100" in line for line in to_check)  # fmt: skip
+    _, _, to_check = drafted(cluster(nodes.splitlines()[0]))
+    assert not any("no type" in line for line in to_check)
+
+
 def test_whole_gpus_go_before_mig_devices():
     """In another partition, and on other nodes of the same one."""
     partitions = "PartitionName=mig MaxTime=1-0 State=UP\nPartitionName=gpu MaxTime=1-0 State=UP"
