@@ -101,6 +101,11 @@ def slurm_profile(name: str, found: Survey, attempt: Try = request_check) -> tup
         "cluster's default is enough"
         for what in sorted(best.bare - best.refused)
     ]
+    if _where(controller.partition, trial.partition):
+        to_check.append(
+            "the controller is drafted as a process of this host (controller.where: here), as jobs "
+            "cannot submit trials; ask whether long processes are allowed here"
+        )
     to_check += list(found.problems)
     if not gpu_nodes:
         to_check.append(
@@ -196,9 +201,10 @@ def _controller_section(found: Survey, trial: Section) -> Section:
 def _best(
     found: Survey, offers: Sequence[Partition], size: Callable[[Partition], tuple[int, ...]]
 ) -> Partition | None:
-    def rank(partition: Partition) -> tuple[bool, bool, tuple[int, ...], bool]:
+    def rank(partition: Partition) -> tuple[bool, bool, bool, tuple[int, ...], bool]:
         return (
             _is_open(found, partition),
+            not partition.hidden,
             _NOT_FOR_SEARCHES.search(partition.name) is None,
             size(partition),
             partition.default,
@@ -210,6 +216,8 @@ def _best(
 def _is_open(found: Survey, partition: Partition) -> bool:
     """Return whether the user's jobs may run in a partition, as far as it is known."""
     if partition.state != "UP" or partition.max_nodes == 0 or partition.min_nodes > 1:
+        return False
+    if partition.root_only or not (found.host is None or partition.takes_jobs_from(found.host)):
         return False
     groups = partition.groups is None or found.groups is None or partition.groups & found.groups
     accounts = bool(_accounts(found, partition)) if found.accounts else partition.accounts is None
@@ -277,6 +285,7 @@ def _text(
         "kind: slurm",
         "",
         "controller:              # the light job that runs the search",
+        *_where(controller.partition, trial.partition),
         *_placed(found, controller),
         f"  time: {_time(_limited(controller, _CONTROLLER_MINUTES))}"
         "       # near the limit it requeues itself and goes on",
@@ -298,11 +307,24 @@ def _text(
     return "\n".join(lines) + "\n"
 
 
+def _where(controller: Partition | None, trial: Partition | None) -> list[str]:
+    """Return the line for a controller whose nodes may not submit jobs of trials, if so."""
+    nodes = controller.node_list if controller is not None else ""
+    if trial is None or trial.takes_jobs_from(nodes):
+        return []
+    return [
+        f"  where: here            # {trial.name} accepts only jobs that are submitted on "
+        f"{trial.submit_nodes} (AllocNodes); the other keys are not used"
+    ]
+
+
 def _placed(found: Survey, section: Section) -> list[str]:
     partition = section.partition
     if partition is None:
         return ["  # partition: NAME      # scontrol shows none; set it"]
     lines = [f"  partition: {_quoted(partition.name)}   # {section.why}"]
+    if partition.hidden:
+        lines.append("  # a hidden partition: sinfo --all shows it")
     if not _is_open(found, partition):
         lines.append("  # it may not take your jobs: scontrol show partition " + partition.name)
     if section.account is not None:

@@ -16,6 +16,7 @@ from agenttts.dispatch.slurm.partitions import (
     Partition,
     account_parents,
     read_partitions,
+    short_host_name,
 )
 from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.errors import MissingRequirement
@@ -65,6 +66,7 @@ class Survey:
         problems: What could not be asked, and why.
         parents: Each account's parent, in lower case, as far as Slurm tells.
         groups: The user's groups, in lower case; None if they are not known.
+        host: This host, as Slurm names it; None if it is not known.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Survey:
     problems: tuple[str, ...] = ()
     parents: Mapping[str, str] = field(default_factory=dict)
     groups: frozenset[str] | None = None
+    host: str | None = None
 
 
 def here() -> bool:
@@ -101,7 +104,7 @@ def survey() -> Survey:
     """
     config = run_slurm(["scontrol", "show", "config"])
     partitions = read_partitions(run_slurm(SHOW_PARTITIONS))
-    nodes = read_nodes(run_slurm(["sinfo", "--noheader", "--exact", "--format", _NODES]))
+    nodes = read_nodes(run_slurm(["sinfo", "--all", "--noheader", "--exact", "--format", _NODES]))
     accounts, default, qos, problem = _associations()
     return Survey(
         _setting(config, "ClusterName"),
@@ -114,11 +117,12 @@ def survey() -> Survey:
         (problem,) if problem else (),
         account_parents() or {},
         _groups(),
+        short_host_name(),
     )
 
 
 def read_nodes(answer: str) -> tuple[Nodes, ...]:
-    """Read an answer of ``sinfo --exact --format '%R|%c|%m|%D|%G|%f'``.
+    """Read an answer of ``sinfo --all --exact --format '%R|%c|%m|%D|%G|%f'``.
 
     Lines of another form are skipped.
     """

@@ -188,12 +188,14 @@ def test_whole_gpus_go_before_mig_devices():
         ("DenyAccounts=proj1", ("proj1",)),
         ("AllowAccounts=ALL AllowQos=owners", ("proj1",)),
         ("AllowAccounts=ALL AllowQos=ALL DenyQos=normal,long", ("proj1",)),
+        ("AllowAccounts=ALL AllowQos=ALL RootOnly=YES", ("proj1",)),
+        ("AllowAccounts=ALL AllowQos=ALL AllocNodes=login[1-3],oodtest", ("proj1",)),
     ],
 )
 def test_a_partition_for_others_is_drafted_only_if_there_is_no_open_one(closed, accounts):
     partitions = f"PartitionName=big MaxTime=1-0 State=UP {closed}\nPartitionName=gpu AllowGroups=ALL AllowQos=ALL MaxTime=1-0 State=UP"  # fmt: skip
     nodes = "big|64|515000|90|gpu:a100:4|(null)\ngpu|64|515000|9|gpu:a100:4|(null)"
-    found = replace(cluster(nodes, partitions, accounts), groups=frozenset({"staff", "me"}))
+    found = replace(cluster(nodes, partitions, accounts), groups=frozenset({"staff", "me"}), host="login4")  # fmt: skip
     profile, text, _ = drafted(found)
     assert (profile.trial.partition, "it may not take" in text) == ("gpu", False)
     profile, text, _ = drafted(replace(found, partitions=read_partitions(partitions.splitlines()[0])))  # fmt: skip
@@ -206,15 +208,45 @@ def test_a_partition_for_others_is_drafted_only_if_there_is_no_open_one(closed, 
         ("AllowGroups=physics,Staff", "proj1", None),
         ("AllowAccounts=dept DenyAccounts=proj1", "proj1", None),
         ("AllowQos=gpu,LONG", "proj1", "long"),
+        ("RootOnly=NO Hidden=NO AllocNodes=login[1-3]", "proj1", None),
     ],
 )
 def test_a_partition_that_takes_the_user_is_open(limits, account, qos):
     partitions = f"PartitionName=big MaxTime=1-0 State=UP {limits}\nPartitionName=gpu MaxTime=1-0 State=UP"  # fmt: skip
     nodes = "big|64|515000|90|gpu:a100:4|(null)\ngpu|64|515000|9|gpu:a100:4|(null)"
-    profile, text, _ = drafted(replace(cluster(nodes, partitions, ("proj1",)), groups=frozenset({"staff"}), parents={"proj1": "dept"}))  # fmt: skip
+    profile, text, _ = drafted(replace(cluster(nodes, partitions, ("proj1",)), groups=frozenset({"staff"}), parents={"proj1": "dept"}, host="login2"))  # fmt: skip
     trial = profile.trial
     assert (trial.partition, trial.account, trial.qos) == ("big", account, qos)
     assert "it may not take" not in text
+
+
+def test_a_hidden_partition_comes_last():
+    """It has GPUs, which only sinfo --all shows, and no time limit."""
+    partitions = "PartitionName=cpu Default=YES MaxTime=1-0 State=UP\nPartitionName=gpu MaxTime=1-0 State=UP\nPartitionName=gpu-root Hidden=YES MaxTime=UNLIMITED State=UP"  # fmt: skip
+    nodes = "cpu|64|256000|10|(null)|(null)\ngpu|64|512000|10|gpu:a100:4|(null)\ngpu-root|64|512000|90|gpu:a100:4|(null)"  # fmt: skip
+    profile, text, _ = drafted(cluster(nodes, partitions))
+    assert (profile.controller.partition, profile.trial.partition) == ("cpu", "gpu")
+    assert "hidden" not in text
+    profile, text, _ = drafted(cluster(nodes.replace("cpu", "gpu-2"), partitions.splitlines()[2]))
+    assert (profile.controller.partition, "sinfo --all shows it" in text) == ("gpu-root", True)
+
+
+@pytest.mark.parametrize(
+    ("submit_nodes", "nodes", "where"),
+    [
+        ("ALL", "n[1-4]", "job"),
+        ("login[1-3],n[1-99]", "n[1-4]", "job"),
+        ("login[1-3],n[1-3]", "n[1-4]", "here"),
+        ("login[1-3]", "n1", "here"),
+        ("login[1-3]", "(null)", "here"),
+        ("?", "n1", "job"),
+    ],
+)
+def test_a_controller_whose_nodes_may_not_submit_trials_is_drafted_here(submit_nodes, nodes, where):
+    partitions = f"PartitionName=cpu MaxTime=9-0 State=UP Nodes={nodes}\nPartitionName=gpu AllocNodes={submit_nodes} MaxTime=1-0 State=UP"  # fmt: skip
+    profile, _, to_check = drafted(cluster("gpu|64|515000|9|gpu:a100:4|(null)", partitions))
+    assert (profile.controller.partition, profile.controller.where) == ("cpu", where)
+    assert any("controller.where: here" in line for line in to_check) == (where == "here")
 
 
 def test_no_accounting_and_no_gpus():

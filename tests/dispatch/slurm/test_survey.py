@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+import socket
 
 import pytest
 
@@ -65,10 +66,12 @@ def test_accounts_and_qos():
 
 def test_a_cluster_without_accounting_and_one_that_does_not_answer(fake):
     fake("scontrol", 'case "$*" in *partition*) echo PartitionName=all State=UP;; *) echo "ClusterName = alpha";; esac')  # fmt: skip
-    fake("sinfo", "echo 'all|2|1000|1|(null)|(null)'")
+    # Without --all, sinfo leaves hidden partitions out, which scontrol --all shows.
+    fake("sinfo", """case "$*" in *--all*) echo 'all|2|1000|1|(null)|(null)';; esac""")
     fake("sacctmgr", "echo 'You are not running a supported accounting_storage plugin' >&2; exit 1")
     found = survey()
     assert (found.name, list(found.partitions), found.nodes[0].cpus) == ("alpha", ["all"], 2)
+    assert found.host == socket.gethostname().partition(".")[0]
     assert found.groups is None or grp.getgrgid(os.getegid()).gr_name.lower() in found.groups
     assert (found.accounts, found.problems) == ((), ("sacctmgr does not answer, so accounts are not known",))  # fmt: skip
     fake("scontrol", "echo 'scontrol: error: no configuration source' >&2; exit 1")
