@@ -82,10 +82,11 @@ class JobResources(Section):
     """Nodes of which each job takes one, or a file with them."""
     wckey: str | None = None
     """The workload key, for clusters that require one."""
-    gpu_request: Literal["gpus-per-node", "gres", "gpus"] = "gpus-per-node"
+    gpu_request: Literal["gpus-per-node", "gres", "gpus", "none"] = "gpus-per-node"
     """The form of a GPU request.
 
-    The forms are ``--gpus-per-node=N``, ``--gres=gpu:N`` and ``--gpus=N``.
+    The forms are ``--gpus-per-node=N``, ``--gres=gpu:N`` and ``--gpus=N``. ``none``: no option, for
+    clusters whose nodes have GPUs that Slurm does not hand out; a job has to get its whole node.
     """
     gpu_type: str | None = None
     """The type of a GPU, e.g. ``a100`` for ``--gpus-per-node=a100:N``; one type."""

@@ -144,6 +144,9 @@ def _gpu_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]:
                 "tell the cluster's administrators; trial.exclude in the profile avoids a node",
             )
         ]
+    if profile.trial.gpu_request == "none":
+        granted_check = _whole_node_check(devices["listed"], profile.gpus_per_node)
+        return [granted_check, *_memory_checks(facts, profile)]
     if len(granted) < asked:
         said = (
             "CUDA_VISIBLE_DEVICES is not set"
@@ -155,17 +158,34 @@ def _gpu_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]:
                 "GPUs granted",
                 False,
                 f"{asked} requested, but {said}",
-                "try another gpu_request in the profile (gpus-per-node, gres or gpus)",
+                "try another gpu_request in the profile (gpus-per-node, gres or gpus; none where "
+                "jobs get whole nodes and sinfo shows no GPUs)",
             )
         ]
     text = f"{asked} requested, granted: {devices['granted']}"
-    gpus = [Gpu(**gpu) for gpu in facts["gpus"]]
     if devices["listed"] is None:
         return [Check("GPUs granted", None, f"{text}; nvidia-smi is missing or does not answer")]
-    checks = [Check("GPUs granted", True, f"{text}, nvidia-smi lists {devices['listed']}")]
-    if gpus:
-        checks.append(memory_check(gpus, profile.gpu_memory_gb))
-    return checks
+    shown = Check("GPUs granted", True, f"{text}, nvidia-smi lists {devices['listed']}")
+    return [shown, *_memory_checks(facts, profile)]
+
+
+def _whole_node_check(listed: int | None, most: int) -> Check:
+    """Return whether a node has the GPUs of the largest trial, which no job requests."""
+    shows = "is missing or does not answer" if listed is None else f"lists {listed}"
+    detail = f"none requested (gpu_request: none), nvidia-smi {shows}; gpus_per_node is {most}"
+    if listed is not None and listed >= most:
+        return Check("GPUs granted", True, detail)
+    return Check(
+        "GPUs granted",
+        False,
+        detail,
+        "set trial.partition to one whose nodes have GPUs, or correct gpus_per_node",
+    )
+
+
+def _memory_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]:
+    gpus = [Gpu(**gpu) for gpu in facts["gpus"]]
+    return [memory_check(gpus, profile.gpu_memory_gb)] if gpus else []
 
 
 def memory_check(gpus: list[Gpu], gpu_memory_gb: float | None) -> Check:

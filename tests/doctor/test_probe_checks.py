@@ -134,6 +134,19 @@ def test_clocks(clock, part):
     assert [part in check.detail for check in found] == ([True] if part else [])
 
 
+@pytest.mark.parametrize(("listed", "ok"), [(4, True), (5, True), (3, False), (None, False)])
+def test_a_job_that_requests_no_gpus_and_gets_those_of_its_node(listed, ok):
+    """CUDA_VISIBLE_DEVICES is not set where Slurm does not hand out GPUs."""
+    site = PROFILE.model_copy(
+        update={"gpus_per_node": 4, "trial": JobResources(gpu_request="none")}
+    )
+    found = checks({"devices.granted": "", "devices.listed": listed}, site)
+    [granted] = [check for check in found if check.what == "GPUs granted"]
+    assert (granted.ok, bool(granted.fix)) == (ok, not ok)
+    assert "gpus_per_node is 4" in granted.detail
+    assert "GPU memory" in {check.what for check in found}
+
+
 def test_a_job_without_gpus_says_nothing_of_them():
     names = {check.what for check in checks({"devices.asked": 0, "devices.granted": "", "gpus": []})}  # fmt: skip
     assert not names & {"GPUs granted", "GPU memory", "driver", "CUDA in the image"}

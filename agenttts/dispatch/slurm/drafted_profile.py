@@ -26,7 +26,9 @@ _CONTROLLER_MINUTES = 2 * 24 * 60
 _MEMORY_SHARE = 0.95
 _MOST_CPUS = 8
 _MOST_RUNNING = 8
+# Without `none`: where sinfo shows GPUs, sbatch accepts it, and jobs get no GPU.
 _FORMS = ("gpus-per-node", "gres", "gpus")
+_NO_MEMORY = ["  # no mem: sbatch refuses a request with it and accepts one without"]
 _SHOWN = 8
 # Nominal memory in GB by type of GPU; of several, Slurm's names do not tell which. Source: the
 # data sheets of NVIDIA.
@@ -75,31 +77,85 @@ def slurm_profile(name: str, found: Survey, attempt: Try = request_check) -> tup
     nodes = _nodes_of(trial, gpu_nodes or found.nodes)
     controller = _controller_section(found, trial)
     gpus = nodes.gpus if nodes is not None else 0
-    tried: list[tuple[str, str, list[Check]]] = []
-    for form in _FORMS if gpus else _FORMS[:1]:
-        text = _text(name, found, controller, trial, nodes, form, [])
+
+    def tried(form: str, bare: frozenset[str]) -> _Tried:
+        text = _text(name, found, controller, trial, nodes, form, bare, [])
         profile = load_strict(Profile, text, "the drafted profile")
-        checks = [
+        return _Tried(
+            form,
+            bare,
             attempt("controller", profile, profile.controller, 0),
             attempt("trial", profile, profile.trial, gpus),
-        ]
-        tried.append((form, text, checks))
-        if checks[1].ok:
-            break
-    form, _, checks = next((t for t in tried if t[2][1].ok), tried[0])
+        )
+
+    forms = _FORMS if gpus else _FORMS[:1]
+    best = _best_form(forms, lambda form: tried(form, frozenset()))
+    if best.refused:  # some clusters refuse every request that names memory
+        bare = _best_form(forms, lambda form: tried(form, best.refused))
+        best = max(best, bare, key=_Tried.rank)  # the first of equals
+    checks = (best.controller, best.trial)
     remarks = [check.detail for check in checks]
     to_check = [f"{check.what}: {check.detail}" for check in checks if check.ok is False]
+    to_check += [
+        f"{what}: sbatch refuses the request with memory and accepts it without; check that the "
+        "cluster's default is enough"
+        for what in sorted(best.bare - best.refused)
+    ]
+    if _where(controller.partition, trial.partition):
+        to_check.append(
+            "the controller is drafted as a process of this host (controller.where: here), as jobs "
+            "cannot submit trials; ask whether long processes are allowed here"
+        )
     to_check += list(found.problems)
     if not gpu_nodes:
         to_check.append(
-            "sinfo shows no GPUs in any partition; if there are some, set partition, "
-            "gpus_per_node and gpu_memory_gb in the profile"
+            "sinfo shows no GPUs in any partition; if nodes have some that Slurm does not hand "
+            "out, set trial.partition, gpu_request: none, gpus_per_node and gpu_memory_gb in the "
+            "profile"
         )
     elif _memory_gb(nodes)[0] is None:
         to_check.append(
             "gpu_memory_gb is not known; set it in the profile, so that models are sized"
         )
-    return _text(name, found, controller, trial, nodes, form, remarks), to_check
+    if nodes is not None and nodes.gpus and not nodes.gpu_type and _other_types(found, nodes):
+        to_check.append(
+            f"most GPUs of the partition {nodes.partition} have no type, and jobs may get one of "
+            f"another type: {', '.join(_other_types(found, nodes))}; choose nodes with constraint "
+            "or nodelist in the profile"
+        )
+    text = _text(name, found, controller, trial, nodes, best.form, best.bare, remarks)
+    return text, to_check
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A draft that Slurm was asked about.
+
+    ``bare`` are the sections that name no memory.
+    """
+
+    form: str
+    bare: frozenset[str]
+    controller: Check
+    trial: Check
+
+    @property
+    def refused(self) -> frozenset[str]:
+        checks = {"controller": self.controller, "trial": self.trial}
+        return frozenset(what for what, check in checks.items() if check.ok is False)
+
+    def rank(self) -> tuple[bool, bool, bool]:
+        return (self.trial.ok is True, self.trial.ok is None, self.controller.ok is not False)
+
+
+def _best_form(forms: Sequence[str], attempt: Callable[[str], _Tried]) -> _Tried:
+    """Return the draft with the first form of a GPU request that Slurm accepts."""
+    drafts: list[_Tried] = []
+    for form in forms:
+        drafts.append(attempt(form))
+        if drafts[-1].trial.ok:
+            break
+    return max(drafts, key=_Tried.rank)
 
 
 def _gpu_nodes(found: Survey) -> tuple[Nodes, ...]:
@@ -145,9 +201,10 @@ def _controller_section(found: Survey, trial: Section) -> Section:
 def _best(
     found: Survey, offers: Sequence[Partition], size: Callable[[Partition], tuple[int, ...]]
 ) -> Partition | None:
-    def rank(partition: Partition) -> tuple[bool, bool, tuple[int, ...], bool]:
+    def rank(partition: Partition) -> tuple[bool, bool, bool, tuple[int, ...], bool]:
         return (
             _is_open(found, partition),
+            not partition.hidden,
             _NOT_FOR_SEARCHES.search(partition.name) is None,
             size(partition),
             partition.default,
@@ -159,6 +216,8 @@ def _best(
 def _is_open(found: Survey, partition: Partition) -> bool:
     """Return whether the user's jobs may run in a partition, as far as it is known."""
     if partition.state != "UP" or partition.max_nodes == 0 or partition.min_nodes > 1:
+        return False
+    if partition.root_only or not (found.host is None or partition.takes_jobs_from(found.host)):
         return False
     groups = partition.groups is None or found.groups is None or partition.groups & found.groups
     accounts = bool(_accounts(found, partition)) if found.accounts else partition.accounts is None
@@ -213,6 +272,7 @@ def _text(
     trial: Section,
     nodes: Nodes | None,
     form: str,
+    bare: frozenset[str],
     remarks: Sequence[str],
 ) -> str:
     gpus = nodes.gpus if nodes is not None else 0
@@ -225,16 +285,17 @@ def _text(
         "kind: slurm",
         "",
         "controller:              # the light job that runs the search",
+        *_where(controller.partition, trial.partition),
         *_placed(found, controller),
         f"  time: {_time(_limited(controller, _CONTROLLER_MINUTES))}"
         "       # near the limit it requeues itself and goes on",
-        "  mem: 2G",
+        *(_NO_MEMORY if "controller" in bare else ["  mem: 2G"]),
         "",
         "trial:                   # a job that evaluates trials",
         *_placed(found, trial),
         f"  time: {_time(_limited(trial, _TRIAL_MINUTES))}         # "
         f"{_limit_of(trial)}; shorter jobs may start sooner",
-        *_size_lines(found, nodes, form),
+        *_size_lines(found, nodes, form, "trial" in bare),
         "",
         f"gpus_per_node: {gpus}         # sinfo: {_described(nodes)}",
         *_memory_lines(nodes),
@@ -246,11 +307,24 @@ def _text(
     return "\n".join(lines) + "\n"
 
 
+def _where(controller: Partition | None, trial: Partition | None) -> list[str]:
+    """Return the line for a controller whose nodes may not submit jobs of trials, if so."""
+    nodes = controller.node_list if controller is not None else ""
+    if trial is None or trial.takes_jobs_from(nodes):
+        return []
+    return [
+        f"  where: here            # {trial.name} accepts only jobs that are submitted on "
+        f"{trial.submit_nodes} (AllocNodes); the other keys are not used"
+    ]
+
+
 def _placed(found: Survey, section: Section) -> list[str]:
     partition = section.partition
     if partition is None:
         return ["  # partition: NAME      # scontrol shows none; set it"]
     lines = [f"  partition: {_quoted(partition.name)}   # {section.why}"]
+    if partition.hidden:
+        lines.append("  # a hidden partition: sinfo --all shows it")
     if not _is_open(found, partition):
         lines.append("  # it may not take your jobs: scontrol show partition " + partition.name)
     if section.account is not None:
@@ -267,7 +341,7 @@ def _placed(found: Survey, section: Section) -> list[str]:
     return lines
 
 
-def _size_lines(found: Survey, nodes: Nodes | None, form: str) -> list[str]:
+def _size_lines(found: Survey, nodes: Nodes | None, form: str, bare: bool) -> list[str]:
     if nodes is None:
         return ["  cpus: 1"]
     share = max(1, nodes.gpus)
@@ -275,7 +349,9 @@ def _size_lines(found: Survey, nodes: Nodes | None, form: str) -> list[str]:
     what = "per GPU; " if nodes.gpus else ""
     lines = [f"  cpus: {cpus}                # {what}a node has {nodes.cpus}"]
     memory = int(nodes.memory_mb * _MEMORY_SHARE / share / 1024)
-    if memory < 1:
+    if bare:
+        lines += _NO_MEMORY
+    elif memory < 1:
         lines.append("  # mem_per_gpu: 64G     # sinfo does not tell the memory of a node")
     elif nodes.gpus:
         lines.append(
@@ -285,18 +361,32 @@ def _size_lines(found: Survey, nodes: Nodes | None, form: str) -> list[str]:
     else:
         lines.append(f"  mem: {min(memory, 64)}G")
     if not nodes.gpus:
-        return lines
+        return [*lines, "  # gpu_request: none  # if nodes have GPUs that sinfo does not show"]
     why = "as accepted above" if form != _FORMS[0] else "the default"
     lines.append(f"  gpu_request: {form}   # {why}; or {', '.join(f for f in _FORMS if f != form)}")
-    types = sorted({n.gpu_type for n in found.nodes if n.partition == nodes.partition and n.gpus})
-    if len(types) > 1 and nodes.gpu_type:
-        others = ", ".join(t or "(no type)" for t in types if t != nodes.gpu_type)
+    others = ", ".join(_other_types(found, nodes))
+    if others and nodes.gpu_type:
         lines.append(f"  gpu_type: {_quoted(nodes.gpu_type)}   # the partition also has: {others}")
+    elif others:
+        lines.append(
+            f"  # gpu_type: NAME     # most GPUs have no type; the partition also has: {others}"
+        )
     elif nodes.gpu_type:
         lines.append(f"  # gpu_type: {nodes.gpu_type}   # the only type of the partition")
     if nodes.features:
         lines.append(f"  # constraint: NAME     # features of the nodes: {nodes.features[:80]}")
     return lines
+
+
+def _other_types(found: Survey, nodes: Nodes) -> list[str]:
+    """Return the other types of GPU that a request without a type may get."""
+    types = {
+        kind
+        for n in found.nodes
+        if n.partition == nodes.partition and n.gpus
+        for kind in (n.gpu_type, *n.other_types)
+    }
+    return sorted(kind or "(no type)" for kind in types if kind != nodes.gpu_type)
 
 
 def _memory_lines(nodes: Nodes | None) -> list[str]:

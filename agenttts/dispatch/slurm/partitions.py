@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.profile import JobResources
+from agenttts.dispatch.slurm.node_lists import node_names
 from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import MissingRequirement
@@ -48,6 +51,22 @@ class Partition:
     groups: frozenset[str] | None = None
     reserved: bool = False
     """ReqResv: it takes only jobs of a reservation."""
+    hidden: bool = False
+    """Hidden: Slurm's commands show it only with ``--all``."""
+    root_only: bool = False
+    """RootOnly: it takes only jobs of root and of Slurm's own user."""
+    node_list: str = ""
+    """The names of its nodes, in Slurm's format."""
+
+    @property
+    def submit_hosts(self) -> frozenset[str] | None:
+        """The names in ``submit_nodes``; None for all, or if they cannot be read."""
+        return None if self.submit_nodes.upper() in _ALL else _expanded(self.submit_nodes)
+
+    def takes_jobs_from(self, nodes: str) -> bool:
+        """Return whether jobs may be submitted from all ``nodes``, a list in Slurm's format."""
+        names = _expanded(nodes)
+        return self.submit_hosts is None or (names is not None and names <= self.submit_hosts)
 
 
 def read_partitions(answer: str) -> dict[str, Partition]:
@@ -75,6 +94,9 @@ def read_partitions(answer: str) -> dict[str, Partition]:
                 denied_qos=_names_in(fields.get("DenyQos", "")) or frozenset(),
                 groups=_names_in(fields.get("AllowGroups", "")),
                 reserved=fields.get("ReqResv") == "YES",
+                hidden=fields.get("Hidden") == "YES",
+                root_only=fields.get("RootOnly") == "YES",
+                node_list=fields.get("Nodes", ""),
             )
     return found
 
@@ -97,7 +119,7 @@ def partition_checks(what: str, resources: JobResources) -> list[Check]:
     Raises:
         QueueUnavailable: Slurm does not answer.
     """
-    return judge_partitions(what, resources, _known(), account_parents())
+    return judge_partitions(what, resources, _known(), account_parents(), short_host_name())
 
 
 def why_refused(what: str, resources: JobResources) -> Check | None:
@@ -109,8 +131,10 @@ def why_refused(what: str, resources: JobResources) -> Check | None:
         known = {name: replace(found, state="UP") for name, found in _known().items()}
     except MissingRequirement:
         return None
-    verdicts = judge_partitions(what, resources, known, account_parents()) if known else []
-    return verdicts[0] if verdicts and all(v.ok is False for v in verdicts) else None
+    if not known:
+        return None
+    verdicts = judge_partitions(what, resources, known, account_parents(), short_host_name())
+    return verdicts[0] if all(v.ok is False for v in verdicts) else None
 
 
 def above_time_limit(what: str, resources: JobResources) -> Check | None:
@@ -128,6 +152,11 @@ def above_time_limit(what: str, resources: JobResources) -> Check | None:
 
 def _known() -> dict[str, Partition]:
     return read_partitions(run_slurm(SHOW_PARTITIONS))
+
+
+def short_host_name() -> str:
+    """Return the name that Slurm compares with AllocNodes on this host."""
+    return socket.gethostname().partition(".")[0]
 
 
 def account_parents() -> dict[str, str] | None:
@@ -156,6 +185,7 @@ def judge_partitions(
     resources: JobResources,
     known: dict[str, Partition],
     parents: Mapping[str, str] | None = None,
+    host: str | None = None,
 ) -> list[Check]:
     """Do the checks of `partition_checks` on what is known of the cluster.
 
@@ -164,6 +194,7 @@ def judge_partitions(
         resources: The section.
         known: The cluster's partitions by name.
         parents: Each account's parent; None if they are not known.
+        host: The host that submits, as Slurm names it; None if it does not matter.
     """
     named = resources.partition
     label = f"{what} partition"
@@ -192,7 +223,7 @@ def judge_partitions(
             ]
         chosen = [known[name] for name in names]
     # Of several partitions, Slurm uses the one where the job starts first. One that fits is enough.
-    verdicts = [_judge(label, what, partition, resources, parents) for partition in chosen]
+    verdicts = [_judge(label, what, partition, resources, parents, host) for partition in chosen]
     fitting = [verdict for verdict in verdicts if verdict.ok]
     if not fitting:
         return verdicts
@@ -210,6 +241,7 @@ def _judge(
     partition: Partition,
     resources: JobResources,
     parents: Mapping[str, str] | None,
+    host: str | None,
 ) -> Check:
     time = resources.time
     asked = minutes(time)
@@ -253,6 +285,21 @@ def _judge(
             f"{shown} accepts only jobs with a reservation (ReqResv)",
             f"set {what}.reservation in the profile ('scontrol show reservation' lists them), "
             "or choose another partition",
+        )
+    if partition.root_only and os.geteuid() != 0:
+        return Check(
+            label,
+            False,
+            f"{shown} accepts only jobs of root (RootOnly)",
+            f"choose another {what}.partition",
+        )
+    if host is not None and not partition.takes_jobs_from(host):
+        return Check(
+            label,
+            False,
+            f"{shown} accepts only jobs that are submitted on {partition.submit_nodes} "
+            f"(AllocNodes), and this is {host}",
+            f"run on one of these hosts, or choose another {what}.partition",
         )
     limit = "no time limit" if most is None else f"MaxTime {_time(most)}"
     detail = f"{shown}: {partition.nodes} nodes, {limit}, {what}.time {time}"
@@ -342,6 +389,14 @@ def _names(known: dict[str, Partition]) -> str:
         + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
         or "none"
     )
+
+
+def _expanded(nodes: str) -> frozenset[str] | None:
+    """Return the names in a list of nodes; None if it is of an unknown form."""
+    try:
+        return frozenset(node_names(nodes))
+    except ValueError:
+        return None
 
 
 def _minutes(text: str) -> int | None:

@@ -98,7 +98,7 @@ def marked(comment: str, *marks: str) -> str:
 
 
 def _gpus(resources: JobResources, gpus: int) -> dict[str, str]:
-    if not gpus:
+    if not gpus or resources.gpu_request == "none":
         return {}
     counted = f"{resources.gpu_type}:{gpus}" if resources.gpu_type else str(gpus)
     if resources.gpu_request == "gres":

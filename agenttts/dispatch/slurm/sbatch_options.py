@@ -23,7 +23,10 @@ _OURS = {
     "open-mode": "a requeued job appends to its log",
     "dependency": "the project sets it for the controllers of a run; trials have no dependencies",
     "nodes": "a job takes one node",
-    "ntasks": "a job is one task; use the key cpus beside sbatch for more CPUs",
+    "ntasks": (
+        "a job is one task; use the key cpus beside sbatch for more CPUs, and ntasks-per-node: 1 "
+        "where the cluster refuses jobs without a number of tasks"
+    ),
     "time": "use the key time beside sbatch",
     "time-min": (
         "use the key time beside sbatch: a job must know its time limit to store its samples "

@@ -16,6 +16,7 @@ from agenttts.dispatch.slurm.partitions import (
     Partition,
     account_parents,
     read_partitions,
+    short_host_name,
 )
 from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.errors import MissingRequirement
@@ -37,6 +38,7 @@ class Nodes:
         gpus: GPUs of a node.
         gpu_type: The type of the GPUs; empty if Slurm does not name it.
         features: The features that ``--constraint`` takes.
+        other_types: The types of its other GPUs or MIG devices, which ``gpus`` does not count.
     """
 
     partition: str
@@ -46,6 +48,7 @@ class Nodes:
     gpus: int = 0
     gpu_type: str = ""
     features: str = ""
+    other_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Survey:
         problems: What could not be asked, and why.
         parents: Each account's parent, in lower case, as far as Slurm tells.
         groups: The user's groups, in lower case; None if they are not known.
+        host: This host, as Slurm names it; None if it is not known.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Survey:
     problems: tuple[str, ...] = ()
     parents: Mapping[str, str] = field(default_factory=dict)
     groups: frozenset[str] | None = None
+    host: str | None = None
 
 
 def here() -> bool:
@@ -99,7 +104,7 @@ def survey() -> Survey:
     """
     config = run_slurm(["scontrol", "show", "config"])
     partitions = read_partitions(run_slurm(SHOW_PARTITIONS))
-    nodes = read_nodes(run_slurm(["sinfo", "--noheader", "--exact", "--format", _NODES]))
+    nodes = read_nodes(run_slurm(["sinfo", "--all", "--noheader", "--exact", "--format", _NODES]))
     accounts, default, qos, problem = _associations()
     return Survey(
         _setting(config, "ClusterName"),
@@ -112,11 +117,12 @@ def survey() -> Survey:
         (problem,) if problem else (),
         account_parents() or {},
         _groups(),
+        short_host_name(),
     )
 
 
 def read_nodes(answer: str) -> tuple[Nodes, ...]:
-    """Read an answer of ``sinfo --exact --format '%R|%c|%m|%D|%G|%f'``.
+    """Read an answer of ``sinfo --all --exact --format '%R|%c|%m|%D|%G|%f'``.
 
     Lines of another form are skipped.
     """
@@ -128,7 +134,7 @@ def read_nodes(answer: str) -> tuple[Nodes, ...]:
         partition, cpus, memory, count, gres, features = parts
         if not (_whole(cpus) and _whole(memory) and _whole(count)):
             continue
-        gpus, kind = read_gres(gres)
+        gpus, kind, others = read_gres(gres)
         found.append(
             Nodes(
                 partition,
@@ -138,15 +144,17 @@ def read_nodes(answer: str) -> tuple[Nodes, ...]:
                 gpus,
                 kind,
                 "" if features == "(null)" else features,
+                others,
             )
         )
     return tuple(found)
 
 
-def read_gres(text: str) -> tuple[int, str]:
-    """Return the number of GPUs of a node and their type, from sinfo's ``%G``.
+def read_gres(text: str) -> tuple[int, str, tuple[str, ...]]:
+    """Return the number of GPUs of a node, their type and others, from sinfo's ``%G``.
 
-    Of several types, it is the one with the most GPUs; MIG devices only if there is nothing else.
+    Of several types, the first is the one with the most GPUs; MIG devices only if there is nothing
+    else. GPUs of the other types are not counted.
     Examples: ``gpu:a100:4(S:0-1),nvme:1``, ``gpu:4``, ``gpu:2080ti:8``,
     ``gpu:h100:4,gpu:1g.10gb:7``, ``(null)``.
     """
@@ -159,9 +167,9 @@ def read_gres(text: str) -> tuple[int, str]:
             kind = words[0] if words else ""
             counts[kind] = counts.get(kind, 0) + count
     if not counts:
-        return 0, ""
+        return 0, "", ()
     kind = max(counts, key=lambda kind: (mig_memory(kind) is None, counts[kind]))
-    return counts[kind], kind
+    return counts[kind], kind, tuple(other for other in counts if other != kind)
 
 
 def mig_memory(gpu_type: str) -> int | None:

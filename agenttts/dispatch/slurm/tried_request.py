@@ -139,7 +139,12 @@ def _gpus(gpus: int) -> str:
 
 
 def _fix(what: str, resources: JobResources, gpus: int) -> str:
-    gpu_fix = ", gpus_per_node (a trial's GPUs at most), gpu_request or gpu_type" if gpus else ""
+    gpu_fix = (
+        ", gpus_per_node (a trial's GPUs at most), gpu_request (none if sinfo shows no GPUs) "
+        "or gpu_type"
+        if gpus
+        else ""
+    )
     places = ("constraint", "reservation", "exclude", "nodelist")
     given = "".join(f", {key}" for key in places if getattr(resources, key) is not None)
     return (

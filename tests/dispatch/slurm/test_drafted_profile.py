@@ -71,6 +71,38 @@ def test_the_form_of_the_gpu_request_is_the_first_that_sbatch_accepts():
     assert "as accepted above" in text
 
 
+@pytest.mark.parametrize("refused", [{"controller", "trial"}, {"trial"}, {"controller"}])
+def test_memory_is_left_out_where_sbatch_accepts_only_requests_without(refused):
+    def attempt(what, profile, resources, gpus):
+        named = resources.mem or resources.mem_per_gpu
+        form = what == "controller" or resources.gpu_request == "gres"
+        good = form and not (what in refused and named)
+        return Check(what, good, "accepted" if good else "refused: no memory, please")
+
+    profile, text, to_check = drafted(cluster(), attempt)
+    assert (profile.controller.mem is None) == ("controller" in refused)
+    assert (profile.trial.mem_per_gpu is None) == ("trial" in refused)
+    assert profile.trial.gpu_request == "gres"
+    assert text.count("no mem: sbatch refuses a request with it") == len(refused)
+    assert [line.split(":")[0] for line in to_check] == sorted(refused)
+
+
+def test_the_form_without_an_option_is_named_only_where_sinfo_shows_no_gpus():
+    """Elsewhere sbatch would accept it, and jobs would get no GPU."""
+    tried = []
+
+    def attempt(what, profile, resources, gpus):
+        tried.append(resources.gpu_request)
+        return Check(what, False, "refused")
+
+    profile, text, _ = drafted(cluster(), attempt)
+    assert "none" not in {profile.trial.gpu_request, *tried}
+    assert "gpu_request: none" not in text
+    _, text, to_check = drafted(cluster("standard|72|237000|600|(null)|(null)"))
+    assert "# gpu_request: none" in text
+    assert any("set trial.partition, gpu_request: none, gpus_per_node" in line for line in to_check)
+
+
 def test_a_refusal_of_every_form_is_told():
     profile, text, to_check = drafted(cluster(), lambda what, *rest: Check(what, False, "refused: no\nsuch account"))  # fmt: skip
     assert profile.trial.gpu_request == "gpus-per-node"
@@ -110,6 +142,31 @@ def test_two_types_of_gpu_in_a_partition():
     assert "the partition also has: v100" in text
 
 
+@pytest.mark.parametrize(
+    ("gres", "gpu_type", "gpus", "memory", "other"),
+    [
+        ("gpu:h100:3(S:0-1),gpu:1g.10gb:7(S:0)", "h100", 3, 80, "1g.10gb"),
+        ("gpu:a100_4g.20gb:4,gpu:a100_3g.20gb:2", "a100_4g.20gb", 4, 20, "a100_3g.20gb"),
+        ("gpu:v100:1,gpu:l40s:3", "l40s", 3, 48, "v100"),
+    ],
+)
+def test_two_types_of_gpu_in_a_node(gres, gpu_type, gpus, memory, other):
+    """A request without a type may get a device of the other one."""
+    profile, text, _ = drafted(cluster(f"a100|64|515000|24|{gres}|(null)"))
+    assert (profile.trial.gpu_type, profile.gpus_per_node, profile.gpu_memory_gb) == (gpu_type, gpus, memory)  # fmt: skip
+    assert f"the partition also has: {other}" in text
+
+
+def test_gpus_without_a_type_beside_typed_ones():
+    nodes = "a100|64|515000|24|gpu:4|(null)\na100|64|515000|2|gpu:v100:4,gpu:1g.10gb:7|(null)"
+    profile, text, to_check = drafted(cluster(nodes))
+    assert profile.trial.gpu_type is None
+    assert "the partition also has: 1g.10gb, v100" in text
+    assert any("have no type, and jobs may get one of another type: 1g.10gb, v100" in line for line in to_check)  # fmt: skip
+    _, _, to_check = drafted(cluster(nodes.splitlines()[0]))
+    assert not any("no type" in line for line in to_check)
+
+
 def test_whole_gpus_go_before_mig_devices():
     """In another partition, and on other nodes of the same one."""
     partitions = "PartitionName=mig MaxTime=1-0 State=UP\nPartitionName=gpu MaxTime=1-0 State=UP"
@@ -131,12 +188,14 @@ def test_whole_gpus_go_before_mig_devices():
         ("DenyAccounts=proj1", ("proj1",)),
         ("AllowAccounts=ALL AllowQos=owners", ("proj1",)),
         ("AllowAccounts=ALL AllowQos=ALL DenyQos=normal,long", ("proj1",)),
+        ("AllowAccounts=ALL AllowQos=ALL RootOnly=YES", ("proj1",)),
+        ("AllowAccounts=ALL AllowQos=ALL AllocNodes=login[1-3],oodtest", ("proj1",)),
     ],
 )
 def test_a_partition_for_others_is_drafted_only_if_there_is_no_open_one(closed, accounts):
     partitions = f"PartitionName=big MaxTime=1-0 State=UP {closed}\nPartitionName=gpu AllowGroups=ALL AllowQos=ALL MaxTime=1-0 State=UP"  # fmt: skip
     nodes = "big|64|515000|90|gpu:a100:4|(null)\ngpu|64|515000|9|gpu:a100:4|(null)"
-    found = replace(cluster(nodes, partitions, accounts), groups=frozenset({"staff", "me"}))
+    found = replace(cluster(nodes, partitions, accounts), groups=frozenset({"staff", "me"}), host="login4")  # fmt: skip
     profile, text, _ = drafted(found)
     assert (profile.trial.partition, "it may not take" in text) == ("gpu", False)
     profile, text, _ = drafted(replace(found, partitions=read_partitions(partitions.splitlines()[0])))  # fmt: skip
@@ -149,15 +208,45 @@ def test_a_partition_for_others_is_drafted_only_if_there_is_no_open_one(closed, 
         ("AllowGroups=physics,Staff", "proj1", None),
         ("AllowAccounts=dept DenyAccounts=proj1", "proj1", None),
         ("AllowQos=gpu,LONG", "proj1", "long"),
+        ("RootOnly=NO Hidden=NO AllocNodes=login[1-3]", "proj1", None),
     ],
 )
 def test_a_partition_that_takes_the_user_is_open(limits, account, qos):
     partitions = f"PartitionName=big MaxTime=1-0 State=UP {limits}\nPartitionName=gpu MaxTime=1-0 State=UP"  # fmt: skip
     nodes = "big|64|515000|90|gpu:a100:4|(null)\ngpu|64|515000|9|gpu:a100:4|(null)"
-    profile, text, _ = drafted(replace(cluster(nodes, partitions, ("proj1",)), groups=frozenset({"staff"}), parents={"proj1": "dept"}))  # fmt: skip
+    profile, text, _ = drafted(replace(cluster(nodes, partitions, ("proj1",)), groups=frozenset({"staff"}), parents={"proj1": "dept"}, host="login2"))  # fmt: skip
     trial = profile.trial
     assert (trial.partition, trial.account, trial.qos) == ("big", account, qos)
     assert "it may not take" not in text
+
+
+def test_a_hidden_partition_comes_last():
+    """It has GPUs, which only sinfo --all shows, and no time limit."""
+    partitions = "PartitionName=cpu Default=YES MaxTime=1-0 State=UP\nPartitionName=gpu MaxTime=1-0 State=UP\nPartitionName=gpu-root Hidden=YES MaxTime=UNLIMITED State=UP"  # fmt: skip
+    nodes = "cpu|64|256000|10|(null)|(null)\ngpu|64|512000|10|gpu:a100:4|(null)\ngpu-root|64|512000|90|gpu:a100:4|(null)"  # fmt: skip
+    profile, text, _ = drafted(cluster(nodes, partitions))
+    assert (profile.controller.partition, profile.trial.partition) == ("cpu", "gpu")
+    assert "hidden" not in text
+    profile, text, _ = drafted(cluster(nodes.replace("cpu", "gpu-2"), partitions.splitlines()[2]))
+    assert (profile.controller.partition, "sinfo --all shows it" in text) == ("gpu-root", True)
+
+
+@pytest.mark.parametrize(
+    ("submit_nodes", "nodes", "where"),
+    [
+        ("ALL", "n[1-4]", "job"),
+        ("login[1-3],n[1-99]", "n[1-4]", "job"),
+        ("login[1-3],n[1-3]", "n[1-4]", "here"),
+        ("login[1-3]", "n1", "here"),
+        ("login[1-3]", "(null)", "here"),
+        ("?", "n1", "job"),
+    ],
+)
+def test_a_controller_whose_nodes_may_not_submit_trials_is_drafted_here(submit_nodes, nodes, where):
+    partitions = f"PartitionName=cpu MaxTime=9-0 State=UP Nodes={nodes}\nPartitionName=gpu AllocNodes={submit_nodes} MaxTime=1-0 State=UP"  # fmt: skip
+    profile, _, to_check = drafted(cluster("gpu|64|515000|9|gpu:a100:4|(null)", partitions))
+    assert (profile.controller.partition, profile.controller.where) == ("cpu", where)
+    assert any("controller.where: here" in line for line in to_check) == (where == "here")
 
 
 def test_no_accounting_and_no_gpus():

@@ -118,6 +118,25 @@ def test_an_account_whose_place_is_not_known_is_not_refused():
         assert "an account below one of them is accepted too" in check.detail
 
 
+@pytest.mark.parametrize(
+    ("limits", "ok", "part"),
+    [
+        ("RootOnly=YES", False, "accepts only jobs of root (RootOnly)"),
+        ("RootOnly=NO Hidden=YES", True, "1 nodes"),
+        ("AllocNodes=login[1-2]", True, "1 nodes"),
+        ("AllocNodes=ALL", True, "1 nodes"),
+        ("AllocNodes=login1,n[1-9]", False, "submitted on login1,n[1-9] (AllocNodes), and this is login2"),
+    ],
+)  # fmt: skip
+def test_who_may_submit_to_a_partition(limits, ok, part, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    known = read_partitions(f"PartitionName=p {limits} State=UP TotalNodes=1")
+    asked = JobResources(partition="p", time="10")
+    [check] = judge_partitions("trial", asked, known, host="login2")
+    assert (check.ok, bool(check.fix)) == (ok, not ok)
+    assert part in check.detail
+
+
 ACCOUNTS = st.lists(st.sampled_from("abcdef"), max_size=3, unique=True)
 
 

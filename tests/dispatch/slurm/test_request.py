@@ -39,6 +39,8 @@ def test_a_plain_request_says_nothing_that_the_profile_does_not():
         ({"gpu_request": "gres", "gpu_type": "a100"}, 2, {"gres": "gpu:a100:2"}),
         ({"gpu_request": "gpus"}, 2, {"gpus": "2"}),
         ({"gpu_request": "gpus", "gpu_type": "a100"}, 2, {"gpus": "a100:2"}),
+        ({"gpu_request": "none", "gpu_type": "a100"}, 2, {}),
+        ({"gpu_request": "none", "mem_per_gpu": "32G", "sbatch": {"gres": "lscratch:100"}}, 2, {"mem": "64G", "gres": "lscratch:100"}),
         ({"gpu_request": "gres", "sbatch": {"gres": "lscratch:100"}}, 2, {"gres": "gpu:2,lscratch:100"}),
         ({"sbatch": {"gres": "lscratch:100"}}, 2, {"gpus-per-node": "2", "gres": "lscratch:100"}),
         ({"sbatch": {"gres": "lscratch:100"}}, 0, {"gres": "lscratch:100"}),
@@ -131,7 +133,7 @@ def test_truth_values_and_numbers_of_python_are_taken():
 RESERVED = {
     "comment": "found again", "job-name": "squeue", "job_name": "squeue", "array": "max_running", "signal": "grace_seconds",
     "requeue": "requeue beside sbatch", "no-requeue": "requeue beside sbatch", "output": "slurm/", "error": "slurm/",
-    "open-mode": "log", "dependency": "controller", "wrap": "batch file", "nodes": "one node", "ntasks": "cpus beside",
+    "open-mode": "log", "dependency": "controller", "wrap": "batch file", "nodes": "one node", "ntasks": "ntasks-per-node: 1",
     "time": "time beside", "partition": "partition beside", "account": "account beside", "qos": "qos beside",
     "constraint": "constraint beside", "reservation": "reservation beside", "wckey": "wckey beside",
     "nodelist": "nodelist beside", "exclude": "exclude beside", "mem": "mem beside", "mem-per-cpu": "mem_per_gpu",

@@ -115,6 +115,18 @@ def test_a_reservation_that_has_not_begun_is_waited_for(slurm):
         check(time="01:00:00")
 
 
+def test_a_request_without_an_option_for_gpus(slurm, tmp_path):
+    """For clusters that refuse such an option; the fix of a refusal names it."""
+    slurm("sbatch", f'echo "$@" >> {tmp_path}/asked; case "$*" in *--gres=gpu*|*--gpus*) echo "Invalid generic resource (gres) specification" >&2; exit 1;; esac')  # fmt: skip
+    for form in ("gpus-per-node", "gres", "gpus"):
+        with pytest.raises(
+            MissingRequirement, match=r"gpu_request \(none if sinfo shows no GPUs\)"
+        ):
+            check(time="01:00:00", gpu_request=form)
+    check(time="01:00:00", gpu_request="none", cpus=4)
+    assert "--cpus-per-task=8" in (tmp_path / "asked").read_text().splitlines()[-1]
+
+
 def test_the_fix_names_what_narrows_the_nodes(slurm):
     slurm("sbatch", "echo 'Requested node configuration is not available' >&2; exit 1")
     with pytest.raises(MissingRequirement, match="gpu_type, constraint, exclude in the profile"):
