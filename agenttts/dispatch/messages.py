@@ -89,6 +89,13 @@ MACHINE_MESSAGES = (
         "a file system of the node failed",
         node=True,
     ),
+    _known(
+        # of the dynamic loader, which adds the error number's text if there is one
+        r"failed to map segment from shared object(?!: cannot allocate memory)",
+        "compiled code cannot be loaded on the node (is its directory mounted noexec? TMPDIR "
+        "chooses another place)",
+        node=True,
+    ),
     _known(r"no space left on device", "a disk is full", node=False),
     _known(r"disk quota exceeded", "your disk quota is used up", node=False),
     _known(r"illegal instruction", "the node's processor lacks an instruction", node=True),

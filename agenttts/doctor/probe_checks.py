@@ -45,7 +45,7 @@ def probe_checks(seen: Seen, profile: Profile, image_cuda: str | None = None) ->
         ),
         _settle_check(seen, profile),
         _python_check(facts),
-        *_directory_checks(facts["directories"], profile),
+        *_directory_checks(facts, profile),
         *_gpu_checks(facts, profile),
         *_environment_checks(facts, profile, image_cuda),
         *_slurm_checks(facts["slurm"]),
@@ -90,15 +90,16 @@ def _python_check(facts: Mapping[str, Any]) -> Check:
     return Check("Python of the jobs", True, text)
 
 
-def _directory_checks(
-    directories: Mapping[str, Mapping[str, Any]], profile: Profile
-) -> list[Check]:
-    notes = [
+def _directory_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]:
+    directories = facts["directories"]
+    on_gpus = facts["devices"]["asked"] > 0
+    code = [
         Check(
             f"code in the {what}",
-            None,
+            False if on_gpus else None,
             f"{entry['path']} is mounted noexec, so engines in containers cannot load the code "
-            f"that they compile there; {_OTHER_TMPDIR}",
+            "that they compile there" + ("" if on_gpus else f"; {_OTHER_TMPDIR}"),
+            _OTHER_TMPDIR if on_gpus else "",
         )
         for what, entry in directories.items()
         if entry.get("noexec") and profile.in_containers
@@ -107,7 +108,7 @@ def _directory_checks(
         _space(what, entry["path"], entry["problem"], entry["free"])
         for what, entry in directories.items()
     )
-    return [*found, *notes]
+    return [*found, *code]
 
 
 def _space(what: str, path: str, problem: str | None, free: int | None) -> Check:

@@ -29,7 +29,12 @@ from agenttts.dispatch.service_job import EndingJob
 from agenttts.doctor import environment_facts
 from agenttts.files.atomic import atomic_write_json, atomic_write_text
 from agenttts.files.commands import ask
-from agenttts.files.temporary import is_noexec, resolved, temporary_directory
+from agenttts.files.temporary import (
+    executable_directory,
+    is_noexec,
+    resolved,
+    temporary_directory,
+)
 from agenttts.images.cuda import driver_facts
 
 SCRATCH_DIRECTORY = "scratch directory"
@@ -193,11 +198,11 @@ def _temporary_directories() -> dict[str, dict[str, Any]]:
     """Return what `_directory` does of the scratch directory and of another TMPDIR."""
     wanted = os.environ.get("TMPDIR")
     try:
-        used = temporary_directory()
+        used = executable_directory()
     except OSError as error:
         return {SCRATCH_DIRECTORY: _unusable(Path(wanted or "/tmp"), error)}
     found = {SCRATCH_DIRECTORY: {**_directory(used), "noexec": is_noexec(used)}}
-    if wanted and resolved(wanted) != used:  # Python could not write there
+    if wanted and resolved(wanted) != temporary_directory():  # Python could not write there
         found[TMPDIR] = _directory(Path(wanted))
     return found
 

@@ -24,8 +24,7 @@ def temporary_directory() -> Path:
         OSError: None can be written; the text says why. The number is one of a trouble that may
             pass, such as a full disk, if that is the reason for any of them.
     """
-    named = [os.environ[name] for name in _VARIABLES if os.environ.get(name)]
-    places = [resolved(place) for place in (*named, *_COMMON)]
+    places = _places()
     try:
         found = resolved(tempfile.gettempdir())
         if found in places or found != Path.cwd():
@@ -33,7 +32,7 @@ def temporary_directory() -> Path:
     except FileNotFoundError:  # not even the working directory
         pass
     errors: dict[Path, OSError] = {}
-    for place in dict.fromkeys(places):
+    for place in places:
         error = _write_error(place)
         if error is None:
             return place  # it could not be written when Python looked, which it does once
@@ -45,6 +44,22 @@ def temporary_directory() -> Path:
     )
 
 
+def executable_directory() -> Path:
+    """Return a directory for temporary files from which code can be loaded.
+
+    This is `temporary_directory`, unless it is mounted ``noexec`` and another of its places can be
+    written and is not. If all are mounted ``noexec``, it is `temporary_directory`.
+
+    Raises:
+        OSError: As of `temporary_directory`.
+    """
+    usual = temporary_directory()
+    if not is_noexec(usual):
+        return usual
+    others = (place for place in _places() if _write_error(place) is None)
+    return next((place for place in others if not is_noexec(place)), usual)
+
+
 def resolved(place: str) -> Path:
     """Return a place of the environment without links in its path.
 
@@ -54,6 +69,12 @@ def resolved(place: str) -> Path:
         return Path(os.path.realpath(place))  # in a circle of links it ends; `resolve` raises
     except FileNotFoundError:
         return Path(place)
+
+
+def _places() -> list[Path]:
+    """Return the places that are tried, the preferred one first."""
+    named = [os.environ[name] for name in _VARIABLES if os.environ.get(name)]
+    return list(dict.fromkeys(resolved(place) for place in (*named, *_COMMON)))
 
 
 def _write_error(directory: Path) -> OSError | None:

@@ -86,6 +86,7 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile, dtype: str 
         options=dict(config.options),
         gpu_memory_gb=profile.gpu_memory_gb,
         gpus_per_node=profile.gpus_per_node,
+        gpu_type=profile.trial.gpu_type,
     )
 
 

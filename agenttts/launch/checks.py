@@ -188,6 +188,7 @@ def _model_need(
             options=model.options,
             gpu_memory_gb=profile.gpu_memory_gb,
             gpus_per_node=profile.gpus_per_node,
+            gpu_type=profile.trial.gpu_type,
             context_tokens=max(
                 (
                     stage.prompt_tokens + stage.decode_tokens

@@ -62,6 +62,9 @@ LOGS = {
     "OMP: Error #34: System unable to allocate necessary resources for OMP thread:": NODE,
     "/bin/bash: fork: retry: Resource temporarily unavailable": NODE,
     "ThreadPoolBuildError { kind: IOError(Os { code: 11, kind: WouldBlock }) }": NODE,
+    "ImportError: /tmp/cache/triton/A/cuda_utils.so: failed to map segment from shared object": NODE,
+    "OSError: /tmp/cache/inductor/a.so: failed to map segment from shared object: Operation not permitted": NODE,
+    "ImportError: /opt/a.so: failed to map segment from shared object: Cannot allocate memory": OOM,
     "zmq.error.Again: Resource temporarily unavailable": INFRA,
     HELD: NODE,
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.": OOM,
@@ -116,6 +119,7 @@ CASES = [
     ("the command's file system is gone", AttemptEnd(problem="apptainer: Stale file handle"), NODE),
     ("NCCL failed, and the log says why", AttemptEnd(exit_code=1, fault=engine("RuntimeError: NCCL error: unhandled system error"), log="NVRM: Xid (1): 79"), NODE),
     ("the engine says itself that a GPU failed", AttemptEnd(exit_code=1, fault=engine("CUDA error: uncorrectable ECC error encountered")), NODE),
+    ("the engine could not load compiled code", AttemptEnd(exit_code=1, fault=engine("model 'm' could not be loaded by vLLM: ImportError: /tmp/cache/triton/A/cuda_utils.so: failed to map segment from shared object")), NODE),
     ("the engine was killed beside a GPU that failed", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM"), log="NVRM: Xid (1): 79"), NODE),
     # A SIGKILL is no evidence of exhausted memory.
     ("killed", AttemptEnd(exit_code=-9, began=True), INFRA),

@@ -85,7 +85,7 @@ def test_all_is_well():
         ({"directories.results directory.free": 1}, "results directory", None, "which may be too little"),
         ({"directories.scratch directory.free": GB // 2}, "scratch directory", False, "0.5 GB free; 1 GB are needed"),
         ({"directories.scratch directory.free": None}, "scratch directory", True, "/tmp can be written"),
-        ({"directories.scratch directory.noexec": True}, "code in the scratch directory", None, "/tmp is mounted noexec"),
+        ({"directories.scratch directory.noexec": True}, "code in the scratch directory", False, "/tmp is mounted noexec"),
         ({"devices.granted": ""}, "GPUs granted", False, "1 requested, but CUDA_VISIBLE_DEVICES is not set"),
         ({"devices.problem": "nvidia-smi -L does not list the granted device GPU-1"}, "GPUs granted", False, "GPU-1"),
         ({"devices.listed": None, "gpus": []}, "GPUs granted", None, "nvidia-smi is missing"),
@@ -108,6 +108,15 @@ def test_what_is_not(changes, what, ok, part):
     assert [check.ok for check in found] == [ok]
     assert part in found[0].detail
     assert bool(found[0].fix) is (ok is False)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "boxed", "expected"), [(1, True, [False]), (0, True, [None]), (1, False, [])]
+)
+def test_code_in_a_directory_that_is_mounted_noexec(gpus, boxed, expected):
+    profile = PROFILE if boxed else PROFILE.model_copy(update={"container": ContainerDefaults(runtime="none")})  # fmt: skip
+    found = checks({"directories.scratch directory.noexec": True, "devices.asked": gpus}, profile)
+    assert [check.ok for check in found if check.what.startswith("code in")] == expected
 
 
 def test_an_image_that_does_not_start_is_still_compared_by_what_it_says_of_itself():

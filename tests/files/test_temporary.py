@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.files.temporary import is_noexec, temporary_directory
+from agenttts.files.temporary import executable_directory, is_noexec, temporary_directory
 from agenttts.files.trouble import passing_trouble
 from tests.support.full_disk import full_disk
 
@@ -115,3 +115,30 @@ def test_where_programs_cannot_be_executed(tmp_path):
     done = subprocess.run(["unshare", "-rm", "sh", "-ec", script], capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr
     assert not is_noexec(Path("/usr"))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("noexec", "expected"),
+    [((), "TMPDIR"), (("TMPDIR",), "/tmp"), (("TMPDIR", "/tmp"), "/var/tmp"), (("TMPDIR", "/tmp", "/var/tmp", "/usr/tmp"), "TMPDIR")],
+)  # fmt: skip
+def test_code_is_compiled_where_it_can_be_loaded(tmp_path, noexec, expected):
+    named = {"TMPDIR": str(tmp_path)}
+    mounted = [named.get(place, place) for place in noexec]
+    code = f"""
+import subprocess
+from pathlib import Path
+from {executable_directory.__module__} import executable_directory
+for place in {mounted!r}:
+    if Path(place).exists():
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "none", place], check=True)
+        Path({str(tmp_path)!r}).mkdir(parents=True, exist_ok=True)
+print(executable_directory())
+"""
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-c", code],
+        env={**os.environ, **named},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == f"{Path(named.get(expected, expected)).resolve()}\n", done.stderr

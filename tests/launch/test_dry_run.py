@@ -217,6 +217,22 @@ def test_jobs_with_less_memory_than_the_weights_take_are_told(scripted_spec, tmp
     assert (said in why) if said else "read the weights ahead" not in why
 
 
+@pytest.mark.parametrize("served", [False, True])
+def test_a_model_is_not_planned_over_several_mig_devices(scripted_spec, tmp_path, served):
+    profile = {"kind": "slurm", "gpu_memory_gb": 10, "gpus_per_node": 7, "trial": {"gpu_type": "1g.10gb"}}  # fmt: skip
+    (tmp_path / "p.yaml").write_text(json.dumps(profile))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"num_attention_heads": 32}))
+    with (tmp_path / "model" / "model.safetensors").open("wb") as stream:
+        stream.truncate(15 * 10**9)
+    large = {"path": str(tmp_path / "model"), "params": 7e9, "engine": "vllm"}
+    agent = {"agent": {"kind": "serve", "model": large["path"]}, "search__method": "agenttts"}
+    changes = agent if served else {"models__strong": large}
+    spec = load_spec(scripted_spec(cluster=str(tmp_path / "p.yaml"), **changes))
+    plan = make_plan(spec, [], tmp_path / "results", dry_run=True)
+    assert "do not fit the one MIG device (1g.10gb, 10 GB)" in " ".join(map(str, plan.problems))
+
+
 def test_the_plan_says_what_is_expected_and_why(cli, scripted_spec):
     shown = cli("launch", scripted_spec(), "--dry-run").stdout
     line = next(line for line in shown.splitlines() if line.startswith("expected: "))

@@ -2,7 +2,7 @@
 
 This is done before a container starts and holds the node's GPUs. The checks:
 
-- The scratch directory can be written and has room.
+- The scratch directory can be written and has room. On GPUs, compiled code can be loaded from it.
 - The trial's directory can be written.
 - The image, the models and whatever else the trial reads are there.
 - The granted GPUs answer.
@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from agenttts.dispatch.node.devices import device_problem
+from agenttts.files.temporary import is_noexec
 
 DEADLINE_S = 5.0
 """Seconds for all checks together."""
@@ -55,7 +56,7 @@ def node_problem(
         needs: Files and directories that the trial reads.
         gpus: GPUs granted to the job.
         env: The job's environment (CUDA_VISIBLE_DEVICES).
-        scratch_bytes: Free space that is needed in ``scratch``.
+        scratch_bytes: Free space that is needed in ``scratch``; 0: engines do not use it.
         deadline: Seconds after which a check without an answer is abandoned. Files that were not
             reached by then are a problem. A missing answer of `nvidia-smi` is not, because it may
             take as long to wake a driver.
@@ -67,6 +68,7 @@ def node_problem(
         (directory, lambda: _not_writable(directory, "the trial's directory")),
         (scratch, lambda: _not_writable(scratch, "the node's scratch directory")),
         (scratch, lambda: _no_room(scratch, scratch_bytes)),
+        (scratch, lambda: _not_executable(scratch) if gpus and scratch_bytes else None),
         *((path, partial(_not_there, path)) for path in needs),
     ]
     looking = threading.Thread(target=_look, args=(checks, looked_at, files), daemon=True)
@@ -140,6 +142,15 @@ def _no_room(scratch: Path, needed: int) -> str | None:
             "needed; TMPDIR chooses another place"
         )
     return None
+
+
+def _not_executable(scratch: Path) -> str | None:
+    if not is_noexec(scratch):
+        return None
+    return (
+        f"the node's scratch directory {scratch} is mounted noexec, so engines cannot load the "
+        "code that they compile there; TMPDIR chooses another place"
+    )
 
 
 def _not_there(path: Path) -> str | None:

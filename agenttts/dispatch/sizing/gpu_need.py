@@ -7,6 +7,8 @@ these that applies:
 - the spec (``models.NAME.gpus``)
 - the engine's options (tensor x pipeline parallel size)
 - the fewest GPUs that hold the weights and the KV cache of `CONTEXTS` prompts at a time
+
+CUDA shows a process one MIG device, so an engine takes no more than one.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 from agenttts.dispatch.sizing.kv_cache import integer
 from agenttts.dispatch.sizing.model_facts import ModelFacts
+from agenttts.dispatch.slurm.survey import mig_memory
 from agenttts.errors import Unavailable, UserError
 from agenttts.inference.placement import PARALLEL_OPTIONS
 
@@ -87,6 +90,7 @@ def gpu_need(
     options: Mapping[str, Any],
     gpu_memory_gb: float | None,
     gpus_per_node: int,
+    gpu_type: str | None = None,
     context_tokens: int | None = None,
 ) -> GpuNeed:
     """Return how many GPUs a model needs, and why.
@@ -99,12 +103,13 @@ def gpu_need(
         options: The engine's options.
         gpu_memory_gb: Memory of one GPU of the profile, in GB.
         gpus_per_node: GPUs of a node of the profile; 0: it has none.
+        gpu_type: The type of GPU that the profile's trials request.
         context_tokens: Prompt and decode tokens of one sample, the maximum over the stages that use
             the model. None: one context of the model's own maximum length.
 
     Raises:
         UserError: Options contradict ``gpus`` or each other, or ask for several nodes.
-        Unavailable: One node of the profile does not hold the model.
+        Unavailable: One node of the profile, or one MIG device, does not hold the model.
     """
     if engine == "endpoint":
         if gpus:
@@ -126,8 +131,16 @@ def gpu_need(
             at=("models", name),
         )
     asked = gpus if gpus is not None else parallel
+    key = "gpus" if gpus is not None else "options"
+    on_mig = gpus_per_node > 0 and mig_memory(gpu_type or "") is not None
+    if asked is not None and asked > 1 and on_mig:
+        raise Unavailable(
+            f"{asked} GPUs are asked for, but an engine can use only one MIG device (the profile's "
+            f"gpu_type is {gpu_type})",
+            fix="lower it to 1, or choose a profile with whole GPUs",
+            at=("models", name, key),
+        )
     if asked is not None and asked > gpus_per_node > 0:
-        key = "gpus" if gpus is not None else "options"
         raise Unavailable(
             f"{asked} GPUs are more than the profile's gpus_per_node ({gpus_per_node})",
             fix="lower it, or choose a profile with larger nodes",
@@ -147,7 +160,11 @@ def gpu_need(
     )
     if asked is not None:
         return _as_asked(asked, gpus, options, memory)
-    return _fewest(name, memory, gpus_per_node, gpu_memory_gb)
+    if on_mig:
+        where = f"the one MIG device ({gpu_type}, {gpu_memory_gb:g} GB) that an engine can use"
+        return _fewest(name, memory, 1, where)
+    where = f"the {gpus_per_node} GPUs of {gpu_memory_gb:g} GB of one node"
+    return _fewest(name, memory, gpus_per_node, where)
 
 
 def parallel_gpus(name: str, options: Mapping[str, Any]) -> int | None:
@@ -241,18 +258,24 @@ class _Memory:
         return size if self.facts.cache_copied else size / min(count, self.facts.kv_heads or count)
 
 
-def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float) -> GpuNeed:
+def _fewest(name: str, memory: _Memory, most: int, where: str) -> GpuNeed:
     """Return the fewest GPUs that hold the model and `CONTEXTS` contexts.
 
-    If one node has too few GPUs for these, return the number of GPUs that holds the most contexts.
+    If ``most`` GPUs are too few for these, return the number of GPUs that holds the most contexts.
+
+    Args:
+        name: The model's name in the spec, for errors.
+        memory: The memory that is needed and offered.
+        most: The most GPUs of an engine.
+        where: These GPUs in words, for errors.
 
     Raises:
-        Unavailable: One node does not hold the weights and one context.
+        Unavailable: They do not hold the weights and one context.
     """
     facts = memory.facts
     wanted = CONTEXTS if memory.context_tokens else 1
     fitting: list[int] = []
-    for count in range(1, gpus_per_node + 1):
+    for count in range(1, most + 1):
         if _divides(facts, count) and memory.starts(count) and memory.contexts(count) >= 1:
             fitting.append(count)
             if memory.contexts(count) >= wanted:
@@ -260,13 +283,15 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
     if fitting:
         best = max(fitting, key=memory.contexts)
         return _need(
-            memory, best, f"{_why(memory, best)}; {wanted} contexts need more GPUs than a node has"
+            memory,
+            best,
+            f"{_why(memory, best)}; {wanted} contexts need more GPUs than an engine can have",
         )
     needed = math.ceil((facts.weight_bytes) / max(memory.share - _OVERHEAD_BYTES, 1))
-    fix = "use a quantised model or a profile with larger nodes"
+    fix = "use a quantised model, or a profile with larger GPUs or nodes"
     holding = [
         count
-        for count in range(1, gpus_per_node + 1)
+        for count in range(1, most + 1)
         if _divides(facts, count) and memory.contexts(count) >= 0
     ]
     if holding and facts.cache is not None and facts.cache.bound:
@@ -287,15 +312,10 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
             f"{_why(memory, nearly[-1])}; lower options.max_model_len (now {facts.context}) if "
             "the engine does not start",
         )
-    if any(
-        memory.contexts(count) >= 1
-        for count in range(1, gpus_per_node + 1)
-        if _divides(facts, count)
-    ):
+    if any(memory.contexts(count) >= 1 for count in range(1, most + 1) if _divides(facts, count)):
         raise Unavailable(
             f"the weights ({facts.weight_bytes / _GB:.0f} GB) "
-            f"and the KV cache of one context of {facts.context} tokens do not fit "
-            f"the {gpus_per_node} GPUs of {gpu_memory_gb:g} GB of one node",
+            f"and the KV cache of one context of {facts.context} tokens do not fit {where}",
             fix=(
                 "set the option max_model_len to the number of tokens that your "
                 "prompts and replies need"
@@ -303,8 +323,7 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
             at=("models", name),
         )
     raise Unavailable(
-        f"{facts.weight_bytes / _GB:.0f} GB of weights do not fit "
-        f"the {gpus_per_node} GPUs of {gpu_memory_gb:g} GB of one node (about {needed} GPUs "
+        f"{facts.weight_bytes / _GB:.0f} GB of weights do not fit {where} (about {needed} GPUs "
         "are needed)",
         fix=fix,
         at=("models", name),

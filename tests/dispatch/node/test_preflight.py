@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -53,6 +56,24 @@ def test_a_directory_that_cannot_be_written(place):
 
 def test_a_full_disk(place):
     assert "GB are needed" in node_problem(*place, (), gpus=0, scratch_bytes=10**18)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("gpus", "scratch_bytes", "refused"), [(1, 1, True), (0, 1, False), (1, 0, False)]
+)
+def test_engines_on_gpus_load_code_from_the_scratch_directory(place, nvidia_smi, gpus, scratch_bytes, refused):  # fmt: skip
+    nvidia_smi(LISTED)
+    directory, scratch = (str(path) for path in place)
+    code = (
+        f"from pathlib import Path; from {node_problem.__module__} import *; "
+        f"print(node_problem(Path({directory!r}), Path({scratch!r}), (), gpus={gpus}, "
+        f"env={{'CUDA_VISIBLE_DEVICES': '0'}}, scratch_bytes={scratch_bytes}, deadline=60))"
+    )
+    script = f"mount -t tmpfs -o noexec none {shlex.quote(scratch)}; {shlex.join([sys.executable, '-c', code])}"  # fmt: skip
+    done = subprocess.run(["unshare", "-rm", "sh", "-ec", script], capture_output=True, text=True)
+    said = f"the node's scratch directory {scratch} is mounted noexec, so engines cannot load"
+    assert done.stdout.startswith(said if refused else "None\n"), done
 
 
 def test_a_file_system_that_hangs_does_not_hang_the_job_and_is_named(place, tmp_path):

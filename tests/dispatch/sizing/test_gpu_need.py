@@ -79,6 +79,33 @@ def test_a_model_that_fits_no_node_is_refused(tmp_path):
         need(tmp_path, BIG, gpu_memory_gb=24, gpus_per_node=2)
 
 
+MIG = {"gpu_type": "nvidia_h100_80gb_hbm3_1g.10gb", "gpu_memory_gb": 10, "gpus_per_node": 7}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"params": 7.5e9}, r"^models\.m: 15 GB of weights do not fit the one MIG device \(nvidia_h100_80gb_hbm3_1g.10gb, 10 GB\) that an engine can use"),
+        ({"context_tokens": 512, "options": {"max_model_len": 131072}}, "the KV cache of one context of 131072 tokens do not fit the one MIG device"),
+        ({"gpus": 2}, r"^models\.m\.gpus: 2 GPUs are asked for, but an engine can use only one MIG device"),
+        ({"gpus": 2, "gpu_memory_gb": None}, r"^models\.m\.gpus: 2 GPUs"),
+        ({"options": {"tensor_parallel_size": 2}}, r"^models\.m\.options: 2 GPUs"),
+        ({"options": {"pipeline_parallel_size": 4}}, r"^models\.m\.options: 4 GPUs"),
+    ],
+)  # fmt: skip
+def test_an_engine_is_not_spread_over_mig_devices(tmp_path, changes, said):
+    """CUDA shows a process one of them: vLLM finds fewer GPUs than its world size and ends."""
+    with pytest.raises(Unavailable, match=said):
+        need(tmp_path, MIDDLE, **{"params": 1e9, **MIG, **changes})
+
+
+def test_a_model_that_fits_a_mig_device_takes_one(tmp_path):
+    assert need(tmp_path, MIDDLE | {"num_hidden_layers": 16}, params=1e9, **MIG).gpus == 1
+    found = need(tmp_path, MIDDLE, params=1e9, context_tokens=8000, **MIG)
+    assert (found.gpus, found.contexts) == (1, 1)
+    assert need(tmp_path, MIDDLE, params=7.5e9, **{**MIG, "gpu_type": "h100"}).gpus > 1
+
+
 def test_a_machine_without_gpus_uses_the_cpu(tmp_path):
     assert need(tmp_path, BIG, gpus_per_node=0).gpus == 0
 
@@ -100,7 +127,7 @@ def test_one_card_that_holds_seven_contexts_is_not_enough(tmp_path):
 def test_where_a_node_holds_fewer_contexts_its_best_is_taken_and_said(tmp_path):
     found = need(tmp_path, MIDDLE, params=32.5e9, context_tokens=7000, gpus_per_node=1)
     assert (found.gpus, found.contexts) == (1, 2)
-    assert "32 contexts need more GPUs than a node has" in found.reasoning
+    assert "32 contexts need more GPUs than an engine can have" in found.reasoning
 
 
 def test_the_stages_tokens_count_and_not_the_model_s_maximum(tmp_path):
