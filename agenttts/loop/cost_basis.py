@@ -37,7 +37,8 @@ _SLICES: Mapping[str, int] = {"a30": 4}
 _MOST_SLICES = 7
 """Compute slices of a GPU that is split into MIG devices: seven, four of an A30.
 
-Source: NVIDIA's MIG user guide. A device is assumed to have as large a share of the bandwidth, which NVIDIA divides into eighths.
+Source: NVIDIA's MIG user guide. A device is assumed to have as large a share of the bandwidth,
+which NVIDIA divides into eighths.
 """
 _OTHER_GB = 8.0
 """Memory of a job that engines which wait cannot have: the program, and the engine that works."""
