@@ -70,8 +70,8 @@ class DrawResult:
         prompt_tokens: Tokens of the prompt, counted once.
         decode_tokens: Tokens of the k samples. At temperature 0 they are those of one sample.
         reused_tokens: Tokens of the samples that were not drawn for this result, but found in the
-            store or drawn for an equal prompt. If no sample was drawn, the prompt's tokens are
-            included.
+            store or drawn for an equal prompt. The prompt's tokens are included if no sample was
+            drawn, or if they count as computed for an equal prompt of the same call.
         truncated: Whether the prompt was shortened for the model's context.
         cut: Number of samples that ended at ``max_tokens``.
     """
@@ -212,6 +212,7 @@ class Sampler:
 
         The requests are for models of one engine (`shares_engine`). A sample that several prompts
         need is drawn once. It counts as drawn for the first of them, and as reused for the others.
+        The tokens of equal prompts count as computed for the first one that draws a sample.
         At temperature 0 all samples are equal, so one is drawn and repeated.
 
         Raises:
@@ -232,8 +233,9 @@ class Sampler:
         drawn = self._draw_missing(requests, wanted, samples, counter)
         counter.tell()
         seconds = [after - b for after, b in zip(self._seconds_of(requests), before, strict=True)]
+        read: set[str] = set()
         results = [
-            self._results(request, of_request, samples, drawn)
+            self._results(request, of_request, samples, drawn, read)
             for request, of_request in zip(requests, keys, strict=True)
         ]
         new = [sum(result.new_tokens for result in found) for found in results]
@@ -535,11 +537,13 @@ class Sampler:
         keys: Sequence[str],
         samples: Mapping[str, Mapping[int, StoredSample]],
         drawn: dict[str, set[int]],
+        read: set[str],
     ) -> list[DrawResult]:
         """Return the results of one request.
 
         Its samples in ``drawn`` count as drawn for this request. They are removed from ``drawn``,
-        so that they count as reused for later requests.
+        so that they count as reused for later requests. ``read`` has the keys whose prompt counts
+        as computed for an earlier request; the keys that count for this one are added.
         """
         distinct = _distinct(request)
         thinking = self._models[request.model].thinking
@@ -549,8 +553,12 @@ class Sampler:
             if here:
                 drawn[key] -= here
             found = [samples[key][index] for index in range(distinct)]
-            result = _result(found, here, thinking, repeats=request.k // distinct)
-            self._count(request.model, result, new_prompt=bool(here))
+            new = bool(here) and key not in read
+            if new:
+                read.add(key)
+            repeats = request.k // distinct
+            result = _result(found, here, thinking, new_prompt=new, repeats=repeats)
+            self._count(request.model, result, new_prompt=new)
             results.append(result)
         return results
 
@@ -665,7 +673,12 @@ def _distinct(request: DrawRequest) -> int:
 
 
 def _result(
-    samples: Sequence[StoredSample], drawn: Set[int], thinking: Thinking | None, *, repeats: int
+    samples: Sequence[StoredSample],
+    drawn: Set[int],
+    thinking: Thinking | None,
+    *,
+    new_prompt: bool,
+    repeats: int,
 ) -> DrawResult:
     """Return the result of one prompt.
 
@@ -673,6 +686,7 @@ def _result(
         samples: Its samples.
         drawn: The indices of the samples that were drawn for this result.
         thinking: The markers of the model's thinking.
+        new_prompt: Whether the prompt's tokens count as computed for this result.
         repeats: How often the samples are repeated in the result.
     """
     prompt_tokens = samples[0].prompt_tokens
@@ -681,7 +695,7 @@ def _result(
         texts=tuple(remove_thinking(sample.text, thinking) for sample in samples) * repeats,
         prompt_tokens=prompt_tokens,
         decode_tokens=sum(sample.decode_tokens for sample in samples),
-        reused_tokens=reused + (0 if drawn else prompt_tokens),
+        reused_tokens=reused + (0 if new_prompt else prompt_tokens),
         truncated=any(sample.truncated for sample in samples),
         cut=sum(sample.finish_reason == "length" for sample in samples) * repeats,
     )

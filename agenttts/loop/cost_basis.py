@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -10,6 +10,7 @@ import psutil
 from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.profile import Profile, runs_in_container
 from agenttts.dispatch.sizing.model_size import ModelSize
+from agenttts.dispatch.slurm.survey import mig_slices
 from agenttts.loop.estimates import (
     CPU,
     GPUS,
@@ -32,6 +33,13 @@ _BOOT_SECONDS: Mapping[bool, float] = {True: 12.0, False: 3.0}
 Slurm with a directory image, 2026-11)."""
 _NODE_GB_PER_GPU = 32.0
 """Memory of a job for each GPU, assumed where the profile does not say."""
+_SLICES: Mapping[str, int] = {"a30": 4}
+_MOST_SLICES = 7
+"""Compute slices of a GPU that is split into MIG devices: seven, four of an A30.
+
+Source: NVIDIA's MIG user guide. A device is assumed to have as large a share of the bandwidth,
+which NVIDIA divides into eighths.
+"""
 _OTHER_GB = 8.0
 """Memory of a job that engines which wait cannot have: the program, and the engine that works."""
 
@@ -138,16 +146,32 @@ class CostBasis:
         return max(0.0, memory - _OTHER_GB)
 
     @property
-    def gpu_name(self) -> str | None:
-        """The kind of GPU that the profile names; None if it names none that is known."""
-        trial = self.profile.trial
-        names: Iterable[str | None] = (trial.gpu_type, trial.constraint, trial.partition)
-        found = next((gpu for name in names if name and (gpu := find_gpu(name))), None)
-        return next((name for name, gpu in GPUS.items() if gpu is found), None)
+    def gpu_text(self) -> str:
+        """The kind of GPU that jobs get, in words."""
+        name, (slices, of) = self._gpu_name, self._slices
+        whole = name.upper() if name else "A100 (the profile names no known GPU)"
+        return whole if slices == of else f"MIG device, {slices}/{of} of one {whole}"
 
     @property
     def gpu(self) -> Gpu:
         """The kind of GPU that jobs get; assumed if the profile does not name one."""
         if self.profile.gpus_per_node == 0:
             return CPU
-        return GPUS[self.gpu_name] if self.gpu_name else UNKNOWN_GPU
+        slices, of = self._slices
+        return (GPUS[self._gpu_name] if self._gpu_name else UNKNOWN_GPU).part(slices / of)
+
+    @property
+    def _gpu_name(self) -> str | None:
+        """The whole GPU that the profile names; None if it names none that is known."""
+        return next((gpu for name in self._named if (gpu := find_gpu(name))), None)
+
+    @property
+    def _slices(self) -> tuple[int, int]:
+        """The slices that a device has of those of its GPU; all of them if it is no MIG device."""
+        of = _SLICES.get(self._gpu_name or "", _MOST_SLICES)
+        return next((min(n, of) for name in self._named if (n := mig_slices(name))), of), of
+
+    @property
+    def _named(self) -> list[str]:
+        trial = self.profile.trial
+        return [name for name in (trial.gpu_type, trial.constraint, trial.partition) if name]

@@ -16,6 +16,7 @@ two until the run has records.
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,18 +39,27 @@ class Gpu:
     bandwidth: float
     flops: float
 
+    def part(self, share: float) -> Gpu:
+        """Return a MIG device that has this share of the GPU."""
+        return Gpu(self.bandwidth * share, self.flops * share)
+
 
 GPUS: Mapping[str, Gpu] = MappingProxyType(
     {
+        "gb200": Gpu(8.0e12, 2500e12),
         "b200": Gpu(8.0e12, 2250e12),
         "gh200": Gpu(4.0e12, 989e12),
         "h200": Gpu(4.8e12, 989e12),
         "h100": Gpu(3.35e12, 989e12),
         "a100": Gpu(2.0e12, 312e12),
         "l40s": Gpu(0.864e12, 362e12),
+        "l40": Gpu(0.864e12, 181e12),
         "a40": Gpu(0.696e12, 150e12),
+        "a30": Gpu(0.933e12, 165e12),
+        "a10g": Gpu(0.6e12, 70e12),
         "a10": Gpu(0.6e12, 125e12),
         "l4": Gpu(0.3e12, 121e12),
+        "v100s": Gpu(1.134e12, 130e12),
         "v100": Gpu(0.9e12, 125e12),
         "mi300x": Gpu(5.3e12, 1307e12),
     }
@@ -59,7 +69,7 @@ GPUS: Mapping[str, Gpu] = MappingProxyType(
 They are those of the SXM form if a GPU has several forms, and of the A100 with 80 GB.
 """
 UNKNOWN_GPU = GPUS["a100"]
-"""Assumed if the GPU's name contains none of `GPUS`."""
+"""Assumed if the profile names none of `GPUS`."""
 CPU = Gpu(4.0e10, 5.0e11)
 """Assumed of the CPUs of a job without GPUs: memory of two channels, and four cores."""
 
@@ -111,15 +121,27 @@ Measured: 13 to 16 s for 15.2 GB, 2.0 s for 3.1 GB. The first sleep also pins th
 _WAKE_RATE = 30e9
 """As `_NODE_MEMORY_RATE`, for later sleeps and waking: 0.3 to 0.6 s for 15.2 GB."""
 
+_BEFORE_NAME = r"(?:gpus?|nvidia|tesla|amd|dgx|hgx)?(?:\d{1,2}x?)?"
+"""What the word of a GPU's name may begin with."""
+
 _LATEST = 15
 """Number of a model's latest records that are used."""
 
 
-def find_gpu(name: str) -> Gpu | None:
-    """Return the GPU whose name is in a text, e.g. of a ``gres`` or ``nvidia-smi``."""
-    text = name.lower()
+def find_gpu(name: str) -> str | None:
+    """Return the GPU that a text names, as in `GPUS`; the text is a ``gres``, a partition or such.
+
+    A word of the text is the name. Before it the word may have a maker or a number of GPUs, and
+    after it letters (``gpuA100x4``, ``4xh100``). A part of another word is not a name: neither
+    ``l4`` of ``small4`` nor ``a100`` of ``a1000``.
+    """
     return next(
-        (GPUS[known] for known in sorted(GPUS, key=len, reverse=True) if known in text), None
+        (
+            known
+            for known in sorted(GPUS, key=len, reverse=True)
+            if re.search(rf"(?<![a-z0-9]){_BEFORE_NAME}{known}(?![0-9])", name.lower())
+        ),
+        None,
     )
 
 

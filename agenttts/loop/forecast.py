@@ -112,7 +112,6 @@ def _span(values: Sequence[float]) -> Span:
 def _assumptions(basis: CostBasis) -> tuple[str, ...]:
     gpus = any(size.gpus for size in basis.sizes.values())
     elsewhere = any(not size.loads for size in basis.sizes.values())
-    kind = basis.gpu_name.upper() if basis.gpu_name else "A100 (the profile names no known GPU)"
     queue = f"0 to {QUEUE_SECONDS:.0f} s in the queue a job" if basis.queued else "no queue"
     rates = (
         f"weights read at {SHARED_READ_RATE / 1e9:g} to {LOCAL_READ_RATE / 1e9:g} GB/s"
@@ -122,7 +121,7 @@ def _assumptions(basis: CostBasis) -> tuple[str, ...]:
     return (
         "allocations drawn at random from those within the budget",
         "every prompt and sample as long as the stage's prompt_tokens and decode_tokens",
-        *([f"GPU: {kind}"] if gpus else []),
+        *([f"GPU: {basis.gpu_text}"] if gpus else []),
         *(["models without GPU jobs as fast as on one A100"] if elsewhere else []),
         rates,
         queue,

@@ -104,11 +104,12 @@ def _curve(
         for count, a in zip(counts, at, strict=True)
     ]
     trials = _beside(archive, model, stage, name, around)
-    return ModelCurve(stage.name, name, points, trials, _enough(points), chosen)
+    tried = sum(not trial.stored for trial in _trials_with(archive, stage, name))
+    return ModelCurve(stage.name, name, points, trials, tried, _enough(points), chosen)
 
 
 def _trials_with(archive: Archive, stage: Stage, name: str) -> list[Scored]:
-    """Return the trials with a model in a stage, in the order told."""
+    """Return the trials with a model in a stage, stored ones included, in the order told."""
     return [trial for trial in archive.scored if trial.allocation[stage.name].model == name]
 
 
@@ -147,6 +148,7 @@ def _beside(
                 score=trial.score,
                 allocation=str(trial.allocation),
                 same=same,
+                stored=trial.stored,
             )
         )
     return found
@@ -179,7 +181,8 @@ def _pair(
     tried = {
         (trial.allocation[one.name].samples, trial.allocation[other.name].samples)
         for trial in archive.scored
-        if trial.allocation[one.name].model == x.model
+        if not trial.stored
+        and trial.allocation[one.name].model == x.model
         and trial.allocation[other.name].model == y.model
     }
     return StagePair(

@@ -70,7 +70,7 @@ def enough_grid(outlook: Outlook) -> Grid:
             (
                 curve.stage,
                 curve.model,
-                f"{len(curve.trials)}",
+                f"{curve.tried}",
                 f"{first.mean:.4f}",
                 f"{curve.enough}",
                 f"{enough.mean:.4f} ± {_NORMAL_95 * enough.sd:.3f}",
@@ -82,7 +82,7 @@ def enough_grid(outlook: Outlook) -> Grid:
         *(
             "stage",
             "model",
-            "trials",
+            "allocations tried",
             "expected with the fewest samples",
             "samples that are enough",
         ),

@@ -31,7 +31,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class CurveTrial:
-    """A trial beside a curve.
+    """A trial beside a curve, or the result of fewer of a trial's samples.
 
     Attributes:
         samples: Its samples in the stage.
@@ -39,6 +39,7 @@ class CurveTrial:
         score: Its score.
         allocation: Its allocation, in short form.
         same: Whether its other stages are as on the curve, so that nothing was adjusted.
+        stored: Whether the samples of another trial gave the score.
     """
 
     samples: int
@@ -46,6 +47,7 @@ class CurveTrial:
     score: float
     allocation: str
     same: bool
+    stored: bool
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class ModelCurve:
         stage: The stage.
         model: The model.
         points: The curve.
-        trials: The trials with this model in the stage.
+        trials: The trials with this model in the stage; of many, a part.
+        tried: How many allocations with this model in the stage were evaluated by trials.
         enough: The fewest samples that reach nearly all of the gain of more samples.
         chosen: The recommended number of samples; None if another model is recommended.
     """
@@ -67,6 +70,7 @@ class ModelCurve:
     model: str
     points: Sequence[CurvePoint]
     trials: Sequence[CurveTrial]
+    tried: int
     enough: int
     chosen: int | None
 
@@ -96,7 +100,7 @@ class StagePair:
         y_stage: The later stage.
         y_model: Its model.
         cells: The expected scores.
-        tried: Samples of the two stages in trials with these models.
+        tried: Samples of the two stages in trials with these models, without stored ones.
         chosen: The recommended samples of the two stages.
     """
 

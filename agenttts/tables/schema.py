@@ -5,7 +5,8 @@
 Tokens, in both: ``prompt_tokens`` and ``decode_tokens`` are the tokens that the allocation takes,
 whether drawn now or found in the sample store. ``reused_tokens`` is the part of their sum that was
 found there: of other trials, or of earlier attempts of this one, whose GPU time counts for the
-trial. Metric names are ``STAGE.METRIC`` in the table of trials. In the table of examples, which has
+trial. A prompt that one engine call reads for several trials counts as reused for all but the
+first. Metric names are ``STAGE.METRIC`` in the table of trials. In the table of examples, which has
 a column for the stage, they are ``METRIC``.
 
 Standard errors, in the table of trials: ``score_stderr`` is that of the score and

@@ -32,6 +32,7 @@ from agenttts.inference.base import (
     SamplingParams,
 )
 from agenttts.inference.endpoint import EndpointEngine
+from agenttts.inference.engine_use import EngineObserver, ModelDraw
 from agenttts.inference.partition import SamplePartition
 from agenttts.inference.sampler import (
     FEWEST_A_CALL,
@@ -282,6 +283,30 @@ def test_equal_prompts_are_drawn_once_and_counted_each(sampler):
     assert totals.prompt_tokens == first.prompt_tokens + second.prompt_tokens
     assert totals.decode_tokens == first.decode_tokens + second.decode_tokens
     assert totals.reused_tokens == third.reused_tokens
+
+
+@pytest.mark.parametrize("counts", [(1, 2, 3), (3, 2, 1), (2, 4, 2, 5)])
+def test_a_prompt_that_several_requests_draw_of_is_computed_once(sampler, counts):
+    """Each request draws samples that the ones before do not need."""
+    computed: list[ModelDraw] = []
+
+    class Told(EngineObserver):
+        def called(self, draws: Sequence[ModelDraw], seconds: float) -> None:
+            computed.extend(draws)
+
+    one = sampler(Engines(), observer=Told())
+    requests = [DrawRequest("m", [TREE, LONG, TREE], HOT, count) for count in counts]
+    found = [drawn.results for drawn in one.draw_together(requests)]
+    new = [sum(result.new_tokens for result in results) for results in found]
+    assert sum(new) == sum(draw.prompt_tokens + draw.decode_tokens for draw in computed)
+    totals = one.totals["m"]
+    assert totals.prompt_tokens == sum(draw.prompt_tokens for draw in computed)
+    assert totals.decode_tokens == sum(draw.decode_tokens for draw in computed)
+    first, *others = [results[0] for results in found]
+    assert first.reused_tokens == 0
+    assert all(other.reused_tokens >= other.prompt_tokens for other in others)
+    [again] = draw_one(one, "m", [TREE], HOT, 9)
+    assert again.new_tokens > again.prompt_tokens, "a later call reads the prompt again"
 
 
 def test_without_temperature_one_sample_is_drawn_for_all(sampler):

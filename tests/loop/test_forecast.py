@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.sizing.model_size import ModelSize
 from agenttts.loop.cost_basis import CostBasis
+from agenttts.loop.estimates import GPUS
 from agenttts.loop.forecast import Phase, forecast
 from agenttts.space import Allocation, Choice
 from agenttts.tables.forecast import Forecast, Span
@@ -108,6 +109,32 @@ def test_a_small_job_is_expected_to_draw_the_stages_of_small_models():
 def test_an_unknown_gpu_is_said_to_be_assumed():
     found = forecast(basis(), [Phase([allocation(("small", 1), ("small", 1))], 1)])
     assert any("A100 (the profile names no known GPU)" in text for text in found.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("trial", "gpu", "text"),
+    [
+        ({"gpu_type": "l40"}, GPUS["l40"], "L40"),
+        ({"gpu_type": "a100_1g.5gb"}, GPUS["a100"].part(1 / 7), "MIG device, 1/7 of one A100"),
+        ({"gpu_type": "h100_7g.80gb"}, GPUS["h100"], "H100"),
+        ({"gpu_type": "a30_2g.12gb"}, GPUS["a30"].part(2 / 4), "MIG device, 2/4 of one A30"),
+        (
+            {"gpu_type": "3g.40gb", "constraint": "h100"},
+            GPUS["h100"].part(3 / 7),
+            "MIG device, 3/7 of one H100",
+        ),
+        (
+            {"gpu_type": "1g.10gb", "partition": "small4"},
+            GPUS["a100"].part(1 / 7),
+            "MIG device, 1/7 of one A100 (the profile names no known GPU)",
+        ),
+    ],
+)
+def test_the_gpu_is_the_one_that_the_profile_names(trial, gpu, text):
+    named = basis(trial=trial)
+    assert named.gpu == gpu
+    found = forecast(named, [Phase([allocation(("small", 1), ("small", 1))], 1)])
+    assert f"GPU: {text}" in found.assumptions
 
 
 def test_a_search_without_gpus_takes_time_only():

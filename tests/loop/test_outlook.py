@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agenttts.loop import outlook as outlook_module
 from agenttts.loop.outlook import outlook
-from agenttts.search.archive import Archive, TrialResult
+from agenttts.search.archive import STORED, Archive, TrialResult
 from agenttts.search.evidence import EvidenceReader
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import SearchSpace
@@ -43,6 +45,26 @@ def test_trials_stand_beside_their_curves():
     assert set(others) == {0.50, 0.64}
     # Its answers were those of a smaller model: with the recommended ones it would score higher.
     assert others[0.50].adjusted > 0.50
+
+
+def test_results_of_fewer_samples_are_no_trials(monkeypatch):
+    """They are points beside the curves, but no trial evaluated their allocations."""
+    fewer = [
+        replace(result(score, ("large", 2), ("large", count)), source=STORED)
+        for count, score in ((1, 0.55), (2, 0.60), (8, 0.65))
+    ]
+    found = outlook(SPACE, [*RESULTS, *fewer], BEST)
+    assert found is not None
+    tried = [c.tried for c in found.curves]
+    assert tried == [c.tried for c in small_outlook(BEST).curves] == [2, 3, 3, 2]
+    retrieval = found.curves[1]
+    assert [t.score for t in retrieval.trials if t.stored] == [0.55, 0.60]
+    assert found.pairs[0].tried == [(2, 4), (2, 8)]
+    monkeypatch.setattr(outlook_module, "MOST_TRIALS", 1)
+    thinned = outlook(SPACE, [*RESULTS, *fewer], BEST)
+    assert thinned is not None
+    assert len(thinned.curves[1].trials) < len(retrieval.trials)
+    assert [c.tried for c in thinned.curves] == tried
 
 
 def test_of_many_trials_beside_a_curve_some_are_left_out(monkeypatch):

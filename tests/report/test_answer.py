@@ -132,6 +132,9 @@ def test_the_saturation_table_has_a_row_for_each_stage_and_model():
     grid = enough_grid(outlook)
     assert [row[:2] for row in grid.rows] == [(c.stage, c.model) for c in outlook.curves]
     assert [row[4] for row in grid.rows] == [str(c.enough) for c in outlook.curves]
+    assert [row[2] for row in grid.rows] == ["2", "3", "3", "2"], "the trials of each model"
+    fewer = replace(outlook, curves=[replace(c, trials=c.trials * 2) for c in outlook.curves])
+    assert enough_grid(fewer) == grid, "whatever points are beside the curves"
 
 
 def test_the_metrics_of_stages_whose_names_begin_alike(make_run):

@@ -49,8 +49,8 @@ def test_starts_draws_and_seconds_of_a_list(tmp_path):
     assert sum(draw.seconds for draw in usage.draws) == pytest.approx(
         usage.seconds.generate, abs=0.01
     )
-    # A prompt counts once per engine call here, and in the trials once per trial that draws of it.
-    assert 0 < sum(d.prompt_tokens + d.decode_tokens for d in usage.draws) <= new_tokens(specs)
+    # Trials that draw samples of one prompt in one engine call: its tokens count for the first.
+    assert sum(d.prompt_tokens + d.decode_tokens for d in usage.draws) == new_tokens(specs)
     assert (usage.awake, list(usage.asleep), usage.idles) == (None, [], False), "all are closed"
 
 

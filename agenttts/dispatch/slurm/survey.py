@@ -22,7 +22,7 @@ from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.errors import MissingRequirement
 
 # The end of the type of a MIG device: a100_1g.5gb, nvidia_h100_80gb_hbm3_1g.10gb, 1g.10gb+me.
-_MIG = re.compile(r"(?:^|[^a-z0-9])\dg[._](?P<memory>\d+)gb", re.IGNORECASE)
+_MIG = re.compile(r"(?:^|[^a-z0-9])(?P<slices>\d)g[._](?P<memory>\d+)gb", re.IGNORECASE)
 _NODES = "%R|%c|%m|%D|%G|%f"
 
 
@@ -176,6 +176,12 @@ def mig_memory(gpu_type: str) -> int | None:
     """Return the GB of a MIG device, from its type; None for a whole GPU."""
     match = _MIG.search(gpu_type)
     return int(match["memory"]) if match else None
+
+
+def mig_slices(gpu_type: str) -> int | None:
+    """Return the compute slices of a MIG device, from its type; None for a whole GPU."""
+    match = _MIG.search(gpu_type)
+    return int(match["slices"]) if match else None
 
 
 def read_associations(answer: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -5,6 +5,7 @@ Scores against samples by model, and stage against stage.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ _NORMAL_95 = 1.96
 _LARGEST, _CELL, _LEAST_CELL, _CELL_WITH_NUMBER = 400, 46, 20, 32
 _LIGHT_TEXT_BELOW = 0.55
 _NOT_WITHIN = "#EDEEF0"
+# Square pixels of the point of a trial, and of the result of fewer of its samples.
+_TRIAL_SIZE, _STORED_SIZE = 46, 14
 
 
 def curve_figure(outlook: Outlook, stage: str, models: Sequence[str], name: str) -> Figure | None:
@@ -77,12 +80,13 @@ def curve_figure(outlook: Outlook, stage: str, models: Sequence[str], name: str)
         alt.Tooltip("score:Q", format=".4f", title="measured score"),
         alt.Tooltip("adjusted:Q", format=".4f", title="score here"),
     ]
-    for same in (False, True):
-        part = trials.filter(pl.col("same") == same)
+    for same, stored in itertools.product((False, True), (True, False)):
+        part = trials.filter((pl.col("same") == same) & (pl.col("stored") == stored))
+        size = _STORED_SIZE if stored else _TRIAL_SIZE
         if part.height:
             layers.append(
                 alt.Chart(part)
-                .mark_point(filled=same, size=46, opacity=0.9 if same else 0.6, strokeWidth=1.3)
+                .mark_point(filled=same, size=size, opacity=0.9 if same else 0.6, strokeWidth=1.3)
                 .encode(x=at_x, y=at_y("adjusted"), color=colour, tooltip=tips)
             )
     marks = pl.DataFrame(
@@ -132,10 +136,11 @@ def curve_figure(outlook: Outlook, stage: str, models: Sequence[str], name: str)
         name,
         f"Score against samples of {stage}, by model",
         "Curves are the expected score with the recommended choices of the other stages, bands its "
-        "95 % interval; dashed where the budget does not allow it. Points are trials: filled where "
-        "the other stages are as on the curve, open where the score is adjusted for what they "
-        "differ in (a part of them where there are hundreds). A triangle marks where more samples "
-        "gain little; the diamond is the recommended allocation.",
+        "95 % interval; dashed where the budget does not allow it. Points are trials, small ones "
+        "what fewer of a trial's samples give: filled where the other stages are as on the curve, "
+        "open where the score is adjusted for what they differ in (a part of them where there are "
+        "hundreds). A triangle marks where more samples gain little; the diamond is the "
+        "recommended allocation.",
         layers,
         (WIDTH, HEIGHT),
         zoom=True,
@@ -243,7 +248,7 @@ def _points(curves: Sequence[ModelCurve]) -> pl.DataFrame:
 
 def _trials(curves: Sequence[ModelCurve]) -> pl.DataFrame:
     rows = [
-        (curve.model, t.samples, t.adjusted, t.score, t.allocation, t.same)
+        (curve.model, t.samples, t.adjusted, t.score, t.allocation, t.same, t.stored)
         for curve in curves
         for t in curve.trials
     ]
@@ -254,6 +259,7 @@ def _trials(curves: Sequence[ModelCurve]) -> pl.DataFrame:
         "score": pl.Float64,
         "allocation": pl.String,
         "same": pl.Boolean,
+        "stored": pl.Boolean,
     }
     return pl.DataFrame(rows, schema=schema, orient="row")
 

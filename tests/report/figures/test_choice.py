@@ -64,6 +64,25 @@ def test_a_figure_of_many_points_is_not_refused(read_runs):
     assert any(len(rows) > 5000 for rows in figures[0].spec["datasets"].values())
 
 
+def test_results_of_fewer_samples_are_smaller_points(read_runs):
+    [run] = read_runs().runs
+    outlook = run.background.outlook
+    curves = [
+        replace(curve, trials=[replace(t, stored=True) for t in curve.trials])
+        for curve in outlook.curves
+    ]
+    stored = replace(
+        run, background=replace(run.background, outlook=replace(outlook, curves=curves))
+    )
+
+    def sizes(of):
+        marks = [layer["mark"] for layer in insight_figures(of)[0].spec["layer"]]
+        return {m["size"] for m in marks if m["type"] == "point" and "shape" not in m}
+
+    assert sizes(run) == {46}
+    assert sizes(stored) == {14}
+
+
 def test_a_score_that_rounds_to_one_is_written_so(read_runs):
     [run] = read_runs().runs
     outlook = run.background.outlook
