@@ -163,8 +163,8 @@ class ToComeDocument(Document):
     """What the rest of the search may use.
 
     Attributes:
-        trials: The trials that may still run, unfinished ones included; None before the first was
-            proposed.
+        trials: The trials that may still run, with unfinished ones, finalists and final tests; None
+            before the first was proposed. A further trial of the recommendation is not counted.
         gpu_seconds: Their GPU-seconds.
         measured: Whether that follows from the trials that have ended; else it is the forecast of
             the launch.

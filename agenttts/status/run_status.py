@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from agenttts.launch.controller import (
 )
 from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
+from agenttts.run.examples import count_examples
 from agenttts.run.journal import read_state
 from agenttts.run.profile_fix import (
     names_a_command,
@@ -102,7 +103,15 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
         "cost": None if cost is None else cost.document(),
         "to_come": None
         if outcome is not None
-        else to_come(spec.search, state, rows, cost, costs.forecast(), iteration),
+        else to_come(
+            spec.search,
+            state,
+            rows,
+            cost,
+            costs.forecast(),
+            iteration,
+            partial(_frozen_examples, run),
+        ),
         "cut_share": cut_document(cuts),
         "warnings": [
             *cut_warnings(cuts, limits),
@@ -215,6 +224,17 @@ def _trials_by_state(state: RunState, rows: Sequence[TrialRow], queue: _Queue) -
     counts = Counter(row.state.value for row in rows)
     counts.update(queue.of(trial).state for trial in state.unfinished())
     return dict(counts)
+
+
+def _frozen_examples(run: RunDirectory, source: str) -> int:
+    """Return how many examples were frozen for trials of a source.
+
+    It is 1 if the file is missing or empty; the run reports that.
+    """
+    try:
+        return max(1, count_examples(run.examples_of(source)))
+    except OSError:
+        return 1
 
 
 def last_iteration(state: RunState) -> int | None:
