@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agenttts.files.unicode import clean_value
+from agenttts.tasks.declarative.choices import first_choice, is_choice
 from agenttts.tasks.loading.answers import is_answer_in_another_form, texts_of_named_answer
 from agenttts.tasks.loading.values import json_from_text
 from agenttts.tasks.metrics import (
@@ -55,6 +56,7 @@ _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
 _ONLY_A_BULLET = re.compile(r"(?:[-•]|\d{1,3}[.)])?")
 _TOLERANCE = 1e-6
 SET_F1 = "set_f1"
+_OF_CHOICES = {"exact_match", "contains"}
 _STRUCTURED = {"json", "list"}
 """The parsers whose outputs are objects and lists."""
 _ANY_TEXT = "be a text, a number, {value, aliases}, {text, answer_start} or a list of them"
@@ -105,6 +107,20 @@ def fuse(how: str, candidates: Sequence[Any], empty: Any) -> Any:
     return _FUSIONS[how](given) if given else empty
 
 
+def score(metric: str, output: Any, gold: Any, choices: Sequence[str] = ()) -> float:
+    """Return a metric of an output; ``choices`` are those of its stage.
+
+    For `exact_match` and `contains`, a right answer that is one of the choices is compared as one.
+    """
+    if not (choices and metric in _OF_CHOICES):
+        return METRICS[metric](output, gold)
+    scores = [0.0]
+    for answer in _texts(gold):
+        same = is_choice(_text(output), answer, choices)
+        scores.append(METRICS[metric](output, answer) if same is None else float(same))
+    return max(scores)
+
+
 def gold_problem(metric: str, gold: Any, parser: str) -> str | None:
     """Return what is wrong with a record's right answer for a metric, or None.
 
@@ -152,26 +168,6 @@ def _number(text: str, choices: Sequence[str]) -> float | None:
 def _with_exponent(power: re.Match[str]) -> str:
     exponent = (power[1] or power[2]).translate(_SUPERSCRIPTS)
     return f"{'1' if power[0].startswith('10') else ''}e{exponent} "
-
-
-def _choice(text: str, choices: Sequence[str]) -> str:
-    found = _first_choice(text, choices, letters=re.NOFLAG)  # "a" is an article, "A" a choice
-    return found or _first_choice(text, choices, letters=re.I)
-
-
-def _first_choice(text: str, choices: Sequence[str], letters: re.RegexFlag) -> str:
-    """Return the first choice in a text; ``letters`` is for choices of one letter."""
-    best = ""
-    best_place = (math.inf, 0)
-    for choice in map(str.strip, choices):
-        words = r"\s+".join(map(re.escape, choice.split()))
-        # An apostrophe inside a word is part of it: "I'd" does not name D.
-        pattern = rf"(?<!\w)(?<!\w['\u2019]){words}(?!\w|['\u2019]\w)"
-        match = re.search(pattern, text, letters if len(choice) == 1 else re.I)
-        # If two begin at one place ("yes", "yes, but"), the longer one is meant.
-        if match and (match.start(), -len(choice)) < best_place:
-            best, best_place = choice, (match.start(), -len(choice))
-    return best
 
 
 def _list(text: str, choices: Sequence[str]) -> list[Any]:
@@ -325,7 +321,7 @@ _PARSERS: Mapping[str, Callable[[str, Sequence[str]], Any]] = {
     "text": lambda text, choices: text,
     "first_line": _first_line,
     "number": _number,
-    "choice": _choice,
+    "choice": first_choice,
     "list": _list,
     "json": _json,
 }

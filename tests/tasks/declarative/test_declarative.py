@@ -446,6 +446,39 @@ def test_metrics(metric, output, gold, score):
     assert parts.METRICS[metric](output, gold) == pytest.approx(score)
 
 
+RATINGS = """\
+name: ratings
+main_metric: rate.exact_match
+stages:
+  rate:
+    prompt: "{{ text }}"
+    parse: choice
+    choices: [AA+, AA, AA-, C++, C, The US]
+    metrics: {exact_match: rating, contains: rating}
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "gold", "equal"),
+    [
+        ("AA", "AA", 1),
+        ("AA", "AA+", 0),
+        ("AA-", "AA+", 0),
+        ("C++", ["C", "AA"], 0),
+        ("C++", ["AA", " c++ "], 1),
+        ("The US", "the  us", 1),
+        ("AA", "AA.", 1),  # none of the choices: compared as texts are
+        ("The US", "U.S.", 1),
+        ("", "AA", 0),
+    ],
+)
+def test_a_choice_is_right_only_if_it_is_the_choice_of_the_right_answer(make, output, gold, equal):
+    task_file, data = make(RATINGS, [{"text": "x", "rating": gold}])
+    [example] = (task := create(task_file)).load(TaskConfig(data=data))
+    found = task.stages[0].metrics(output, example)
+    assert found == {"exact_match": equal, "contains": equal}
+
+
 SQUAD = {"text": ["Rhine"], "answer_start": [3]}
 
 
