@@ -55,6 +55,7 @@ _BEFORE_A_VALUE = (":", "=", ">", "\u2013", "\u2014", "\u2192", "\\boxed{", " is
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
 _ONLY_A_BULLET = re.compile(r"(?:[-•]|\d{1,3}[.)])?")
 _TOLERANCE = 1e-6
+"""The largest relative difference of equal numbers; the absolute one, where the right one is 0."""
 SET_F1 = "set_f1"
 _OF_CHOICES = {"exact_match", "contains"}
 _STRUCTURED = {"json", "list"}
@@ -273,7 +274,8 @@ def _number_match(output: Any, gold: Any) -> float:
     found, wanted = _as_number(output), _as_number(gold)
     if found is None or wanted is None:
         return 0.0
-    return float(math.isclose(found, wanted, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE))
+    near_zero = 0.0 if wanted else _TOLERANCE
+    return float(math.isclose(found, wanted, rel_tol=_TOLERANCE, abs_tol=near_zero))
 
 
 def _as_number(value: Any) -> float | None:
