@@ -387,6 +387,42 @@ def test_a_choice_is_no_part_of_a_word_and_a_letter_has_its_case(text, choices, 
 
 
 @pytest.mark.parametrize(
+    ("text", "choices", "named"),
+    [
+        ("not entailment", ["entailment", "not_entailment"], "not_entailment"),
+        ("Not-equivalent.", ["equivalent", "not equivalent"], "not equivalent"),
+        ("It is non\u2011entailment", ["entailment", "non-entailment"], "non-entailment"),
+        ("non \u2013 entailment", ["entailment", "non-entailment"], "non-entailment"),
+        ("I don\u2019t know", ["know", "don't know"], "don't know"),
+        ("I don't know", ["know", "don\u2019t know"], "don\u2019t know"),
+        ("cafe\u0301", ["caf\u00e9"], "caf\u00e9"),
+        ("he went home", ["He stayed.", "He went home."], "He went home."),
+        ("He went home?", ["He went home.", "He went home?"], "He went home?"),
+        ("yes", ["yes!", "yes"], "yes"),
+        ("yes!", ["yes", "yes!"], "yes!"),
+        ("a question, B", ["A.", "B."], "B."),
+        ("A-", ["A", "A-", "A+"], "A-"),
+        ("A- mark", ["A mark", "A- mark"], "A- mark"),
+        ("A mark", ["A- mark", "A mark"], "A mark"),
+        ("it is \u22121", ["1", "0", "-1"], "-1"),
+        ("?", ["?", "!"], "?"),
+        ("这条评论是正面的。", ["正面", "负面"], "正面"),
+        ("レビューは否定的です", ["肯定", "否定"], "否定"),
+        ("รีวิวนี้เป็นบวกครับ", ["เป็นลบ", "เป็นบวก"], "เป็นบวก"),
+        ("它不是正面", ["正面", "不是正面"], "不是正面"),
+        ("我认为答案是否", ["是", "否"], ""),
+        ("答案：否", ["是", "否"], "否"),
+        ("答案是B。", "ABCD", "B"),
+        ("选B对", "ABCD", "B"),
+        ("答案是ABBA", "ABCD", ""),
+        ("Überall", ["all"], ""),
+    ],
+)
+def test_a_choice_is_found_as_people_write_it(text, choices, named):
+    assert parts.parse("choice", text, list(choices)) == named
+
+
+@pytest.mark.parametrize(
     ("how", "candidates", "fused"),
     [
         ("vote", ["b", "a", "", "a", ""], "a"),
@@ -459,7 +495,7 @@ stages:
   rate:
     prompt: "{{ text }}"
     parse: choice
-    choices: [AA+, AA, AA-, C++, C, The US]
+    choices: [AA+, AA, AA-, C++, C, The US, not sure]
     metrics: {exact_match: rating, contains: rating}
 """
 
@@ -476,6 +512,8 @@ stages:
         ("AA", "AA.", 1),  # none of the choices: compared as texts are
         ("The US", "U.S.", 1),
         ("", "AA", 0),
+        ("not sure", "not_sure", 1),
+        ("not sure", "Not\u2011Sure", 1),
     ],
 )
 def test_a_choice_is_right_only_if_it_is_the_choice_of_the_right_answer(make, output, gold, equal):
