@@ -1,4 +1,4 @@
-"""The choices of ``parse: choice``: found in replies, and compared with right answers."""
+"""The choices of a stage: found in replies, and compared with right answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def first_choice(text: str, choices: Sequence[str]) -> str:
 
 
 def is_choice(output: str, answer: str, choices: Sequence[str]) -> bool | None:
-    """Return whether an output is the choice that a right answer is; None if it is none of them.
+    """Return whether an output is the right choice; None if the answer is no choice.
 
     Unlike in texts, every mark counts, except between words: A+ is not A.
     """
