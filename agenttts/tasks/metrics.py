@@ -51,7 +51,7 @@ class Overlap:
 
 
 def plain_marks(text: str) -> str:
-    """Return a text with quotes, hyphens and dashes in ASCII, and letters with their accents.
+    """Return a text with ASCII quotes and hyphens, and with composed letters.
 
     Models write "20-year" with a hyphen that does not break, and "don't" with a closing quote. A
     letter and its accent may be two characters, as in names of files on macOS.

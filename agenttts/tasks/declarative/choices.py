@@ -47,7 +47,7 @@ def _first(text: str, choices: Sequence[str], letters: re.RegexFlag) -> str:
 
 
 def _pattern(choice: str, words: str) -> str:
-    """Return the pattern of a choice; ``words`` is the choice without what ends a sentence."""
+    """Return the pattern of a choice; ``words`` is it without the end of a sentence."""
     inner = _SEPARATORS.join(map(re.escape, _SEPARATOR.split(words)))
     # An apostrophe inside a word is part of it: "I'd" does not name D.
     left, right = rf"(?:(?<!\w)(?<!\w')|(?<={WITHOUT_SPACES}))", rf"(?!(?!{WITHOUT_SPACES})\w|'\w)"
