@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 # Thai and Lao, Burmese, Khmer, kana, Chinese characters
-_WITHOUT_SPACES = re.compile(
+WITHOUT_SPACES = (
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003ffff]"
+)
+"""A pattern of the characters of scripts that are written without spaces."""
+_TYPOGRAPHY = str.maketrans(
+    {
+        **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u02bc\u00b4\uff07", "'"),
+        **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\uff02", '"'),
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-"),
+        **dict.fromkeys("\u2014\u2015", " - "),
+        # Soft hyphen, zero-width space, marks of direction, word joiner, byte order mark
+        **dict.fromkeys("\u00ad\u200b\u200e\u200f\u2060\ufeff", ""),
+    }
 )
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
@@ -36,6 +48,15 @@ class Overlap:
             return cls(0.0, 0.0, 0.0)
         precision, recall = hits / predicted, hits / gold
         return cls(precision, recall, 2 * precision * recall / (precision + recall))
+
+
+def plain_marks(text: str) -> str:
+    """Return a text with ASCII quotes and hyphens, and with composed letters.
+
+    Models write "20-year" with a hyphen that does not break, and "don't" with a closing quote. A
+    letter and its accent may be two characters, as in names of files on macOS.
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_TYPOGRAPHY)
 
 
 def normalise(text: str) -> str:
@@ -120,4 +141,4 @@ def _without_articles(text: str) -> str:
 
 
 def _spaced(text: str) -> str:
-    return " ".join(_WITHOUT_SPACES.sub(r" \g<0> ", text).split())
+    return " ".join(re.sub(WITHOUT_SPACES, r" \g<0> ", text).split())

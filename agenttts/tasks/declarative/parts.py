@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agenttts.files.unicode import clean_value
+from agenttts.tasks.declarative.choices import first_choice, is_choice
+from agenttts.tasks.declarative.numbers import is_inside_more, last_number, only_number
 from agenttts.tasks.loading.answers import is_answer_in_another_form, texts_of_named_answer
 from agenttts.tasks.loading.values import json_from_text
 from agenttts.tasks.metrics import (
@@ -24,37 +26,15 @@ from agenttts.tasks.metrics import (
 )
 from agenttts.tasks.votes import most_frequent
 
-# A hyphen after a number or a word is not a minus sign: "3-5", "2019-2020".
-_NUMBER = re.compile(
-    r"(?:(?<![\w.)\]%])[-+])?(?<!\d)"
-    r"(?:(?:(?<!\d,)\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d+)?|(?<![\w)])\.\d+)"
-    r"(?:[eE][-+]?\d{1,2}(?!\w))?(?!\d)",
-    re.ASCII,
-)
-# The minus sign and the small and full-width hyphen-minus: models write mathematics with these.
-_MINUS = str.maketrans(dict.fromkeys("\u2212\ufe63\uff0d", "-"))
-_LARGEST_WHOLE = 10**18
-# Thousands as in LaTeX (10{,}000, 10,\!000, 10\,000), or with a space that does not break.
-_THOUSANDS = re.compile(
-    r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|,\\!|\\[,;]|[\u00a0\u2009\u202f])\d{3})+(?!\d)", re.ASCII
-)
-# 1.5 \times 10^{-6}, 1.5 * 10**-6, 10^6, and with a cross, a dot or superscripts
-_POWER_OF_TEN = re.compile(
-    r"(?:(?<=\d)\s*(?:\\times|\\cdot|[*x\u00b7\u00d7])\s*|(?<![\w.]))10"
-    r"(?:\s*(?:\^|\*\*)\s*\{?\s*([-+]?\d{1,2})(?!\d)\s*\}?"
-    r"|([\u207a\u207b]?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]{1,2}))",
-    re.ASCII,
-)
-_SUPERSCRIPTS = str.maketrans(
-    "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b", "0123456789+-"
-)
 _MARK_UP, _CLOSING = " \t*_`", " .,;!*_`)}"
 _BEFORE_A_VALUE = (":", "=", ">", "\u2013", "\u2014", "\u2192", "\\boxed{", " is", " are")
 """What stands before a list that is a reply: "Needed: [1]", "x = [1]", "they are [1]"."""
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
 _ONLY_A_BULLET = re.compile(r"(?:[-•]|\d{1,3}[.)])?")
 _TOLERANCE = 1e-6
+"""The largest relative difference of equal numbers; the absolute one, where the right one is 0."""
 SET_F1 = "set_f1"
+_OF_CHOICES = {"exact_match", "contains"}
 _STRUCTURED = {"json", "list"}
 """The parsers whose outputs are objects and lists."""
 _ANY_TEXT = "be a text, a number, {value, aliases}, {text, answer_start} or a list of them"
@@ -105,6 +85,20 @@ def fuse(how: str, candidates: Sequence[Any], empty: Any) -> Any:
     return _FUSIONS[how](given) if given else empty
 
 
+def score(metric: str, output: Any, gold: Any, choices: Sequence[str] = ()) -> float:
+    """Return a metric of an output; ``choices`` are those of its stage.
+
+    For `exact_match` and `contains`, a right answer that is one of the choices is compared as one.
+    """
+    if not (choices and metric in _OF_CHOICES):
+        return METRICS[metric](output, gold)
+    scores = [0.0]
+    for answer in _texts(gold):
+        same = is_choice(_text(output), answer, choices)
+        scores.append(METRICS[metric](output, answer) if same is None else float(same))
+    return max(scores)
+
+
 def gold_problem(metric: str, gold: Any, parser: str) -> str | None:
     """Return what is wrong with a record's right answer for a metric, or None.
 
@@ -113,6 +107,11 @@ def gold_problem(metric: str, gold: Any, parser: str) -> str | None:
     if metric == "number":
         if _as_number(gold) is None:
             return "must be a number, for the metric 'number'"
+        if isinstance(gold, str) and is_inside_more(gold):
+            return (
+                "must be one number, for the metric 'number', which would compare the "
+                f"{_as_number(gold):g} at its end alone; write it as 0.5, 1/2 or 1,250.5"
+            )
         return None
     if metric == SET_F1:
         if not isinstance(gold, list) or not gold:
@@ -138,40 +137,6 @@ def gold_problem(metric: str, gold: Any, parser: str) -> str | None:
 
 def _first_line(text: str, choices: Sequence[str]) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
-
-
-def _number(text: str, choices: Sequence[str]) -> float | None:
-    text = _THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[0]), text.translate(_MINUS))
-    found = _NUMBER.findall(_POWER_OF_TEN.sub(_with_exponent, text))
-    if not found:
-        return None
-    value = float(found[-1].replace(",", ""))
-    return int(value) if value.is_integer() and abs(value) <= _LARGEST_WHOLE else value
-
-
-def _with_exponent(power: re.Match[str]) -> str:
-    exponent = (power[1] or power[2]).translate(_SUPERSCRIPTS)
-    return f"{'1' if power[0].startswith('10') else ''}e{exponent} "
-
-
-def _choice(text: str, choices: Sequence[str]) -> str:
-    found = _first_choice(text, choices, letters=re.NOFLAG)  # "a" is an article, "A" a choice
-    return found or _first_choice(text, choices, letters=re.I)
-
-
-def _first_choice(text: str, choices: Sequence[str], letters: re.RegexFlag) -> str:
-    """Return the first choice in a text; ``letters`` is for choices of one letter."""
-    best = ""
-    best_place = (math.inf, 0)
-    for choice in map(str.strip, choices):
-        words = r"\s+".join(map(re.escape, choice.split()))
-        # An apostrophe inside a word is part of it: "I'd" does not name D.
-        pattern = rf"(?<!\w)(?<!\w['\u2019]){words}(?!\w|['\u2019]\w)"
-        match = re.search(pattern, text, letters if len(choice) == 1 else re.I)
-        # If two begin at one place ("yes", "yes, but"), the longer one is meant.
-        if match and (match.start(), -len(choice)) < best_place:
-            best, best_place = choice, (match.start(), -len(choice))
-    return best
 
 
 def _list(text: str, choices: Sequence[str]) -> list[Any]:
@@ -251,8 +216,8 @@ def _differ(text: str, answer: str) -> bool:
 
     Without punctuation -5 would be 5, and 3.14 would be 314.
     """
-    numbers = [t.translate(_MINUS).strip(" $\u20ac\u00a3*_`").rstrip(".%") for t in (text, answer)]
-    return all(map(_NUMBER.fullmatch, numbers)) and _as_number(numbers[0]) != _as_number(numbers[1])
+    numbers = [only_number(t) for t in (text, answer)]
+    return None not in numbers and numbers[0] != numbers[1]
 
 
 def _contains(output: Any, gold: Any) -> float:
@@ -277,14 +242,15 @@ def _number_match(output: Any, gold: Any) -> float:
     found, wanted = _as_number(output), _as_number(gold)
     if found is None or wanted is None:
         return 0.0
-    return float(math.isclose(found, wanted, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE))
+    near_zero = 0.0 if wanted else _TOLERANCE
+    return float(math.isclose(found, wanted, rel_tol=_TOLERANCE, abs_tol=near_zero))
 
 
 def _as_number(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
-        value = _number(value, ())
+        value = last_number(value)
     return float(value) if isinstance(value, int | float) and abs(value) < 1e300 else None
 
 
@@ -324,8 +290,8 @@ def _item(value: Any) -> str:
 _PARSERS: Mapping[str, Callable[[str, Sequence[str]], Any]] = {
     "text": lambda text, choices: text,
     "first_line": _first_line,
-    "number": _number,
-    "choice": _choice,
+    "number": lambda text, choices: last_number(text),
+    "choice": first_choice,
     "list": _list,
     "json": _json,
 }

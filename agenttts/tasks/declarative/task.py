@@ -103,8 +103,9 @@ class DeclarativeStage(StageDefinition):
         return parts.fuse(fusion, candidates, self.empty(example))
 
     def metrics(self, output: Any, example: Example) -> dict[str, float]:
+        choices = self._choices(example)
         return {
-            name: parts.METRICS[name](output, example.data[field])
+            name: parts.score(name, output, example.data[field], choices)
             for name, field in self.document.metrics.items()
         }
 

@@ -335,6 +335,28 @@ def test_what_templates_know_is_no_field(make):
         ("number", "10^6", 1_000_000),
         ("number", "2^{10}", 10),
         ("number", "110^2", 2),
+        ("number", "so 7/2", 3.5),
+        ("number", "-1/2.", -0.5),
+        ("number", "x = 7 / 2", 3.5),
+        ("number", "2 1/2 cups", 2.5),
+        ("number", "-2 1/2", -2.5),
+        ("number", "3 7/2", 3.5),
+        ("number", r"\boxed{-\frac{7}{2}}", -3.5),
+        ("number", r"\dfrac{-1}{4}", -0.25),
+        ("number", r"2\frac12", 2.5),
+        ("number", "-2\u00bd", -2.5),
+        ("number", "6/3", 2),
+        ("number", "3\u20444", 0.75),
+        ("number", "12/25/2023", 2023),
+        ("number", "2023/12/05", 5),
+        ("number", "1/0", 0),
+        ("number", "1/2.5", 2.5),
+        ("number", "-$3.50 of -\u20ac5", -5),
+        ("number", r"it is -\$1,250", -1250),
+        ("number", "$5-$10", 10),
+        ("number", "\u20135", -5),
+        ("number", "999999999999999999", 999_999_999_999_999_999),
+        ("number", "1" + ",000" * 120, None),
         ("choice", "I think No, not yes", "no"),
         ("choice", "unknown", ""),
         ("choice", "yes, but slowly", "yes, but"),
@@ -383,6 +405,42 @@ def test_parsers(how, text, value):
     ],
 )
 def test_a_choice_is_no_part_of_a_word_and_a_letter_has_its_case(text, choices, named):
+    assert parts.parse("choice", text, list(choices)) == named
+
+
+@pytest.mark.parametrize(
+    ("text", "choices", "named"),
+    [
+        ("not entailment", ["entailment", "not_entailment"], "not_entailment"),
+        ("Not-equivalent.", ["equivalent", "not equivalent"], "not equivalent"),
+        ("It is non\u2011entailment", ["entailment", "non-entailment"], "non-entailment"),
+        ("non \u2013 entailment", ["entailment", "non-entailment"], "non-entailment"),
+        ("I don\u2019t know", ["know", "don't know"], "don't know"),
+        ("I don't know", ["know", "don\u2019t know"], "don\u2019t know"),
+        ("cafe\u0301", ["caf\u00e9"], "caf\u00e9"),
+        ("he went home", ["He stayed.", "He went home."], "He went home."),
+        ("He went home?", ["He went home.", "He went home?"], "He went home?"),
+        ("yes", ["yes!", "yes"], "yes"),
+        ("yes!", ["yes", "yes!"], "yes!"),
+        ("a question, B", ["A.", "B."], "B."),
+        ("A-", ["A", "A-", "A+"], "A-"),
+        ("A- mark", ["A mark", "A- mark"], "A- mark"),
+        ("A mark", ["A- mark", "A mark"], "A mark"),
+        ("it is \u22121", ["1", "0", "-1"], "-1"),
+        ("?", ["?", "!"], "?"),
+        ("这条评论是正面的。", ["正面", "负面"], "正面"),
+        ("レビューは否定的です", ["肯定", "否定"], "否定"),
+        ("รีวิวนี้เป็นบวกครับ", ["เป็นลบ", "เป็นบวก"], "เป็นบวก"),
+        ("它不是正面", ["正面", "不是正面"], "不是正面"),
+        ("我认为答案是否", ["是", "否"], ""),
+        ("答案：否", ["是", "否"], "否"),
+        ("答案是B。", "ABCD", "B"),
+        ("选B对", "ABCD", "B"),
+        ("答案是ABBA", "ABCD", ""),
+        ("Überall", ["all"], ""),
+    ],
+)
+def test_a_choice_is_found_as_people_write_it(text, choices, named):
     assert parts.parse("choice", text, list(choices)) == named
 
 
@@ -438,12 +496,57 @@ def test_fusions(how, candidates, fused):
         ("number", "about 1,000", 1000, 1),
         ("number", None, 0, 0),
         ("number", 2, 3, 0),
+        ("number", "7/2", "1/2", 0),
+        ("number", r"\frac{3}{2}", "1/2", 0),
+        ("number", 0.5, r"\frac{1}{2}", 1),
+        ("number", "-$5.00", -5, 1),
+        ("number", 0, 6.6e-34, 0),
+        ("number", "9.1e-31", "1.67e-27", 0),
+        ("number", r"1.6021766 \times 10^{-19}", 1.602176634e-19, 1),
+        ("number", -5e-9, 5e-9, 0),
+        ("number", 1e-9, 0, 1),
+        ("number", 1e-3, 0, 0),
         ("contains", "of the Rhine", {"text": ["Danube", "Rhine"], "answer_start": [1, 9]}, 1),
         ("token_f1", "small boat", {"text": ["red boat", "small boat"], "answer_start": [0, 0]}, 1),
     ],
 )  # fmt: skip
 def test_metrics(metric, output, gold, score):
     assert parts.METRICS[metric](output, gold) == pytest.approx(score)
+
+
+RATINGS = """\
+name: ratings
+main_metric: rate.exact_match
+stages:
+  rate:
+    prompt: "{{ text }}"
+    parse: choice
+    choices: [AA+, AA, AA-, C++, C, The US, not sure]
+    metrics: {exact_match: rating, contains: rating}
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "gold", "equal"),
+    [
+        ("AA", "AA", 1),
+        ("AA", "AA+", 0),
+        ("AA-", "AA+", 0),
+        ("C++", ["C", "AA"], 0),
+        ("C++", ["AA", " c++ "], 1),
+        ("The US", "the  us", 1),
+        ("AA", "AA.", 1),  # none of the choices: compared as texts are
+        ("The US", "U.S.", 1),
+        ("", "AA", 0),
+        ("not sure", "not_sure", 1),
+        ("not sure", "Not\u2011Sure", 1),
+    ],
+)
+def test_a_choice_is_right_only_if_it_is_the_choice_of_the_right_answer(make, output, gold, equal):
+    task_file, data = make(RATINGS, [{"text": "x", "rating": gold}])
+    [example] = (task := create(task_file)).load(TaskConfig(data=data))
+    found = task.stages[0].metrics(output, example)
+    assert found == {"exact_match": equal, "contains": equal}
 
 
 SQUAD = {"text": ["Rhine"], "answer_start": [3]}
@@ -468,6 +571,23 @@ SQUAD = {"text": ["Rhine"], "answer_start": [3]}
         ("set_f1", [SQUAD], "list", "'set_f1': of objects with several texts"),
         ("set_f1", [{"call": "f"}, "Rhine"], "list", None),
         ("number", {"text": ["7"], "answer_start": [3]}, "number", "a number"),
+        ("number", "1/2", "number", None),
+        ("number", "It is 2 1/2", "number", None),
+        ("number", r"\boxed{\frac{1}{2}}", "number", None),
+        ("number", "12 - 5 = <<12-5=7>>7\n#### 7", "number", None),
+        ("number", r"\boxed{-1{,}250}", "number", None),
+        ("number", r"1.6 \times 10^{-19}", "number", None),
+        ("number", "3,0", "number", "the 0 at its end alone"),
+        ("number", "1.234,56", "number", "the 56 at its end"),
+        ("number", "2023-12-05", "number", "the 5 at its end"),
+        ("number", "5/12/2023", "number", "the 2023 at its end"),
+        ("number", "12:30", "number", "the 30 at its end"),
+        ("number", "1.2.3", "number", "write it as"),
+        ("number", "3-5", "number", "write it as"),
+        ("number", "3\u20135", "number", "write it as"),
+        ("number", "1 250", "number", "write it as"),
+        ("number", "2^{10}", "number", "write it as"),
+        ("number", r"\frac{\sqrt{3}}{2}", "number", "write it as"),
     ],
 )
 def test_right_answers_that_a_metric_can_use(metric, gold, parser, problem):
