@@ -75,7 +75,7 @@ def _status_view(document: dict[str, Any]) -> list[Text | Table]:
     if document["recommended"]:
         parts.append(
             Text(
-                f"recommended: {choices_text(document['recommended'])} (highest expected score"
+                f"recommended: {choices_text(document['recommended'])} (expected to score best"
                 f"{untried}). 'best' above is the highest measured score."
             )
         )

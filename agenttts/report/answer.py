@@ -147,10 +147,11 @@ def _sure(
 
 
 def _lead(ahead: Expected) -> str:
-    low = ahead.mean - _NORMAL_95 * ahead.sd
-    high = ahead.mean + _NORMAL_95 * ahead.sd
-    verdict = "better" if low > 0 else "worse" if high < 0 else "not to be told apart: better"
-    return f"{verdict} by {ahead.mean:.4f} [{low:.4f}, {high:.4f}]"
+    """Return by how much an allocation is better, or worse, and the interval of this amount."""
+    word, by = ("worse", -ahead.mean) if ahead.mean < 0 else ("better", ahead.mean)
+    low, high = by - _NORMAL_95 * ahead.sd, by + _NORMAL_95 * ahead.sd
+    verdict = word if low > 0 else f"not to be told apart: {word}"
+    return f"{verdict} by {by:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def _cost(row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -340,8 +340,8 @@ def _recommended_lines(run: RunReport) -> list[str]:
     unscored = unscored_text(run) or ("not tried" if run.outcome else "not tried yet")
     trial = f" ({row['trial']}, score {row['score']:.4f})" if row else f" ({unscored})"
     return [
-        f"recommended: {allocation_text(run.recommended)}{trial}: the allocation with the highest "
-        "expected score; the best trial is the one with the highest measured score",
+        f"recommended: {allocation_text(run.recommended)}{trial}: the allocation that the search "
+        "expects to score best; the best trial is the one with the highest measured score",
         *([since_text(run.scored_since)] if run.scored_since else []),
         *([f"the recommended allocation is {run.confidence}"] if run.confidence else []),
         *([f"against the baseline: {text}"] if (text := baseline_text(run)) else []),

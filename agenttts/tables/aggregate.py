@@ -116,13 +116,13 @@ def best_trial(trials: pl.DataFrame) -> dict[str, Any] | None:
     then to the lower id. Where trials are on different numbers of examples, it is one of those on
     the most examples of their run.
     """
-    best = _on_most_examples(scored(trials)).sort(
+    best = on_most_examples(scored(trials)).sort(
         -pl.col("score"), pl.col("budget"), *_BY_FINISH, nulls_last=True, maintain_order=True
     )
     return best.row(0, named=True) if best.height else None
 
 
-def _on_most_examples(trials: pl.DataFrame) -> pl.DataFrame:
+def on_most_examples(trials: pl.DataFrame) -> pl.DataFrame:
     """Return the trials on the most examples of their run, of scored trials."""
     return trials.filter(_ON_MOST.over("run"))
 
@@ -171,7 +171,7 @@ def pareto_front(trials: pl.DataFrame, cost: Cost) -> pl.DataFrame:
         A table with the columns run, trial, allocation, COST and score.
     """
     points = (
-        _on_most_examples(scored(trials)).with_columns(_TOKENS).filter(pl.col(cost).is_not_null())
+        on_most_examples(scored(trials)).with_columns(_TOKENS).filter(pl.col(cost).is_not_null())
     )
     best_at_cost = points.group_by(cost).agg(top=pl.col("score").max()).sort(cost)
     front = best_at_cost.filter(

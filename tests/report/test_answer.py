@@ -115,7 +115,8 @@ def test_without_a_score_there_is_no_answer(make_run):
     ("ahead", "says"),
     [
         (Expected(0.1, 0.01), "better by 0.1000 [0.0804, 0.1196] than m×1"),
-        (Expected(-0.1, 0.01), "worse by -0.1000"),
+        (Expected(-0.1, 0.01), "worse by 0.1000 [0.0804, 0.1196] than m×1"),
+        (Expected(-0.0006, 0.01), "not to be told apart: worse by 0.0006 [-0.0190, 0.0202]"),
         (Expected(0.1, 0.2), "not to be told apart: better by 0.1000"),
     ],
 )

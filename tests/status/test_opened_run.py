@@ -22,14 +22,18 @@ from agenttts.errors import MissingRequirement, UserError
 from agenttts.loop.controller_job import make_controller
 from agenttts.report.trackers import base
 from agenttts.report.trackers.mlflow_run import mlflow_names, write_mlflow
+from agenttts.report.trackers.optuna_study import write_study
 from agenttts.run.find import find_run
 from agenttts.run.record import write_record
+from agenttts.space import Allocation, Choice
 from agenttts.status.export import export as export_run
 from agenttts.status.logs import trial_log
 from agenttts.tables.schema import TEST_SOURCE, trials_frame
 from tests.support import command_line
 from tests.support.scripted import small_spec
 from tests.support.written_runs import START, trial
+
+CHOSEN = Allocation((Choice("retrieval", "weak", 1), Choice("answer", "strong", 2)))
 
 
 @pytest.fixture(scope="module")
@@ -192,17 +196,20 @@ def test_samples_go_through_a_pipe(export, run, tmp_path):
     assert [json.loads(line)["text"] for line in lines.splitlines()] == run.samples()["text"].to_list()  # fmt: skip
 
 
+def study_storage(optuna, path):
+    """What Optuna reads a file that `export` wrote from."""
+    if path.suffix == ".db":
+        return f"sqlite:///{path}"
+    backend = optuna.storages.journal.JournalFileBackend(str(path))
+    return optuna.storages.JournalStorage(backend)
+
+
 @pytest.mark.parametrize("name", ["study.db", "study.log"])
 def test_a_study_that_optuna_reads(export, run, tmp_path, name):
     optuna = pytest.importorskip("optuna", reason="optuna is not installed here")
     done = export("--optuna", name)
     assert done.returncode == 0, done.stderr
-    if name.endswith(".db"):
-        storage = f"sqlite:///{tmp_path / name}"
-    else:
-        backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / name))
-        storage = optuna.storages.JournalStorage(backend)
-    study = optuna.load_study(study_name="small", storage=storage)
+    study = optuna.load_study(study_name="small", storage=study_storage(optuna, tmp_path / name))
     trials = run.trials().sort("trial")
     assert [trial.user_attrs["trial"] for trial in study.trials] == trials["trial"].to_list()
     assert study.best_value == trials["score"].max()
@@ -226,6 +233,28 @@ def test_trackers_are_told_the_best_score_on_the_most_examples(finished):
     table = base.FinishedTable("small", find_run(str(finished), Path()).spec(), trials)
     assert table.best_so_far() == {"t0001": 1.0, "t0003": 0.7, "t0004": 0.7}
     assert [base.numbers_of(row).get("examples") for row in table.searched()] == [10, None, 100, 10]
+
+
+@pytest.mark.parametrize("name", ["study.db", "study.log"])
+def test_optuna_s_best_trial_is_on_the_most_examples(finished, tmp_path, name):
+    optuna = pytest.importorskip("optuna", reason="optuna is not installed here")
+    rows = [
+        trial(1, 0.9, 1.0, examples=8, allocation=CHOSEN),
+        trial(2, None, 1.0, allocation=CHOSEN),
+        trial(3, 0.6, 1.0, examples=40, allocation=CHOSEN),
+        trial(4, 0.8, 1.0, examples=40, allocation=CHOSEN),
+        trial(5, 0.85, 1.0, examples=16, allocation=CHOSEN),
+    ]
+    trials = trials_frame(rows, ["retrieval.f1", "answer.em"])
+    table = base.FinishedTable("small", find_run(str(finished), Path()).spec(), trials)
+    assert write_study(table, tmp_path / name) == 5
+    study = optuna.load_study(study_name="small", storage=study_storage(optuna, tmp_path / name))
+    assert (study.best_trial.user_attrs["trial"], study.best_value) == ("t0004", 0.8)
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["PRUNED", "FAIL", "COMPLETE", "COMPLETE", "PRUNED"]
+    by_examples = [dict(trial.intermediate_values) for trial in study.trials]
+    assert by_examples == [{8: 0.9}, {}, {40: 0.6}, {40: 0.8}, {16: 0.85}]
+    assert study.trials[0].user_attrs["score"] == 0.9
 
 
 def test_trackers_are_told_trials_in_their_order(finished):

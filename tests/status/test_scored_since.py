@@ -51,7 +51,7 @@ def test_a_recommendation_whose_trial_failed_says_so(cli, finished_run):
     assert document["recommended_tried"] is False
     assert document["recommended_failed"] == f"{failed['trial']} OOM"
     text = " ".join(cli("status", "small").stdout.split())
-    assert f"(highest expected score; {failed['trial']} OOM, no score)" in text
+    assert f"(expected to score best; {failed['trial']} OOM, no score)" in text
     view = watch.watch_lines(document, datetime.now(UTC), Console(width=200))
     assert f", {failed['trial']} OOM, no score" in "\n".join(line.plain for line in view)
 

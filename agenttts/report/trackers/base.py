@@ -13,7 +13,7 @@ import polars as pl
 
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.spec import JobSpec
-from agenttts.tables.aggregate import BY_TRIAL, best_so_far
+from agenttts.tables.aggregate import BY_TRIAL, best_so_far, on_most_examples, scored
 from agenttts.tables.schema import AFTER_SEARCH
 
 
@@ -37,6 +37,10 @@ class FinishedTable:
         for row in self.trials.sort(*BY_TRIAL).iter_rows(named=True):
             if row["source"] not in AFTER_SEARCH:
                 yield row
+
+    def best_may_be(self) -> set[str]:
+        """Return the trials of which one is the best: those with scores on the most examples."""
+        return set(on_most_examples(scored(self.trials))["trial"])
 
     def best_so_far(self) -> dict[str, float]:
         """Return the best score when a trial was proposed and scored, by trial.

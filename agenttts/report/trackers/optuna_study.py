@@ -39,7 +39,9 @@ def write_study(table: FinishedTable, path: Path) -> int:
     """Write a study of the run's name, and return its number of trials.
 
     Call `check` first. Models and sample counts of stages are its parameters. Trials without a
-    score are failed ones.
+    score are failed ones. Optuna's best trial is the best complete one, so trials that are scored
+    on fewer examples than others are pruned ones; the step of their value is the number of
+    examples.
 
     Args:
         table: The run.
@@ -53,7 +55,11 @@ def write_study(table: FinishedTable, path: Path) -> int:
     )
     study.set_user_attr("budget", table.spec.search.budget)
     study.set_user_attr("method", table.spec.search.method)
-    trials = [_trial(optuna, row, stages) for row in table.searched()]
+    best_may_be = table.best_may_be()
+    trials = [
+        _trial(optuna, row, stages, pruned=row["trial"] not in best_may_be)
+        for row in table.searched()
+    ]
     study.add_trials(trials)
     return len(trials)
 
@@ -65,7 +71,11 @@ def _storage(optuna: Any, path: Path) -> Any:
     return optuna.storages.JournalStorage(backend)
 
 
-def _trial(optuna: Any, row: dict[str, Any], stages: dict[str, Stage]) -> Any:
+def _trial(optuna: Any, row: dict[str, Any], stages: dict[str, Stage], *, pruned: bool) -> Any:
+    """Return a trial of the study.
+
+    ``pruned`` is whether a trial with a score is on fewer examples than others.
+    """
     params: dict[str, Any] = {}
     distributions: dict[str, Any] = {}
     for choice in row["allocation"]:
@@ -76,10 +86,11 @@ def _trial(optuna: Any, row: dict[str, Any], stages: dict[str, Stage]) -> Any:
         distributions[model] = optuna.distributions.CategoricalDistribution(models)
         distributions[samples] = _counts(optuna, stage.samples)
     state = optuna.trial.TrialState
-    scored = row["score"] is not None
+    scored, examples = row["score"] is not None, row["examples"]
     trial = optuna.trial.create_trial(
-        state=state.COMPLETE if scored else state.FAIL,
+        state=state.FAIL if not scored else state.PRUNED if pruned else state.COMPLETE,
         value=row["score"],
+        intermediate_values={examples: row["score"]} if scored and examples is not None else {},
         params=params,
         distributions=distributions,
         user_attrs={**labels_of(row), **numbers_of(row)},
