@@ -22,7 +22,7 @@ from agenttts.report.render_html import render_html
 from agenttts.report.render_table import sparkline, tables_text
 from agenttts.run.directory import RunDirectory
 from agenttts.space import Allocation, Choice
-from agenttts.tables.cost import CostSeconds, JobCost, RunCost
+from agenttts.tables.cost import AloneCost, CostSeconds, JobCost, RunCost, ServedCost
 from agenttts.tables.forecast import Forecast, Span
 from agenttts.tables.schema import TrialRow
 from tests.support.written_runs import START
@@ -188,6 +188,22 @@ def test_a_run_is_shown_before_its_first_trial_has_ended(
     out = tmp_path / "out"
     render(build_report([path], costs={path: cost}), form, out)
     assert "expected at launch" in out.read_text()
+
+
+@pytest.mark.parametrize(("gpus", "hours"), [(1, "1.5 GPU-hours"), (0, "0 GPU-hours")])
+def test_the_report_says_what_a_served_model_used(make_run: MakeRun, gpus: int, hours: str) -> None:
+    path = make_run()
+    seconds = CostSeconds(generate=3600.0)
+    job = JobCost("j", ("1",), ("n",), gpus, 1, 1, 1, seconds, seconds.times(gpus), 0)
+    served = ServedCost(5400.0, 5400.0 * gpus)
+    alone = AloneCost(1, 2, 7200.0, 7200.0 * gpus)
+    cost = RunCost([job], 0, alone, served=served)
+    text = tables_text(build_report([path], costs={path: cost}), width=1000)
+    assert f"without the search's own model ({hours} in 1 h 30 min of jobs)" in text
+    assert "this run took " + ("1 GPU-hours and 1" if gpus else "1 h 00 min and 1") in text
+    assert " and 1, without the search's own model (estimated" in text
+    text = tables_text(build_report([path], costs={path: replace(cost, served=ServedCost())}))
+    assert "own model" not in text
 
 
 def test_sparkline() -> None:
