@@ -38,7 +38,9 @@ def runs(document: dict[str, Any]) -> None:
             "--results names another directory"
         )
         return
-    table = new_table("run", "state", "iteration", "trials", "best", "GPU-hours", "last activity")
+    table = new_table(
+        "run", "state", "iteration", "trials", "best", "GPU-hours of trials", "last activity"
+    )
     wide = output.console.width >= _WIDE
     if wide:
         table.add_column("best allocation", overflow="fold")

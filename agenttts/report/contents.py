@@ -85,7 +85,7 @@ def comparison(report: Report) -> Grid:
                 _test_text(run),
                 number(totals["tokens"]),
                 share(totals["reused_share"]),
-                number(totals["gpu_hours"]),
+                number(run.gpu_hours),
                 duration(totals["wall_seconds"]),
             )
         )
@@ -167,7 +167,7 @@ def _lines(run: RunReport) -> list[str]:
         *_recommended_lines(run),
         *_agent_lines(run),
         f"{number(totals['tokens'])} tokens ({share(totals['reused_share'])} reused), "
-        f"{number(totals['gpu_hours'])} GPU-hours, {duration(totals['wall_seconds'])} wall time",
+        f"{number(run.gpu_hours)} GPU-hours, {duration(totals['wall_seconds'])} wall time",
         *_cost_lines(run),
         *_cut_lines(run),
     ]

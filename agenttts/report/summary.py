@@ -127,6 +127,15 @@ class RunReport:
             return {name: value for name, value in zeros.items() if name != "run"}
         return {name: value for name, value in rows.row(0, named=True).items() if name != "run"}
 
+    @property
+    def gpu_hours(self) -> float:
+        """GPU-hours of all of its jobs; those of its trials if its jobs left no records.
+
+        Its trials' (``totals``) are without the starts and the idle time of jobs.
+        """
+        hours: float = self.totals["gpu_hours"]
+        return hours if self.cost is None else self.cost.gpu_hours
+
     @cached_property
     def states(self) -> dict[str, int]:
         """The number of trials in each state that occurs."""
