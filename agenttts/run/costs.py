@@ -105,6 +105,10 @@ class CostReader:
         return found
 
     def _trial_tokens(self, rows: Iterable[TrialRow]) -> list[TrialTokens]:
+        try:
+            needs = {name: model.gpus for name, model in self._run.record().models.items()}
+        except UserError:  # as in `forecast`
+            needs = {}
         found = []
         for row in rows:
             directory = self._run.trial(row.trial)
@@ -119,7 +123,9 @@ class CostReader:
                 continue
             totals = examples.group_by("model").agg(pl.col("decode_tokens").sum())
             models = [choice.model for choice in row.allocation.choices]
-            gpus = max(attempt.gpus for attempt in attempts)
+            # Its job may have had more GPUs than it needs, for other trials.
+            own = [needs[model] for model in models if model in needs]
+            gpus = max(own, default=max(attempt.gpus for attempt in attempts))
             found.append(TrialTokens(gpus, models, dict(totals.iter_rows())))
         return found
 

@@ -181,7 +181,7 @@ class TrialTokens:
     """The generated tokens of a trial with a result, reused ones included.
 
     Attributes:
-        gpus: The GPUs of its job.
+        gpus: The GPUs that it needs.
         models: The model of each stage, in order.
         decode: Its generated tokens by model.
     """
