@@ -140,7 +140,8 @@ class RunReport:
             return None
         rests = ((max(start, since), min(end, until)) for since, until in self.rests)
         rested = sum(max(0.0, (until - since).total_seconds()) for since, until in rests)
-        return float((end - start).total_seconds()) - rested
+        seconds: float = (end - start).total_seconds()
+        return seconds - rested
 
     @property
     def gpu_hours(self) -> float:
@@ -346,6 +347,7 @@ def build_report(
     confidences: Mapping[Path, Confidence | None] | None = None,
     costs: Mapping[Path, RunCost | None] | None = None,
     backgrounds: Mapping[Path, Background] | None = None,
+    main_metrics: Mapping[Path, str] | None = None,
 ) -> Report:
     """Read runs, finished or not, and build the report on them.
 
@@ -357,6 +359,8 @@ def build_report(
         confidences: How sure the searcher is of it, by entry of ``run_dirs``.
         costs: What the run used, by entry of ``run_dirs``.
         backgrounds: What the page shows of the run beside its trials, by entry of ``run_dirs``.
+        main_metrics: The metric that is the score, by entry of ``run_dirs``; without one, or if it
+            is empty, it is found by its values (`main_metric`).
 
     Raises:
         UserError: A directory is absent or not a run, or a table is damaged; the message names the
@@ -369,6 +373,7 @@ def build_report(
         confidences or {},
         costs or {},
         backgrounds or {},
+        main_metrics or {},
     )
     return Report(tuple(_read_run(path, *told) for path in run_dirs))
 
@@ -384,6 +389,7 @@ def _read_run(
     confidences: Mapping[Path, Confidence | None],
     costs: Mapping[Path, RunCost | None],
     backgrounds: Mapping[Path, Background],
+    main_metrics: Mapping[Path, str],
 ) -> RunReport:
     if not path.is_dir():
         raise UserError(f"{path}: the run directory does not exist")
@@ -399,10 +405,11 @@ def _read_run(
     trials = trials.with_columns(pl.lit(name).alias("run"))
     best = _best(trials)
     events = _events(journal)
+    metric = main_metrics.get(path) or main_metric(trials)
     intervals = {
         trial: interval
         for trial in (*finalists(trials)["trial"], *held_out(trials)["trial"])
-        if (interval := _interval(path, trials, trial)) is not None
+        if (interval := _interval(path, metric, trial)) is not None
     }
     return RunReport(
         run=name,
@@ -410,7 +417,7 @@ def _read_run(
         outcome=_outcome(events),
         rests=_rests(events),
         trials=trials,
-        interval=_interval(path, trials, best["trial"]) if best else None,
+        interval=_interval(path, metric, best["trial"]) if best else None,
         guidelines=tuple(guidelines.get(path, ())),
         settings=_settings(spec),
         after_intervals=intervals,
@@ -429,9 +436,8 @@ def _best(trials: pl.DataFrame) -> dict[str, Any] | None:
     return best_trial(trials)
 
 
-def _interval(path: Path, trials: pl.DataFrame, trial: str) -> Interval | None:
+def _interval(path: Path, metric: str | None, trial: str) -> Interval | None:
     """Return a trial's confidence interval; None if its examples were not kept."""
-    metric = main_metric(trials)
     examples = path / "trials" / trial / "examples.parquet"
     if metric is None or not examples.exists():
         return None

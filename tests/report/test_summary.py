@@ -11,10 +11,15 @@ from typing import Any
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.loop.reports import report_of
 from agenttts.report import build_report
 from agenttts.report.story import trials_grid
+from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
-from agenttts.tables.schema import TrialRow, TrialState
+from agenttts.run.record import RUN_FILE
+from agenttts.tables.aggregate import bootstrap_interval
+from agenttts.tables.schema import TrialRow, TrialState, read_examples
+from agenttts.trial.result import EXAMPLES_FILE
 from tests.support.written_runs import START
 
 MakeRun = Callable[..., Path]
@@ -205,3 +210,23 @@ def test_a_run_and_its_trials_take_no_time_at_rest(
 def test_an_end_at_an_unknown_time_begins_no_rest(make_run: MakeRun, time: str | None) -> None:
     events = [{"event": "ended", "time": time}, {"event": "started", "time": _at(3)}]
     assert document(make_run(events=events))["runs"][0]["totals"]["wall_seconds"] == 300.0
+
+
+def test_the_interval_is_of_the_metric_that_the_run_names(
+    make_run: MakeRun, trial: MakeTrial, finished_run
+) -> None:
+    """Metrics with equal means are not told apart by their values."""
+    run = RunDirectory(make_run(rows=[trial(1, 0.5, 1.0)], events=REOPENED[:1]))
+    place = run.trial("t0001") / EXAMPLES_FILE
+    record = json.loads((finished_run() / RUN_FILE).read_text())
+    examples = read_examples(place)
+    intervals = {m: bootstrap_interval(examples, m) for m in ("answer.em", "retrieval.f1")}
+    assert intervals["answer.em"] != intervals["retrieval.f1"]
+    for name, interval in intervals.items():
+        run.record_file.write_text(json.dumps({**record, "main_metric": name}))
+        assert report_of([run]).runs[0].interval == interval
+    # Runs of versions that did not name it.
+    run.record_file.write_text(json.dumps({**record, "main_metric": ""}))
+    assert report_of([run]).runs[0].interval == intervals["answer.em"]
+    run.record_file.unlink()
+    assert report_of([run]).runs[0].interval == intervals["answer.em"]
