@@ -128,10 +128,11 @@ class RunReport:
             zeros = {name: None if name in _UNKNOWN_AT_FIRST else 0 for name in rows.columns}
             return {name: value for name, value in zeros.items() if name != "run"}
         totals = {name: value for name, value in rows.row(0, named=True).items() if name != "run"}
-        first, last = self.trials["started"].min(), self.trials["finished"].max()
+        first: Any = self.trials["started"].min()
+        last: Any = self.trials["finished"].max()
         return {**totals, "wall_seconds": self.seconds_between(first, last)}
 
-    def seconds_between(self, start: Any, end: Any) -> float | None:
+    def seconds_between(self, start: datetime | None, end: datetime | None) -> float | None:
         """Return the wall seconds between two moments, without the run's rests.
 
         It is None if a moment is None.
@@ -140,8 +141,7 @@ class RunReport:
             return None
         rests = ((max(start, since), min(end, until)) for since, until in self.rests)
         rested = sum(max(0.0, (until - since).total_seconds()) for since, until in rests)
-        seconds: float = (end - start).total_seconds()
-        return seconds - rested
+        return (end - start).total_seconds() - rested
 
     @property
     def gpu_hours(self) -> float:
