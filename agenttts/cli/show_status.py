@@ -38,7 +38,9 @@ def runs(document: dict[str, Any]) -> None:
             "--results names another directory"
         )
         return
-    table = new_table("run", "state", "iteration", "trials", "best", "GPU-hours", "last activity")
+    table = new_table(
+        "run", "state", "iteration", "trials", "best", "GPU-hours of trials", "last activity"
+    )
     wide = output.console.width >= _WIDE
     if wide:
         table.add_column("best allocation", overflow="fold")
@@ -117,16 +119,16 @@ def _status_view(document: dict[str, Any]) -> list[Text | Table]:
 
 def _cost_lines(cost: dict[str, Any]) -> str:
     """Return two lines: what a run used so far, and for what."""
-    from agenttts.report.contents import duration, number, share
+    from agenttts.cli.status_texts import used_text
+    from agenttts.report.contents import duration, share
 
-    on_gpus = cost["gpu_seconds"] > 0
-    by_part = cost["gpu_seconds_by"] if on_gpus else cost["seconds"]
+    by_part = cost["gpu_seconds_by"] if cost["gpu_seconds"] > 0 else cost["seconds"]
     parts = {part: seconds for part, seconds in by_part.items() if part != "queue"}
     used = sum(parts.values())
     shares = ", ".join(f"{part} {share(s / used)}" for part, s in parts.items() if used)
     tokens, queued = cost["tokens"], duration(cost["seconds"]["queue"])
     return (
-        f"cost: {f'{number(used / 3600)} GPU-hours' if on_gpus else f'{duration(used)} of jobs'}, "
+        f"cost: {used_text(cost, used='')}, "
         f"{cost['engine_starts']} engine starts, {tokens['computed']:,} tokens computed, "
         f"{tokens['reused']:,} reused\n"
         f"time of jobs: {shares or 'none yet'}; waited in the queue before that: {queued}"

@@ -95,16 +95,23 @@ def how_they_count(run: str) -> str:
     )
 
 
-def used_text(cost: dict[str, Any] | None) -> str:
-    """Return what the run has used; '' if that is not known."""
+def used_text(cost: dict[str, Any] | None, used: str = " used") -> str:
+    """Return what the run and its served model have used; '' if that is not known.
+
+    ``used`` follows the quantity.
+    """
     from agenttts.report.contents import duration, number
 
     if cost is None:
         return ""
-    if cost["gpu_seconds"] > 0:
-        return f"{number(cost['gpu_seconds'] / 3600)} GPU-hours used"
-    seconds = sum(s for part, s in cost["seconds"].items() if part != "queue")
-    return f"{duration(seconds)} of jobs used"
+    trials, served = cost["gpu_seconds"], cost["served"]["gpu_seconds"]
+    if trials + served > 0:
+        total, own = f"{number((trials + served) / 3600)} GPU-hours", number(served / 3600)
+    else:
+        trials = sum(s for part, s in cost["seconds"].items() if part != "queue")
+        served = cost["served"]["seconds"]
+        total, own = f"{duration(trials + served)} of jobs", duration(served)
+    return f"{total}{used}" + (f" ({own} for the search's own model)" if served else "")
 
 
 def to_come_text(rest: dict[str, Any] | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from agenttts import search
 from agenttts.dispatch.sizing.model_size import ModelSize
@@ -57,7 +58,13 @@ def expected_cost(
         sizes,
         compiled=experiment.container is not None,
     )
-    return forecast(basis, phases)
+    found = forecast(basis, phases)
+    if part is None or of_trial == searched:
+        return found
+    counted = f"each trial of the search on {of_trial} of {searched} examples"
+    if part.most is None or part.most > of_trial:
+        counted += " (allocations that are scored again, on further ones, take more)"
+    return replace(found, assumptions=(*found.assumptions, counted))
 
 
 def _parts(

@@ -22,7 +22,7 @@ class SideDocument(Document):
         tokens_per_example: Prompt and generated tokens of one example, reused ones included.
         gpu_seconds_per_example: GPU-seconds that the trial took, by example.
         reused_share: The share of the trial's tokens that were found in the sample store.
-        run_gpu_hours: GPU-hours of all jobs of the run.
+        run_gpu_hours: GPU-hours of all jobs of the run, with those of a served model.
         run_tokens: Tokens that the run's jobs computed.
         run_trials: Number of trials of the run.
     """

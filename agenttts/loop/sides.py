@@ -139,7 +139,7 @@ def side_document(side: Side, row: Mapping[str, Any], examples: int) -> dict[str
         "tokens_per_example": tokens / examples,
         "gpu_seconds_per_example": (row["gpu_seconds"] or 0.0) / examples,
         "reused_share": row["reused_tokens"] / tokens if tokens else None,
-        "run_gpu_hours": totals["gpu_hours"] if cost is None else cost.gpu_seconds.used / 3600,
+        "run_gpu_hours": side.report.gpu_hours,
         "run_tokens": (
             totals["tokens"] - totals["reused_tokens"] if cost is None else cost.tokens_computed
         ),

@@ -20,6 +20,7 @@ COST_TITLES = {"budget": "budget (units)", "tokens": "tokens", "gpu_seconds": "G
 _LONGEST_ERROR = 400
 _REPAIRS = 3
 _MOST_JOBS = 20
+_WITHOUT_SERVED = ", without the search's own model"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def comparison(report: Report) -> Grid:
                 _test_text(run),
                 number(totals["tokens"]),
                 share(totals["reused_share"]),
-                number(totals["gpu_hours"]),
+                number(run.gpu_hours),
                 duration(totals["wall_seconds"]),
             )
         )
@@ -166,7 +167,7 @@ def _lines(run: RunReport) -> list[str]:
         *_recommended_lines(run),
         *_agent_lines(run),
         f"{number(totals['tokens'])} tokens ({share(totals['reused_share'])} reused), "
-        f"{number(totals['gpu_hours'])} GPU-hours, {duration(totals['wall_seconds'])} wall time",
+        f"{number(run.gpu_hours)} GPU-hours, {duration(totals['wall_seconds'])} wall time",
         *_cost_lines(run),
         *_cut_lines(run),
     ]
@@ -185,8 +186,8 @@ def _cost_lines(run: RunReport) -> list[str]:
         taken = duration(run.cost.seconds.used)
     return [
         f"one trial a job would have taken about {estimate} and {alone.engine_starts} engine "
-        f"starts for {alone.trials} trials; this run took {taken} and {run.cost.engine_starts} "
-        f"(estimated: {ALONE_ASSUMPTIONS})"
+        f"starts for {alone.trials} trials; this run took {taken} and {run.cost.engine_starts}"
+        f"{_WITHOUT_SERVED if run.cost.served.seconds else ''} (estimated: {ALONE_ASSUMPTIONS})"
     ]
 
 
@@ -239,6 +240,9 @@ def _cost_grids(run: RunReport) -> Iterator[Grid]:
         f"where the time went: {cost.engine_starts} engine starts, {computed} tokens computed, "
         f"{reused} reused"
     )
+    if cost.served.seconds:
+        hours = f"{number(cost.served.gpu_seconds / 3600)} GPU-hours in "
+        title += f"{_WITHOUT_SERVED} ({hours}{duration(cost.served.seconds)} of jobs)"
     yield Grid(title, columns, tuple(rows), frozenset(columns[1:]))
     if cost.forecast is not None:
         yield _expected_grid(run, cost, cost.forecast)

@@ -181,7 +181,11 @@ class ParetoPoint(Document):
 
 
 class TotalsDocument(Document):
-    """Counts and sums of a run's trials; null where they are not known."""
+    """Counts and sums of a run's trials; null where they are not known.
+
+    ``wall_seconds`` are from the first trial's start to the last one's end, without the time
+    between an end of the run and its next start.
+    """
 
     trials: int
     scored: int

@@ -73,7 +73,7 @@ def trials_grid(run: RunReport) -> Grid | None:
         shown = shown.sort(*order, descending=True, nulls_last=True).head(MOST_TRIALS)
         title = f"The {MOST_TRIALS:,} best of {count:,} trials ('--format csv' gives all)"
     ordered = shown.sort(*BY_TRIAL).to_dicts()
-    times = [_wall(row) for row in ordered]
+    times = [run.seconds_between(row["started"], row["finished"]) for row in ordered]
     rows = [
         (
             str(row["trial"]),
@@ -151,9 +151,3 @@ def _score(row: Mapping[str, Any]) -> str:
         return "-"
     stderr = row["score_stderr"]
     return f"{row['score']:.4f}" + ("" if stderr is None else f" ± {_NORMAL_95 * stderr:.3f}")
-
-
-def _wall(row: Mapping[str, Any]) -> float | None:
-    if row["started"] is None or row["finished"] is None:
-        return None
-    return float((row["finished"] - row["started"]).total_seconds())

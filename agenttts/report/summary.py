@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -78,6 +78,7 @@ class RunReport:
         baseline: The allocation against the user's baseline (`BaselineDocument`); None without one.
         cost: What the run used; None for runs of versions that did not record it.
         background: What the page shows of the run beside its trials.
+        rests: The spans between an end of the run and its next start, oldest first.
     """
 
     run: str
@@ -96,6 +97,7 @@ class RunReport:
     baseline: Mapping[str, Any] | None = None
     cost: RunCost | None = None
     background: Background = field(default_factory=Background)
+    rests: tuple[tuple[datetime, datetime], ...] = ()
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
@@ -119,13 +121,36 @@ class RunReport:
     def totals(self) -> dict[str, Any]:
         """Counts and sums from `agenttts.tables.aggregate.summarise_runs`.
 
-        They are zero without trials.
+        They are zero without trials. The wall seconds are without ``rests``.
         """
         rows = summarise_runs(self.trials)
         if rows.is_empty():
             zeros = {name: None if name in _UNKNOWN_AT_FIRST else 0 for name in rows.columns}
             return {name: value for name, value in zeros.items() if name != "run"}
-        return {name: value for name, value in rows.row(0, named=True).items() if name != "run"}
+        totals = {name: value for name, value in rows.row(0, named=True).items() if name != "run"}
+        first: Any = self.trials["started"].min()
+        last: Any = self.trials["finished"].max()
+        return {**totals, "wall_seconds": self.seconds_between(first, last)}
+
+    def seconds_between(self, start: datetime | None, end: datetime | None) -> float | None:
+        """Return the wall seconds between two moments, without the run's rests.
+
+        It is None if a moment is None.
+        """
+        if start is None or end is None:
+            return None
+        rests = ((max(start, since), min(end, until)) for since, until in self.rests)
+        rested = sum(max(0.0, (until - since).total_seconds()) for since, until in rests)
+        return (end - start).total_seconds() - rested
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU-hours of all of its jobs; those of its trials if its jobs left no records.
+
+        Its trials' (``totals``) are without the starts and the idle time of jobs.
+        """
+        hours: float = self.totals["gpu_hours"]
+        return hours if self.cost is None else self.cost.gpu_hours
 
     @cached_property
     def states(self) -> dict[str, int]:
@@ -322,6 +347,7 @@ def build_report(
     confidences: Mapping[Path, Confidence | None] | None = None,
     costs: Mapping[Path, RunCost | None] | None = None,
     backgrounds: Mapping[Path, Background] | None = None,
+    main_metrics: Mapping[Path, str] | None = None,
 ) -> Report:
     """Read runs, finished or not, and build the report on them.
 
@@ -333,6 +359,8 @@ def build_report(
         confidences: How sure the searcher is of it, by entry of ``run_dirs``.
         costs: What the run used, by entry of ``run_dirs``.
         backgrounds: What the page shows of the run beside its trials, by entry of ``run_dirs``.
+        main_metrics: The metric that is the score, by entry of ``run_dirs``; without one, or if it
+            is empty, it is found by its values (`main_metric`).
 
     Raises:
         UserError: A directory is absent or not a run, or a table is damaged; the message names the
@@ -345,6 +373,7 @@ def build_report(
         confidences or {},
         costs or {},
         backgrounds or {},
+        main_metrics or {},
     )
     return Report(tuple(_read_run(path, *told) for path in run_dirs))
 
@@ -360,6 +389,7 @@ def _read_run(
     confidences: Mapping[Path, Confidence | None],
     costs: Mapping[Path, RunCost | None],
     backgrounds: Mapping[Path, Background],
+    main_metrics: Mapping[Path, str],
 ) -> RunReport:
     if not path.is_dir():
         raise UserError(f"{path}: the run directory does not exist")
@@ -374,17 +404,20 @@ def _read_run(
     name = path.resolve().name
     trials = trials.with_columns(pl.lit(name).alias("run"))
     best = _best(trials)
+    events = _events(journal)
+    metric = main_metrics.get(path) or main_metric(trials)
     intervals = {
         trial: interval
         for trial in (*finalists(trials)["trial"], *held_out(trials)["trial"])
-        if (interval := _interval(path, trials, trial)) is not None
+        if (interval := _interval(path, metric, trial)) is not None
     }
     return RunReport(
         run=name,
         path=path,
-        outcome=_outcome(journal),
+        outcome=_outcome(events),
+        rests=_rests(events),
         trials=trials,
-        interval=_interval(path, trials, best["trial"]) if best else None,
+        interval=_interval(path, metric, best["trial"]) if best else None,
         guidelines=tuple(guidelines.get(path, ())),
         settings=_settings(spec),
         after_intervals=intervals,
@@ -403,9 +436,8 @@ def _best(trials: pl.DataFrame) -> dict[str, Any] | None:
     return best_trial(trials)
 
 
-def _interval(path: Path, trials: pl.DataFrame, trial: str) -> Interval | None:
+def _interval(path: Path, metric: str | None, trial: str) -> Interval | None:
     """Return a trial's confidence interval; None if its examples were not kept."""
-    metric = main_metric(trials)
     examples = path / "trials" / trial / "examples.parquet"
     if metric is None or not examples.exists():
         return None
@@ -417,25 +449,57 @@ def _interval(path: Path, trials: pl.DataFrame, trial: str) -> Interval | None:
 _REOPENING = ("started", "resumed", "retried", "extended")
 
 
-def _outcome(journal: Path) -> str | None:
+def _events(journal: Path) -> list[dict[str, Any]]:
+    """Return the events of a journal; none if it is missing."""
+    events = []
+    for line in journal.read_bytes().splitlines() if journal.exists() else ():
+        try:
+            event = parse_json(line)
+        except ValueError:  # the last line, while the controller is writing it
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    return events
+
+
+def _outcome(events: Iterable[Mapping[str, Any]]) -> str | None:
     """Return the outcome in the last ``ended`` event.
 
     It is None if there is no such event, or if the run has gone on after it.
     """
     outcome: str | None = None
-    if not journal.exists():
-        return None
-    for line in journal.read_bytes().splitlines():
-        try:
-            event = parse_json(line)
-        except ValueError:  # the last line, while the controller is writing it
-            continue
-        kind = event.get("event") if isinstance(event, dict) else None
+    for event in events:
+        kind = event.get("event")
         if kind in _REOPENING:
             outcome = None
         elif kind == "ended":
             outcome = str(event.get("outcome") or "ended")
     return outcome
+
+
+def _rests(events: Iterable[Mapping[str, Any]]) -> tuple[tuple[datetime, datetime], ...]:
+    """Return the spans between an end of the run and the next start of a controller."""
+    rests = []
+    end: datetime | None = None
+    for event in events:
+        kind = event.get("event")
+        if kind == "ended":
+            end = end or _moment(event)
+        elif kind == "started":
+            start = _moment(event)
+            if end is not None and start is not None and start > end:
+                rests.append((end, start))
+            end = None
+    return tuple(rests)
+
+
+def _moment(event: Mapping[str, Any]) -> datetime | None:
+    """Return when an event was written; None if it does not say."""
+    try:
+        moment = datetime.fromisoformat(str(event.get("time")))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
 
 
 def _settings(spec: Path) -> dict[str, Any]:

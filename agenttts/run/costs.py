@@ -18,6 +18,7 @@ from agenttts.run.state import RunState
 from agenttts.tables.cost import (
     MeasuredStart,
     RunCost,
+    ServedCost,
     TrialTokens,
     cost_alone,
     job_costs,
@@ -59,6 +60,7 @@ class CostReader:
             sum(reused),
             cost_alone(starts, self._trial_tokens(rows)) if alone else None,
             self.forecast(),
+            self._served(),
         )
 
     def forecast(self) -> Forecast | None:
@@ -67,6 +69,19 @@ class CostReader:
             return self._run.record().forecast
         except UserError:  # a run of an older version, or a damaged file, which others report
             return None
+
+    def _served(self) -> ServedCost:
+        """Return what the jobs of the model used that the run serves itself.
+
+        A job without an end counts until it last wrote its record.
+        """
+        seconds = gpu_seconds = 0.0
+        for record in read_job_starts(self._run.agent):
+            end = _time(record.finished or record.written)
+            used = max(0.0, (end - _time(record.started)).total_seconds())
+            seconds += used
+            gpu_seconds += used * record.gpus
+        return ServedCost(seconds, gpu_seconds)
 
     def _starts(self, live: Collection[str]) -> list[MeasuredStart]:
         directories = [
@@ -90,6 +105,10 @@ class CostReader:
         return found
 
     def _trial_tokens(self, rows: Iterable[TrialRow]) -> list[TrialTokens]:
+        try:
+            needs = {name: model.gpus for name, model in self._run.record().models.items()}
+        except UserError:  # as in `forecast`
+            needs = {}
         found = []
         for row in rows:
             directory = self._run.trial(row.trial)
@@ -104,7 +123,9 @@ class CostReader:
                 continue
             totals = examples.group_by("model").agg(pl.col("decode_tokens").sum())
             models = [choice.model for choice in row.allocation.choices]
-            gpus = max(attempt.gpus for attempt in attempts)
+            # Its job may have had more GPUs than it needs, for other trials.
+            own = [needs[model] for model in models if model in needs]
+            gpus = max(own, default=max(attempt.gpus for attempt in attempts))
             found.append(TrialTokens(gpus, models, dict(totals.iter_rows())))
         return found
 

@@ -7,7 +7,8 @@ child and writes its address. The files in ``DIR``:
 - ``key``: the API key, readable by the user alone; it reaches the server in its environment;
 - ``address.json``: where it listens, present while it runs;
 - ``lease``: touched by the controller; the job ends if this has not happened for long;
-- ``log.txt``: the server's log.
+- ``log.txt``: the server's log;
+- ``job_starts/``: what each job used of its node (`agenttts.dispatch.job_starts`).
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
+from agenttts.dispatch.job_starts import JobStart, next_number, write_job_start
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.scratch import CompileCache, NoScratchDirectory, scratch_directory
 from agenttts.dispatch.own_job import service_id
@@ -48,6 +50,8 @@ PORT = "{port}"
 KEY_VARIABLE = "VLLM_API_KEY"
 
 _PATIENCE_S = 10.0
+_RECORD_S = 60.0
+"""Seconds between two records of what a job has used: a killed one counts up to the last."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,17 @@ def serve(directory: Path) -> int:
     job = service_id()
     port = _free_port(serving.host)
     address = ServerAddress(_hosts(serving.host), socket.gethostname(), port, job, _now())
+    gpus = int(serving.model.get("gpus") or 0)
+    start = JobStart(
+        number=next_number(directory),
+        job_id=job,
+        node=address.node,
+        gpus=gpus,
+        waited_since=None,
+        started=address.started,
+        written=address.started,
+    )
+    _record(directory, start)
     env = {**os.environ, **granted_devices(), **serving.env}
     env |= dict.fromkeys(serving.key_variables, key)
     kept = (
@@ -189,6 +204,7 @@ def serve(directory: Path) -> int:
         else None
     )
     with (directory / LOG_FILE).open("ab") as output, ExitStack() as stack:
+        stack.callback(lambda: _record(directory, start, ended=True))
         problem: str | None
         try:
             scratch = stack.enter_context(scratch_directory(kept))
@@ -199,7 +215,7 @@ def serve(directory: Path) -> int:
                 directory,
                 scratch,
                 [Path(path) for path in serving.needs],
-                gpus=int(serving.model.get("gpus") or 0),
+                gpus=gpus,
                 scratch_bytes=SCRATCH_BYTES if any(SCRATCH in p for p in serving.command) else 0,
             )
         if problem is not None:
@@ -218,7 +234,12 @@ def serve(directory: Path) -> int:
         )
         try:
             atomic_write_json(directory / ADDRESS_FILE, asdict(address))
-            _watch(child, directory / LEASE_FILE, serving.lease_seconds)
+            _watch(
+                child,
+                directory / LEASE_FILE,
+                serving.lease_seconds,
+                lambda: _record(directory, start),
+            )
         finally:
             _end(child)
             found = read_address(directory)
@@ -227,10 +248,28 @@ def serve(directory: Path) -> int:
     return child.returncode
 
 
-def _watch(child: subprocess.Popen[bytes], lease: Path, lease_seconds: float) -> None:
-    """Wait until the server ends, a signal stops this job, or the lease is too old."""
+def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:
+    """Write what the job has used so far; it goes on without the record."""
+    now = _now()
+    try:
+        write_job_start(directory, replace(start, written=now, finished=now if ended else None))
+    except OSError as error:
+        print(f"what the job used is not recorded: {error}", flush=True)
+
+
+def _watch(
+    child: subprocess.Popen[bytes], lease: Path, lease_seconds: float, record: Callable[[], None]
+) -> None:
+    """Wait until the server ends, a signal stops this job, or the lease is too old.
+
+    ``record`` is called from time to time.
+    """
     seen, since = _renewed(lease), time.monotonic()
+    recorded = since
     while child.poll() is None:
+        if time.monotonic() - recorded > _RECORD_S:
+            record()
+            recorded = time.monotonic()
         # The time of the renewal is compared with nothing but itself: clocks of nodes differ.
         if (renewed := _renewed(lease)) != seen:
             seen, since = renewed, time.monotonic()

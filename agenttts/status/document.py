@@ -165,7 +165,7 @@ class ToComeDocument(Document):
     Attributes:
         trials: The trials that may still run, with unfinished ones, finalists and final tests; None
             before the first was proposed. A further trial of the recommendation is not counted.
-        gpu_seconds: Their GPU-seconds.
+        gpu_seconds: Their GPU-seconds, without a served model's.
         measured: Whether that follows from the trials that have ended; else it is the forecast of
             the launch.
     """

@@ -85,7 +85,7 @@ def to_come(
 
 
 def _closing_to_come(search: SearchSection, state: RunState) -> dict[str, int]:
-    """Return how many finalists and final tests may still be proposed, by their source.
+    """Return how many trials after the search may be proposed, by source.
 
     There may be fewer, if fewer allocations score.
     """

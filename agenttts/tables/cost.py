@@ -181,7 +181,7 @@ class TrialTokens:
     """The generated tokens of a trial with a result, reused ones included.
 
     Attributes:
-        gpus: The GPUs of its job.
+        gpus: The GPUs that it needs.
         models: The model of each stage, in order.
         decode: Its generated tokens by model.
     """
@@ -256,20 +256,35 @@ def cost_alone(starts: Sequence[MeasuredStart], trials: Sequence[TrialTokens]) -
 
 
 @dataclass(frozen=True)
+class ServedCost:
+    """What the jobs of the model used that a run serves itself for its search.
+
+    Attributes:
+        seconds: Their wall seconds.
+        gpu_seconds: Their GPU-seconds.
+    """
+
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class RunCost:
     """What a run used.
 
     Attributes:
-        jobs: What each of its jobs used.
+        jobs: What each job of its trials used.
         tokens_reused: Tokens of its trials that were not computed again.
         alone: What one trial a job would have taken; None if that cannot be estimated.
         forecast: What was expected at launch; None in a run of an older version.
+        served: What its served model used, which is not in ``jobs``.
     """
 
     jobs: Sequence[JobCost]
     tokens_reused: int
     alone: AloneCost | None = None
     forecast: Forecast | None = None
+    served: ServedCost = ServedCost()
 
     @property
     def engine_starts(self) -> int:
@@ -283,13 +298,18 @@ class RunCost:
 
     @property
     def seconds(self) -> CostSeconds:
-        """Wall seconds of all jobs."""
+        """Wall seconds of the trials' jobs."""
         return _sum(job.seconds for job in self.jobs)
 
     @property
     def gpu_seconds(self) -> CostSeconds:
-        """GPU-seconds of all jobs."""
+        """GPU-seconds of the trials' jobs."""
         return _sum(job.gpu_seconds for job in self.jobs)
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU-hours of all jobs, with those of the served model."""
+        return (self.gpu_seconds.used + self.served.gpu_seconds) / 3600
 
     def share(self, part: str) -> float | None:
         """Return a part's share of the GPU-seconds, or of the seconds if no job has GPUs.
@@ -307,6 +327,10 @@ class RunCost:
             "seconds": _parts(self.seconds),
             "gpu_seconds_by": _by_part(self.gpu_seconds),
             "tokens": {"computed": self.tokens_computed, "reused": self.tokens_reused},
+            "served": {
+                "seconds": _rounded(self.served.seconds),
+                "gpu_seconds": _rounded(self.served.gpu_seconds),
+            },
         }
 
     def jobs_document(self) -> list[dict[str, Any]]:
@@ -376,15 +400,24 @@ class TokensDocument(Document):
     reused: int
 
 
+class ServedCostDocument(Document):
+    """Wall seconds and GPU-seconds of the jobs of a served model."""
+
+    seconds: float
+    gpu_seconds: float
+
+
 class CostDocument(Document):
     """What a run used so far.
 
     Attributes:
         engine_starts: Number of engines that were started.
-        gpu_seconds: GPU-seconds of all jobs.
-        seconds: Wall seconds of all jobs.
+        gpu_seconds: GPU-seconds of the trials' jobs.
+        seconds: Wall seconds of the trials' jobs.
         gpu_seconds_by: ``gpu_seconds`` by part.
         tokens: Tokens computed and reused.
+        served: What the jobs of the model used that the run serves itself for its search. The other
+            values are without it.
     """
 
     engine_starts: int
@@ -392,6 +425,7 @@ class CostDocument(Document):
     seconds: SecondsDocument
     gpu_seconds_by: UsedDocument
     tokens: TokensDocument
+    served: ServedCostDocument
 
 
 class JobCostDocument(Document):

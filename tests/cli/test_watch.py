@@ -21,6 +21,8 @@ import pytest
 from rich.console import Console
 
 from agenttts.cli import output, watch
+from agenttts.cli.status_texts import used_text
+from agenttts.dispatch.job_starts import JobStart, write_job_start
 from agenttts.run.directory import RunDirectory
 from agenttts.status.run_status import run_status
 from tests.support.running_run import QUEUE, write_running
@@ -73,6 +75,26 @@ def test_gpu_hours_are_written_out(running, used, low, high, said):
     document["cost"]["gpu_seconds"] = used * 3600
     document["to_come"]["gpu_seconds"] = {"low": low * 3600, "high": high * 3600}
     assert f"cost        {said} (18 trials)" in view(document, 120, color_system=None)
+
+
+def test_what_a_served_model_used_is_counted(running):
+    running.agent.mkdir()
+    began, end = "2026-01-02T12:00:00+00:00", "2026-01-02T13:00:00+00:00"
+    # The first was killed half an hour after its start.
+    killed = JobStart(1, "51", "n9", 2, None, began, "2026-01-02T12:30:00+00:00")
+    for start in (killed, JobStart(2, "52", "n9", 2, None, began, end, finished=end)):
+        write_job_start(running.agent, start)
+    document = run_status(running)
+    assert document["cost"]["served"] == {"seconds": 5400.0, "gpu_seconds": 10800.0}
+    used = "5.53 GPU-hours used (3 for the search's own model)"
+    assert f"cost        {used}; 3.6 to 15 GPU-hours to come" in view(
+        document, 120, color_system=None
+    )
+    cost = {**document["cost"], "gpu_seconds": 0.0}
+    # On a CPU: 90 minutes besides those of the trials.
+    cost["served"] = {"seconds": 5400.0, "gpu_seconds": 0.0}
+    cost["seconds"] = dict.fromkeys(cost["seconds"], 60.0)
+    assert used_text(cost) == "1 h 36 min of jobs used (1 h 30 min for the search's own model)"
 
 
 def test_one_look_asks_the_queue_once(running, tmp_path):

@@ -240,3 +240,24 @@ def test_the_plan_says_what_is_expected_and_why(cli, scripted_spec):
     assert "engine starts" in line
     assert "GPU-hours" not in line, "there are no GPUs"
     assert "  assumed: allocations drawn at random" in shown
+
+
+SCORED_AGAIN = "(allocations that are scored again, on further ones, take more)"
+
+
+@pytest.mark.parametrize(
+    ("examples", "counted"),
+    [
+        (None, None),
+        ({"first": 2}, f"each trial of the search on 2 of 4 examples {SCORED_AGAIN}"),
+        ({"first": 2, "most": 3}, f"each trial of the search on 2 of 4 examples {SCORED_AGAIN}"),
+        ({"first": 3, "most": 3}, "each trial of the search on 3 of 4 examples"),
+        ({"first": 4}, None),
+    ],
+)
+def test_the_plan_says_on_how_many_examples_it_counts(cli, scripted_spec, examples, counted):
+    spec = scripted_spec(task__examples=4, search__examples=examples)
+    done = cli("launch", spec, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    assumed = json.loads(done.stdout)["forecast"]["assumptions"]
+    assert [text for text in assumed if "each trial of" in text] == ([counted] if counted else [])

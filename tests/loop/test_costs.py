@@ -8,7 +8,9 @@ import shutil
 import polars as pl
 import pytest
 
+from agenttts.dispatch.attempts import ATTEMPTS
 from agenttts.dispatch.job_starts import JOB_STARTS
+from agenttts.run.record import RUN_FILE
 from agenttts.trial.usage import USAGE
 from tests.support.runs import journal_events, table
 from tests.support.shared_jobs import SLOW, profile
@@ -109,3 +111,29 @@ def test_a_run_without_records_reads_as_before(cli, finished_run):
     assert "where the time went" not in shown.stdout
     assert json.loads(cli("status", "small", "--json").stdout)["cost"] is None
     assert "cost:" not in cli("status", "small").stdout
+
+
+@pytest.mark.parametrize(("weak", "strong"), [(1, 1), (0, 0), (1, 2)])
+def test_one_trial_a_job_takes_the_gpus_that_the_trial_needs(cli, finished_run, weak, strong):
+    """The job had 4, for other trials."""
+    run = finished_run()
+    for place in (*run.glob(f"*/*/{JOB_STARTS}/*.json"), *run.glob(f"trials/*/{ATTEMPTS}/*.json")):
+        record = json.loads(place.read_text())
+        place.write_text(json.dumps({**record, "gpus": 4}))
+    record = json.loads((run / RUN_FILE).read_text())
+    needs = {"weak": weak, "strong": strong}
+    for name, gpus in needs.items():
+        record["models"][name]["gpus"] = gpus
+    (run / RUN_FILE).write_text(json.dumps(record))
+    found = report(cli)
+    alone = found["one_trial_a_job"]
+    assert alone["trials"] > 1
+    used = [{needs[c["model"]] for c in trial["allocation"]} for trial in found["trials"]]
+    low, high = (pick(max(each) for each in used) for pick in (min, max))
+    assert low * alone["seconds"] <= alone["gpu_seconds"] + 0.01
+    assert alone["gpu_seconds"] <= high * alone["seconds"] + 0.01
+    assert found["cost"]["gpu_seconds"] > 0
+    # A record that says nothing of the models, as in runs of older versions.
+    (run / RUN_FILE).write_text(json.dumps({**record, "models": {}}))
+    alone = report(cli)["one_trial_a_job"]
+    assert alone["gpu_seconds"] == pytest.approx(4 * alone["seconds"], abs=0.01)

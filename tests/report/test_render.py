@@ -14,7 +14,7 @@ import pytest
 
 from agenttts.loop.reports import report_of
 from agenttts.report import build_report, render, write_plain_page
-from agenttts.report.contents import duration, number, run_contents
+from agenttts.report.contents import comparison, duration, number, run_contents
 from agenttts.report.figures.best import progress_figure
 from agenttts.report.figures.choice import insight_figures, pareto_figures, progress_figures
 from agenttts.report.figures.drawing import svg
@@ -22,7 +22,7 @@ from agenttts.report.render_html import render_html
 from agenttts.report.render_table import sparkline, tables_text
 from agenttts.run.directory import RunDirectory
 from agenttts.space import Allocation, Choice
-from agenttts.tables.cost import CostSeconds, JobCost, RunCost
+from agenttts.tables.cost import AloneCost, CostSeconds, JobCost, RunCost, ServedCost
 from agenttts.tables.forecast import Forecast, Span
 from agenttts.tables.schema import TrialRow
 from tests.support.written_runs import START
@@ -188,6 +188,52 @@ def test_a_run_is_shown_before_its_first_trial_has_ended(
     out = tmp_path / "out"
     render(build_report([path], costs={path: cost}), form, out)
     assert "expected at launch" in out.read_text()
+
+
+@pytest.mark.parametrize(("gpus", "hours"), [(1, "1.5 GPU-hours"), (0, "0 GPU-hours")])
+def test_the_report_says_what_a_served_model_used(make_run: MakeRun, gpus: int, hours: str) -> None:
+    path = make_run()
+    seconds = CostSeconds(generate=3600.0)
+    job = JobCost("j", ("1",), ("n",), gpus, 1, 1, 1, seconds, seconds.times(gpus), 0)
+    served = ServedCost(5400.0, 5400.0 * gpus)
+    alone = AloneCost(1, 2, 7200.0, 7200.0 * gpus)
+    cost = RunCost([job], 0, alone, served=served)
+    text = tables_text(build_report([path], costs={path: cost}), width=1000)
+    assert f"without the search's own model ({hours} in 1 h 30 min of jobs)" in text
+    assert "this run took " + ("1 GPU-hours and 1" if gpus else "1 h 00 min and 1") in text
+    assert " and 1, without the search's own model (estimated" in text
+    text = tables_text(build_report([path], costs={path: replace(cost, served=ServedCost())}))
+    assert "own model" not in text
+
+
+def test_a_report_has_one_number_of_gpu_hours(make_run: MakeRun) -> None:
+    paths = [make_run(), make_run("other")]
+    seconds = CostSeconds(queue=7.0, start=100.0, generate=700.0, idle=800.0)
+    job = JobCost("j", ("1",), ("n",), 4, 1, 1, 1, seconds, seconds.times(4), 0)
+    some = Span(1.0, 2.0)
+    cost = RunCost(
+        [job], 0, AloneCost(1, 2, 7200.0, 7200.0), Forecast(some, some, some, some, some)
+    )
+    report = build_report(paths, costs=dict.fromkeys(paths, cost))
+    assert report.runs[0].totals["gpu_hours"] != pytest.approx(report.runs[0].gpu_hours)
+    contents = run_contents(report.runs[0], "")
+    [line] = [line for line in contents.lines if " wall time" in line]
+    assert ", 1.78 GPU-hours, " in line
+    assert any("this run took 1.78 GPU-hours" in line for line in contents.lines)
+    expected = next(grid for grid in contents.costs if "expected at launch" in grid.columns)
+    assert expected.rows[0][2] == "1.78"
+    table = comparison(report)
+    column = table.columns.index("GPU-hours")
+    assert [row[column] for row in table.rows] == ["1.78", "1.78"]
+    # With a served model, the run's total has its GPU-hours too.
+    served = replace(cost, served=ServedCost(3600.0, 3600.0))
+    report = build_report(paths, costs=dict.fromkeys(paths, served))
+    assert comparison(report).rows[0][column] == "2.78"
+
+
+def test_a_run_without_records_of_jobs_has_the_gpu_hours_of_its_trials(make_run: MakeRun) -> None:
+    [run] = build_report([make_run()]).runs
+    assert run.gpu_hours == run.totals["gpu_hours"] > 0
 
 
 def test_sparkline() -> None:

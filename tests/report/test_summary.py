@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.loop.reports import report_of
 from agenttts.report import build_report
+from agenttts.report.story import trials_grid
+from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
-from agenttts.tables.schema import TrialRow, TrialState
+from agenttts.run.record import RUN_FILE
+from agenttts.tables.aggregate import bootstrap_interval
+from agenttts.tables.schema import TrialRow, TrialState, read_examples
+from agenttts.trial.result import EXAMPLES_FILE
+from tests.support.written_runs import START
 
 MakeRun = Callable[..., Path]
 MakeTrial = Callable[..., TrialRow]
@@ -149,3 +157,76 @@ def test_what_is_no_run_is_named(make_run: MakeRun, tmp_path: Path) -> None:
     (odd / "spec.yaml").write_text("a: [1")
     with pytest.raises(UserError, match=r"spec\.yaml: cannot be read as YAML"):
         build_report([odd])
+
+
+def _at(minutes: float) -> str:
+    return (START + timedelta(minutes=minutes)).isoformat()
+
+
+DAY = 24 * 60
+
+
+@pytest.mark.parametrize(
+    ("events", "minutes"),
+    [
+        ([("started", 0), ("ended", 6), ("extended", DAY - 2), ("started", DAY)], 5 + 6),
+        # Refused at the first try.
+        (
+            [
+                *(("started", 0), ("ended", 6), ("resumed", 60), ("ended", 61)),
+                *(("resumed", DAY - 1), ("started", DAY)),
+            ],
+            5 + 6,
+        ),
+        (
+            [
+                *(("started", 0), ("ended", 6), ("started", 66), ("ended", 126)),
+                *(("started", DAY), ("ended", DAY + 6)),
+            ],
+            5 + 6 + 60,
+        ),
+        # A controller that another one replaced: the jobs may have run on.
+        ([("started", 0), ("started", DAY)], DAY + 5),
+        # No rest is after the last trial.
+        ([("started", 0), ("ended", DAY + 6), ("started", 2 * DAY)], DAY + 5),
+    ],
+)
+def test_a_run_and_its_trials_take_no_time_at_rest(
+    make_run: MakeRun, trial: MakeTrial, events: list[tuple[str, float]], minutes: float
+) -> None:
+    late = {"started": START + timedelta(days=1), "finished": START + timedelta(days=1, minutes=5)}
+    again = {**late, "started": START}
+    rows = [trial(5, 0.5, 1.0), trial(6, 0.5, 1.0, **late), trial(7, 0.5, 1.0, **again)]
+    written = [{"event": event, "time": _at(moment), "outcome": "done"} for event, moment in events]
+    run = document(make_run(rows=rows, events=written))["runs"][0]
+    assert run["totals"]["wall_seconds"] == pytest.approx(60 * minutes)
+    [report] = build_report([make_run("other", rows=rows, events=written)]).runs
+    grid = trials_grid(report)
+    assert grid is not None
+    assert grid.keys["time"] == [300.0, 300.0, pytest.approx(60 * minutes)]
+
+
+@pytest.mark.parametrize("time", [None, "soon", "2026-01-02T03:04:05"])
+def test_an_end_at_an_unknown_time_begins_no_rest(make_run: MakeRun, time: str | None) -> None:
+    events = [{"event": "ended", "time": time}, {"event": "started", "time": _at(3)}]
+    assert document(make_run(events=events))["runs"][0]["totals"]["wall_seconds"] == 300.0
+
+
+def test_the_interval_is_of_the_metric_that_the_run_names(
+    make_run: MakeRun, trial: MakeTrial, finished_run
+) -> None:
+    """Metrics with equal means are not told apart by their values."""
+    run = RunDirectory(make_run(rows=[trial(1, 0.5, 1.0)], events=REOPENED[:1]))
+    place = run.trial("t0001") / EXAMPLES_FILE
+    record = json.loads((finished_run() / RUN_FILE).read_text())
+    examples = read_examples(place)
+    intervals = {m: bootstrap_interval(examples, m) for m in ("answer.em", "retrieval.f1")}
+    assert intervals["answer.em"] != intervals["retrieval.f1"]
+    for name, interval in intervals.items():
+        run.record_file.write_text(json.dumps({**record, "main_metric": name}))
+        assert report_of([run]).runs[0].interval == interval
+    # Runs of versions that did not name it.
+    run.record_file.write_text(json.dumps({**record, "main_metric": ""}))
+    assert report_of([run]).runs[0].interval == intervals["answer.em"]
+    run.record_file.unlink()
+    assert report_of([run]).runs[0].interval == intervals["answer.em"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -14,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from agenttts.dispatch.job_starts import read_job_starts
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.errors import MissingRequirement
 from agenttts.inference.base import ModelConfig
 from agenttts.search.llm.base import LLMError
-from agenttts.serving import program
+from agenttts.serving import job, program
 from agenttts.serving.job import (
     ADDRESS_FILE,
     KEY_FILE,
@@ -122,6 +124,41 @@ def test_started_found_checked_and_released(bench):
     assert not (served.folder / ADDRESS_FILE).exists()
     assert [note.split()[0] for note in served.notes] == ["started", "ready", "released"]
     assert all(address.key not in note for note in served.notes)
+
+
+def test_what_its_jobs_use_is_recorded(bench):
+    served = bench()
+    served.model._serving = replace(served.model._serving, model={"gpus": 2})
+    served.model.locate()
+    pid = served.pid
+    [running] = read_job_starts(served.folder)
+    assert (running.job_id, running.gpus, running.finished) == (str(pid), 2, None)
+    os.kill(pid, 9)
+    until(lambda: not alive(pid))
+    served.model.locate()
+    second = served.pid
+    served.model.release()
+    until(lambda: not alive(second))
+    killed, released = read_job_starts(served.folder)
+    assert killed.finished is None
+    assert released.job_id == str(second)
+    assert released.finished is not None
+    assert released.started < released.finished
+
+
+def test_a_job_that_may_be_killed_records_from_time_to_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_RECORD_S", 0.0)
+    recorded: list[int] = []
+
+    def record() -> None:
+        recorded.append(1)
+        if len(recorded) == 3:
+            child.terminate()
+
+    child = subprocess.Popen(["sleep", "60"])
+    job._watch(child, tmp_path / "lease", 60.0, record)
+    assert len(recorded) >= 3
+    child.wait()
 
 
 class FullDisk(list[str]):
@@ -476,6 +513,8 @@ def test_a_node_without_a_place_for_scratch_starts_no_server(tmp_path, monkeypat
         assert serve(folder) == UNUSABLE_NODE
     finally:
         signal.signal(signal.SIGTERM, before)
+    [start] = read_job_starts(folder)
+    assert start.finished is not None
     log = (folder / LOG_FILE).read_text()
     assert "cannot serve the model: no scratch directory can be made: " in log
     assert not (tmp_path / "ran").exists()

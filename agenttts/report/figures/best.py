@@ -36,7 +36,7 @@ _NORMAL_95 = 1.96
 # What the best score so far is drawn over: the column, the title of the axis, the name.
 PROGRESS = {
     "trials": ("trials finished", "by trials finished"),
-    "gpu_hours": ("GPU-hours used", "by GPU-hours used"),
+    "gpu_hours": ("GPU-hours of trials", "by GPU-hours of trials"),
     "tokens": ("tokens computed (reused ones not counted)", "by tokens computed"),
 }
 
