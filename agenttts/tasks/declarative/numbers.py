@@ -43,6 +43,8 @@ _POWER_OF_TEN = re.compile(
 _SUPERSCRIPTS = str.maketrans(
     "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b", "0123456789+-"
 )
+_DOTTED = re.compile(r"(?<!\d)\d+(?:\.\d+){2,}", re.ASCII)
+"""A date or a version, such as 5.12.2023."""
 _MONEY = re.compile(rf"({_SIGN})(\\?[$\u20ac\u00a3\u00a5])(?=\.?\d)", re.ASCII)
 _INSIDE_MORE = re.compile(r"(?:\d[ ,./:^*+-]|\^|(?<!\\boxed)\{)$", re.ASCII)
 """What stands before the last number of a date, a range, a formula, or after a decimal comma."""
@@ -65,6 +67,12 @@ def last_number(text: str) -> float | None:
     return int(value) if value.denominator == 1 and abs(value) <= _LARGEST_WHOLE else float(value)
 
 
+def numbers_in(text: str) -> tuple[Fraction, ...]:
+    """Return all numbers of a text; those of a fraction or a date apart."""
+    plain = _DOTTED.sub(lambda date: date[0].replace(".", " "), _plain(text))
+    return tuple(_decimal(number) for number in _NUMBERS.findall(plain))
+
+
 def only_number(text: str) -> Fraction | None:
     """Return the number that a text is, without marks around it; None if it is none.
 
@@ -76,7 +84,7 @@ def only_number(text: str) -> Fraction | None:
 
 
 def is_inside_more(text: str) -> bool:
-    """Return whether the last number of a text is a part of a date, a formula or the like."""
+    """Return whether a text's last number is a part of a date, a formula or the like."""
     plain = _plain(text)
     found = _last(plain)
     return found is not None and bool(_INSIDE_MORE.search(plain[: found.start()]))

@@ -8,17 +8,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agenttts.files.unicode import clean_value
 from agenttts.tasks.declarative.choices import first_choice, is_choice
-from agenttts.tasks.declarative.numbers import is_inside_more, last_number, only_number
+from agenttts.tasks.declarative.numbers import is_inside_more, last_number, numbers_in, only_number
 from agenttts.tasks.loading.answers import is_answer_in_another_form, texts_of_named_answer
 from agenttts.tasks.loading.values import json_from_text
 from agenttts.tasks.metrics import (
     contains,
-    exact_match,
     normalise,
     rouge_l,
     set_overlap,
@@ -206,23 +206,23 @@ def _median(given: Sequence[Any]) -> Any:
 
 def _exact_match(output: Any, gold: Any) -> float:
     text = _text(output)
-    return float(
-        any(exact_match(text, [answer]) and not _differ(text, answer) for answer in _texts(gold))
-    )
+    right = {_key(answer) for answer in _texts(gold)}
+    return float(bool(text.strip()) and _key(text) in right)
 
 
-def _differ(text: str, answer: str) -> bool:
-    """Return whether both texts are numbers, and not the same.
+def _key(text: str) -> Hashable:
+    """Return what texts that are equal have in common: the number, or words and numbers.
 
-    Without punctuation -5 would be 5, and 3.14 would be 314.
+    Without punctuation alone, as in SQuAD, 1/7 would be 17, and 1.5 million 15 million.
     """
-    numbers = [only_number(t) for t in (text, answer)]
-    return None not in numbers and numbers[0] != numbers[1]
+    number = only_number(text)
+    return (normalise(text), numbers_in(text)) if number is None else number
 
 
 def _contains(output: Any, gold: Any) -> float:
     text = _text(output)
-    return float(any(contains(text, answer) for answer in _texts(gold)))
+    numbers = Counter(numbers_in(text))
+    return float(any(contains(text, a) and Counter(numbers_in(a)) <= numbers for a in _texts(gold)))
 
 
 def _token_f1(output: Any, gold: Any) -> float:
