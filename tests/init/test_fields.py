@@ -292,7 +292,10 @@ def test_contexts_are_shown_also_if_they_are_json_texts(tmp_path, context, shown
     assert prompt.splitlines() == [*shown, "Question: [1]"]
 
 
-@pytest.mark.parametrize("answer", [[{"call": "f"}, {"call": "g"}], ["Ann", "Bob"], named("Ann")])
+@pytest.mark.parametrize(
+    "answer",
+    [[{"call": "f"}, {"call": "g"}], ["Ann", "Bob"], named("Ann"), [-5, 3.5], [1.0, 2.0], ["-1/2", "2"]],
+)  # fmt: skip
 def test_the_right_reply_of_a_stand_in_scores(tmp_path, answer):
     data = read(data_file(tmp_path, {"question": "q", "label": answer}), {})
     form = answer_form(data)

@@ -15,7 +15,10 @@ from typing import Any
 from agenttts.files.unicode import clean_value
 from agenttts.tasks.declarative.choices import first_choice, is_choice
 from agenttts.tasks.declarative.numbers import is_inside_more, last_number, numbers_in, only_number
-from agenttts.tasks.loading.answers import is_answer_in_another_form, texts_of_named_answer
+from agenttts.tasks.loading.answers import (
+    is_answer_in_another_form,
+    texts_of_named_answer,
+)
 from agenttts.tasks.loading.values import json_from_text
 from agenttts.tasks.metrics import (
     contains,
@@ -283,8 +286,10 @@ def _is_answer_in_text(value: Any) -> bool:
     return isinstance(value, str) and texts_of_named_answer(json_from_text(value)) is not None
 
 
-def _item(value: Any) -> str:
-    return normalise(value) if isinstance(value, str) else json.dumps(value, sort_keys=True)
+def _item(value: Any) -> Hashable:
+    if isinstance(value, list | dict):
+        return json.dumps(value, sort_keys=True)
+    return _key(_text(value))
 
 
 _PARSERS: Mapping[str, Callable[[str, Sequence[str]], Any]] = {
