@@ -459,9 +459,37 @@ def test_a_choice_is_found_as_people_write_it(text, choices, named):
     ],
 )
 def test_fusions(how, candidates, fused):
-    assert parts.fuse(how, candidates, "EMPTY") == fused
+    assert parts.fuse(how, candidates, "EMPTY", "json") == fused
     for candidate in candidates:
-        assert parts.fuse(how, [candidate], "EMPTY") == candidate
+        assert parts.fuse(how, [candidate], "EMPTY", "json") == candidate
+
+
+@pytest.mark.parametrize(
+    ("candidates", "fused"),
+    [
+        (["Lyon", "Lyon", "Paris.", "Paris", "paris"], "Paris."),
+        (["b", "b", "**New  York**", '"new york."', "\u201cNew York\u201d.", "*New York!*"], "**New  York**"),
+        (["x", "Yes!", "yes?"], "Yes!"),
+        (["x", "caf\u00e9", "cafe\u0301\u3002"], "caf\u00e9"),
+        (["C++", "C", "C#", "C", "C++", "C++"], "C++"),
+        (["A*", "A", "A"], "A"),
+        (["120", "5!", "5", "120."], "120"),
+        (["-5", "5", "5"], "5"),
+        (["*", "**", ".", ".", "**"], "**"),
+        (["the the", "the", "the"], "the"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("parser", ["text", "first_line"])
+def test_texts_that_mean_the_same_vote_as_one(parser, candidates, fused):
+    assert parts.fuse("vote", candidates, "", parser) == fused
+
+
+def test_choices_vote_with_all_their_marks(make):
+    text = RATINGS.replace("choices: [AA+,", "choices: [no., No, AA+,")
+    task_file, data = make(text, [{"text": "x", "rating": "C"}])
+    [example] = (task := create(task_file)).load(TaskConfig(data=data))
+    assert task.stages[0].fuse(["no.", "No", "No"], example) == "No"
+    assert task.stages[0].fuse(["", "No", "no."], example) == "No"
 
 
 @pytest.mark.parametrize(
