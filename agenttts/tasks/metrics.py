@@ -71,7 +71,7 @@ def plain_marks(text: str) -> str:
 
 
 def spaced(text: str) -> str:
-    """Return a text with single spaces, also around each character of a script without."""
+    """Return a text with single spaces, also around characters of such scripts."""
     return " ".join(re.sub(WITHOUT_SPACES, r" \g<0> ", text).split())
 
 

@@ -35,9 +35,11 @@ def _first(text: str, choices: Sequence[str], letters: re.RegexFlag) -> str:
     """Return the first choice in a text; ``letters`` is for choices of one letter."""
     found = []
     for choice in map(str.strip, choices):
-        written = plain_marks(choice)
+        written = plain_marks(choice).strip()
         words = written.rstrip(SENTENCE_ENDS) or written
-        match = re.search(_pattern(written, words), text, letters if len(words) == 1 else re.I)
+        match = words and re.search(
+            _pattern(written, words), text, letters if len(words) == 1 else re.I
+        )
         if match:
             # If two begin at one place ("yes", "yes, but"), the longer one is meant; if both are
             # as long ("yes", "yes!"), the one that is written like this.

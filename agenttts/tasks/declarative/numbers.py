@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import string
 import unicodedata
 from fractions import Fraction
 
@@ -46,13 +45,8 @@ _SUPERSCRIPTS = str.maketrans(
 _DOTTED = re.compile(r"(?<!\d)\d+(?:\.\d+){2,}", re.ASCII)
 """A date or a version, such as 5.12.2023."""
 _MONEY = re.compile(rf"({_SIGN})(\\?[$\u20ac\u00a3\u00a5])(?=\.?\d)", re.ASCII)
-_INSIDE_MORE = re.compile(r"(?:\d[ ,./:^*+-]|\^|(?<!\\boxed)\{)$", re.ASCII)
+_INSIDE_MORE = re.compile(r"(?:\d ?[/^*+-] ?|\d[ ,.:]|\^|(?<!\\boxed)\{)$", re.ASCII)
 """What stands before the last number of a date, a range, a formula, or after a decimal comma."""
-
-
-_MARKS = string.punctuation + string.whitespace
-_MARKS_BEFORE = _MARKS.translate(str.maketrans("", "", "+-."))
-_LEADING_ZERO = re.compile(r"[-+]?0\d", re.ASCII)
 
 
 def last_number(text: str) -> float | None:
@@ -71,16 +65,6 @@ def numbers_in(text: str) -> tuple[Fraction, ...]:
     """Return all numbers of a text; those of a fraction or a date apart."""
     plain = _DOTTED.sub(lambda date: date[0].replace(".", " "), _plain(text))
     return tuple(_decimal(number) for number in _NUMBERS.findall(plain))
-
-
-def only_number(text: str) -> Fraction | None:
-    """Return the number that a text is, without marks around it; None if it is none.
-
-    Texts such as 007 and fractions, which may be dates, are none.
-    """
-    plain = _plain(text).lstrip(_MARKS_BEFORE).rstrip(_MARKS)
-    is_number = _NUMBERS.fullmatch(plain) and not _LEADING_ZERO.match(plain)
-    return _decimal(plain) if is_number else None
 
 
 def is_inside_more(text: str) -> bool:

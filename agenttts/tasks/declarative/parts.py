@@ -14,7 +14,7 @@ from typing import Any
 
 from agenttts.files.unicode import clean_value
 from agenttts.tasks.declarative.choices import SENTENCE_ENDS, first_choice, is_choice
-from agenttts.tasks.declarative.numbers import is_inside_more, last_number, numbers_in, only_number
+from agenttts.tasks.declarative.numbers import is_inside_more, last_number, numbers_in
 from agenttts.tasks.loading.answers import (
     is_answer_in_another_form,
     texts_of_named_answer,
@@ -241,12 +241,16 @@ def _exact_match(output: Any, gold: Any) -> float:
 
 
 def _key(text: str) -> Hashable:
-    """Return what texts that are equal have in common: the number, or words and numbers.
+    """Return what equal texts have in common: the number, or words and numbers.
 
     Without punctuation alone, as in SQuAD, 1/7 would be 17, and 1.5 million 15 million.
     """
-    number = only_number(text)
-    return (normalise(text), numbers_in(text)) if number is None else number
+    words, numbers = normalise(text), numbers_in(text)
+    if len(numbers) == 1 and words.isdecimal():
+        [number] = numbers
+        if abs(number) < 1 or not words.startswith("0"):  # 007 is not 7
+            return number
+    return words, numbers
 
 
 def _contains(output: Any, gold: Any) -> float:
