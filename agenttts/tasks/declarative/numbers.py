@@ -105,8 +105,9 @@ def _plain(text: str) -> str:
 
 
 def _apart(match: re.Match[str], fraction: str) -> str:
-    """Return a fraction with a space before it, if it is that of a whole number."""
-    return f" {fraction}" if match.string[: match.start()][-1:].isdigit() else fraction
+    """Return a fraction with a space after it, and before it if a whole number is there."""
+    whole = match.string[max(match.start() - 1, 0) : match.start()].isdigit()
+    return f"{' ' if whole else ''}{fraction} "
 
 
 def _with_exponent(power: re.Match[str]) -> str:

@@ -345,6 +345,8 @@ def test_what_templates_know_is_no_field(make):
         ("number", r"\dfrac{-1}{4}", -0.25),
         ("number", r"2\frac12", 2.5),
         ("number", "-2\u00bd", -2.5),
+        ("number", r"\frac{1}{2}\frac{3}{4}", 0.75),
+        ("number", r"\frac{1}{2}3", 3),
         ("number", "6/3", 2),
         ("number", "3\u20444", 0.75),
         ("number", "12/25/2023", 2023),
