@@ -13,6 +13,7 @@ from agenttts.init.fields import Data
 from agenttts.init.options import Options, all_options, options_of
 from agenttts.tasks.loading.answers import is_text_or_number, texts_of_named_answer
 from agenttts.tasks.loading.values import json_from_text
+from agenttts.tasks.metrics import WITHOUT_SPACES, spaced
 
 _NUMBER = re.compile(r"[-+]?\$?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?%?", re.ASCII)
 _WORKED_OUT = re.compile(r"####\s*[-+$]?\d")
@@ -286,7 +287,9 @@ def _text(value: Any) -> str:
 
 
 def _short(text: str) -> bool:
-    return len(text.split()) <= _SHORT_WORDS
+    # Two characters of a script without spaces are a word, roughly.
+    words = len(spaced(text).split()) - len(re.findall(WITHOUT_SPACES, text)) / 2
+    return words <= _SHORT_WORDS
 
 
 def _tokens(texts: Sequence[str]) -> int:

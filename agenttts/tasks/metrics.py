@@ -1,7 +1,9 @@
 """Scores of short answers, texts and sets, all in [0, 1].
 
 Answers are compared as in SQuAD's evaluation: lower-cased, without punctuation, articles and extra
-white space. An empty answer scores 0, whatever the gold answers are.
+white space. An empty answer scores 0, whatever the gold answers are. Other texts than ASCII are
+compared alike, as in MLQA's evaluation: all of Unicode's punctuation is removed, and each character
+of a script without spaces is a word where words are counted.
 """
 
 from __future__ import annotations
@@ -13,7 +15,16 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+class _Punctuation(dict[int, str]):
+    """A table for `str.translate` that removes punctuation, ASCII's and Unicode's."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = "" if unicodedata.category(chr(code)).startswith("P") else chr(code)
+        return self[code]
+
+
+_PUNCTUATION = _Punctuation.fromkeys(map(ord, string.punctuation), "")
 # Thai and Lao, Burmese, Khmer, kana, Chinese characters
 WITHOUT_SPACES = (
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -59,6 +70,11 @@ def plain_marks(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_TYPOGRAPHY)
 
 
+def spaced(text: str) -> str:
+    """Return a text with single spaces, also around characters of such scripts."""
+    return " ".join(re.sub(WITHOUT_SPACES, r" \g<0> ", text).split())
+
+
 def normalise(text: str) -> str:
     """Return the form in which answers are compared.
 
@@ -66,6 +82,7 @@ def normalise(text: str) -> str:
     band 'The The'), and one of punctuation alone is compared as written ('+'): empty, it would
     equal every other such answer.
     """
+    text = plain_marks(text)
     for words in (_without_articles(text), text.lower().translate(_PUNCTUATION), text.lower()):
         if found := " ".join(words.split()):
             return found
@@ -79,8 +96,9 @@ def contains(text: str, answer: str) -> bool:
     articles or punctuation alone is looked for as written, one of one letter in its own case: "a"
     is in most texts.
     """
-    if words := _spaced(_without_articles(answer)):
-        return f" {words} " in f" {_spaced(_without_articles(text))} "
+    text, answer = plain_marks(text), plain_marks(answer)
+    if words := spaced(_without_articles(answer)):
+        return f" {words} " in f" {spaced(_without_articles(text))} "
     answer = answer.translate(_PUNCTUATION).strip() or answer.strip()
     left, right = ("(?<!\\w)", "(?!\\w)") if answer[:1].isalpha() else ("", "")
     letters = re.NOFLAG if len(answer) == 1 else re.I
@@ -98,9 +116,9 @@ def token_overlap(prediction: str, gold: Sequence[str]) -> Overlap:
     Repeated words count. On a tie the first gold answer is taken.
     """
     best = Overlap(0.0, 0.0, 0.0)
-    predicted = normalise(prediction).split()
+    predicted = spaced(normalise(prediction)).split()
     for answer in gold:
-        wanted = normalise(answer).split()
+        wanted = spaced(normalise(answer)).split()
         hits = (Counter(predicted) & Counter(wanted)).total()
         best = max(best, Overlap.of(hits, len(predicted), len(wanted)), key=lambda o: o.f1)
     return best
@@ -109,9 +127,9 @@ def token_overlap(prediction: str, gold: Sequence[str]) -> Overlap:
 def rouge_l(prediction: str, reference: str) -> Overlap:
     """Return ROUGE-L: the longest common subsequence of words, relative to each text.
 
-    Words are runs of letters and digits, lower-cased, without stemming. For ASCII texts this equals
-    the ``rouge-score`` package, which drops other letters. Source: Lin, "ROUGE: A Package for
-    Automatic Evaluation of Summaries" (2004).
+    Words are runs of letters and digits, lower-cased, without stemming, and single characters of
+    scripts without spaces. For ASCII texts this equals the ``rouge-score`` package, which drops
+    other letters. Source: Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004).
     """
     predicted, wanted = _rouge_words(prediction), _rouge_words(reference)
     # One row of the table of common lengths at a time: row[j] is the length for the words so far
@@ -133,12 +151,9 @@ def set_overlap(predicted: Collection[Hashable], gold: Collection[Hashable]) -> 
 
 
 def _rouge_words(text: str) -> list[str]:
+    text = spaced(plain_marks(text))
     return re.findall(r"[^\W_]+", text.lower()) or text.split()
 
 
 def _without_articles(text: str) -> str:
     return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION))
-
-
-def _spaced(text: str) -> str:
-    return " ".join(re.sub(WITHOUT_SPACES, r" \g<0> ", text).split())

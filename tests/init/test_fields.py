@@ -129,6 +129,8 @@ def extracted(*texts: str) -> dict[str, Any]:
         (["yes", "no"] * 5, ("choice", "exact_match", "vote", ("no", "yes"))),
         (["Corvane", "Edda Polk", "coins"], ("first_line", "exact_match", "vote", ())),
         ([LONG, LONG + " two", LONG + " three"], ("text", "rouge_l", "model", ())),
+        (["东京和大阪是日本最大的两个城市，人口都很多。" * 2, "北京是中国的首都，也是一个很大的城市。", "上海比北京更大，而且离海更近一些。"], ("text", "rouge_l", "model", ())),
+        (["东京和大阪", "北京 Tower", "กรุงเทพ"], ("first_line", "exact_match", "vote", ())),
         ([["a", "b"], ["c"], ["d"]], ("list", "set_f1", "union", ())),
         ([["a"], ["b"], ["c"]], ("first_line", "exact_match", "vote", ())),
         ([named("Ann"), named("Bob"), named("Cy")], ("first_line", "exact_match", "vote", ())),
@@ -292,7 +294,10 @@ def test_contexts_are_shown_also_if_they_are_json_texts(tmp_path, context, shown
     assert prompt.splitlines() == [*shown, "Question: [1]"]
 
 
-@pytest.mark.parametrize("answer", [[{"call": "f"}, {"call": "g"}], ["Ann", "Bob"], named("Ann")])
+@pytest.mark.parametrize(
+    "answer",
+    [[{"call": "f"}, {"call": "g"}], ["Ann", "Bob"], named("Ann"), [-5, 3.5], [1.0, 2.0], ["-1/2", "2"]],
+)  # fmt: skip
 def test_the_right_reply_of_a_stand_in_scores(tmp_path, answer):
     data = read(data_file(tmp_path, {"question": "q", "label": answer}), {})
     form = answer_form(data)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import string
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +50,47 @@ def test_answers_of_articles_or_punctuation_are_told_apart(prediction, gold, equ
     assert exact_match(prediction, [gold]) == equal
     assert token_overlap(prediction, [gold]).f1 == equal
     assert (normalise(prediction) == normalise(gold)) is bool(equal)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "equal"),
+    [
+        ("Schindler\u2019s List", "Schindler's List", 1),
+        ("20\u2011year plan", "20-year plan", 1),
+        ("\u201cHello\u201d", "Hello", 1),
+        ("\u2022 Paris", "Paris", 1),
+        ("Beyonce\u0301", "Beyonc\u00e9", 1),
+        ("Beyonce", "Beyonc\u00e9", 0),
+        ("1990\u20131995", "1990-1995", 1),
+        ("Paris\u2014the capital", "Paris, capital", 1),
+        ("zero\u200bwidth 5\u202fkm", "zerowidth 5 km", 1),
+        ("a\u0301 b", "\u00e1 b", 1),
+        ("¿Qué?", "qué", 1),
+        ("北京。", "北京", 1),
+        ("《红楼梦》", "红楼梦", 1),
+        ("。", "、", 0),
+        ("5 €", "5 £", 0),
+    ],
+)
+def test_typography_and_punctuation_of_all_scripts_do_not_count(prediction, gold, equal):
+    assert exact_match(prediction, [gold]) == equal
+    assert contains(f"It is {prediction}", gold) is bool(equal)
+
+
+def test_characters_are_the_words_of_scripts_without_spaces():
+    # 5 characters and 4, all 4 in common
+    assert token_overlap("东京和大阪", ["东京、大阪"]).f1 == pytest.approx(8 / 9)
+    assert rouge_l("东京和大阪", "东京、大阪。").f1 == pytest.approx(8 / 9)
+    assert token_overlap("กรุงเทพ", ["กรุงเทพฯ"]).f1 == pytest.approx(14 / 15)
+    assert token_overlap("东京 Tower", ["the Tower"]).f1 == pytest.approx(1 / 2)
+    assert token_overlap("서울 도쿄", ["서울시 도쿄"]).f1 == pytest.approx(1 / 2)
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=60))
+def test_ascii_texts_are_normalised_as_by_the_script_of_squad(text):
+    words = "".join(c for c in text.lower() if c not in string.punctuation)
+    squad = " ".join(re.sub(r"\b(a|an|the)\b", " ", words).split())
+    assert normalise(text) == squad or not squad
 
 
 @pytest.mark.parametrize(
@@ -116,6 +160,7 @@ def test_rouge_l_of_texts_without_ascii_letters():
     assert rouge_l("Größe messen", "GRÖSSE messen").f1 == pytest.approx(0.5)
     assert rouge_l("東京 行く", "東京 行く").f1 == 1
     assert rouge_l("!?", "!?").f1 == 1
+    assert rouge_l("Beyonce\u0301 20\u201111", "Beyonc\u00e9 20-11").f1 == 1
     assert rouge_l("", "book").f1 == 0
 
 

@@ -11,8 +11,8 @@ _SEPARATOR = re.compile(r"\s+[-_]\s+|(?<=\w)[-_](?=\w)|\s+")
 """What stands between the words of a choice."""
 _SEPARATORS = r"(?:\s+[-_]\s+|[-_]|\s+)"
 """What may stand there in a text: replies say "not entailment" for `not_entailment`."""
-_ENDS = ".!?\u3002\uff01\uff1f"
-"""What may end a choice that is a sentence; replies leave it out."""
+SENTENCE_ENDS = ".!?\u3002\uff01\uff1f"
+"""What ends a sentence; replies leave it out of a choice that is one."""
 
 
 def first_choice(text: str, choices: Sequence[str]) -> str:
@@ -35,9 +35,11 @@ def _first(text: str, choices: Sequence[str], letters: re.RegexFlag) -> str:
     """Return the first choice in a text; ``letters`` is for choices of one letter."""
     found = []
     for choice in map(str.strip, choices):
-        written = plain_marks(choice)
-        words = written.rstrip(_ENDS) or written
-        match = re.search(_pattern(written, words), text, letters if len(words) == 1 else re.I)
+        written = plain_marks(choice).strip()
+        words = written.rstrip(SENTENCE_ENDS) or written
+        match = words and re.search(
+            _pattern(written, words), text, letters if len(words) == 1 else re.I
+        )
         if match:
             # If two begin at one place ("yes", "yes, but"), the longer one is meant; if both are
             # as long ("yes", "yes!"), the one that is written like this.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import string
 import unicodedata
 from fractions import Fraction
 
@@ -43,14 +42,11 @@ _POWER_OF_TEN = re.compile(
 _SUPERSCRIPTS = str.maketrans(
     "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b", "0123456789+-"
 )
+_DOTTED = re.compile(r"(?<!\d)\d+(?:\.\d+){2,}", re.ASCII)
+"""A date or a version, such as 5.12.2023."""
 _MONEY = re.compile(rf"({_SIGN})(\\?[$\u20ac\u00a3\u00a5])(?=\.?\d)", re.ASCII)
-_INSIDE_MORE = re.compile(r"(?:\d[ ,./:^*+-]|\^|(?<!\\boxed)\{)$", re.ASCII)
+_INSIDE_MORE = re.compile(r"(?:\d ?[/^*+-] ?|\d[ ,.:]|\^|(?<!\\boxed)\{)$", re.ASCII)
 """What stands before the last number of a date, a range, a formula, or after a decimal comma."""
-
-
-_MARKS = string.punctuation + string.whitespace
-_MARKS_BEFORE = _MARKS.translate(str.maketrans("", "", "+-."))
-_LEADING_ZERO = re.compile(r"[-+]?0\d", re.ASCII)
 
 
 def last_number(text: str) -> float | None:
@@ -65,18 +61,14 @@ def last_number(text: str) -> float | None:
     return int(value) if value.denominator == 1 and abs(value) <= _LARGEST_WHOLE else float(value)
 
 
-def only_number(text: str) -> Fraction | None:
-    """Return the number that a text is, without marks around it; None if it is none.
-
-    Texts such as 007 and fractions, which may be dates, are none.
-    """
-    plain = _plain(text).lstrip(_MARKS_BEFORE).rstrip(_MARKS)
-    is_number = _NUMBERS.fullmatch(plain) and not _LEADING_ZERO.match(plain)
-    return _decimal(plain) if is_number else None
+def numbers_in(text: str) -> tuple[Fraction, ...]:
+    """Return all numbers of a text; those of a fraction or a date apart."""
+    plain = _DOTTED.sub(lambda date: date[0].replace(".", " "), _plain(text))
+    return tuple(_decimal(number) for number in _NUMBERS.findall(plain))
 
 
 def is_inside_more(text: str) -> bool:
-    """Return whether the last number of a text is a part of a date, a formula or the like."""
+    """Return whether a text's last number is a part of a date, a formula or the like."""
     plain = _plain(text)
     found = _last(plain)
     return found is not None and bool(_INSIDE_MORE.search(plain[: found.start()]))
@@ -113,8 +105,9 @@ def _plain(text: str) -> str:
 
 
 def _apart(match: re.Match[str], fraction: str) -> str:
-    """Return a fraction with a space before it, if it is that of a whole number."""
-    return f" {fraction}" if match.string[: match.start()][-1:].isdigit() else fraction
+    """Return a fraction with a space after it, and before it if a whole number is there."""
+    whole = match.string[max(match.start() - 1, 0) : match.start()].isdigit()
+    return f"{' ' if whole else ''}{fraction} "
 
 
 def _with_exponent(power: re.Match[str]) -> str:

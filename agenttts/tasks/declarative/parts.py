@@ -8,18 +8,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agenttts.files.unicode import clean_value
-from agenttts.tasks.declarative.choices import first_choice, is_choice
-from agenttts.tasks.declarative.numbers import is_inside_more, last_number, only_number
-from agenttts.tasks.loading.answers import is_answer_in_another_form, texts_of_named_answer
+from agenttts.tasks.declarative.choices import SENTENCE_ENDS, first_choice, is_choice
+from agenttts.tasks.declarative.numbers import is_inside_more, last_number, numbers_in
+from agenttts.tasks.loading.answers import (
+    is_answer_in_another_form,
+    texts_of_named_answer,
+)
 from agenttts.tasks.loading.values import json_from_text
 from agenttts.tasks.metrics import (
     contains,
-    exact_match,
     normalise,
+    plain_marks,
     rouge_l,
     set_overlap,
     token_overlap,
@@ -34,6 +38,9 @@ _ONLY_A_BULLET = re.compile(r"(?:[-•]|\d{1,3}[.)])?")
 _TOLERANCE = 1e-6
 """The largest relative difference of equal numbers; the absolute one, where the right one is 0."""
 SET_F1 = "set_f1"
+_OF_TEXT = {"text", "first_line"}
+_MARKED = re.compile(r"([\"'*_`]{1,4})(.+)\1")
+_FULL_STOPS = ".\u3002"
 _OF_CHOICES = {"exact_match", "contains"}
 _STRUCTURED = {"json", "list"}
 """The parsers whose outputs are objects and lists."""
@@ -68,12 +75,14 @@ def is_empty(value: Any) -> bool:
     return value is None or value in ("", [], {})
 
 
-def fuse(how: str, candidates: Sequence[Any], empty: Any) -> Any:
+def fuse(how: str, candidates: Sequence[Any], empty: Any, parser: str) -> Any:
     """Fuse candidates; a single candidate is returned as it is.
 
-    Empty candidates count only if all are empty. On a tie the first wins. The fusions are:
+    Empty candidates count only if all are empty. On a tie the first wins. ``parser`` is the parser
+    that made the candidates. The fusions are:
 
-    - ``vote``: the most frequent candidate.
+    - ``vote``: the most frequent candidate. Texts that differ in case, white space, the marks
+      around them or the end of a sentence count as the first of them; choices do not.
     - ``first``: the first one.
     - ``longest``: the one with the most characters.
     - ``median``: the median of numbers; of an even number of them, the lower middle one.
@@ -82,7 +91,11 @@ def fuse(how: str, candidates: Sequence[Any], empty: Any) -> Any:
     if len(candidates) == 1:
         return candidates[0]
     given = [candidate for candidate in candidates if not is_empty(candidate)]
-    return _FUSIONS[how](given) if given else empty
+    if not given:
+        return empty
+    if how == "vote" and parser in _OF_TEXT:
+        return most_frequent(given, _plain_text)
+    return _FUSIONS[how](given)
 
 
 def score(metric: str, output: Any, gold: Any, choices: Sequence[str] = ()) -> float:
@@ -193,6 +206,23 @@ def _vote(given: Sequence[Any]) -> Any:
     return most_frequent(given, lambda value: json.dumps(value, sort_keys=True))
 
 
+def _plain_text(text: str) -> str:
+    """Return what texts that vote as one have in common.
+
+    That is less than for metrics: C and C++ are two.
+    """
+    words = _without_end(" ".join(plain_marks(text).casefold().split()))
+    marked = _MARKED.fullmatch(words)
+    return _without_end(marked[2]) if marked else words
+
+
+def _without_end(text: str) -> str:
+    bare = text.rstrip(SENTENCE_ENDS)
+    if bare and not bare[-1].isdigit():
+        return bare
+    return text.rstrip(_FULL_STOPS) or text  # 5! is a factorial
+
+
 def _union(given: Sequence[Any]) -> list[Any]:
     items = {json.dumps(item, sort_keys=True): item for values in given for item in values}
     return list(items.values())
@@ -206,23 +236,27 @@ def _median(given: Sequence[Any]) -> Any:
 
 def _exact_match(output: Any, gold: Any) -> float:
     text = _text(output)
-    return float(
-        any(exact_match(text, [answer]) and not _differ(text, answer) for answer in _texts(gold))
-    )
+    right = {_key(answer) for answer in _texts(gold)}
+    return float(bool(text.strip()) and _key(text) in right)
 
 
-def _differ(text: str, answer: str) -> bool:
-    """Return whether both texts are numbers, and not the same.
+def _key(text: str) -> Hashable:
+    """Return what equal texts have in common: the number, or words and numbers.
 
-    Without punctuation -5 would be 5, and 3.14 would be 314.
+    Without punctuation alone, as in SQuAD, 1/7 would be 17, and 1.5 million 15 million.
     """
-    numbers = [only_number(t) for t in (text, answer)]
-    return None not in numbers and numbers[0] != numbers[1]
+    words, numbers = normalise(text), numbers_in(text)
+    if len(numbers) == 1 and words.isdecimal():
+        [number] = numbers
+        if abs(number) < 1 or not words.startswith("0"):  # 007 is not 7
+            return number
+    return words, numbers
 
 
 def _contains(output: Any, gold: Any) -> float:
     text = _text(output)
-    return float(any(contains(text, answer) for answer in _texts(gold)))
+    numbers = Counter(numbers_in(text))
+    return float(any(contains(text, a) and Counter(numbers_in(a)) <= numbers for a in _texts(gold)))
 
 
 def _token_f1(output: Any, gold: Any) -> float:
@@ -283,8 +317,10 @@ def _is_answer_in_text(value: Any) -> bool:
     return isinstance(value, str) and texts_of_named_answer(json_from_text(value)) is not None
 
 
-def _item(value: Any) -> str:
-    return normalise(value) if isinstance(value, str) else json.dumps(value, sort_keys=True)
+def _item(value: Any) -> Hashable:
+    if isinstance(value, list | dict):
+        return json.dumps(value, sort_keys=True)
+    return _key(_text(value))
 
 
 _PARSERS: Mapping[str, Callable[[str, Sequence[str]], Any]] = {

@@ -100,7 +100,7 @@ class DeclarativeStage(StageDefinition):
     def fuse(self, candidates: Sequence[Any], example: Example) -> Any:
         how = self.document.fuse
         fusion = "vote" if isinstance(how, FusedByModel) else how
-        return parts.fuse(fusion, candidates, self.empty(example))
+        return parts.fuse(fusion, candidates, self.empty(example), self.document.parse)
 
     def metrics(self, output: Any, example: Example) -> dict[str, float]:
         choices = self._choices(example)

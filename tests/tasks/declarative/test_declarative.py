@@ -345,6 +345,8 @@ def test_what_templates_know_is_no_field(make):
         ("number", r"\dfrac{-1}{4}", -0.25),
         ("number", r"2\frac12", 2.5),
         ("number", "-2\u00bd", -2.5),
+        ("number", r"\frac{1}{2}\frac{3}{4}", 0.75),
+        ("number", r"\frac{1}{2}3", 3),
         ("number", "6/3", 2),
         ("number", "3\u20444", 0.75),
         ("number", "12/25/2023", 2023),
@@ -426,6 +428,8 @@ def test_a_choice_is_no_part_of_a_word_and_a_letter_has_its_case(text, choices, 
         ("A-", ["A", "A-", "A+"], "A-"),
         ("A- mark", ["A mark", "A- mark"], "A- mark"),
         ("A mark", ["A- mark", "A mark"], "A mark"),
+        ("x \u2014 y", ["y", "\u2014x", "\u200b"], "y"),
+        ("x\u2014y", ["x - y", "x"], "x - y"),
         ("it is \u22121", ["1", "0", "-1"], "-1"),
         ("?", ["?", "!"], "?"),
         ("这条评论是正面的。", ["正面", "负面"], "正面"),
@@ -459,9 +463,37 @@ def test_a_choice_is_found_as_people_write_it(text, choices, named):
     ],
 )
 def test_fusions(how, candidates, fused):
-    assert parts.fuse(how, candidates, "EMPTY") == fused
+    assert parts.fuse(how, candidates, "EMPTY", "json") == fused
     for candidate in candidates:
-        assert parts.fuse(how, [candidate], "EMPTY") == candidate
+        assert parts.fuse(how, [candidate], "EMPTY", "json") == candidate
+
+
+@pytest.mark.parametrize(
+    ("candidates", "fused"),
+    [
+        (["Lyon", "Lyon", "Paris.", "Paris", "paris"], "Paris."),
+        (["b", "b", "**New  York**", '"new york."', "\u201cNew York\u201d.", "*New York!*"], "**New  York**"),
+        (["x", "Yes!", "yes?"], "Yes!"),
+        (["x", "caf\u00e9", "cafe\u0301\u3002"], "caf\u00e9"),
+        (["C++", "C", "C#", "C", "C++", "C++"], "C++"),
+        (["A*", "A", "A"], "A"),
+        (["120", "5!", "5", "120."], "120"),
+        (["-5", "5", "5"], "5"),
+        (["*", "**", ".", ".", "**"], "**"),
+        (["the the", "the", "the"], "the"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("parser", ["text", "first_line"])
+def test_texts_that_mean_the_same_vote_as_one(parser, candidates, fused):
+    assert parts.fuse("vote", candidates, "", parser) == fused
+
+
+def test_choices_vote_with_all_their_marks(make):
+    text = RATINGS.replace("choices: [AA+,", "choices: [no., No, AA+,")
+    task_file, data = make(text, [{"text": "x", "rating": "C"}])
+    [example] = (task := create(task_file)).load(TaskConfig(data=data))
+    assert task.stages[0].fuse(["no.", "No", "No"], example) == "No"
+    assert task.stages[0].fuse(["", "No", "no."], example) == "No"
 
 
 @pytest.mark.parametrize(
@@ -472,7 +504,37 @@ def test_fusions(how, candidates, fused):
         ("exact_match", "Rhine", ["Danube", "rhine"], 1),
         ("exact_match", "", "x", 0),
         ("exact_match", "-5", "5", 0),
-        ("exact_match", "**-5.**", ["5", "\u22125"], 0),
+        ("exact_match", "**-5.**", "5", 0),
+        ("exact_match", "**-5.**", ["5", "\u22125"], 1),
+        ("exact_match", "-1/2", "1/2", 0),
+        ("exact_match", "17", "1/7", 0),
+        ("exact_match", "2/4", "1/2", 0),  # perhaps dates
+        ("exact_match", "-$5", "$5", 0),
+        ("exact_match", "15 million", "1.5 million", 0),
+        ("exact_match", "The 3.5 kg!", "3.5 kg", 1),
+        ("exact_match", "35 kg", "3.5 kg", 0),
+        ("exact_match", "5 degrees", ["6 degrees", "-5 degrees"], 0),
+        ("exact_match", r"-\frac{1}{2}", r"\frac{1}{2}", 0),
+        ("exact_match", "2:30", "23:0", 0),
+        ("exact_match", "1,000 km", "1000 km", 1),
+        ("exact_match", "10/12/2020", "10.12.2020", 1),
+        ("exact_match", "$3.50", "3.5", 1),
+        ("exact_match", "12.0", 12, 1),
+        ("exact_match", "- 5", "5", 1),
+        ("exact_match", "the 5.", "5", 1),
+        ("exact_match", ".5", "0.5", 1),
+        ("exact_match", "007", "7", 0),
+        ("exact_match", "007.", "007", 1),
+        ("exact_match", "12345678901234567", "12345678901234568", 0),
+        ("exact_match", " ", "?", 0),
+        ("contains", "It is 15 m", "1.5", 0),
+        ("contains", "It is 1.5 m", "1.5", 1),
+        ("contains", "the price is -5", "5", 0),
+        ("contains", "from -5 to 5", "5", 1),
+        ("contains", "between 3-5", "35", 0),
+        ("contains", "between 3-5", "3-5", 1),
+        ("contains", "of 1,000 km", ["2 km", "1000 km"], 1),
+        ("contains", "in May 2020, on 5.12.2020.", "5.12.2020", 1),
         ("exact_match", 3.14, "314", 0),
         ("exact_match", "-$3.50", "-3.50", 1),
         ("exact_match", "1,000", 1000, 1),
@@ -490,6 +552,14 @@ def test_fusions(how, candidates, fused):
         ("set_f1", [], ["a"], 0),
         ("set_f1", ["?"], ["A"], 0),
         ("set_f1", ["(A)", "the"], ["A", "B"], 0.5),
+        ("set_f1", ["-5", "3.5"], [-5, 3.5], 1),
+        ("set_f1", [-5, 3.5], ["-5", "3.5"], 1),
+        ("set_f1", ["5", "35"], ["-5", "3.5"], 0),
+        ("set_f1", ["1", "2"], [1.0, 2.0], 1),
+        ("set_f1", ["1.0", "$2,000"], [1, 2000], 1),
+        ("set_f1", ["3.5 kg", "35 kg"], ["3.5 kg"], 2 / 3),
+        ("set_f1", [True, None], ["true", None], 1),
+        ("set_f1", [{"b": 1, "a": 2}], [{"a": 2, "b": 1}], 1),
         ("contains", "It is (A)", ["A"], 1),
         ("contains", "答案是北京", "北京", 1),
         ("number", 0.1 + 0.2, 0.3, 1),
@@ -584,6 +654,8 @@ SQUAD = {"text": ["Rhine"], "answer_start": [3]}
         ("number", "12:30", "number", "the 30 at its end"),
         ("number", "1.2.3", "number", "write it as"),
         ("number", "3-5", "number", "write it as"),
+        ("number", "3 - 5", "number", "write it as"),
+        ("number", "Day 3: 12 apples", "number", None),
         ("number", "3\u20135", "number", "write it as"),
         ("number", "1 250", "number", "write it as"),
         ("number", "2^{10}", "number", "write it as"),
