@@ -57,6 +57,16 @@ def test_from_a_data_file_to_a_finished_search(cli, houses, tmp_path):
     assert trials["score"].max() > 0, "the stand-ins know the answers"
 
 
+def test_a_copied_sentence_stays_whole(cli, houses, tmp_path):
+    assert cli("init", houses.name).returncode == 0
+    task = load_declarative(str(tmp_path / "houses-task.yaml"))
+    [example] = task.load(TaskConfig(data=str(houses), examples=1))
+    retrieve, _ = task.stages
+    texts = "In May, Ann moved to Paris, France.", "- It rained, then.\n- In May, Ann moved to Paris, France."  # fmt: skip
+    fused = retrieve.fuse([retrieve.parse(text, example) for text in texts], example)
+    assert fused == ["In May, Ann moved to Paris, France.", "It rained, then."]
+
+
 @pytest.mark.parametrize(
     ("question", "shown"),
     [

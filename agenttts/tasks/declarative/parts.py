@@ -55,7 +55,9 @@ _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
 _ONLY_A_BULLET = re.compile(r"(?:[-•]|\d{1,3}[.)])?")
 _TOLERANCE = 1e-6
 SET_F1 = "set_f1"
-_STRUCTURED = {"json", "list"}
+LISTS = ("list", "lines")
+"""The parsers whose outputs are lists."""
+_STRUCTURED = ("json", *LISTS)
 """The parsers whose outputs are objects and lists."""
 _ANY_TEXT = "be a text, a number, {value, aliases}, {text, answer_start} or a list of them"
 
@@ -71,6 +73,7 @@ def parse(how: str, text: str, choices: Sequence[str] = ()) -> Any:
     - ``number``: the last number in the text.
     - ``choice``: the choice that the text names first.
     - ``list``: a JSON list, else the lines without bullets, else the parts between commas.
+    - ``lines``: as ``list``; the commas of a single line are part of it.
     - ``json``: the first JSON object or list in the text.
 
     A list of numbers within a sentence ("[1] says so") counts only for ``json``, if it has no other
@@ -131,7 +134,7 @@ def gold_problem(metric: str, gold: Any, parser: str) -> str | None:
     if parser not in _STRUCTURED and any(map(is_answer_in_another_form, values)):
         return (
             f"must {_ANY_TEXT}, for the metric '{metric}'; other objects with answers are "
-            "compared as a whole, with the outputs of 'parse: json' and 'parse: list' alone"
+            "compared as a whole, with the outputs of 'parse: json', 'list' and 'lines' alone"
         )
     return None
 
@@ -174,13 +177,13 @@ def _first_choice(text: str, choices: Sequence[str], letters: re.RegexFlag) -> s
     return best
 
 
-def _list(text: str, choices: Sequence[str]) -> list[Any]:
+def _list(text: str, choices: Sequence[str], *, at_commas: bool = True) -> list[Any]:
     value = next((value for value, in_sentence in _json_values(text) if not in_sentence), None)
     if isinstance(value, list):
         return value
     lines = [_BULLET.sub("", line).strip() for line in text.splitlines()]
     items = [line for line in lines if line]
-    if len(items) == 1:
+    if at_commas and len(items) == 1:
         items = [item.strip() for item in items[0].split(",")]
     return [item for item in items if item]
 
@@ -327,6 +330,7 @@ _PARSERS: Mapping[str, Callable[[str, Sequence[str]], Any]] = {
     "number": _number,
     "choice": _choice,
     "list": _list,
+    "lines": lambda text, choices: _list(text, choices, at_commas=False),
     "json": _json,
 }
 _FUSIONS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
@@ -337,12 +341,14 @@ _FUSIONS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "union": _union,
 }
 _TEXT_FORM = "{{{{ {0} or 'unknown' }}}}"
+_LIST_FORM = "{{{{ {0}[0] | default('') }}}}"
 EMPTY_FORMS: Mapping[str, str] = {
     "text": _TEXT_FORM,
     "first_line": _TEXT_FORM,
     "number": "{{% if {0} is not none %}}{{{{ '%.2f' % {0} }}}}{{% endif %}}",
     "choice": _TEXT_FORM,
-    "list": "{{{{ {0}[0] | default('') }}}}",
+    "list": _LIST_FORM,
+    "lines": _LIST_FORM,
     "json": "{{{{ ({0} or {{}}).KEY | default('') }}}} or {{% for item in {0} or [] %}}",
 }
 """How a template takes a stage's empty output, by parser; ``{0}`` is the stage."""
