@@ -369,6 +369,12 @@ def test_data_of_which_most_is_bad_are_refused(cli, tmp_path):
     assert (done.returncode, "id '1' is also the id of" in done.stderr) == (2, True)
     assert "(bad records: 23 of 24); the drafted task cannot use most records" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["sums.jsonl"]
+    # What the message advises, where the id is a group's.
+    assert "if all records of a group have its id, rename the field" in done.stderr
+    path = tmp_path / "sums.jsonl"
+    path.write_text(path.read_text().replace('"id"', '"group"'))
+    assert cli("init", "sums.jsonl").returncode == 0
+    assert load_spec(tmp_path / "sums.yaml").task.skip_bad == 0
 
 
 @pytest.mark.parametrize(
