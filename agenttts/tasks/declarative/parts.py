@@ -53,6 +53,12 @@ _BEFORE_A_VALUE = (":", "=", ">", "\u2013", "\u2014", "\u2192", "\\boxed{", " is
 """What stands before a list that is a reply: "Needed: [1]", "x = [1]", "they are [1]"."""
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
 _ONLY_A_BULLET = re.compile(r"(?:[-•]|\d{1,3}[.)])?")
+_QUICK_CHARACTERS = 100
+_MOST_SLOW_STARTS = 50
+"""The most brackets whose JSON fails after more characters than the quick ones.
+
+It limits the work on a reply that repeats open brackets to its end, and no reply with formulas.
+"""
 _TOLERANCE = 1e-6
 SET_F1 = "set_f1"
 LISTS = ("list", "lines")
@@ -204,10 +210,15 @@ def _json_values(text: str) -> Iterator[tuple[Any, bool]]:
     A list of numbers may be: "[1] says so", "on [0, 1]".
     """
     decoder = json.JSONDecoder(parse_constant=lambda name: None)
+    slow = 0
     for start in re.finditer(r"[\[{]", text):
         try:
             value, end = decoder.raw_decode(text, start.start())
-        except (ValueError, RecursionError):  # not here: perhaps at the next bracket
+        except (ValueError, RecursionError) as error:  # not here: perhaps at the next bracket
+            place = error.pos if isinstance(error, json.JSONDecodeError) else len(text)
+            slow += place - start.start() > _QUICK_CHARACTERS
+            if slow == _MOST_SLOW_STARTS:
+                return
             continue
         numbers = isinstance(value, list) and all(isinstance(x, int | float) for x in value)
         yield value, numbers and _is_in_sentence(text, start.start(), end, several=len(value) > 1)

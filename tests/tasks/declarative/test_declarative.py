@@ -372,6 +372,20 @@ def test_parsers(how, text, value):
 
 
 @pytest.mark.parametrize(
+    ("before", "found"),
+    [
+        (r"\frac{1}{2} in [0, 1) " * 500, {"a": 1}),
+        ('As in {"x", "y"} or ["z]: ' * 500, {"a": 1}),
+        ("[[1, 2]" * 40, {"a": 1}),
+        ("[" * 5000, None),
+        ('{"b": [1, ' * 5000, None),
+    ],
+)
+def test_json_after_much_text_is_found_and_not_among_brackets_without_end(before, found):
+    assert parts.parse("json", f'{before}\n{{"a": 1}}') == found
+
+
+@pytest.mark.parametrize(
     ("text", "choices", "named"),
     [
         ("I'd say B", "ABCD", "B"),
