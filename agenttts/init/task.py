@@ -162,7 +162,7 @@ def _selecting(data: Data, name: str) -> StageDraft:
             "else.",
             *block("prompt", prompt),
             "temperature: 0.7      # k samples differ only above 0",
-            "parse: list           # a sentence a line",
+            "parse: lines          # a sentence a line",
             "fuse: union           # of the sentences of all samples",
         ),
         tokens,

@@ -57,6 +57,16 @@ def test_from_a_data_file_to_a_finished_search(cli, houses, tmp_path):
     assert trials["score"].max() > 0, "the stand-ins know the answers"
 
 
+def test_a_copied_sentence_stays_whole(cli, houses, tmp_path):
+    assert cli("init", houses.name).returncode == 0
+    task = load_declarative(str(tmp_path / "houses-task.yaml"))
+    [example] = task.load(TaskConfig(data=str(houses), examples=1))
+    retrieve, _ = task.stages
+    texts = "In May, Ann moved to Paris, France.", "- It rained, then.\n- In May, Ann moved to Paris, France."  # fmt: skip
+    fused = retrieve.fuse([retrieve.parse(text, example) for text in texts], example)
+    assert fused == ["In May, Ann moved to Paris, France.", "It rained, then."]
+
+
 @pytest.mark.parametrize(
     ("question", "shown"),
     [
@@ -359,6 +369,12 @@ def test_data_of_which_most_is_bad_are_refused(cli, tmp_path):
     assert (done.returncode, "id '1' is also the id of" in done.stderr) == (2, True)
     assert "(bad records: 23 of 24); the drafted task cannot use most records" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["sums.jsonl"]
+    # What the message advises, where the id is a group's.
+    assert "if all records of a group have its id, rename the field" in done.stderr
+    path = tmp_path / "sums.jsonl"
+    path.write_text(path.read_text().replace('"id"', '"group"'))
+    assert cli("init", "sums.jsonl").returncode == 0
+    assert load_spec(tmp_path / "sums.yaml").task.skip_bad == 0
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,13 @@ _MOST_FILES = 20
 _LONGEST_FILE = 100_000
 _LONGEST_NAME = 80
 
-# ```LANGUAGE NAME, at the start of a line; the closing fence is at least as long.
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$", re.M)
+# ```LANGUAGE NAME, at the start of a line or of an item of a list. The closing fence is at least as
+# long.
+_FENCE = re.compile(
+    r"^(?P<indent>[ \t]*(?:(?:[-*+]|\d{1,3}[.)])[ \t]+)?)(?P<mark>`{3,}|~{3,})[ \t]*"
+    r"(?P<info>[^\n`]*)$",
+    re.M,
+)
 _NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)*\.[A-Za-z][A-Za-z0-9]{0,7}", re.ASCII)
 # What may surround a name that has a line to itself: a heading, a list's number, bold, back-ticks,
 # "File:".
@@ -70,8 +75,8 @@ def read_files(reply: str) -> dict[str, str]:
 
     Never raises. The rules are:
 
-    - A file is a fenced block. Its name stands in the line before it, on the fence itself, or in a
-      comment on its first line.
+    - A file is a fenced block, without the indent of its fence. Its name stands in the line before
+      it, on the fence itself, or in a comment on its first line.
     - The first block without a name is ``main.py`` if it is Python or gives no language.
     - A block of another language (how to start the program, what it prints) is not a Python file,
       whatever the line before it names.
@@ -166,16 +171,27 @@ def _blocks(reply: str) -> list[tuple[str, str | None, str]]:
     position = 0
     while (fence := _FENCE.search(reply, position)) is not None:
         before = reply[position : fence.start()].rstrip().rpartition("\n")[2]
-        mark = fence[1]
+        mark = fence["mark"]
         close = re.compile(rf"^[ \t]*{re.escape(mark[0])}{{{len(mark)},}}[ \t]*$", re.M)
         end = close.search(reply, fence.end())
         code = reply[fence.end() + 1 : end.start() if end else len(reply)]
-        info = fence[2].strip()
+        code = _unindented(code, len(fence["indent"]))
+        info = fence["info"].strip()
         language = "" if _NAME.fullmatch(info) else re.split(r"[\s:{,]", info)[0].lower()
         named = _name_in(info, language) or _name_in(before, language)
         blocks.append((language, named, code))
         position = end.end() if end else len(reply)
     return blocks
+
+
+def _unindented(code: str, most: int) -> str:
+    """Remove the indent that a block's first line has from all lines, at most ``most`` characters.
+
+    A line with less of it loses what it has.
+    """
+    first = re.search(r"^([ \t]*)\S", code, re.M)
+    width = min(most, len(first[1])) if first else 0
+    return re.sub(rf"^[ \t]{{1,{width}}}", "", code, flags=re.M) if width else code
 
 
 def _name_in(text: str, language: str) -> str | None:

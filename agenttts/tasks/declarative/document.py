@@ -105,7 +105,7 @@ class StageDocument(_Section):
     """Texts that end a completion."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     """Temperature of the samples."""
-    parse: Literal["text", "first_line", "number", "choice", "list", "json"] = "text"
+    parse: Literal["text", "first_line", "number", "choice", "list", "lines", "json"] = "text"
     """How a reply becomes a value."""
     choices: list[str] | str = []
     """For ``parse: choice``: the choices, or the record's field that lists them."""
@@ -137,8 +137,8 @@ class StageDocument(_Section):
             raise ValueError("'parse: choice' and 'choices' go together: give both or neither")
         if self.fuse == "median" and self.parse != "number":
             raise ValueError("'fuse: median' takes numbers: set 'parse: number'")
-        if self.fuse == "union" and self.parse != "list":
-            raise ValueError("'fuse: union' takes lists: set 'parse: list'")
+        if self.fuse == "union" and self.parse not in parts.LISTS:
+            raise ValueError("'fuse: union' takes lists: set 'parse: list' or 'parse: lines'")
         return self
 
 

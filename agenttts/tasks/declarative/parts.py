@@ -35,6 +35,12 @@ _BEFORE_A_VALUE = (":", "=", ">", "\u2013", "\u2014", "\u2192", "\\boxed{", " is
 """What stands before a list that is a reply: "Needed: [1]", "x = [1]", "they are [1]"."""
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
 _ONLY_A_BULLET = re.compile(r"(?:[-•]|\d{1,3}[.)])?")
+_QUICK_CHARACTERS = 100
+_MOST_SLOW_STARTS = 50
+"""The most brackets whose JSON fails after more characters than the quick ones.
+
+It limits the work on a reply that repeats open brackets to its end, and no reply with formulas.
+"""
 _TOLERANCE = 1e-6
 """The largest relative difference of equal numbers; the absolute one, where the right one is 0."""
 SET_F1 = "set_f1"
@@ -42,7 +48,9 @@ _OF_TEXT = {"text", "first_line"}
 _MARKED = re.compile(r"([\"'*_`]{1,4})(.+)\1")
 _FULL_STOPS = ".\u3002"
 _OF_CHOICES = {"exact_match", "contains"}
-_STRUCTURED = {"json", "list"}
+LISTS = ("list", "lines")
+"""The parsers whose outputs are lists."""
+_STRUCTURED = ("json", *LISTS)
 """The parsers whose outputs are objects and lists."""
 _ANY_TEXT = "be a text, a number, {value, aliases}, {text, answer_start} or a list of them"
 
@@ -58,6 +66,7 @@ def parse(how: str, text: str, choices: Sequence[str] = ()) -> Any:
     - ``number``: the last number in the text.
     - ``choice``: the choice that the text names first.
     - ``list``: a JSON list, else the lines without bullets, else the parts between commas.
+    - ``lines``: as ``list``; the commas of a single line are part of it.
     - ``json``: the first JSON object or list in the text.
 
     A list of numbers within a sentence ("[1] says so") counts only for ``json``, if it has no other
@@ -143,7 +152,7 @@ def gold_problem(metric: str, gold: Any, parser: str) -> str | None:
     if parser not in _STRUCTURED and any(map(is_answer_in_another_form, values)):
         return (
             f"must {_ANY_TEXT}, for the metric '{metric}'; other objects with answers are "
-            "compared as a whole, with the outputs of 'parse: json' and 'parse: list' alone"
+            "compared as a whole, with the outputs of 'parse: json', 'list' and 'lines' alone"
         )
     return None
 
@@ -152,13 +161,13 @@ def _first_line(text: str, choices: Sequence[str]) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
-def _list(text: str, choices: Sequence[str]) -> list[Any]:
+def _list(text: str, choices: Sequence[str], *, at_commas: bool = True) -> list[Any]:
     value = next((value for value, in_sentence in _json_values(text) if not in_sentence), None)
     if isinstance(value, list):
         return value
     lines = [_BULLET.sub("", line).strip() for line in text.splitlines()]
     items = [line for line in lines if line]
-    if len(items) == 1:
+    if at_commas and len(items) == 1:
         items = [item.strip() for item in items[0].split(",")]
     return [item for item in items if item]
 
@@ -179,10 +188,15 @@ def _json_values(text: str) -> Iterator[tuple[Any, bool]]:
     A list of numbers may be: "[1] says so", "on [0, 1]".
     """
     decoder = json.JSONDecoder(parse_constant=lambda name: None)
+    slow = 0
     for start in re.finditer(r"[\[{]", text):
         try:
             value, end = decoder.raw_decode(text, start.start())
-        except (ValueError, RecursionError):  # not here: perhaps at the next bracket
+        except (ValueError, RecursionError) as error:  # not here: perhaps at the next bracket
+            place = error.pos if isinstance(error, json.JSONDecodeError) else len(text)
+            slow += place - start.start() > _QUICK_CHARACTERS
+            if slow == _MOST_SLOW_STARTS:
+                return
             continue
         numbers = isinstance(value, list) and all(isinstance(x, int | float) for x in value)
         yield value, numbers and _is_in_sentence(text, start.start(), end, several=len(value) > 1)
@@ -329,6 +343,7 @@ _PARSERS: Mapping[str, Callable[[str, Sequence[str]], Any]] = {
     "number": lambda text, choices: last_number(text),
     "choice": first_choice,
     "list": _list,
+    "lines": lambda text, choices: _list(text, choices, at_commas=False),
     "json": _json,
 }
 _FUSIONS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
@@ -339,12 +354,14 @@ _FUSIONS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "union": _union,
 }
 _TEXT_FORM = "{{{{ {0} or 'unknown' }}}}"
+_LIST_FORM = "{{{{ {0}[0] | default('') }}}}"
 EMPTY_FORMS: Mapping[str, str] = {
     "text": _TEXT_FORM,
     "first_line": _TEXT_FORM,
     "number": "{{% if {0} is not none %}}{{{{ '%.2f' % {0} }}}}{{% endif %}}",
     "choice": _TEXT_FORM,
-    "list": "{{{{ {0}[0] | default('') }}}}",
+    "list": _LIST_FORM,
+    "lines": _LIST_FORM,
     "json": "{{{{ ({0} or {{}}).KEY | default('') }}}} or {{% for item in {0} or [] %}}",
 }
 """How a template takes a stage's empty output, by parser; ``{0}`` is the stage."""

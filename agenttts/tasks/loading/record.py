@@ -45,6 +45,14 @@ class Record:
             f"{self.place()}: field '{field}' {problem}, not {shown(self.values[field])}"
         )
 
+    def same_id_error(self, ident: str, other: Record) -> UserError:
+        """Return an error about an id that ``other``, an earlier record, has too."""
+        return UserError(
+            f"{self.place()}: id '{ident}' is also the id of {other.place()}; an id names one "
+            "example: remove one of the two records or, if all records of a group have its id, "
+            "rename the field (without ids, records are numbered)"
+        )
+
     def is_given(self, field: str) -> bool:
         """Return whether the record has a field that is not null, also an unreadable one."""
         return field in self.unreadable or self.values.get(field) is not None

@@ -118,5 +118,4 @@ def convert(
 
 def _check_id(found: str, record: Record, first_with: dict[str, Record]) -> None:
     if found in first_with:
-        other = first_with[found].place()
-        raise UserError(f"{record.place()}: id '{found}' is also the id of {other}")
+        raise record.same_id_error(found, first_with[found])

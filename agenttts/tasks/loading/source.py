@@ -174,6 +174,5 @@ def check_ids(ids: Sequence[str], records: Sequence[Record]) -> None:
     first: dict[str, int] = {}
     for number, found in enumerate(ids):
         if found in first:
-            other = records[first[found]].place()
-            raise UserError(f"{records[number].place()}: id '{found}' is also the id of {other}")
+            raise records[number].same_id_error(found, records[first[found]])
         first[found] = number

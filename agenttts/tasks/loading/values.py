@@ -75,7 +75,9 @@ def value_of_cell(text: str) -> Any:
             if _NUMPY.search(literal):  # before parsing: Python joins 'a' 'b' to one text
                 literal = " ".join(_python_tokens(literal))
             with PARSING:
-                return _plain_literal(ast.literal_eval(literal))
+                value = ast.literal_eval(literal)
+            # Several lists in a row, such as references, "[3] [17]", are a text.
+            return text if isinstance(value, tuple) else _plain_literal(value)
     # Deep nesting overflows the parser's own stack (MemoryError) or Python's.
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError):
         return text

@@ -1,7 +1,8 @@
 """Read the parts of a JSON plan from a model's reply.
 
 Nothing here raises, whatever the text. If a text has several values, those with a plan's keys come
-first. The kinds of values are tried in this order:
+first, the last of them before all: an earlier one may be a draft. Calls that stand alone, such as
+one in each block, are one plan. The kinds of values are tried in this order:
 
 - Valid JSON is taken as it is.
 - Text that is nearly JSON (single quotes, a comment, cut off at the token limit) is repaired by the
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,14 +81,15 @@ def parse_calls(text: str, resources: bool) -> list[dict[str, Any]]:
 def _first(text: str, read: Callable[[Any], list[Any]], keys: Sequence[str]) -> list[Any]:
     """Return the first non-empty result of ``read`` over the text's JSON values.
 
-    Values with one of ``keys`` are tried first.
+    Values with one of ``keys`` are tried first, the last one before the others.
     """
     try:
         pieces = _valid_json(text)
         whole = [piece for piece in pieces if not piece.inside]
         # Prose before a plan may hold whole values, too: 'For {"name": "city"} I use:
         # {"task_nodes": ...'.
-        values = [*_lone_calls(text, whole), *(p.value for p in whole), *_mended_json(text)]
+        values = [p.value for p in reversed(whole) if _has_list(p.value, keys)]
+        values += [*_lone_calls(text, whole), *(p.value for p in whole), *_mended_json(text)]
         values.sort(key=lambda value: not _has_list(value, keys))  # stable
         for value in (*values, *(piece.value for piece in pieces if piece.inside)):
             if found := read(value):
@@ -136,9 +138,10 @@ def _valid_json(text: str) -> list[_Piece]:
 
 
 def _lone_calls(text: str, whole: Sequence[_Piece]) -> list[list[Any]]:
-    """Return lists of consecutive objects, such as one call on each line.
+    """Return the longest first of the lists of objects that may be one plan.
 
-    The last object of a list may be cut off.
+    They are consecutive objects, such as one call on each line, and all calls with arguments,
+    whatever is between them. The last object of a list may be cut off.
     """
     runs: list[list[_Piece]] = []
     for piece in whole:
@@ -156,9 +159,26 @@ def _lone_calls(text: str, whole: Sequence[_Piece]) -> list[list[Any]]:
             values += [
                 value for value in _mended_json(text[gap.end() :]) if isinstance(value, dict)
             ]
-        if len(values) > 1:
-            lists.append(values)
-    return lists
+        lists.append(values)
+    if calls := [piece for piece in whole if _is_call(piece.value)]:
+        cut_off = [value for value in _mended_json(text[calls[-1].end :]) if _is_call(value)]
+        lists.append([*(piece.value for piece in calls), *cut_off])
+    lists.sort(key=len, reverse=True)  # stable
+    return [values for values in lists if len(values) > 1]
+
+
+def _is_call(value: Any) -> bool:
+    """Return whether a value is an object with a tool and arguments."""
+    call = _call(value)
+    has_arguments = isinstance(call, dict) and any(key in call for key in _ARGUMENTS)
+    return has_arguments and bool(_text_in(call, _CALL_NAMES))
+
+
+def _call(item: Any) -> Any:
+    """Return an item, or the call in an item such as ``{"function": {...}}``."""
+    if not isinstance(item, dict) or any(key in item for key in _ARGUMENTS):
+        return item
+    return next((inner for inner in item.values() if _is_call(inner)), item)
 
 
 def _has_list(value: Any, keys: Sequence[str]) -> bool:
@@ -184,16 +204,17 @@ def _steps(value: Any) -> list[str]:
 
 
 def _tools(value: Any) -> list[str]:
-    names = [_text_in(item, _CALL_NAMES) for item in _listed(value, _CALL_LISTS)]
+    names = [_text_in(_call(item), _CALL_NAMES) for item in _listed(value, _CALL_LISTS)]
     return [name for name in names if name]
 
 
 def _calls(value: Any, resources: bool) -> list[dict[str, Any]]:
     value = _unwrapped(value, _CALL_LISTS)
-    if isinstance(value, dict) and not any(key in value for key in _CALL_LISTS):
-        value = [value]
+    if isinstance(value, dict) and not _has_own_list(value, _CALL_LISTS):
+        lists = (found for found in _outer_values(value) if isinstance(found, list))
+        value = next((found for found in lists if any(map(_is_call, found))), [value])
     calls = []
-    for item in _listed(value, _CALL_LISTS):
+    for item in map(_call, _listed(value, _CALL_LISTS)):
         name = _text_in(item, _CALL_NAMES)
         if name and isinstance(item, dict):
             given: Any = next((item[key] for key in _ARGUMENTS if key in item), [])
@@ -202,7 +223,7 @@ def _calls(value: Any, resources: bool) -> list[dict[str, Any]]:
 
 
 def _listed(value: Any, keys: Sequence[str]) -> list[Any]:
-    """Return the list under the first of ``keys`` that exists, also inside ``result``.
+    """Return the list under the first of ``keys`` that exists, also inside an outer key.
 
     A list is returned as it is.
     """
@@ -213,9 +234,23 @@ def _listed(value: Any, keys: Sequence[str]) -> list[Any]:
 
 
 def _unwrapped(value: Any, keys: Sequence[str]) -> Any:
-    """Return the object under ``result`` if it has one of the keys, else the value."""
-    inner = value.get("result") if isinstance(value, dict) else None
-    return inner if isinstance(inner, dict) and any(key in inner for key in keys) else value
+    """Return the object with a list under one of the keys in ``result``, ``plan`` or the like.
+
+    If the value has one itself, or there is no such object, it is returned as it is.
+    """
+    if not isinstance(value, dict) or _has_own_list(value, keys):
+        return value
+    inner = (_unwrapped(found, keys) for found in _outer_values(value) if isinstance(found, dict))
+    return next((found for found in inner if _has_own_list(found, keys)), value)
+
+
+def _has_own_list(value: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    return any(isinstance(value.get(key), list) for key in keys)
+
+
+def _outer_values(value: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield an object's values, without those that a tool is to get."""
+    return (found for key, found in value.items() if key not in _ARGUMENTS)
 
 
 def _text_in(item: Any, keys: Sequence[str]) -> str:

@@ -43,6 +43,37 @@ def test_ways_of_giving_one_file(reply):
     assert read_files(reply.replace("\n", "\r\n")) == read_files(reply)
 
 
+@pytest.mark.parametrize(
+    ("item", "indent"),
+    [
+        ("1. `{name}`\n   ```python", "   "),
+        ("- **{name}**\n\n  ```python", "  "),
+        ("* File: {name}\n\t```python", "\t"),
+        ("10. The file {name}:\n    ~~~python", "    "),
+        ("- ```python {name}", "  "),
+        ("2) ~~~ {name}", "   "),
+        ("`{name}`\n  ```python", ""),  # the fence alone is indented
+    ],
+)
+def test_files_in_a_list_are_read_without_its_indent(item, indent):
+    files = {
+        "main.py": "from util import f\n\nif f():\n    print('hi')\n",
+        "util.py": "def f():\n    if True:\n        return 1\n",
+    }
+    mark = "~~~" if "~~~" in item else "```"
+    reply = ""
+    for name, code in files.items():
+        shown = "".join(indent * bool(line) + line + "\n" for line in code.splitlines())
+        reply += f"{item.format(name=name)}\n{shown}{indent}{mark}\n"
+    assert read_files(f"The files are:\n\n{reply}\nRun main.py.") == files
+    assert read_files(reply.rstrip("\n").removesuffix(mark).rstrip(" \t")) == files  # cut off
+
+
+def test_lines_of_a_text_that_are_not_indented_stay_whole():
+    reply = "1. main.py\n   ```python\n   MENU = '''\n1. Add\n  2. Show\n'''\n   if MENU:\n       f()\n   ```"
+    assert read_files(reply) == {"main.py": "MENU = '''\n1. Add\n2. Show\n'''\nif MENU:\n    f()\n"}
+
+
 def test_ways_of_writing_a_path_are_one_file():
     reply = f"./lib/a.py\n```python\nx = 1\n```\n```python\n# lib//a.py\n{HELLO}```"
     assert read_files(reply) == {"lib/a.py": f"# lib//a.py\n{HELLO}"}

@@ -87,6 +87,7 @@ def test_prompts_fusions_and_scores(make):
         ("metrics: {set_f1: numbers}", "metrics: {setf1: numbers}", ["task.yaml:8", "stages.read.metrics", "did you mean 'set_f1'"]),
         ("{{ text }}", "{{ text }", ["task.yaml:5", "stages.read.prompt", "not a Jinja2 template"]),
         ("Numbers in: {{ text }}", "{{ add }}", ["task.yaml:5", "stages.read.prompt", "not an earlier stage"]),
+        ("parse: list", "parse: json", ["task.yaml:4", "stages.read", "'parse: list' or 'parse: lines'"]),
         ("fuse: union", "fuse: median", ["task.yaml:4", "stages.read", "parse: number"]),
         ("parse: number", "parse: choice", ["stages.add", "choices"]),
         ("temperature: 0.1", "temperature: 9", ["stages.say.fuse.model.temperature"]),
@@ -201,6 +202,7 @@ stages:
         ("json", "City: {{ a.city }}", ["'None' has no attribute 'city'", "a is None", "(a or {}).KEY"]),
         ("json", "{% for x in a %}{{ x }}{% endfor %}", ["a is None", "for item in a or []"]),
         ("list", "{{ a[0] }}", ["a is []", "{{ a[0] | default('') }}"]),
+        ("lines", "{{ a[0] }}", ["a is []", "{{ a[0] | default('') }}"]),
         ("number", "{{ '%.2f' % a }}", ["a is None", "{% if a is not none %}"]),
         ("first_line", "{{ 'abc'[a] + 1 }}", ["a is ''", "{{ a or 'unknown' }}"]),
         ("text", "{% include 'x' %}", ["no loader"]),
@@ -364,6 +366,10 @@ def test_what_templates_know_is_no_field(make):
         ("choice", "yes, but slowly", "yes, but"),
         ("list", "- a\n- b\n\n3. c", ["a", "b", "c"]),
         ("list", "a, b", ["a", "b"]),
+        ("lines", "In 1990, he moved to Paris, France.", ["In 1990, he moved to Paris, France."]),
+        ("lines", "- It rains, then.\n\n2. It is blue.", ["It rains, then.", "It is blue."]),
+        ("lines", '```json\n["It rains, then."]\n```', ["It rains, then."]),
+        ("lines", "", []),
         ("list", 'It is ["a", 2].', ["a", 2]),
         ("list", "", []),
         ("list", "[1] It is blue.\n[2] It rains.", ["[1] It is blue.", "[2] It rains."]),
@@ -387,6 +393,20 @@ def test_parsers(how, text, value):
     found = parts.parse(how, text, ["yes", "no", "yes, but"])
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("before", "found"),
+    [
+        (r"\frac{1}{2} in [0, 1) " * 500, {"a": 1}),
+        ('As in {"x", "y"} or ["z]: ' * 500, {"a": 1}),
+        ("[[1, 2]" * 40, {"a": 1}),
+        ("[" * 5000, None),
+        ('{"b": [1, ' * 5000, None),
+    ],
+)
+def test_json_after_much_text_is_found_and_not_among_brackets_without_end(before, found):
+    assert parts.parse("json", f'{before}\n{{"a": 1}}') == found
 
 
 @pytest.mark.parametrize(
@@ -673,7 +693,7 @@ def test_objects_that_no_metric_reads_are_refused_with_their_record(make):
         create(task_file).load(TaskConfig(data=data))
 
 
-@given(st.text() | st.text(alphabet='[]{}",: 0123456789.-\n'), st.sampled_from(["text", "first_line", "number", "choice", "list", "json"]))  # fmt: skip
+@given(st.text() | st.text(alphabet='[]{}",: 0123456789.-\n'), st.sampled_from(["text", "first_line", "number", "choice", "list", "lines", "json"]))  # fmt: skip
 def test_parsers_never_raise_and_give_json(text, how):
     value = parts.parse(how, text, ["a", "b("])
     json.dumps(value)

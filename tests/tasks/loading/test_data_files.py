@@ -263,6 +263,8 @@ def test_cells_are_texts_lists_and_objects(tmp_path):
         "[np.f('a'": "[np.f('a'",
         "[a 'b' -]": "[a 'b' -]",
     }
+    several = ["[3] [17]", "[1], [2, 3]", "[1] 2\n[3]", "['a'] ['b']", "{'a': 1}, {'b': 2}"]
+    cells |= zip(several, several, strict=True)
     stream = io.StringIO(newline="")
     csv.writer(stream).writerows([["cell", "x"], *([cell, "x"] for cell in cells)])
     (tmp_path / "d.csv").write_text(stream.getvalue())

@@ -153,6 +153,57 @@ def test_a_damaged_plan_is_repaired_before_a_part_of_it_is_taken_for_the_plan(te
     assert parse_tools(text, ["weather", "mail"]) == [call["task"] for call in calls]
 
 
+def _blocks(*calls):
+    return "".join(f"Step {i}:\n```json\n{call}\n```\n" for i, call in enumerate(calls, 1))
+
+
+QWEN = [json.dumps({"name": c["task"], "arguments": {a["name"]: a["value"] for a in c["arguments"]}}) for c in (WEATHER, MAIL)]  # fmt: skip
+OPENAI = json.dumps([{"id": "call_1", "type": "function", "function": {"name": c["task"], "arguments": json.dumps(c["arguments"])}} for c in (WEATHER, MAIL)])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _blocks(W, M),
+        f"I plan [2] calls. {_blocks(W, M)}Together they do {{it}}.",
+        _blocks(W, M[:-3]).removesuffix("\n```\n"),  # cut off
+        "\n".join(f"<tool_call>\n{call}\n</tool_call>" for call in QWEN),
+        f'For {{"name": "city"}} I take {QWEN[0]}, and then {QWEN[1]}.',
+        f'{{"tool_call": {W}}} and {{"tool_call": {M}}}',
+        f'{{"tool_calls": [{W}, {M}]}}',
+        f'{{"tool_calls": {OPENAI}}}',
+        f'{{"plan": [{W}, {M}]}}',
+        f'{{"thought": "two", "calls": [{QWEN[0]}, {QWEN[1]}]}}',
+        f'{{"plan": {{"task_nodes": [{W}, {M}]}}}}',
+        f'{{"request": {{"id": 1}}, "output": {{"result": {{"tools": [{W}, {M}]}}}}}}',
+    ],
+)
+def test_calls_in_blocks_of_their_own_or_under_other_keys_are_one_plan(text):
+    assert parse_calls(text, False) == [WEATHER, MAIL]
+    assert parse_tools(text, ["weather", "mail"]) == ["weather", "mail"]
+
+
+@pytest.mark.parametrize("key", ["plan", "output", "response"])
+def test_steps_may_be_under_an_outer_key(key):
+    assert parse_steps(json.dumps({key: {"task_steps": ["Do a", "Do b"]}})) == ["Do a", "Do b"]
+
+
+def test_the_last_plan_counts():
+    draft = f'{{"task_steps": ["Do x"], "task_nodes": [{M}]}}'
+    plan = f'{{"task_steps": ["Do a"], "task_nodes": [{W}]}}'
+    text = f"```json\n{draft}\n```\nOn reflection, {M} is wrong:\n```json\n{plan}\n```\nIt has {M}."
+    assert parse_steps(text) == ["Do a"]
+    assert parse_calls(text, False) == [WEATHER]
+    assert parse_tools(text, []) == ["weather"]
+
+
+def test_arguments_with_a_plans_keys_are_no_plan():
+    call = {"task": "assign", "arguments": {"tasks": [{"name": "a", "input": "b"}], "nodes": ["c"]}}
+    [found] = parse_calls(json.dumps(call), False)
+    assert found["task"] == "assign"
+    assert [argument["name"] for argument in found["arguments"]] == ["tasks", "nodes"]
+
+
 @pytest.mark.parametrize("noise", ["{ ", "[", '{"a" ', '{"task": [', "{ // \n", "{ ] } "])
 def test_a_plan_before_brackets_that_repeat_without_end_is_read(noise):
     text = f'{{"task_nodes": [{W}, {M}, {noise * 5000}'
