@@ -1,6 +1,6 @@
-"""How much memory a program may still take.
+"""How much memory a program may still take, on the host and on GPUs.
 
-The limits are those of the machine, of its control group and of its job.
+The host's limits are those of the machine, of its control group and of its job.
 
 Sources: proc(5) meminfo; the kernel's cgroup-v2 documentation; sbatch(1), output environment
 variables. Sizes are in bytes.
@@ -15,8 +15,11 @@ from pathlib import Path
 
 import psutil
 
+from agenttts.files.commands import ask
+
 MEMORY_VARIABLE = "AGENTTTS_JOB_MEMORY_MB"
 """The memory of the job in MiB, for programs in containers, which do not see Slurm's variables."""
+_GPU_SECONDS = 5.0
 
 
 def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
@@ -30,6 +33,22 @@ def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
     if megabytes.isdecimal() and int(megabytes) > 0:
         limits.append((int(megabytes) << 20) - _resident())
     return max(0, min(limits))
+
+
+def gpu_memory() -> list[tuple[int, int]]:
+    """Return the free bytes of each GPU of this process and all that programs can use of it.
+
+    The list is empty if `nvidia-smi` does not say, as of MIG devices.
+    """
+    command = ["nvidia-smi", "--query-gpu=memory.free,memory.used", "--format=csv,noheader,nounits"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    answer = ask([*command, *(["-i", visible] if visible else [])], _GPU_SECONDS)
+    rows = [line.split(",") for line in answer.text.splitlines()]
+    try:
+        sizes = [(int(free) << 20, int(used) << 20) for free, used in rows]
+    except ValueError:  # "[N/A]", or an error in words
+        return []
+    return [(free, free + used) for free, used in sizes] if answer.succeeded else []
 
 
 def job_memory(environment: Mapping[str, str]) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 Models that share GPUs take turns: an engine that can sleep gives up the GPU's memory and keeps its
 weights in the memory of the host, from where it is back within a second (vLLM's sleep mode, level
-1). Engines without GPUs stay as they are beside each other. Where memory does not suffice, the
-engine that was used longest ago is closed.
+1). Engines without GPUs stay as they are beside each other. Where memory does not suffice, on the
+host or on a GPU, the engine that was used longest ago is closed.
 
 While an engine works, the process of the next one may import its libraries.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agenttts.files.memory import available_memory
+from agenttts.files.memory import available_memory, gpu_memory
 from agenttts.files.processes import usable_cpus
 from agenttts.inference.base import (
     Engine,
@@ -31,14 +31,19 @@ from agenttts.inference.engine_child import SpareEngine
 from agenttts.inference.engine_use import EngineObserver
 from agenttts.inference.engines import ENGINES
 from agenttts.inference.model_files import weight_files
+from agenttts.inference.placement import GPU_SHARE
 
 log = logging.getLogger(__name__)
 
 MOST_ASLEEP = 2
-"""The most engines asleep at a time.
+"""The most engines asleep at a time, if their GPUs have the memory for them.
 
-Each keeps 1.0 to 2.4 GB of its GPU (vLLM 0.26 on an H100, 1.5B and 7B models, measured 2026-11),
-which the next engine's share of the memory, 0.9 by default, has to leave free."""
+Each keeps 1.0 to 2.4 GB of its GPU (vLLM 0.26 on an H100, 1.5B and 7B models, measured 2026-11).
+A start beside them fails unless vLLM's whole share of the memory is free."""
+KEPT_ASLEEP_BYTES = 1 << 30
+"""The memory of its GPU that an engine keeps asleep at least, and does not take when it wakes."""
+CONTEXT_BYTES = 512 << 20
+"""Memory that CUDA takes of a GPU for an engine before vLLM looks how much is free (estimated)."""
 PROCESS_BYTES = 2 << 30
 """Memory of an engine's process beside weights and cache: libraries, buffers (torch on a CPU).
 
@@ -71,6 +76,7 @@ class EnginePool:
         observer: Is told of starts, wakes and the engines that are loaded.
         spare: The process from which ``factory`` may make an engine.
         cpus: The cores that the engines may use; default: those of this process.
+        gpu_memory: Returns the free bytes and all bytes of each GPU; empty if that is not known.
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class EnginePool:
         observer: EngineObserver | None = None,
         spare: SpareEngine | None = None,
         cpus: int | None = None,
+        gpu_memory: Callable[[], list[tuple[int, int]]] = gpu_memory,
     ) -> None:
         self._factory = factory
         self._keep = keep
@@ -88,6 +95,7 @@ class EnginePool:
         self._observer = observer or EngineObserver()
         self._spare = spare or SpareEngine()
         self._cpus = usable_cpus() if cpus is None else cpus
+        self._gpu_memory = gpu_memory
         self._next: ModelConfig | None = None
         self._expected: list[ModelConfig] | None = None
         self.starts = 0
@@ -159,7 +167,7 @@ class EnginePool:
 
     def _wakes(self, found: _Loaded) -> bool:
         """Wake an engine; if that fails, close it and return False."""
-        self._free_gpus(found)
+        self._free_gpus(found, found.model, -KEPT_ASLEEP_BYTES)
         began = time.monotonic()
         try:
             wake(found.engine)
@@ -187,7 +195,7 @@ class EnginePool:
         for other in [other for other in self._loaded if not self._is_kept(other.model)]:
             self._close(other)
         if model.gpus:
-            self._free_gpus(None)
+            self._free_gpus(None, model, CONTEXT_BYTES)
         else:
             self._free_memory(host_bytes(model), model.engine)
         if self._next_fits(model, PROCESS_BYTES, CPUS_TO_LOAD_BESIDE):
@@ -213,8 +221,16 @@ class EnginePool:
         if error.kind != "INFRA_FAILED":  # a server, for example, may answer the next time
             self._failed.append(_Failure(model, error, alone=not self._loaded))
 
-    def _free_gpus(self, needed: _Loaded | None) -> None:
-        """Put engines on GPUs, except ``needed``, to sleep; close those that cannot."""
+    def _free_gpus(self, needed: _Loaded | None, model: ModelConfig, more: int) -> None:
+        """Put engines on GPUs, except ``needed``, to sleep; close those that cannot.
+
+        Of those asleep, the least recently used are closed until the GPUs' memory suffices.
+
+        Args:
+            needed: The engine that will be woken.
+            model: The model of the engine that will be woken or started.
+            more: Bytes that it takes of each GPU beside its share of the memory.
+        """
         for other in [o for o in self._loaded if o is not needed and o.model.gpus and not o.asleep]:
             other.asleep = host_bytes(other.model) <= self._available() and _sleeps(other.engine)
             if not other.asleep:
@@ -222,6 +238,18 @@ class EnginePool:
         asleep = [other for other in self._loaded if other.asleep and other is not needed]
         for other in asleep[:-MOST_ASLEEP]:
             self._close(other)
+        for other in asleep[-MOST_ASLEEP:]:
+            if self._has_room(model, more):
+                break
+            self._close(other)
+
+    def _has_room(self, model: ModelConfig, more: int) -> bool:
+        """Return whether the share of vLLM's engine and ``more`` bytes are free on its GPUs."""
+        if model.engine != "vllm":
+            return True
+        share: Any = model.options.get("gpu_memory_utilization") or GPU_SHARE
+        memory = self._gpu_memory()[: model.gpus]
+        return all(free >= share * size + more for free, size in memory)
 
     def _free_memory(self, needed: int, engine: EngineName) -> None:
         """Make that memory available for an engine of a kind.
@@ -266,11 +294,13 @@ class EnginePool:
     def _that_sleeps(self, model: ModelConfig) -> ModelConfig:
         """Return the model's configuration, with vLLM's sleep mode if it may be used.
 
-        A user's own setting of it stays.
+        A user's own settings stay.
         """
         if not (self._keep and model.gpus and model.engine == "vllm"):
             return model
         options = {"enable_sleep_mode": True, **model.options}
+        if options["enable_sleep_mode"]:
+            options.setdefault("gpu_memory_utilization", GPU_SHARE)
         return dataclasses.replace(model, options=options)
 
     def _find(self, model: ModelConfig) -> _Loaded | None:

@@ -11,6 +11,10 @@ PARALLEL_OPTIONS = (
     "prefill_context_parallel_size",
 )
 """vLLM's options whose product is the GPUs of one engine (its ParallelConfig.world_size)."""
+GPU_SHARE = 0.9
+"""An engine's share of its GPUs' memory, if its options do not give gpu_memory_utilization.
+
+vLLM's own default, 0.92 since 0.32, leaves less for engines that sleep beside it."""
 PLACING_OPTIONS = (
     *PARALLEL_OPTIONS,
     *("data_parallel_size", "decode_context_parallel_size", "enable_expert_parallel"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from agenttts.files.memory import MEMORY_VARIABLE, available_memory, job_memory
+from agenttts.files.memory import MEMORY_VARIABLE, available_memory, gpu_memory, job_memory
 
 MB = 1 << 20
 
@@ -63,3 +63,31 @@ def test_a_job_s_limit_counts_beside_what_its_processes_take(tmp_path, monkeypat
 )
 def test_slurm_s_words_for_the_memory_of_a_job(environment, megabytes):
     assert job_memory(environment).get(MEMORY_VARIABLE) == megabytes
+
+
+@pytest.mark.parametrize(
+    ("says", "code", "expected"),
+    [
+        ("40000, 536\n30000, 10536\n", 0, [(40000 * MB, 40536 * MB), (30000 * MB, 40536 * MB)]),
+        ("[N/A], [N/A]\n", 0, []),
+        ("No devices were found\n", 0, []),
+        ("1, 2\n", 9, []),
+        ("", 0, []),
+    ],
+)
+def test_the_memory_of_gpus(nvidia_smi, says, code, expected):
+    nvidia_smi(says, code)
+    assert gpu_memory() == expected
+
+
+def test_the_memory_of_gpus_is_that_of_this_job_s(nvidia_smi, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    nvidia_smi("1, 2\n")
+    (tmp_path / "bin" / "nvidia-smi").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    assert gpu_memory() == []
+    assert (tmp_path / "asked").read_text().endswith(" -i 2,3\n")
+
+
+def test_without_nvidia_smi_nothing_is_known(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_memory() == []

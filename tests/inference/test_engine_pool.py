@@ -19,6 +19,7 @@ from agenttts.inference.engine_pool import (
     host_bytes,
 )
 from agenttts.inference.engine_use import EngineObserver
+from agenttts.inference.placement import GPU_SHARE
 
 GB = 10**9
 
@@ -170,6 +171,88 @@ def test_few_engines_sleep_at_a_time(model):
         pool.get(model(name))
     assert len(machine.asleep) == MOST_ASLEEP
     assert machine.asleep == {"c", "d"}, "those used last"
+
+
+class Gpu(Machine):
+    """A machine with a GPU, with the check that vLLM makes of it when it starts.
+
+    An engine takes its share of the GPU in all. Asleep it keeps ``held`` GiB of this.
+    """
+
+    def __init__(self, total: float, held: float = 1.5):
+        super().__init__()
+        self.total, self.held = total, held
+
+    def share(self, config: ModelConfig) -> float:
+        return self.total * config.options["gpu_memory_utilization"]
+
+    def free(self) -> float:
+        awake = sum(self.share(self.models[name]) for name in self.awake)
+        return self.total - 0.1 - awake - self.held * len(self.asleep)
+
+    def gpu_memory(self) -> list[tuple[int, int]]:
+        return [(int(self.free() * 2**30), int(self.total * 2**30))]
+
+    def load(self, config: ModelConfig) -> MachineEngine:
+        if self.free() - 0.4 < self.share(config):
+            self.events.append(f"refuse {config.name}")
+            raise EngineError("Free memory on device cuda:0 is less than desired", kind="OOM")
+        return super().load(config)
+
+    def pool(self, keep: bool = True) -> EnginePool:
+        return EnginePool(self.load, keep, self.available, gpu_memory=self.gpu_memory)
+
+
+@pytest.mark.parametrize(
+    ("total", "names", "share", "starts"),
+    [
+        (79.1, "abcabcabc", None, 3),
+        (39.4, "abcabcabc", None, 3),
+        (39.4, "abcabcabc", 0.92, 9),
+        (22.0, "abababab", None, 2),
+        (22.0, "abcabc", None, 6),
+        (22.0, "abcabc", 0.8, 3),
+        (22.0, "abab", 0.97, 4),
+    ],
+)
+def test_an_engine_finds_its_share_of_the_gpu_free(model, total, names, share, starts):
+    """vLLM refuses to start otherwise, and all engines were closed and loaded again."""
+    machine = Gpu(total)
+    pool = machine.pool()
+    options = {} if share is None else {"gpu_memory_utilization": share}
+    for name in names:
+        pool.get(model(name, **options))
+        assert machine.free() >= 0, "a woken engine takes its share, too"
+    assert not [event for event in machine.events if event.startswith("refuse")]
+    assert pool.starts == starts
+
+
+def test_an_engine_with_a_large_share_is_woken_alone(model):
+    machine = Gpu(22.0)
+    pool = machine.pool()
+    large, small = (model(name, gpu_memory_utilization=u) for name, u in (("a", 0.97), ("b", 0.8)))
+    for one in (large, small, large):
+        pool.get(one)
+        assert machine.free() >= 0
+    assert machine.events[-3:] == ["sleep b", "close b", "wake a"]
+
+
+def test_engines_stay_asleep_where_the_gpu_s_memory_is_not_known(model):
+    machine = Machine()
+    pool = EnginePool(machine.load, True, machine.available, gpu_memory=list)
+    for name in "abca":
+        pool.get(model(name))
+    assert pool.starts == 3
+
+
+@pytest.mark.parametrize("own", [{}, {"gpu_memory_utilization": 0.5}])
+@pytest.mark.parametrize(("gpus", "keep"), [(1, True), (0, True), (1, False)])
+def test_the_share_of_a_gpu_is_given_where_others_may_sleep_beside(model, gpus, keep, own):
+    """Elsewhere it is vLLM's own; on a CPU the option is a share of the host's memory."""
+    machine = Machine()
+    machine.pool(keep).get(model("a", gpus=gpus, **own))
+    expected = own.get("gpu_memory_utilization", GPU_SHARE if gpus and keep else None)
+    assert machine.models["a"].options.get("gpu_memory_utilization") == expected
 
 
 def test_engines_without_gpus_stay_beside_each_other_while_memory_lasts(model):

@@ -22,7 +22,7 @@ from agenttts.dispatch.sizing.kv_cache import integer
 from agenttts.dispatch.sizing.model_facts import ModelFacts
 from agenttts.dispatch.slurm.survey import mig_memory
 from agenttts.errors import Unavailable, UserError
-from agenttts.inference.placement import PARALLEL_OPTIONS
+from agenttts.inference.placement import GPU_SHARE, PARALLEL_OPTIONS
 
 _GB = 1e9
 CONTEXTS = 32
@@ -32,8 +32,6 @@ With fewer contexts its batches are too small to use a GPU: a 32B model in bfloa
 80 GB holds about 7 contexts of 2,200 tokens.
 """
 _ALLOW_LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
-# vLLM's share of a GPU's memory if the model's options do not give gpu_memory_utilization.
-_UTILISATION = 0.9
 # Memory for activations, CUDA graphs and vLLM itself, besides weights and KV cache.
 _OVERHEAD_BYTES = 3e9
 # KV cache of all contexts, and length of a context, for a model whose config gives neither.
@@ -155,7 +153,7 @@ def gpu_need(
     memory = _Memory(
         facts,
         context_tokens,
-        _number(name, options, "gpu_memory_utilization", _UTILISATION) * gpu_memory_gb * _GB,
+        _number(name, options, "gpu_memory_utilization", GPU_SHARE) * gpu_memory_gb * _GB,
         _number(name, options, "cpu_offload_gb", 0.0) * _GB,
     )
     if asked is not None:
