@@ -9,8 +9,8 @@ import psutil
 
 from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.profile import Profile, runs_in_container
+from agenttts.dispatch.sizing.mig import mig_slices
 from agenttts.dispatch.sizing.model_size import ModelSize
-from agenttts.dispatch.slurm.survey import mig_slices
 from agenttts.loop.estimates import (
     CPU,
     GPUS,

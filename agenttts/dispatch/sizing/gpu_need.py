@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agenttts.dispatch.sizing.kv_cache import integer
+from agenttts.dispatch.sizing.mig import mig_memory
 from agenttts.dispatch.sizing.model_facts import ModelFacts
-from agenttts.dispatch.slurm.survey import mig_memory
 from agenttts.errors import Unavailable, UserError
 from agenttts.inference.placement import GPU_SHARE, PARALLEL_OPTIONS
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.sizing.mig import mig_memory
 from agenttts.dispatch.slurm.partitions import Partition, with_parents
-from agenttts.dispatch.slurm.survey import Nodes, Survey, mig_memory
+from agenttts.dispatch.slurm.survey import Nodes, Survey
 from agenttts.dispatch.slurm.tried_request import request_check
 from agenttts.errors import cli_command
 from agenttts.spec.strict import load_strict

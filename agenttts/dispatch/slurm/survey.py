@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agenttts.dispatch.base import QueueUnavailable
+from agenttts.dispatch.sizing.mig import mig_memory
 from agenttts.dispatch.slurm.partitions import (
     SHOW_PARTITIONS,
     Partition,
@@ -21,8 +22,6 @@ from agenttts.dispatch.slurm.partitions import (
 from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.errors import MissingRequirement
 
-# The end of the type of a MIG device: a100_1g.5gb, nvidia_h100_80gb_hbm3_1g.10gb, 1g.10gb+me.
-_MIG = re.compile(r"(?:^|[^a-z0-9])(?P<slices>\d)g[._](?P<memory>\d+)gb", re.IGNORECASE)
 _NODES = "%R|%c|%m|%D|%G|%f"
 
 
@@ -170,18 +169,6 @@ def read_gres(text: str) -> tuple[int, str, tuple[str, ...]]:
         return 0, "", ()
     kind = max(counts, key=lambda kind: (mig_memory(kind) is None, counts[kind]))
     return counts[kind], kind, tuple(other for other in counts if other != kind)
-
-
-def mig_memory(gpu_type: str) -> int | None:
-    """Return the GB of a MIG device, from its type; None for a whole GPU."""
-    match = _MIG.search(gpu_type)
-    return int(match["memory"]) if match else None
-
-
-def mig_slices(gpu_type: str) -> int | None:
-    """Return the compute slices of a MIG device, from its type; None for a whole GPU."""
-    match = _MIG.search(gpu_type)
-    return int(match["slices"]) if match else None
 
 
 def read_associations(answer: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
