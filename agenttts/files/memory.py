@@ -36,7 +36,7 @@ def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def gpu_memory() -> list[tuple[int, int]]:
-    """Return the free bytes of each GPU of this process and all that programs can use of it.
+    """Return the free bytes of each GPU of this process, and all that can be used.
 
     The list is empty if `nvidia-smi` does not say, as of MIG devices.
     """

@@ -244,7 +244,7 @@ class EnginePool:
             self._close(other)
 
     def _has_room(self, model: ModelConfig, more: int) -> bool:
-        """Return whether the share of vLLM's engine and ``more`` bytes are free on its GPUs."""
+        """Return whether an engine's share and ``more`` bytes are free on its GPUs."""
         if model.engine != "vllm":
             return True
         share: Any = model.options.get("gpu_memory_utilization") or GPU_SHARE

@@ -167,7 +167,7 @@ class CostBasis:
 
     @property
     def _slices(self) -> tuple[int, int]:
-        """The slices that a device has of those of its GPU; all of them if it is no MIG device."""
+        """The slices of a device and of its GPU; equal if it is no MIG device."""
         of = _SLICES.get(self._gpu_name or "", _MOST_SLICES)
         return next((min(n, of) for name in self._named if (n := mig_slices(name))), of), of
 

@@ -129,7 +129,7 @@ _LATEST = 15
 
 
 def find_gpu(name: str) -> str | None:
-    """Return the GPU that a text names, as in `GPUS`; the text is a ``gres``, a partition or such.
+    """Return the GPU that a text (a ``gres``, a partition) names, as in `GPUS`.
 
     A word of the text is the name. Before it the word may have a maker or a number of GPUs, and
     after it letters (``gpuA100x4``, ``4xh100``). A part of another word is not a name: neither

@@ -109,7 +109,7 @@ def _curve(
 
 
 def _trials_with(archive: Archive, stage: Stage, name: str) -> list[Scored]:
-    """Return the trials with a model in a stage, stored ones included, in the order told."""
+    """Return the trials with a model in a stage, with stored ones, in order."""
     return [trial for trial in archive.scored if trial.allocation[stage.name].model == name]
 
 

@@ -147,7 +147,7 @@ def _sure(
 
 
 def _lead(ahead: Expected) -> str:
-    """Return by how much an allocation is better, or worse, and the interval of this amount."""
+    """Return by how much an allocation is better, or worse, with an interval."""
     word, by = ("worse", -ahead.mean) if ahead.mean < 0 else ("better", ahead.mean)
     low, high = by - _NORMAL_95 * ahead.sd, by + _NORMAL_95 * ahead.sd
     verdict = word if low > 0 else f"not to be told apart: {word}"

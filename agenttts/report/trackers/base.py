@@ -39,7 +39,7 @@ class FinishedTable:
                 yield row
 
     def best_may_be(self) -> set[str]:
-        """Return the trials of which one is the best: those with scores on the most examples."""
+        """Return the trials with scores on the most examples; one of them is the best."""
         return set(on_most_examples(scored(self.trials))["trial"])
 
     def best_so_far(self) -> dict[str, float]:

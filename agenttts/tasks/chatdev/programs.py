@@ -185,7 +185,9 @@ def _blocks(reply: str) -> list[tuple[str, str | None, str]]:
 
 
 def _unindented(code: str, most: int) -> str:
-    """Remove the indent that a block's first line has from all lines, at most ``most`` characters.
+    """Remove the indent of a block's first line from all lines.
+
+    At most ``most`` characters are removed.
 
     A line with less of it loses what it has.
     """

@@ -105,7 +105,10 @@ def _plain(text: str) -> str:
 
 
 def _apart(match: re.Match[str], fraction: str) -> str:
-    """Return a fraction with a space after it, and before it if a whole number is there."""
+    """Return a fraction with a space after it.
+
+    If a whole number is before it, there is a space between them.
+    """
     whole = match.string[max(match.start() - 1, 0) : match.start()].isdigit()
     return f"{' ' if whole else ''}{fraction} "
 

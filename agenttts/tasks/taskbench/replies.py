@@ -223,7 +223,9 @@ def _calls(value: Any, resources: bool) -> list[dict[str, Any]]:
 
 
 def _listed(value: Any, keys: Sequence[str]) -> list[Any]:
-    """Return the list under the first of ``keys`` that exists, also inside an outer key.
+    """Return the list under the first of ``keys`` that is there.
+
+    It may be inside an outer key.
 
     A list is returned as it is.
     """
@@ -234,7 +236,9 @@ def _listed(value: Any, keys: Sequence[str]) -> list[Any]:
 
 
 def _unwrapped(value: Any, keys: Sequence[str]) -> Any:
-    """Return the object with a list under one of the keys in ``result``, ``plan`` or the like.
+    """Return the object that has a list under one of the keys.
+
+    It may be in ``result``, ``plan`` or the like.
 
     If the value has one itself, or there is no such object, it is returned as it is.
     """
