@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 600.0
 """Default of `Profile.linger_seconds` with ``trials_per_job: auto``."""
+_MOST_RUNNING = 10_000
+"""Bound of `Profile.max_running`: plans and forecasts have an object for each job."""
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # NAME=VALUE and NAME:-VALUE anywhere in a line of a shell or of options. The value is not consumed:
 # it may hold another one, as in A=${B:-x}.
@@ -227,9 +229,9 @@ class Profile(Section):
     """The jobs of trials."""
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
     """Memory of one GPU in GB (1e9 bytes), from which the GPUs of a model are computed."""
-    gpus_per_node: Annotated[int, Field(ge=0)] = 8
+    gpus_per_node: Annotated[int, Field(ge=0, le=1024)] = 8
     """The most GPUs of one trial; without Slurm, the GPUs of this machine."""
-    max_running: Annotated[int, Field(ge=1)] = 8
+    max_running: Annotated[int, Field(ge=1, le=_MOST_RUNNING)] = 8
     """The most jobs of trials that run at a time; a job may evaluate several trials.
 
     With ``linger_seconds: 0``, jobs are submitted as one array for each number of GPUs, and the
@@ -248,7 +250,9 @@ class Profile(Section):
     earlier, to save GPU time. 0: a job ends with its trials. None: 600 with ``trials_per_job:
     auto``, else 0.
     """
-    throttle: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude=True)
+    throttle: Annotated[int, Field(ge=1, le=_MOST_RUNNING)] | None = Field(
+        default=None, exclude=True
+    )
     """The old name of ``max_running``; still read, with a warning."""
     max_pending: Annotated[int, Field(ge=1)] = 1000
     """The most jobs of trials in the queue, waiting and running.

@@ -187,6 +187,14 @@ def _with_lines(folder, key, lines):
     return folder / "p.yaml"
 
 
+@pytest.mark.parametrize("key", ["max_running", "throttle", "gpus_per_node"])
+def test_numbers_that_no_cluster_has_are_refused(tmp_path, key):
+    """A plan has an object for each job: a billion of them took all memory of a login node."""
+    (tmp_path / "big.yaml").write_text(f"kind: slurm\n{key}: 1000000000\n")
+    with pytest.raises(UserError, match=rf"big\.yaml.*{key}.*1000000000"):
+        load_profile(str(tmp_path / "big.yaml"), [])
+
+
 def test_the_old_name_of_max_running_is_taken_with_a_warning(caplog, tmp_path):
     (tmp_path / "old.yaml").write_text("kind: slurm\nthrottle: 3\n")
     profile = load_profile(str(tmp_path / "old.yaml"), [])
