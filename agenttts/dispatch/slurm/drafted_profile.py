@@ -308,7 +308,7 @@ def _text(
 
 
 def _where(controller: Partition | None, trial: Partition | None) -> list[str]:
-    """Return the line for a controller whose nodes may not submit jobs of trials, if so."""
+    """Return the line for a controller whose nodes may not submit trials."""
     nodes = controller.node_list if controller is not None else ""
     if trial is None or trial.takes_jobs_from(nodes):
         return []

@@ -64,7 +64,7 @@ class Partition:
         return None if self.submit_nodes.upper() in _ALL else _expanded(self.submit_nodes)
 
     def takes_jobs_from(self, nodes: str) -> bool:
-        """Return whether jobs may be submitted from all ``nodes``, a list in Slurm's format."""
+        """Return whether jobs may be submitted from all of ``nodes``, a Slurm list."""
         names = _expanded(nodes)
         return self.submit_hosts is None or (names is not None and names <= self.submit_hosts)
 
