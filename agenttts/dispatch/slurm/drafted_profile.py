@@ -107,6 +107,7 @@ def slurm_profile(name: str, found: Survey, attempt: Try = request_check) -> tup
             "the controller is drafted as a process of this host (controller.where: here), as jobs "
             "cannot submit trials; ask whether long processes are allowed here"
         )
+    to_check += _whole_node_notes(found, controller, trial, nodes)
     to_check += list(found.problems)
     if not gpu_nodes:
         to_check.append(
@@ -179,21 +180,26 @@ def _trial_section(found: Survey, gpu_nodes: Sequence[Nodes]) -> Section:
     offers = [p for p in found.partitions.values() if size(p)]
     chosen = _best(found, offers, lambda p: (p.name in whole, size(p)))
     rest = sorted((p for p in offers if p != chosen), key=size, reverse=True)
-    others = ", ".join(f"{p.name} ({size(p)} GPUs)" for p in rest[:_SHOWN])
+    kinds = {p.name: ", whole nodes" if _gives_whole_nodes(found, p) else "" for p in rest}
+    others = ", ".join(f"{p.name} ({size(p)} GPUs{kinds[p.name]})" for p in rest[:_SHOWN])
     why = f"{size(chosen)} GPUs" if chosen else "GPUs"
     return Section(chosen, f"{why}; others: {others or 'none'}", _account(found, chosen))
 
 
 def _controller_section(found: Survey, trial: Section) -> Section:
-    """Choose the partition of the controller: without GPUs, if there is one, and long."""
+    """Choose the partition of the controller: without GPUs, if there is one.
+
+    Shared nodes go before whole ones, then long time limits before short ones.
+    """
     with_gpus = {nodes.partition for nodes in found.nodes if nodes.gpus}
     plain = [p for p in found.partitions.values() if p.name not in with_gpus]
 
-    def minutes(partition: Partition) -> tuple[int, ...]:
+    def fit(partition: Partition) -> tuple[int, ...]:
         limit = partition.max_minutes
-        return (_CONTROLLER_MINUTES if limit is None else min(limit, _CONTROLLER_MINUTES),)
+        minutes = _CONTROLLER_MINUTES if limit is None else min(limit, _CONTROLLER_MINUTES)
+        return (not _gives_whole_nodes(found, partition), minutes)
 
-    chosen = _best(found, plain, minutes)
+    chosen = _best(found, plain, fit)
     if chosen is not None:
         return Section(chosen, "has no GPUs, which it does not need", _account(found, chosen))
     return Section(trial.partition, "no partition without GPUs is open", trial.account)
@@ -212,6 +218,38 @@ def _best(
         )
 
     return max(offers, key=rank) if offers else None
+
+
+def _gives_whole_nodes(found: Survey, partition: Partition) -> bool:
+    return partition.whole_nodes or found.select_type == "select/linear"
+
+
+def _whole_node_notes(
+    found: Survey, controller: Section, trial: Section, nodes: Nodes | None
+) -> list[str]:
+    """Return what to check because jobs get whole nodes that they do not need."""
+    notes = []
+    if (
+        controller.partition is not None
+        and _gives_whole_nodes(found, controller.partition)
+        and not _where(controller.partition, trial.partition)
+    ):
+        notes.append(
+            f"the partition {controller.partition.name} gives the controller a whole node; with "
+            "controller.where: here it is a process of this host"
+        )
+    if (
+        trial.partition is not None
+        and _gives_whole_nodes(found, trial.partition)
+        and nodes is not None
+        and nodes.gpus > 1
+    ):
+        notes.append(
+            f"the partition {trial.partition.name} gives each job a whole node: a job may be "
+            f"charged all {nodes.gpus} GPUs, and the run counts those that its models use; set "
+            f"gpus: {nodes.gpus} for the models, or choose a partition of shared nodes"
+        )
+    return notes
 
 
 def _is_open(found: Survey, partition: Partition) -> bool:
@@ -309,7 +347,7 @@ def _text(
 
 
 def _where(controller: Partition | None, trial: Partition | None) -> list[str]:
-    """Return the line for a controller whose nodes may not submit trials' jobs."""
+    """Return the line for a controller whose nodes may not submit trials."""
     nodes = controller.node_list if controller is not None else ""
     if trial is None or trial.takes_jobs_from(nodes):
         return []
@@ -324,6 +362,8 @@ def _placed(found: Survey, section: Section) -> list[str]:
     if partition is None:
         return ["  # partition: NAME      # scontrol shows none; set it"]
     lines = [f"  partition: {_quoted(partition.name)}   # {section.why}"]
+    if _gives_whole_nodes(found, partition):
+        lines.append("  # each job gets a whole node")
     if partition.hidden:
         lines.append("  # a hidden partition: sinfo --all shows it")
     if not _is_open(found, partition):

@@ -57,6 +57,11 @@ class Partition:
     """RootOnly: it takes only jobs of root and of Slurm's own user."""
     node_list: str = ""
     """The names of its nodes, in Slurm's format."""
+    whole_nodes: bool = False
+    """Whether each job gets a whole node.
+
+    ``OverSubscribe=EXCLUSIVE`` says so; from Slurm 26.11 on, ``Exclusive=NODE`` or ``TOPO``.
+    """
 
     @property
     def submit_hosts(self) -> frozenset[str] | None:
@@ -64,7 +69,7 @@ class Partition:
         return None if self.submit_nodes.upper() in _ALL else _expanded(self.submit_nodes)
 
     def takes_jobs_from(self, nodes: str) -> bool:
-        """Return whether jobs may be submitted from all ``nodes`` (in Slurm's format)."""
+        """Return whether jobs may be submitted from all of ``nodes``, a Slurm list."""
         names = _expanded(nodes)
         return self.submit_hosts is None or (names is not None and names <= self.submit_hosts)
 
@@ -97,6 +102,8 @@ def read_partitions(answer: str) -> dict[str, Partition]:
                 hidden=fields.get("Hidden") == "YES",
                 root_only=fields.get("RootOnly") == "YES",
                 node_list=fields.get("Nodes", ""),
+                whole_nodes=fields.get("OverSubscribe") == "EXCLUSIVE"
+                or fields.get("Exclusive") in ("NODE", "TOPO"),
             )
     return found
 
@@ -303,7 +310,7 @@ def _judge(
         )
     limit = "no time limit" if most is None else f"MaxTime {_time(most)}"
     detail = f"{shown}: {partition.nodes} nodes, {limit}, {what}.time {time}"
-    notes = []
+    notes = ["gives each job a whole node"] if partition.whole_nodes else []
     for key, named, allowed, denied, above in (
         ("account", resources.account, partition.accounts, partition.denied_accounts, parents),
         ("qos", resources.qos, partition.qos, partition.denied_qos, None),

@@ -249,6 +249,60 @@ def test_a_controller_whose_nodes_may_not_submit_trials_is_drafted_here(submit_n
     assert any("controller.where: here" in line for line in to_check) == (where == "here")
 
 
+# LUMI's shape: partitions of whole nodes and of shared ones, for nodes with and without GPUs.
+WHOLE = """\
+PartitionName=standard MaxTime=2-0 {0} State=UP
+PartitionName=small MaxTime=12:00:00 {1} State=UP
+PartitionName=standard-g MaxTime=2-0 {0} State=UP
+PartitionName=small-g MaxTime=3-0 {1} State=UP
+"""
+WHOLE_NODES = """\
+standard|256|229376|1000|(null)|(null)
+small|256|229376|300|(null)|(null)
+standard-g|128|491520|2000|gpu:a100:4|(null)
+small-g|128|491520|800|gpu:a100:4|(null)
+"""
+
+
+@pytest.mark.parametrize(
+    ("whole", "shared"),
+    [
+        ("ExclusiveUser=NO OverSubscribe=EXCLUSIVE", "ExclusiveUser=YES OverSubscribe=NO"),
+        ("Exclusive=NODE OverSubscribe=NO", "Exclusive=USER OverSubscribe=FORCE:1"),
+        ("Exclusive=TOPO OverSubscribe=NO", "Exclusive=NO OverSubscribe=YES:4"),
+    ],
+)
+def test_partitions_that_give_whole_nodes(whole, shared):
+    """The controller gets a shared one, though its limit is shorter; for trials it is said."""
+    profile, text, to_check = drafted(cluster(WHOLE_NODES, WHOLE.format(whole, shared)))
+    assert (profile.controller.partition, profile.controller.time) == ("small", "12:00:00")
+    assert profile.trial.partition == "standard-g"
+    assert "others: small-g (3200 GPUs)" in text
+    assert text.count("# each job gets a whole node") == 1
+    [note] = [line for line in to_check if "whole node" in line]
+    assert "standard-g gives each job a whole node: a job may be charged all 4 GPUs" in note
+    # Both are small-g: it shares its nodes.
+    _, text, to_check = drafted(cluster(WHOLE_NODES, WHOLE.format(whole, shared).splitlines()[3]))
+    assert "whole" not in text + " ".join(to_check)
+
+
+@pytest.mark.parametrize(
+    ("select", "nodes", "notes"),
+    [
+        ("select/cons_tres", "cpu|2|9000|1|(null)|(null)\ngpu|2|9000|1|gpu:a100:4|(null)", 0),
+        ("select/linear", "cpu|2|9000|1|(null)|(null)\ngpu|2|9000|1|gpu:a100:4|(null)", 2),
+        ("select/linear", "cpu|2|9000|1|(null)|(null)\ngpu|2|9000|1|gpu:gh200:1|(null)", 1),
+    ],
+)
+def test_a_cluster_that_gives_whole_nodes_everywhere(select, nodes, notes):
+    """The controller's is said; for trials only where a node has more than one GPU."""
+    partitions = "PartitionName=cpu MaxTime=1-0 State=UP\nPartitionName=gpu MaxTime=1-0 State=UP"
+    _, _, to_check = drafted(replace(cluster(nodes, partitions), select_type=select))
+    found = [line for line in to_check if "whole node" in line]
+    assert len(found) == notes
+    assert any("gives the controller a whole node; with controller.where: here" in line for line in found) == bool(notes)  # fmt: skip
+
+
 def test_no_accounting_and_no_gpus():
     profile, text, to_check = drafted(cluster("standard|2|1|1|(null)|(null)", accounts=()))
     assert (profile.trial.account, profile.gpus_per_node, profile.trial.partition) == (None, 0, "standard")  # fmt: skip

@@ -125,6 +125,8 @@ def test_an_account_whose_place_is_not_known_is_not_refused():
         ("RootOnly=NO Hidden=YES", True, "1 nodes"),
         ("AllocNodes=login[1-2]", True, "1 nodes"),
         ("AllocNodes=ALL", True, "1 nodes"),
+        ("OverSubscribe=EXCLUSIVE", True, "; it gives each job a whole node"),
+        ("Exclusive=TOPO OverSubscribe=NO", True, "; it gives each job a whole node"),
         ("AllocNodes=login1,n[1-9]", False, "submitted on login1,n[1-9] (AllocNodes), and this is login2"),
     ],
 )  # fmt: skip
