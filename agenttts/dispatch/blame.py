@@ -282,6 +282,13 @@ def _ended_by_a_signal(end: AttemptEnd) -> Verdict | None:
         )
     if end.exit_code in _exits(signal.SIGILL):
         return _infra(f"SIGILL ended the trial{_on(end)}", exclude_node=True)
+    for number, option in _ULIMITS.items():
+        if end.exit_code in _exits(number):
+            return _infra(
+                f"{number.name} ended the trial{_on(end)}: it reached a limit (ulimit {option}) "
+                "that its job got from your login shell or the node; raise it there, or set "
+                "'sbatch: {propagate: NONE}' in the profile"
+            )
     return None
 
 
@@ -315,7 +322,12 @@ _REFERS_TO_THE_LOG = re.compile(
     r"root cause|stack trace|engine ?core|engine ?dead|background process", re.IGNORECASE
 )
 # Words of `agenttts.inference.engine_process` about an engine that was killed from outside.
-_ENGINE_SIGNAL = re.compile(r"was killed by SIG(KILL|TERM|BUS|ILL|HUP|INT|QUIT|USR1|USR2|PWR)\b")
+_ENGINE_SIGNAL = re.compile(
+    r"was killed by SIG(KILL|TERM|BUS|ILL|HUP|INT|QUIT|USR1|USR2|PWR|XCPU|XFSZ)\b"
+)
+# The options of ulimit for the limits that are kept by signals. Slurm takes over the limits of the
+# shell that submits a job (PropagateResourceLimits in slurm.conf(5)).
+_ULIMITS = {signal.SIGXCPU: "-t", signal.SIGXFSZ: "-f"}
 # Its words about an engine that ended without an answer. Neither they nor the last line that the
 # engine printed name a cause.
 _ENGINE_ENDED = re.compile(r"(was killed by SIG\w+|ended) \(exit code -?\d+\)")

@@ -130,6 +130,9 @@ CASES = [
     ("the engine was killed, and the kernel counted it", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM"), oom_killed=True), OOM),
     ("the engine was killed after it had said why", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM"), log="RuntimeError: Cannot allocate memory"), OOM),
     ("the engine's file vanished under it", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGBUS (exit code -7)")), INFRA),
+    ("a limit on CPU time", AttemptEnd(exit_code=-24, began=True), INFRA),
+    ("a limit on the size of files, seen through a shell", AttemptEnd(exit_code=153, began=True), INFRA),
+    ("the engine reached a limit on CPU time", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGXCPU (exit code -24)")), INFRA),
     ("the engine crashed by itself", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGSEGV (exit code -11)")), OWN),
     # What the job itself did.
     ("a node that is not usable", AttemptEnd(stopped="preflight", problem="/tmp is full", node="n1"), NODE),
