@@ -38,6 +38,20 @@ class Iterations:
         """Return the trials of iterations, without closing trials."""
         return [p for p in self.searched() if p.planned.source != RECOMMENDED_SOURCE]
 
+    def under_way(self) -> list[TrialProgress]:
+        """Return the trials of an asynchronous search that the searcher has not been told.
+
+        Trials of a recommended allocation are among them if the run was extended before they were
+        told.
+        """
+        told, earlier = self.told(), self._state.earlier_closing
+        return [
+            p
+            for p in self.searched()
+            if p.planned.trial not in told
+            and (p.planned.source != RECOMMENDED_SOURCE or p.planned.trial in earlier)
+        ]
+
     def trials(self, iteration: int) -> list[TrialProgress]:
         """Return the trials of an iteration, without finalists and final tests."""
         return [p for p in self.searched() if p.planned.iteration == iteration]

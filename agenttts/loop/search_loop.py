@@ -85,6 +85,8 @@ class SearchLoop:
             self._search_by_iterations()
         self._evaluation.release()
         self._try_recommended()
+        if self._state.concludes_anew:  # an extension has added no trial
+            self._recorded.conclude(self._state.told - 1, final=True)
         best = self._compare_finalists()
         self._after_search(TEST_SOURCE, best[: self._tested])
         self._evaluation.retire_workers()
@@ -129,12 +131,11 @@ class SearchLoop:
         """
         size, initial = self._search.batch_size, self._iterations.initial
         while True:
-            known = self._iterations.told()
-            searched = self._iterations.proposed()
-            under_way = [p for p in searched if p.planned.trial not in known]
+            searched = len(self._iterations.proposed())
+            under_way = self._iterations.under_way()
             if not any(p.row for p in under_way):
                 finishing = self._finishing()
-                at_once = size if len(searched) >= initial else initial
+                at_once = size if searched >= initial else initial
                 room = min(at_once - len(under_way), self._iterations.trials_to_come())
                 sure = self._sure_enough()
                 if finishing or sure:

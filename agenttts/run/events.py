@@ -334,6 +334,7 @@ class _Extended(Extension):
         state.finished = None
         state.finishing = False
         state.confidence = None  # it does not hold for the wider search
+        state.concludes_anew = state.recommended is not None
         state.earlier_closing |= {p.planned.trial for p in state.closing}
 
 

@@ -101,6 +101,8 @@ class RunState:
     """An extension that may not yet be in all files of the run."""
     earlier_closing: set[str] = field(default_factory=set)
     """The closing trials that the run had when it was extended."""
+    concludes_anew: bool = False
+    """Whether the run was extended and has concluded nothing since."""
     unanswered_at: str | None = None
     """When jobs were last recorded as never submitted (ISO 8601)."""
 
@@ -141,6 +143,7 @@ class RunState:
         If ``confidence`` is None and the recommendation is the same, the earlier confidence stays.
         """
         self.add_guidelines(guidelines)
+        self.concludes_anew = False
         if confidence is not None or recommended != self.recommended:
             self.confidence = confidence
         if recommended is not None:

@@ -16,12 +16,20 @@ import yaml
 from agenttts.dispatch.base import JobStatus
 from agenttts.errors import RunFailed
 from agenttts.launch import controller, extension, launch
+from agenttts.loop.evaluation import Evaluation
 from agenttts.loop.recorded_search import RecordedSearch
 from agenttts.loop.search_loop import SearchLoop
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
+from agenttts.run.progress import TrialProgress
 from agenttts.run.starts import ControllerHandle, RunCancelled, read_handle, write_handle
-from agenttts.tables.schema import AFTER_SEARCH, CLOSING_SOURCES, FINALIST_SOURCE, TEST_SOURCE
+from agenttts.tables.schema import (
+    AFTER_SEARCH,
+    CLOSING_SOURCES,
+    FINALIST_SOURCE,
+    RECOMMENDED_SOURCE,
+    TEST_SOURCE,
+)
 from tests.support import command_line
 from tests.support.killing import Killed, dies_after
 from tests.support.runs import attempts, journal_events, outcome, table
@@ -157,6 +165,52 @@ def test_a_stopped_run_goes_on(cli, scripted_spec, run, monkeypatch, part, where
     assert len(set(searched(run))) == 2
     assert len(names(run, FINALIST_SOURCE)) == before + 2
     assert set(table(run)["state"]) == {"COMPLETED"}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_last_trials_that_had_not_ended_are_evaluated_and_told(
+    cli, scripted_spec, run, monkeypatch, asynchronous
+):
+    """Trials that compare the recommended allocation with its rivals are the last ones."""
+    evaluate = Evaluation.evaluate
+
+    def stops(self: Evaluation, trials: list[TrialProgress], **options: bool) -> None:
+        if trials[0].planned.source == RECOMMENDED_SOURCE:
+            raise RunCancelled("stopped")
+        evaluate(self, trials, **options)
+
+    examples = {"search__examples": {"first": 1, "most": 2}, "search__asynchronous": asynchronous}
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluation, "evaluate", stops)
+        cli("launch", scripted_spec(**SMALL | AFTER | examples))
+    state = read_state(run / "journal.jsonl")
+    last = {t for t, p in state.trials.items() if p.planned.source == RECOMMENDED_SOURCE}
+    assert last
+    done = cli("extend", "small", *MORE, "--wait")
+    assert done.returncode == 0, done.stderr
+    state = read_state(run / "journal.jsonl")
+    assert last <= set(names(run, RECOMMENDED_SOURCE))
+    assert set(table(run)["state"]) == {"COMPLETED"}
+    told = [trial for trials in state.tells for trial in trials]
+    assert last <= set(told)
+    assert len(told) == len(set(told))
+
+
+def test_an_extension_without_trials_says_how_sure_the_search_is(cli, scripted_spec, run):
+    settings = {"search__method": "agenttts", "search__iterations": 3, "search__batch_size": 4}
+    spec = scripted_spec(**SMALL | AFTER | settings)
+    assert cli("launch", spec).returncode == 0
+    before = read_state(run / "journal.jsonl")
+    assert before.confidence is not None
+    done = cli("extend", "small", "--set", "search.finalists.top=3", "--wait")
+    assert done.returncode == 0, done.stderr
+    state = read_state(run / "journal.jsonl")
+    assert state.confidence == before.confidence
+    assert state.recommended == before.recommended
+    assert len(searched(run)) == len([t for trials in state.tells for t in trials])
+    content = (run / "journal.jsonl").read_bytes()
+    assert cli("resume", "small", "--wait").returncode == 0
+    assert (run / "journal.jsonl").read_bytes() == content
 
 
 def test_a_run_whose_extension_fails_goes_on_without_it(cli, scripted_spec, run, monkeypatch):
