@@ -22,7 +22,7 @@ from typing import Any
 from agenttts import __version__
 from agenttts.dispatch.apptainer import SCRATCH, Container, exec_command, granted_devices
 from agenttts.dispatch.node.devices import device_problem, list_devices
-from agenttts.dispatch.node.preflight import write_problem
+from agenttts.dispatch.node.preflight import SCRATCH_BYTES, write_problem
 from agenttts.dispatch.node.scratch import NoScratchDirectory, scratch_directory
 from agenttts.dispatch.own_job import node_name, queue_job
 from agenttts.dispatch.service_job import EndingJob
@@ -198,7 +198,7 @@ def _temporary_directories() -> dict[str, dict[str, Any]]:
     """Return what `_directory` does of the scratch directory and of another TMPDIR."""
     wanted = os.environ.get("TMPDIR")
     try:
-        used = executable_directory()
+        used = executable_directory(SCRATCH_BYTES)
     except OSError as error:
         return {SCRATCH_DIRECTORY: _unusable(Path(wanted or "/tmp"), error)}
     found = {SCRATCH_DIRECTORY: {**_directory(used), "noexec": is_noexec(used)}}

@@ -6,6 +6,7 @@ import errno
 import os
 import tempfile
 from pathlib import Path
+from shutil import disk_usage
 
 from agenttts.files.trouble import PASSING
 
@@ -44,11 +45,14 @@ def temporary_directory() -> Path:
     )
 
 
-def executable_directory() -> Path:
+def executable_directory(needed: int) -> Path:
     """Return a directory for temporary files from which code can be loaded.
 
-    This is `temporary_directory`, unless it is mounted ``noexec`` and another of its places can be
-    written and is not. If all are mounted ``noexec``, it is `temporary_directory`.
+    This is `temporary_directory`, unless it is mounted ``noexec`` and another of its places is not,
+    can be written and has room. If there is no such place, it is `temporary_directory`.
+
+    Args:
+        needed: The free bytes that another place must have.
 
     Raises:
         OSError: As of `temporary_directory`.
@@ -57,7 +61,7 @@ def executable_directory() -> Path:
     if not is_noexec(usual):
         return usual
     others = (place for place in _places() if _write_error(place) is None)
-    return next((place for place in others if not is_noexec(place)), usual)
+    return next((p for p in others if not is_noexec(p) and disk_usage(p).free >= needed), usual)
 
 
 def resolved(place: str) -> Path:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
             cost,
             costs.forecast(),
             iteration,
-            partial(_frozen_examples, run),
+            cache(partial(_frozen_examples, run)),
         ),
         "cut_share": cut_document(cuts),
         "warnings": [

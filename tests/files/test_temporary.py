@@ -133,7 +133,7 @@ for place in {mounted!r}:
     if Path(place).exists():
         subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "none", place], check=True)
         Path({str(tmp_path)!r}).mkdir(parents=True, exist_ok=True)
-print(executable_directory())
+print(executable_directory(1))
 """
     done = subprocess.run(
         ["unshare", "-rm", sys.executable, "-c", code],

@@ -34,7 +34,8 @@ def test_a_small_spec_completes(cli, smollm2, smollm2_engine, tmp_path, monkeypa
     loads = []
 
     def load(config: ModelConfig, log: object) -> Engine:
-        options = {k: v for k, v in config.options.items() if k != "enable_sleep_mode"}
+        of_gpus = ("enable_sleep_mode", "gpu_memory_utilization")
+        options = {k: v for k, v in config.options.items() if k not in of_gpus}
         loads.append((config.path, config.engine, options))
         return Shared(smollm2_engine)
 

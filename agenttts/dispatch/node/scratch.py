@@ -13,6 +13,7 @@ from pathlib import Path
 
 from agenttts.dispatch.apptainer import CACHE_FOLDER, HOME_FOLDER
 from agenttts.dispatch.node.compile_cache import archive_path, publish, restore
+from agenttts.dispatch.node.preflight import SCRATCH_BYTES
 from agenttts.files.temporary import executable_directory
 
 
@@ -44,7 +45,9 @@ def scratch_directory(cache: CompileCache | None) -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             made = tempfile.TemporaryDirectory(
-                prefix="agenttts-", dir=executable_directory(), ignore_cleanup_errors=True
+                prefix="agenttts-",
+                dir=executable_directory(SCRATCH_BYTES),
+                ignore_cleanup_errors=True,
             )
             scratch = Path(stack.enter_context(made))
             (scratch / HOME_FOLDER).mkdir()

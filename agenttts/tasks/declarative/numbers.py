@@ -45,7 +45,9 @@ _SUPERSCRIPTS = str.maketrans(
 _DOTTED = re.compile(r"(?<!\d)\d+(?:\.\d+){2,}", re.ASCII)
 """A date or a version, such as 5.12.2023."""
 _MONEY = re.compile(rf"({_SIGN})(\\?[$\u20ac\u00a3\u00a5])(?=\.?\d)", re.ASCII)
-_INSIDE_MORE = re.compile(r"(?:\d ?[/^*+-] ?|\d[ ,.:]|\^|(?<!\\boxed)\{)$", re.ASCII)
+_INSIDE_MORE = re.compile(
+    r"(?:\d%? ?[/^*+-] ?(?:\\?\$)?|\d[ ,.:]|\^|(?:\\sqrt|\\log|[\^_}\]\d]) ?\{)$", re.ASCII
+)
 """What stands before the last number of a date, a range, a formula, or after a decimal comma."""
 
 

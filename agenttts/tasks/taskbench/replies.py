@@ -178,6 +178,9 @@ def _call(item: Any) -> Any:
     """Return an item, or the call in an item such as ``{"function": {...}}``."""
     if not isinstance(item, dict) or any(key in item for key in _ARGUMENTS):
         return item
+    names = [name for name in _CALL_NAMES if name != "id"]  # OpenAI's calls have one beside
+    if _text_in(item, names):
+        return item
     return next((inner for inner in item.values() if _is_call(inner)), item)
 
 

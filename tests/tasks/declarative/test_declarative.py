@@ -680,6 +680,12 @@ SQUAD = {"text": ["Rhine"], "answer_start": [3]}
         ("number", "1 250", "number", "write it as"),
         ("number", "2^{10}", "number", "write it as"),
         ("number", r"\frac{\sqrt{3}}{2}", "number", "write it as"),
+        ("number", r"\sqrt{2}", "number", "write it as"),
+        ("number", "$5-$10", "number", "write it as"),
+        ("number", "5%-10%", "number", "write it as"),
+        ("number", r"\boxed{\text{5}}", "number", None),
+        ("number", r"\mathbf{72}", "number", None),
+        ("number", r"\boxed {5}", "number", None),
     ],
 )
 def test_right_answers_that_a_metric_can_use(metric, gold, parser, problem):
