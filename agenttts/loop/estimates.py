@@ -123,6 +123,8 @@ _WAKE_RATE = 30e9
 
 _BEFORE_NAME = r"(?:gpus?|nvidia|tesla|amd|dgx|hgx)?(?:\d{1,2}x?)?"
 """What the word of a GPU's name may begin with."""
+_AFTER_NAME = r"(?:\d{2,3}g)?(?![0-9])"
+"""What may follow the name: the memory, and no other number."""
 
 _LATEST = 15
 """Number of a model's latest records that are used."""
@@ -139,7 +141,7 @@ def find_gpu(name: str) -> str | None:
         (
             known
             for known in sorted(GPUS, key=len, reverse=True)
-            if re.search(rf"(?<![a-z0-9]){_BEFORE_NAME}{known}(?![0-9])", name.lower())
+            if re.search(rf"(?<![a-z0-9]){_BEFORE_NAME}{known}{_AFTER_NAME}", name.lower())
         ),
         None,
     )
