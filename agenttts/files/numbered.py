@@ -21,7 +21,10 @@ log = logging.getLogger(__name__)
 
 def numbered_files(folder: Path) -> list[Path]:
     """Return the files of a folder by their numbers; none if there is no folder."""
-    return sorted(folder.glob("[!.]*.json"), key=number_of)
+    try:
+        return sorted(folder.glob("[!.]*.json"), key=number_of)
+    except FileNotFoundError:  # it was removed meanwhile (Python 3.11 looks first, then lists)
+        return []
 
 
 def number_of(path: Path) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +49,24 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path, caplog, content):
     (tmp_path / ".04.json").write_text("{")
     assert [n.text for n in read_numbered(Note, tmp_path, refuse_empty)] == ["one", "three"]
     assert "02.json cannot be read and is left out" in caplog.text
+
+
+def test_a_folder_that_is_removed_while_it_is_listed_has_no_files(tmp_path, monkeypatch):
+    folder = tmp_path / "attempts"
+    folder.mkdir()
+    (folder / "01.json").write_text("{}")
+    looked, is_dir = [], Path.is_dir
+
+    def removed_after(path: Path) -> bool:
+        found = is_dir(path)
+        if path == folder and found:
+            looked.append(path)
+            shutil.rmtree(folder)
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", removed_after)
+    names = [file.name for file in numbered_files(folder)]
+    assert names == ([] if looked else ["01.json"])
 
 
 def test_moments_need_a_time_zone():
