@@ -65,8 +65,8 @@ class Iterations:
 
         A trial that is tried again is left out until it has ended again.
         """
-        told = {trial for trials in self._state.tells for trial in trials}
-        return {trial for trial in told if self._state.trials[trial].row is not None}
+        trials = self._state.trials
+        return {trial for trial in self._state.ever_told if trials[trial].row is not None}
 
     def to_try_again(self) -> list[TrialProgress]:
         """Return the trials that the user wants tried again (``resume --retry-failed``).
@@ -85,7 +85,7 @@ class Iterations:
         recommended allocation was tried is kept if the run was extended before the searcher was
         told the result.
         """
-        told = {trial for trials in self._state.tells for trial in trials}
+        told = self._state.ever_told
         closing = {p.planned.trial for p in self._state.closing}
         untold = {
             p.planned.iteration

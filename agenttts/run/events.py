@@ -257,7 +257,7 @@ class _Told:
 
     def apply_to(self, state: RunState) -> None:
         state.told = self.iteration + 1
-        known = {trial for trials in state.tells for trial in trials}
+        known = state.ever_told
         members = (
             name
             for name, progress in state.trials.items()
@@ -303,7 +303,7 @@ class _Retried:
     def apply_to(self, state: RunState) -> None:
         for trial, attempts in self.earlier.items():
             state.trials[trial] = state.trials[trial].anew(attempts, retried=True)
-        state.tell_again |= {t for trials in state.tells for t in trials if t in self.earlier}
+        state.tell_again |= state.ever_told & self.earlier.keys()
         state.finished = None
 
 

@@ -112,7 +112,7 @@ class RunState:
         A trial stays as it is if its iteration is over, or if the searcher was told its result,
         unless it was to be tried again.
         """
-        known = {trial for trials in self.tells for trial in trials}
+        known = self.ever_told
         for trial, progress in self.trials.items():
             cut_off = progress.row is not None and progress.row.get("state") == "CANCELLED"
             is_open = progress.planned.iteration >= self.told and trial not in known
@@ -156,11 +156,16 @@ class RunState:
         The counted trials have no part in ``recommended`` and ``guidelines`` yet. Finalists and
         final tests are not counted. It is 0 if the searcher has been told nothing.
         """
-        known = {trial for trials in self.tells for trial in trials}
+        known = self.ever_told
         part = known - self.tell_again
         rows = [t.row for name, t in self.trials.items() if t.row and name not in part]
         new = [r for r in rows if r.get("score") is not None and r["source"] not in AFTER_SEARCH]
         return len(new) if known else 0
+
+    @property
+    def ever_told(self) -> set[str]:
+        """The trials of ``tells``."""
+        return {trial for trials in self.tells for trial in trials}
 
     @property
     def closing(self) -> list[TrialProgress]:
