@@ -33,26 +33,38 @@ def vllm_server(model: Path, name: str, log: Path, **options: object) -> Iterato
         log: Gets the server's output.
         options: vLLM's options.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = ModelConfig(name, str(model), options={"dtype": "float32", **options})
-    command, environment = server_command(config, name, "127.0.0.1", port)
-    env = {**environment, **os.environ, **FEWER_PROCESSES, "VLLM_API_KEY": KEY}
-    with log.open("ab") as output:
-        server = subprocess.Popen(
-            command, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        _wait_until_ready(f"http://127.0.0.1:{port}/health", server, log)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.terminate()
+    with _held_port() as port:
+        config = ModelConfig(name, str(model), options={"dtype": "float32", **options})
+        command, environment = server_command(config, name, "127.0.0.1", port)
+        env = {**environment, **os.environ, **FEWER_PROCESSES, "VLLM_API_KEY": KEY}
+        with log.open("ab") as output:
+            server = subprocess.Popen(
+                command, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
         try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+            _wait_until_ready(f"http://127.0.0.1:{port}/health", server, log)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+
+
+@contextmanager
+def _held_port() -> Iterator[int]:
+    """A port that the kernel gives to nobody else, and that vLLM can still listen on.
+
+    vLLM binds its port seconds after its start. Until then any connection of another test could
+    have got the port. Two sockets with ``SO_REUSEADDR`` may be bound to one port while at most one
+    of them listens (Linux, socket(7)).
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

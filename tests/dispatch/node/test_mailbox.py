@@ -138,14 +138,30 @@ def test_a_worker_without_a_sign_of_its_controller_ends(tmp_path):
 @pytest.mark.processes
 def test_signs_keep_a_worker(tmp_path):
     stays_for = 4.0
-    with Worker(tmp_path, stays_for) as worker:
-        began = time.monotonic()
-        while time.monotonic() < began + 2 * stays_for:
-            worker.mailbox.give_sign()
-            time.sleep(0.1)
-        assert worker.thread.is_alive()
-        worker.give()
-        until(lambda: read_result(worker.later), "the result of the second list")
+    for number in range(5):
+        place = tmp_path / str(number)
+        place.mkdir()
+        with Worker(place, stays_for) as worker:
+            gap = _give_signs(worker, 2 * stays_for)
+            # Where this thread stood still for so long, the worker is right to end.
+            if gap > stays_for / 2 and not worker.thread.is_alive():
+                continue
+            assert worker.thread.is_alive()
+            worker.give()
+            until(lambda: read_result(worker.later), "the result of the second list")
+            return
+    pytest.fail("this machine stood still for seconds, five times")
+
+
+def _give_signs(worker: Worker, seconds: float) -> float:
+    """Give signs for some seconds; return the longest time between two of them."""
+    began = last = time.monotonic()
+    gap = 0.0
+    while last < began + seconds:
+        worker.mailbox.give_sign()
+        time.sleep(0.1)
+        gap, last = max(gap, time.monotonic() - last), time.monotonic()
+    return gap
 
 
 @pytest.mark.processes
