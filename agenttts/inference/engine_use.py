@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from agenttts.inference.base import Completion
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,31 @@ class EngineObserver:
             awake: The one that was used last; None if that is not ready.
             others: The others: asleep or, without GPUs, beside it.
         """
+
+
+def model_draws(
+    names: Sequence[str], completions: Sequence[Completion], seconds: float
+) -> list[ModelDraw]:
+    """Return what an engine call computed for each model.
+
+    Args:
+        names: For each completion, the name of its model.
+        completions: What the engine returned.
+        seconds: The wall seconds of the call. They are divided among the models by tokens.
+    """
+    prompt, decode, sequences = Counter[str](), Counter[str](), Counter[str]()
+    for name, completion in zip(names, completions, strict=True):
+        prompt[name] += completion.prompt_tokens
+        decode[name] += sum(sample.decode_tokens for sample in completion.samples)
+        sequences[name] += len(completion.samples)
+    total = prompt.total() + decode.total()
+    return [
+        ModelDraw(
+            name,
+            prompt[name],
+            decode[name],
+            count,
+            seconds * (prompt[name] + decode[name]) / total if total else seconds / len(sequences),
+        )
+        for name, count in sequences.items()
+    ]

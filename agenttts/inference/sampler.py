@@ -6,11 +6,9 @@ have stored the same samples.
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from agenttts.inference.base import (
@@ -19,26 +17,19 @@ from agenttts.inference.base import (
     EngineError,
     Finished,
     ModelConfig,
-    Prompt,
     Request,
-    SamplingParams,
     ServerSilent,
-    cut_key,
-    keeps_special,
-    render,
-    sample_key,
-    sample_seed,
 )
 from agenttts.inference.context import Context, context_of
 from agenttts.inference.draw_counts import DrawCounter, DrawWatcher, WantedPrompts
+from agenttts.inference.draws import Drawn, DrawRequest, DrawResult, result_of
 from agenttts.inference.endpoint_options import most_a_call
 from agenttts.inference.engine_child import LIBRARIES, SpareEngine
 from agenttts.inference.engine_pool import EnginePool, same_engine
 from agenttts.inference.engine_process import create_engine
-from agenttts.inference.engine_use import EngineObserver, ModelDraw
-from agenttts.inference.partition import ALONE, SamplePartition
-from agenttts.inference.store import SampleStore, StoredSample, Usable
-from agenttts.replies import COMMON_THINKING, Thinking, opened_thinking, remove_thinking
+from agenttts.inference.engine_use import EngineObserver, model_draws
+from agenttts.inference.store import SampleStore, StoredSample
+from agenttts.inference.wanted_samples import EngineCall, WantedSamples
 
 SAMPLES_A_CALL = 2048
 """The most samples of one engine call: enough to fill vLLM's batch."""
@@ -59,89 +50,6 @@ many files make look-ups slow.
 VISIBLE_WITHIN_S = 90.0
 """How long `Sampler.await_stored` waits for a file that was written on another node."""
 _LOOK_S = 1.0
-
-
-@dataclass(frozen=True)
-class DrawResult:
-    """The k samples of one prompt.
-
-    Attributes:
-        texts: The samples without the model's thinking.
-        prompt_tokens: Tokens of the prompt, counted once.
-        decode_tokens: Tokens of the k samples. At temperature 0 they are those of one sample.
-        reused_tokens: Tokens of the samples that were not drawn for this result, but found in the
-            store or drawn for an equal prompt. The prompt's tokens are included if no sample was
-            drawn, or if they count as computed for an equal prompt of the same call.
-        truncated: Whether the prompt was shortened for the model's context.
-        cut: Number of samples that ended at ``max_tokens``.
-    """
-
-    texts: tuple[str, ...]
-    prompt_tokens: int
-    decode_tokens: int
-    reused_tokens: int
-    truncated: bool
-    cut: int = 0
-
-    @property
-    def new_tokens(self) -> int:
-        """The tokens that were computed for this result."""
-        return self.prompt_tokens + self.decode_tokens - self.reused_tokens
-
-
-@dataclass(frozen=True)
-class DrawRequest:
-    """A request for samples 0..k-1 of each prompt, from one model.
-
-    If other processes need the same samples, ``partition`` is the share that this process draws
-    first. ``trial`` is the name of the trial; it is used only in reports of progress.
-    """
-
-    model: str
-    prompts: Sequence[Prompt]
-    params: SamplingParams
-    k: int
-    partition: SamplePartition = ALONE
-    trial: str = ""
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The result of a `DrawRequest`: one `DrawResult` per prompt, in order.
-
-    The wall seconds of a call of `Sampler.draw_together` are divided among its requests by the
-    tokens computed for each. ``load_seconds`` and ``generate_seconds`` are this request's share.
-    Engine starts count for the first request for which tokens were computed.
-    """
-
-    results: list[DrawResult]
-    load_seconds: float = 0.0
-    generate_seconds: float = 0.0
-    engine_starts: int = 0
-
-
-@dataclass
-class _Wanted:
-    """The samples that the requests of one call need.
-
-    Each mapping is by sample key.
-    """
-
-    numbers: dict[str, int] = field(default_factory=dict)
-    """How many samples are needed: the most that any request needs."""
-    requests: dict[str, Request] = field(default_factory=dict)
-    cut: dict[str, str] = field(default_factory=dict)
-    """The key of the samples if the prompt is cut, for the prompts where that is another key."""
-    models: dict[str, str] = field(default_factory=dict)
-    """The name of the model that is stored with the samples."""
-    own: list[str] = field(default_factory=list)
-    """The sample keys of this process's share, in the order to draw them."""
-    others: list[list[str]] = field(default_factory=list)
-    """The sample keys of each other process's share."""
-
-    @property
-    def shares(self) -> list[list[str]]:
-        return [self.own, *self.others]
 
 
 @dataclass
@@ -218,25 +126,24 @@ class Sampler:
         Raises:
             EngineError: The model cannot be loaded or run.
         """
-        keys, wanted = self._wanted(requests)
-        samples = self._stored(self._store.lookup, wanted.numbers, wanted)
+        wanted = self._wanted(requests)
         before, starts = self._seconds_of(requests), self._engines.starts
         counter = DrawCounter(
             self._watcher,
             {
-                request.trial: WantedPrompts(of_request, _distinct(request))
-                for request, of_request in zip(requests, keys, strict=True)
+                request.trial: WantedPrompts(keys, request.distinct)
+                for request, keys in zip(requests, wanted.keys, strict=True)
             },
-            samples,
+            wanted.samples,
         )
         counter.tell()
-        drawn = self._draw_missing(requests, wanted, samples, counter)
+        drawn = self._draw_missing(requests, wanted, counter)
         counter.tell()
         seconds = [after - b for after, b in zip(self._seconds_of(requests), before, strict=True)]
         read: set[str] = set()
         results = [
-            self._results(request, of_request, samples, drawn, read)
-            for request, of_request in zip(requests, keys, strict=True)
+            self._results(request, keys, wanted.samples, drawn, read)
+            for request, keys in zip(requests, wanted.keys, strict=True)
         ]
         new = [sum(result.new_tokens for result in found) for found in results]
         load, generate = seconds
@@ -311,13 +218,10 @@ class Sampler:
         if not requests:
             return
         deadline = time.monotonic() + VISIBLE_WITHIN_S
-        _, wanted = self._wanted(requests)
-        samples = self._stored(self._store.lookup, wanted.numbers, wanted)
-        while time.monotonic() < deadline and any(
-            len(samples[key]) < number for key, number in wanted.numbers.items()
-        ):
+        wanted = self._wanted(requests)
+        while wanted.missing and time.monotonic() < deadline:
             time.sleep(_LOOK_S)
-            self._take_new(samples, wanted)
+            wanted.take_stored()
 
     def forget_failures(self) -> None:
         """Forget which models could not be loaded, so that loading them is tried again."""
@@ -343,9 +247,7 @@ class Sampler:
 
     def lacks_samples(self, request: DrawRequest) -> bool:
         """Return whether a draw needs samples that are not stored."""
-        _, wanted = self._wanted([request])
-        found = self._stored(self._store.lookup, wanted.numbers, wanted)
-        return any(len(found[key]) < number for key, number in wanted.numbers.items())
+        return self._wanted([request]).missing > 0
 
     def imports_libraries(self, model_name: str) -> bool:
         """Return whether an engine start of the model imports slow libraries."""
@@ -395,57 +297,26 @@ class Sampler:
         self._store.flush()
         self._engines.close()
 
-    def _wanted(self, requests: Sequence[DrawRequest]) -> tuple[list[list[str]], _Wanted]:
-        """Return the sample keys of each request's prompts, and all that is needed."""
-        wanted = _Wanted()
-        keys = []
+    def _wanted(self, requests: Sequence[DrawRequest]) -> WantedSamples:
+        """Return the samples that the requests need, the stored ones among them."""
         for request in requests:
             if request.k < 1:
                 raise ValueError(f"k is {request.k}; valid: 1 or more")
             if not self.shares_engine(requests[0].model, request.model):
                 raise ValueError(f"{requests[0].model} and {request.model} need two engines")
-            model, context = self._models[request.model], self._context(request.model).exact
-            of_request = []
-            new = []
-            for prompt in request.prompts:
-                content, stop = render(prompt, model.prompt_style)
-                key = sample_key(model, content, request.params, self._run_seed, stop)
-                of_request.append(key)
-                wanted.numbers[key] = max(wanted.numbers.get(key, 0), _distinct(request))
-                if key not in wanted.requests:
-                    cut = cut_key(model, context, content, request.params, self._run_seed, stop)
-                    if cut is not None:
-                        wanted.cut[key] = cut
-                    new.append(key)
-                    wanted.models[key] = request.model
-                    wanted.requests[key] = Request(
-                        content,
-                        request.params,
-                        (),
-                        stop,
-                        model.template_args,
-                        keeps_special(model),
-                    )
-            first, *others = request.partition.shares(new)
-            wanted.own += first
-            wanted.others += others
-            keys.append(of_request)
-        return keys, wanted
+        contexts = {request.model: self._context(request.model) for request in requests}
+        return WantedSamples(requests, self._models, contexts, self._run_seed, self._store)
 
     def _draw_missing(
-        self,
-        requests: Sequence[DrawRequest],
-        wanted: _Wanted,
-        samples: dict[str, dict[int, StoredSample]],
-        counter: DrawCounter,
+        self, requests: Sequence[DrawRequest], wanted: WantedSamples, counter: DrawCounter
     ) -> dict[str, set[int]]:
-        """Draw the missing samples, store them, and add them to ``samples``.
+        """Draw the missing samples, store them, and add them to ``wanted``.
 
         Returns:
             For each sample key, the indices of the samples that were drawn here.
         """
         drawn: dict[str, set[int]] = {}
-        missing = sum(number - len(samples[key]) for key, number in wanted.numbers.items())
+        missing = wanted.missing
         if not missing:
             return drawn
         model_name = requests[0].model
@@ -455,80 +326,36 @@ class Sampler:
         most = min(most, most_a_call(self._models[model_name], most))
         size = min(request.partition.call_size(missing, most) for request in requests)
         while True:
-            self._take_new(samples, wanted)
-            calls = _next_call(wanted.shares, samples, wanted.numbers, size)
-            if not calls:
+            wanted.take_stored()
+            call = wanted.next_call(size)
+            if call is None:
                 return drawn
-            take = partial(self._store_finished, wanted, list(calls.items()), samples, counter)
+            take = partial(_take_finished, wanted, call, counter)
             counter.engine_call()
             with self._store.flushed_regularly(self._store_seconds):
-                completions = self._call(engine, model_name, calls, wanted, take)
+                completions = self._call(engine, model_name, call, take)
                 for position, completion in enumerate(completions):
                     take(Finished(position, tuple(range(len(completion.samples))), completion))
-            for key, indices in calls.items():
+            for key, indices in zip(call.keys, call.indices, strict=True):
                 drawn.setdefault(key, set()).update(indices)
-
-    def _store_finished(
-        self,
-        wanted: _Wanted,
-        call: Sequence[tuple[str, Sequence[int]]],
-        samples: dict[str, dict[int, StoredSample]],
-        counter: DrawCounter,
-        finished: Finished,
-    ) -> None:
-        """Store samples that the engine has finished, if they are new.
-
-        Args:
-            wanted: What the requests need.
-            call: For each request of the engine call, the sample key and the indices.
-            samples: The samples so far; new ones are added.
-            counter: Counts the new samples.
-            finished: The finished samples of one request.
-        """
-        key, indices = call[finished.request]
-        name = wanted.models[key]
-        drawn = [indices[place] for place in finished.places]
-        thinking = self._models[name].thinking
-        place = wanted.cut.get(key, key) if finished.completion.truncated else key
-        for sample in _as_stored(place, drawn, finished.completion, name, thinking):
-            if sample.index not in samples[key]:
-                self._store.add(sample)
-                samples[key][sample.index] = sample
-                counter.add(sample.decode_tokens)
 
     def _call(
         self,
         engine: Engine,
         model_name: str,
-        calls: Mapping[str, Sequence[int]],
-        wanted: _Wanted,
+        call: EngineCall,
         take: Callable[[Finished], None],
     ) -> list[Completion]:
-        """Make one engine call.
-
-        Args:
-            engine: The engine.
-            model_name: The model.
-            calls: For each sample key, the indices to draw.
-            wanted: What the requests need.
-            take: Called with finished samples during the call.
-        """
-        requests = [
-            dataclasses.replace(
-                wanted.requests[key], seeds=tuple(sample_seed(key, index) for index in indices)
-            )
-            for key, indices in calls.items()
-        ]
+        """Make one engine call; ``take`` is given finished samples meanwhile."""
         started = time.monotonic()
         try:
-            completions = engine.generate(requests, take)
+            completions = engine.generate(call.requests, take)
         except BaseException:  # also when the job is stopped, because GPU time was used
             self._observer.called((), time.monotonic() - started)
             raise
         seconds = time.monotonic() - started
         self.totals[model_name].generate_seconds += seconds
-        names = [wanted.models[key] for key in calls]
-        self._observer.called(model_draws(names, completions, seconds), seconds)
+        self._observer.called(model_draws(call.names, completions, seconds), seconds)
         return completions
 
     def _results(
@@ -545,7 +372,7 @@ class Sampler:
         so that they count as reused for later requests. ``read`` has the keys whose prompt counts
         as computed for an earlier request; the keys that count for this one are added.
         """
-        distinct = _distinct(request)
+        distinct = request.distinct
         thinking = self._models[request.model].thinking
         results = []
         for key in keys:
@@ -557,7 +384,7 @@ class Sampler:
             if new:
                 read.add(key)
             repeats = request.k // distinct
-            result = _result(found, here, thinking, new_prompt=new, repeats=repeats)
+            result = result_of(found, here, thinking, new_prompt=new, repeats=repeats)
             self._count(request.model, result, new_prompt=new)
             results.append(result)
         return results
@@ -566,42 +393,6 @@ class Sampler:
         """Return the seconds of loading and of generating so far, for these models."""
         totals = [self.totals[name] for name in dict.fromkeys(r.model for r in requests)]
         return sum(t.load_seconds for t in totals), sum(t.generate_seconds for t in totals)
-
-    def _take_new(self, samples: dict[str, dict[int, StoredSample]], wanted: _Wanted) -> None:
-        """Add the samples that others stored since the last lookup."""
-        numbers = wanted.numbers
-        missing = {key: numbers[key] for key, found in samples.items() if len(found) < numbers[key]}
-        new = self._stored(self._store.lookup_new, missing, wanted)
-        for key, found in new.items():
-            samples[key] = found | samples[key]
-
-    def _stored(
-        self,
-        lookup: Callable[[Mapping[str, int], Usable], dict[str, dict[int, StoredSample]]],
-        numbers: Mapping[str, int],
-        wanted: _Wanted,
-    ) -> dict[str, dict[int, StoredSample]]:
-        """Return the stored samples that equal what the engine here would draw.
-
-        Those of prompts that are cut for its context are among them.
-
-        Args:
-            lookup: A method of the store.
-            numbers: How many samples are looked for, by key.
-            wanted: What the requests need.
-        """
-        cut = {wanted.cut[key]: key for key in numbers if key in wanted.cut}
-        contexts = {name: self._context(name) for name in set(wanted.models.values())}
-
-        def usable(sample: StoredSample) -> bool:
-            key = cut.get(sample.key, sample.key)
-            length = sample.prompt_tokens + wanted.requests[key].params.max_tokens
-            return contexts[wanted.models[key]].gives(length, cut=sample.truncated)
-
-        found = lookup({**numbers, **{of: numbers[key] for of, key in cut.items()}}, usable)
-        for of, key in cut.items():
-            found[key] = found.pop(of, {}) | found.get(key, {})
-        return found
 
     def _context(self, model_name: str) -> Context:
         if model_name not in self._contexts:
@@ -639,114 +430,9 @@ def most_samples(samples: int, max_tokens: int) -> int:
     return min(samples, max(FEWEST_A_CALL, TOKENS_A_CALL // max(1, max_tokens)))
 
 
-def model_draws(
-    names: Sequence[str], completions: Sequence[Completion], seconds: float
-) -> list[ModelDraw]:
-    """Return what an engine call computed for each model.
-
-    Args:
-        names: For each completion, the name of its model.
-        completions: What the engine returned.
-        seconds: The wall seconds of the call. They are divided among the models by tokens.
-    """
-    prompt, decode, sequences = Counter[str](), Counter[str](), Counter[str]()
-    for name, completion in zip(names, completions, strict=True):
-        prompt[name] += completion.prompt_tokens
-        decode[name] += sum(sample.decode_tokens for sample in completion.samples)
-        sequences[name] += len(completion.samples)
-    total = prompt.total() + decode.total()
-    return [
-        ModelDraw(
-            name,
-            prompt[name],
-            decode[name],
-            count,
-            seconds * (prompt[name] + decode[name]) / total if total else seconds / len(sequences),
-        )
-        for name, count in sequences.items()
-    ]
-
-
-def _distinct(request: DrawRequest) -> int:
-    """Return how many samples of a prompt are drawn: one at temperature 0, else k."""
-    return request.k if request.params.temperature > 0 else 1
-
-
-def _result(
-    samples: Sequence[StoredSample],
-    drawn: Set[int],
-    thinking: Thinking | None,
-    *,
-    new_prompt: bool,
-    repeats: int,
-) -> DrawResult:
-    """Return the result of one prompt.
-
-    Args:
-        samples: Its samples.
-        drawn: The indices of the samples that were drawn for this result.
-        thinking: The markers of the model's thinking.
-        new_prompt: Whether the prompt's tokens count as computed for this result.
-        repeats: How often the samples are repeated in the result.
-    """
-    prompt_tokens = samples[0].prompt_tokens
-    reused = sum(sample.decode_tokens for sample in samples if sample.index not in drawn)
-    return DrawResult(
-        texts=tuple(remove_thinking(sample.text, thinking) for sample in samples) * repeats,
-        prompt_tokens=prompt_tokens,
-        decode_tokens=sum(sample.decode_tokens for sample in samples),
-        reused_tokens=reused + (0 if new_prompt else prompt_tokens),
-        truncated=any(sample.truncated for sample in samples),
-        cut=sum(sample.finish_reason == "length" for sample in samples) * repeats,
-    )
-
-
-def _as_stored(
-    key: str,
-    indices: Sequence[int],
-    completion: Completion,
-    model_name: str,
-    thinking: Thinking | None,
-) -> list[StoredSample]:
-    # If the prompt ends with the opening marker of thinking, the marker is stored at the beginning
-    # of the sample. Such a sample may be cut within its thinking, and then has no other marker. The
-    # common markers are also looked for, because a run with another setting may read the sample.
-    end = completion.prompt_end
-    opening = opened_thinking(end, thinking) or opened_thinking(end, COMMON_THINKING)
-    return [
-        StoredSample(
-            key=key,
-            index=index,
-            text=opening + sample.text,
-            decode_tokens=sample.decode_tokens,
-            finish_reason=sample.finish_reason,
-            prompt_tokens=completion.prompt_tokens,
-            truncated=completion.truncated,
-            model=model_name,
-        )
-        for index, sample in zip(indices, completion.samples, strict=True)
-    ]
-
-
-def _next_call(
-    shares: Sequence[Sequence[str]],
-    samples: Mapping[str, Mapping[int, StoredSample]],
-    wanted: Mapping[str, int],
-    size: int,
-) -> dict[str, list[int]]:
-    """Return the indices of the next samples to draw, by sample key.
-
-    These are missing samples, at most ``size``. If samples of the own share are missing, only these
-    are returned.
-    """
-    calls: dict[str, list[int]] = {}
-    room = size
-    for number, share in enumerate(shares):
-        for key in share:
-            if room > 0 and len(samples[key]) < wanted[key]:
-                missing = [index for index in range(wanted[key]) if index not in samples[key]]
-                calls[key] = missing[:room]
-                room -= len(calls[key])
-        if calls and number == 0:
-            break  # other processes may draw their shares during this call
-    return calls
+def _take_finished(
+    wanted: WantedSamples, call: EngineCall, counter: DrawCounter, finished: Finished
+) -> None:
+    """Store the samples that the engine has finished, and count the new ones."""
+    for sample in wanted.add_finished(call, finished):
+        counter.add(sample.decode_tokens)

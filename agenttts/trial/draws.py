@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agenttts.inference.sampler import DrawRequest
+from agenttts.inference.draws import DrawRequest
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from agenttts import tasks
 from agenttts.errors import UserError, valid_names
 from agenttts.files.documents import parse_json, typed
 from agenttts.inference.base import Prompt, SamplingParams
+from agenttts.inference.draws import DrawRequest, DrawResult
 from agenttts.inference.partition import ALONE, SamplePartition
-from agenttts.inference.sampler import DrawRequest, DrawResult
 from agenttts.space import Choice
 from agenttts.tables.schema import ExampleRow, StageCuts, examples_frame
 from agenttts.tables.stored_results import StoredResult

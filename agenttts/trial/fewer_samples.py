@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from agenttts.inference.base import EngineError
-from agenttts.inference.sampler import DrawResult
+from agenttts.inference.draws import DrawResult
 from agenttts.tables.stored_results import StoredResult
 from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ExecutingStage, StageDefinition, Toolbox

@@ -20,7 +20,7 @@ from agenttts.files.documents import parse_json, typed
 from agenttts.files.trouble import passing_trouble
 
 if TYPE_CHECKING:
-    from agenttts.inference.sampler import DrawResult
+    from agenttts.inference.draws import DrawResult
 
 PART_FILE = "part.json"
 

@@ -19,8 +19,9 @@ from typing import TextIO
 from agenttts.errors import AgentTTSError
 from agenttts.files.trouble import is_outside_trouble
 from agenttts.inference.base import Engine, EngineError, ModelConfig
+from agenttts.inference.draws import Drawn
 from agenttts.inference.engine_child import SpareEngine
-from agenttts.inference.sampler import Drawn, Sampler
+from agenttts.inference.sampler import Sampler
 from agenttts.inference.shard_names import trial_writer
 from agenttts.inference.store import SampleStore
 from agenttts.tasks.user_code import NOT_TO_EXIT, WRONG

@@ -31,17 +31,11 @@ from agenttts.inference.base import (
     Sample,
     SamplingParams,
 )
+from agenttts.inference.draws import Drawn, DrawRequest
 from agenttts.inference.endpoint import EndpointEngine
-from agenttts.inference.engine_use import EngineObserver, ModelDraw
+from agenttts.inference.engine_use import EngineObserver, ModelDraw, model_draws
 from agenttts.inference.partition import SamplePartition
-from agenttts.inference.sampler import (
-    FEWEST_A_CALL,
-    TOKENS_A_CALL,
-    Drawn,
-    DrawRequest,
-    Sampler,
-    most_samples,
-)
+from agenttts.inference.sampler import FEWEST_A_CALL, TOKENS_A_CALL, Sampler, most_samples
 from agenttts.inference.scripted import ScriptedEngine
 from agenttts.inference.store import SampleStore
 from tests.support.draws import draw_one
@@ -517,7 +511,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from agenttts.inference.base import ModelConfig, Prompt, SamplingParams
-from agenttts.inference.sampler import DrawRequest, Sampler
+from agenttts.inference.draws import DrawRequest
+from agenttts.inference.sampler import Sampler
 from agenttts.inference.store import SampleStore
 model = ModelConfig("m", sys.argv[2], engine="scripted", prompt_style="few_shot_completion",
                     options={"seconds_per_sample": 0.05}, rules=2)
@@ -696,11 +691,11 @@ def test_the_seconds_of_a_call_are_divided_by_tokens_among_its_models():
         samples = tuple(Sample("text", tokens, "stop") for tokens in decode_tokens)
         return Completion(samples, prompt_tokens, truncated=False)
 
-    draws = sampler_module.model_draws(
+    draws = model_draws(
         ["a", "b", "a"], [completion(10, 20, 30), completion(5, 15), completion(10, 10)], 4.0
     )
     assert [(d.model, d.prompt_tokens, d.decode_tokens, d.sequences, d.seconds) for d in draws] == [
         ("a", 20, 60, 3, 3.2),
         ("b", 5, 15, 1, 0.8),
     ]
-    assert sum(d.seconds for d in sampler_module.model_draws(["a"], [completion(0, 0)], 1.0)) == 1.0
+    assert sum(d.seconds for d in model_draws(["a"], [completion(0, 0)], 1.0)) == 1.0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agenttts.inference.base import Prompt, SamplingParams
+from agenttts.inference.draws import DrawRequest, DrawResult
 from agenttts.inference.partition import ALONE, SamplePartition
-from agenttts.inference.sampler import DrawRequest, DrawResult, Sampler
+from agenttts.inference.sampler import Sampler
 
 
 def draw_one(
