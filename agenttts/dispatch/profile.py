@@ -66,7 +66,7 @@ class JobResources(Section):
     Valid: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS.
     """
     mem: str | None = None
-    """Memory of a job, e.g. ``32G``; in place of it, a job with GPUs has ``mem_per_gpu`` if set."""
+    """Memory of a job, e.g. ``32G``. Jobs with GPUs request ``mem_per_gpu`` instead, if set."""
     mem_per_gpu: str | None = None
     """Memory for each GPU of a job, e.g. ``64G``; a job without GPUs requests ``mem``."""
     cpus: Annotated[int, Field(ge=1)] = 1
@@ -91,7 +91,7 @@ class JobResources(Section):
     clusters whose nodes have GPUs that Slurm does not hand out; a job has to get its whole node.
     """
     gpu_type: str | None = None
-    """The type of a GPU, e.g. ``a100`` for ``--gpus-per-node=a100:N``; one type."""
+    """The one type of GPUs to request, e.g. ``a100`` for ``--gpus-per-node=a100:N``."""
     requeue: bool = True
     """Whether Slurm may requeue a job, e.g. after a preemption or a loss of its node.
 
@@ -262,9 +262,9 @@ class Profile(Section):
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """The most starts of a trial that fails by faults of the machine (INFRA_FAILED).
 
-    A fault of the trial itself is final at once, unless other trials of its job may have caused it:
-    then it is tried once more, alone. Preemptions and time limits are counted by
-    ``max_preemptions`` and ``max_timeouts``.
+    A fault of the trial itself is final at once. If other trials of its job may have caused either
+    fault, the trial is tried again in a job of its own, where its starts are counted anew.
+    Preemptions and time limits are counted by ``max_preemptions`` and ``max_timeouts``.
     """
     max_timeouts: Annotated[int, Field(ge=0)] = 1
     """How often a trial that reached its time limit is continued from its stored samples."""
@@ -458,7 +458,7 @@ def runs_in_container(spec: JobSpec, profile: Profile) -> bool:
 
 
 def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
-    """Return the profile called ``cluster``, or the one in the file of that path.
+    """Return the profile called ``cluster`` or, if that is a path, the profile in this file.
 
     Profiles are ``slurm/NAME.yaml`` under each of ``folders``, in their order. ``local`` and
     ``in_process`` always exist.

@@ -130,7 +130,7 @@ def build_image(
 
     Raises:
         UserError: The definition is missing, or has no such build argument. Or the project is not a
-            checkout, or the output exists, is a directory or would be the log.
+            checkout. Or the output is a directory, would be the log, or exists (without ``force``).
         MissingRequirement: The runtime is absent, temporary files have no place or too little
             space, or the build fails.
     """
@@ -203,8 +203,8 @@ def read_record(image: Path) -> ImageRecord | None:
     lacks a value, or if the record is of another image.
     """
     needed = {field.name for field in fields(ImageRecord) if field.default is MISSING}
-    # To read an image takes long. It gives the size and the digest, but without a recorded digest
-    # to compare, the other values would not be used.
+    # Reading an image takes long and gives only its size and digest. Without a recorded digest,
+    # nothing would show that the other values of the record are of this image.
     if not image.is_file() or needed - {"size_bytes"} - _read_sidecar(image).keys():
         return None
     current = _current_record(image)

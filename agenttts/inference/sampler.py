@@ -1,7 +1,7 @@
 """Draw samples: read stored samples, and generate the missing ones with an engine.
 
-For a trial, the sampler looks into the store before every engine call, because another trial may
-have stored the same samples.
+When it draws for a trial, the sampler looks into the store before every engine call, because
+another trial may have stored the same samples.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ class Sampler:
         """Draw several requests together; if that fails, draw them one by one.
 
         So only the requests that the engine cannot serve fail. If kept engines were loaded before
-        the call, a request that fails alone is tried once more without them, unless its model is
-        known not to load without them either, or is on a server.
+        the call, a request that fails alone is tried once more without these engines. A model on a
+        server, or one that is known not to load without them either, is not tried again.
 
         Returns:
             For each request, the result or the error.
@@ -210,7 +210,7 @@ class Sampler:
         """Wait until samples that another process has drawn are visible.
 
         On NFS a new file may be visible only after a minute. Samples that are not visible after
-        `VISIBLE_WITHIN_S` are drawn again by the next call.
+        `VISIBLE_WITHIN_S` are drawn again by the next `draw_together`.
 
         Args:
             requests: The requests that need the samples. Their models share one engine.

@@ -73,7 +73,7 @@ class WantedSamples:
         self._numbers: dict[str, int] = {}
         self._requests: dict[str, Request] = {}
         self._names: dict[str, str] = {}
-        # The key of the samples if the prompt is cut, for the prompts where that is another key.
+        # For prompts whose samples have another key when the prompt is cut: that key.
         self._cut: dict[str, str] = {}
         # The sample keys of this process's share in the order to draw them, and those of each other
         # process's share.
@@ -170,7 +170,7 @@ class WantedSamples:
     ) -> dict[str, dict[int, StoredSample]]:
         """Return the stored samples that equal what the engine here would draw.
 
-        Those of prompts that are cut for its context are among them.
+        This includes samples of prompts that were cut for the engine's context.
 
         Args:
             lookup: A method of the store.

@@ -219,7 +219,7 @@ class Evaluation:
         )
 
     def _still(self, since: float | None, error: QueueUnavailable) -> float:
-        """Return when the trouble with the queue began: ``since``, or now if that is None.
+        """Return the time at which the queue's trouble began: ``since``, or now if None.
 
         Raises:
             QueueUnavailable: ``error``, if the trouble has lasted too long.
@@ -562,10 +562,10 @@ class Evaluation:
         )
 
     def _beside(self, lists: Sequence[Sequence[TrialProgress]]) -> list[list[PlannedTrial]]:
-        """Return the trials of each job: of ``lists``, and of jobs that run meanwhile.
+        """Return the trials of all jobs that run at the same time, one list for each job.
 
-        The jobs use this to share out their common samples and the requests to a server. An
-        unfinished trial that is not in ``lists`` counts as a job of its own. The jobs are in the
+        These are ``lists``, and one list for each unfinished trial that is not in them. The jobs
+        use this to share out their common samples and the requests to a server. The jobs are in the
         order of their first trials.
         """
         if self._together is None or self._together[0] is not lists:

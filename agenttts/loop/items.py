@@ -24,7 +24,8 @@ from agenttts.tables.schema import trial_order
 _MOST_ITEMS = 200
 # The longest item, as a share of the shortest time limit of a slot.
 _ITEM_OF_LIMIT = 0.05
-# The longest item, as a share of the mean work of a slot. The smaller of the two lengths holds.
+# The longest item, as a share of the mean work of a slot. An item is at most as long as the smaller
+# of the two.
 _ITEM_OF_WORK = 0.1
 
 

@@ -104,7 +104,7 @@ class Packing:
     def place_alone(self, trials: Sequence[TrialWork]) -> tuple[list[Slot], dict[str, str]]:
         """Give each trial that must run alone a slot of its own.
 
-        A slot is not used for this if some other trial could then run nowhere.
+        A slot is not used for this if a trial that need not run alone could then run nowhere.
 
         Returns:
             All slots, and for each waiting trial the reason.
@@ -191,9 +191,9 @@ class Packing:
             else:
                 shortest = pack
                 packs.append(pack)
-        # ``begins`` estimates when work can start, because new workers first wait in the queue. It
-        # is the latest end minus the length of the longest list. The slack multiplies only the time
-        # after ``begins``.
+        # New workers first wait in the queue, so work does not begin now. ``begins`` is an estimate
+        # of when it does: the latest end minus the length of the longest list. The slack multiplies
+        # only the time after ``begins``.
         begins = latest_end(shortest) - max(slot.seconds for slot in shortest if slot.items)
         length = max(latest_end(shortest), self._end_of_earlier) - begins
         for step in range(1, _LONGER + 1):

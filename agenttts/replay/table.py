@@ -44,7 +44,9 @@ _OF_EXPORT = ("run", "trial", "iteration", "source", "state")
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a table says of one point, in the fields of `TrialResult`.
+    """What a table says of one combination of models and sample counts (a point).
+
+    The fields are those of `TrialResult`.
 
     If ``score`` is None, it is a failure. ``blamed`` says whether the allocation was the cause.
     """
@@ -162,7 +164,7 @@ class RecordedTable:
     def stored(
         self, space: SearchSpace, result: TrialResult, *, of_grid: bool
     ) -> list[TrialResult]:
-        """Return the results of a trial's models with fewer samples.
+        """Return what a trial's models would have scored with fewer samples.
 
         These are the stored results of a run and, with ``of_grid``, the recorded scores with fewer
         samples in the last stage. They are on the same examples as the trial's result.
@@ -219,11 +221,11 @@ class RecordedTable:
     ) -> TrialResult:
         """Return the recorded result that is nearest to an allocation.
 
-        It is a point with the same models. In each stage, the allocation's sample count is replaced
-        by the nearest one in the grid (of two equally near, by the lower). If the grid lacks that
-        point, the point with the least sum of distances is used. If no row has these models, the
-        result is a failure. If all rows with these models are outside failures, the result is one
-        too: the table does not know whether the allocation is good.
+        It is the result of a point with the same models. In each stage, the allocation's sample
+        count is replaced by the nearest one in the grid (of two equally near, by the lower). If the
+        grid lacks that point, the point with the least sum of distances is used. If no row has
+        these models, the result is a failure. If all rows with these models are outside failures,
+        so is the result: the table does not know whether the allocation is good.
 
         Args:
             space: The search space.
@@ -267,7 +269,7 @@ class RecordedTable:
 
 
 def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
-    """Read a replay table: Parquet, or CSV if the file has another ending.
+    """Read a replay table.
 
     The columns of a replay table are:
 
@@ -281,15 +283,15 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     Rows of the same point are averaged. Rows with a model that the space does not list for its
     stage are left out, with a warning.
 
-    A run's ``trials.parquet`` is another valid table. Scores by example and stored results are then
-    read from the directories of the trials, as far as they are there. A table that `report` wrote
-    has neither of them. Finalists and final tests, which these two tables have, are left out,
-    because they are scored on other examples. If the other trials are not all on the same examples,
-    only the one on the most examples is kept of each allocation, with a warning.
+    Two other tables are valid: a run's ``trials.parquet`` and a table that `report` wrote. For a
+    run, scores by example and stored results are also read, from the trials' directories that are
+    still there. In both, finalists and final tests are left out, because they are scored on other
+    examples. If the other trials are not all on the same examples, only the one on the most
+    examples is kept of each allocation, with a warning.
 
     Raises:
-        UserError: The table is not valid. The message has the file, the column, the row (from 1)
-            and the valid values.
+        UserError: The table is not valid. The message has the file and, where they apply, the
+            column, the row (from 1) and the valid values.
     """
     path = Path(path)
     frame = _read(path)
@@ -391,7 +393,7 @@ def _comparable(path: Path, rows: list[_Row]) -> list[_Row]:
     """Return the rows that a searcher may compare.
 
     If the trials are not all on the same examples, only the trial on the most examples is kept of
-    each allocation. Its scores by example and stored results are dropped.
+    each allocation. The scores by example and the stored results of the kept trials are dropped.
     """
     examples = {row.examples for row in rows if row.examples}
     example_counts = {row.example_count for row in rows if row.example_count}

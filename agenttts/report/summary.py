@@ -73,9 +73,11 @@ class RunReport:
             without a language model.
         recommended: The allocation, as records, that the searcher expects to score best; None if it
             names none.
-        scored_since: Number of trials that have scored since, which it does not take into account.
-        confidence: How sure it is of that; None if it does not say.
-        baseline: The allocation against the user's baseline (`BaselineDocument`); None without one.
+        scored_since: Number of trials that got a score after the searcher was last told results;
+            ``recommended`` does not take them into account.
+        confidence: How sure the searcher is of ``recommended``; None if it does not say.
+        baseline: The recommended allocation compared with the user's baseline
+            (`BaselineDocument`); None without one.
         cost: What the run used; None for runs of versions that did not record it.
         background: What the page shows of the run beside its trials.
         rests: The spans between an end of the run and its next start, oldest first.
@@ -103,7 +105,7 @@ class RunReport:
     def best(self) -> dict[str, Any] | None:
         """The row of the best trial; None if no trial has a score.
 
-        It is the best finalist if there are finalists, else the best trial of the search.
+        It is the best finalist if a finalist has a score, else the best trial of the search.
         """
         return _best(self.trials)
 
@@ -121,7 +123,8 @@ class RunReport:
     def totals(self) -> dict[str, Any]:
         """Counts and sums from `agenttts.tables.aggregate.summarise_runs`.
 
-        They are zero without trials. The wall seconds are without ``rests``.
+        Without trials, counts and sums are 0 and other values None. The wall seconds do not include
+        ``rests``.
         """
         rows = summarise_runs(self.trials)
         if rows.is_empty():
@@ -147,7 +150,7 @@ class RunReport:
     def gpu_hours(self) -> float:
         """GPU-hours of all of its jobs; those of its trials if its jobs left no records.
 
-        Its trials' (``totals``) are without the starts and the idle time of jobs.
+        The GPU-hours in ``totals`` do not include the starts and the idle time of jobs.
         """
         hours: float = self.totals["gpu_hours"]
         return hours if self.cost is None else self.cost.gpu_hours
@@ -359,8 +362,8 @@ def build_report(
         confidences: How sure the searcher is of it, by entry of ``run_dirs``.
         costs: What the run used, by entry of ``run_dirs``.
         backgrounds: What the page shows of the run beside its trials, by entry of ``run_dirs``.
-        main_metrics: The metric that is the score, by entry of ``run_dirs``; without one, or if it
-            is empty, it is found by its values (`main_metric`).
+        main_metrics: The metric that is the score, by entry of ``run_dirs``. If none is given, it
+            is the metric whose values equal the score (`main_metric`).
 
     Raises:
         UserError: A directory is absent or not a run, or a table is damaged; the message names the

@@ -284,7 +284,7 @@ class SearchSection(Section):
     finalists: FinalistsSection | None = None
     """None: there are no finalists, and the result is the recommended allocation."""
     test_split: TestSplitSection | None = None
-    """None: no final test. A text is the name of the split."""
+    """None: no final test. A plain text, such as ``test_split: test``, is the name of the split."""
 
     @model_validator(mode="before")
     @classmethod

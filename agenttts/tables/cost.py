@@ -21,7 +21,7 @@ class CostSeconds:
     Attributes:
         queue: Waiting for a node, before each start of a job; not part of a job's time.
         start: From the job's start until its program began: checks of the node, the container.
-        load: Until engines were ready.
+        load: Loading engines, until they were ready.
         generate: In engine calls.
         idle: No trial to evaluate: waiting for a list, and ending.
         other: The rest, such as the task's own code.
@@ -59,7 +59,8 @@ class MeasuredStart:
     """What was measured of one start of a job.
 
     Attributes:
-        job: The name of the job's directory: its worker, or its only trial.
+        job: The name of the job's directory: of its worker or, if it is no worker, of its only
+            trial.
         job_id: The id under which the scheduler knows the job.
         node: Its node.
         gpus: Its GPUs.
@@ -69,7 +70,8 @@ class MeasuredStart:
         busy: The part of ``seconds`` with a trial that had not ended.
         idle: The part of ``seconds`` without one, after the first had begun.
         lost: The part of ``busy`` of attempts that the cluster ended.
-        program_after: Seconds until its program began; None if that left no record.
+        program_after: Seconds until its program began, or so far if it has not begun yet; None if
+            the program left no record.
         load: Seconds of loading engines, as the program says.
         generate: Seconds of engine calls, as the program says.
         engines: The model and the seconds of each engine start.
@@ -100,8 +102,8 @@ class MeasuredStart:
     def parts(self) -> CostSeconds:
         """Its seconds by part; their sum is ``seconds`` (`CostSeconds.used`).
 
-        What the program did in attempts that were lost is not known apart from the rest. So each
-        part of the time with trials is reduced by the lost share of it.
+        What the program did in attempts that were lost is not known apart from the rest. So the
+        lost share of the time with trials is taken off each part in proportion.
         """
         total = max(0.0, self.seconds)
         idle = min(max(0.0, self.idle), total)
@@ -130,7 +132,8 @@ class JobCost:
     """What one job used, over all of its starts.
 
     Attributes:
-        job: The name of the job's directory: its worker, or its only trial.
+        job: The name of the job's directory: of its worker or, if it is no worker, of its only
+            trial.
         job_ids: Its ids. A trial that is tried again in a job of its own has several.
         nodes: The nodes of its starts.
         gpus: Its GPUs.
@@ -209,22 +212,24 @@ class AloneCost:
 
 
 ALONE_ASSUMPTIONS = (
-    "each trial with a result has a job of its own; it starts the engine of each of its models, at "
-    "the mean seconds of the run's starts, and generates all of its tokens itself, at the model's "
-    "measured seconds per generated token; these seconds are of calls for several trials at once, "
-    "and the smaller calls of a single trial take more per token, so the estimate is rather too low"
+    "each trial with a result has a job of its own, which takes the mean time until a program "
+    "begins; it starts an engine for its first model and at each change of model between stages, "
+    "at the mean seconds of the run's starts, and generates all of its tokens itself, at the "
+    "model's measured seconds per generated token; these seconds are of calls for several trials "
+    "at once, and the smaller calls of a single trial take more per token, so the estimate is "
+    "rather too low"
 )
 
 
 def cost_alone(starts: Sequence[MeasuredStart], trials: Sequence[TrialTokens]) -> AloneCost | None:
     """Estimate what the trials would have taken with one trial a job.
 
-    A trial takes the mean time until a job's program begins, an engine start each time that the
-    model changes from one stage to the next, its own tokens, and an equal part of the time of the
-    task's own code. No sample is shared or reused. Time in queues, idle time and lost time are left
-    out. Calls of a shared job have larger batches, so a trial by itself needs more seconds per
-    token than this, and the estimate is rather too low. By how much is not known without calls of
-    a single trial.
+    A trial takes the mean time until a job's program begins, an engine start for its first model
+    and for each change of model from one stage to the next, its own tokens, and an equal part of
+    the time of the task's own code. No sample is shared or reused. Time in queues, idle time and
+    lost time are left out. Calls of a shared job have larger batches, so a trial by itself needs
+    more seconds per token than this, and the estimate is rather too low. By how much is not known
+    without calls of a single trial.
 
     Returns:
         The estimate; None if there are no trials, or no engine start or call was measured.
@@ -257,7 +262,7 @@ def cost_alone(starts: Sequence[MeasuredStart], trials: Sequence[TrialTokens]) -
 
 @dataclass(frozen=True)
 class ServedCost:
-    """What the jobs of the model used that a run serves itself for its search.
+    """What the jobs of the served model used: of the model that a run starts for its search.
 
     Attributes:
         seconds: Their wall seconds.
@@ -383,7 +388,7 @@ class SecondsDocument(UsedDocument):
     Attributes:
         queue: Waiting for a node.
         start: Until the program began: checks of the node, the container.
-        load: Until engines were ready.
+        load: Loading engines, until they were ready.
         generate: In engine calls.
         idle: No trial to evaluate.
         other: The rest, such as the task's own code.
@@ -416,8 +421,8 @@ class CostDocument(Document):
         seconds: Wall seconds of the trials' jobs.
         gpu_seconds_by: ``gpu_seconds`` by part.
         tokens: Tokens computed and reused.
-        served: What the jobs of the model used that the run serves itself for its search. The other
-            values are without it.
+        served: What the jobs of the model used that the run starts for its search. The other values
+            do not include it.
     """
 
     engine_starts: int
@@ -432,7 +437,7 @@ class JobCostDocument(Document):
     """What one job used, over all of its starts.
 
     Attributes:
-        job: Its worker's name, or the trial's if it has one trial.
+        job: The name of its worker or, if it is no worker, of its only trial.
         job_ids: Its ids in the queue.
         nodes: The nodes that it ran on.
         gpus: Its GPUs.

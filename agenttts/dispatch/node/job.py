@@ -62,9 +62,9 @@ if TYPE_CHECKING:
 # submitit counts a preemption of a short job as a time-out. So submitit's limit is switched off,
 # and `TrialJob` counts time-outs itself.
 UNLIMITED_REQUEUES = 10**6
-# Seconds between looks at whether the trials make progress.
+# Seconds between two checks that the trials make progress.
 _LOOK_S = 5.0
-# Seconds between looks at which of several trials have ended.
+# Seconds between two checks for ended trials, in a job of several trials.
 _LOOK_AT_TRIALS_S = 1.0
 
 
@@ -94,8 +94,8 @@ class TrialJob:
         cache: Where compiled code is kept, if anywhere.
         needs: Files that the trials read.
         limits: Limits of a start, of a stall and of preemptions.
-        earlier_attempts: If ``trials`` is empty: the number of the trial's attempts that do not
-            count.
+        earlier_attempts: Used only if ``trials`` is empty: how many earlier attempts of the one
+            trial do not count.
         requeue: Whether the job may be requeued.
         trials: The trials. Empty: the job has one trial, in ``directory``.
         linger_seconds: As above; 0 if the job is not a worker.
@@ -286,7 +286,7 @@ class TrialJob:
         self._locks.pop(trial, ExitStack()).close()
 
     def _was_given_away(self, trial: JobTrial) -> bool:
-        """Return whether another job has run a trial after this job.
+        """Return whether another job has run a trial since this job did.
 
         In a list that an earlier start of this job had, such a trial is no longer this job's. In a
         new list, the trial has come back.

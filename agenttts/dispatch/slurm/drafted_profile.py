@@ -21,18 +21,19 @@ _NOT_FOR_SEARCHES = re.compile(
     r"debug|test|devel|(^|[-_])dev|inter|preempt|scaveng|urgent|express|viz|visual|transfer|maint",
     re.IGNORECASE,
 )
-"""Names of partitions that are for other things, where another one fits too."""
+"""Names of partitions that are probably for other work; chosen only if no other one fits."""
 _TRIAL_MINUTES = 4 * 60
 _CONTROLLER_MINUTES = 2 * 24 * 60
 _MEMORY_SHARE = 0.95
 _MOST_CPUS = 8
 _MOST_RUNNING = 8
-# Without `none`: where sinfo shows GPUs, sbatch accepts it, and jobs get no GPU.
+# `none` is not tried: sbatch would accept the request, but where Slurm hands out GPUs, the job
+# would get none.
 _FORMS = ("gpus-per-node", "gres", "gpus")
 _NO_MEMORY = ["  # no mem: sbatch refuses a request with it and accepts one without"]
 _SHOWN = 8
-# Nominal memory in GB by type of GPU; of several, Slurm's names do not tell which. Source: the
-# data sheets of NVIDIA.
+# Nominal memory in GB by type of GPU. If a type is sold in several sizes, Slurm's name does not
+# tell which one it is. Source: the data sheets of NVIDIA.
 _MEMORY_GB = {
     "a10": (24,),
     "a10g": (24,),
@@ -104,8 +105,8 @@ def slurm_profile(name: str, found: Survey, attempt: Try = request_check) -> tup
     ]
     if _where(controller.partition, trial.partition):
         to_check.append(
-            "the controller is drafted as a process of this host (controller.where: here), as jobs "
-            "cannot submit trials; ask whether long processes are allowed here"
+            "the controller is drafted as a process of this host (controller.where: here), because "
+            "jobs cannot submit trials; ask whether long processes are allowed here"
         )
     to_check += _whole_node_notes(found, controller, trial, nodes)
     to_check += list(found.problems)
@@ -165,7 +166,9 @@ def _gpu_nodes(found: Survey) -> tuple[Nodes, ...]:
 
 
 def _trial_section(found: Survey, gpu_nodes: Sequence[Nodes]) -> Section:
-    """Choose the partition of trials: with GPUs, open to the user, and the most GPUs.
+    """Choose the partition of trials: one with GPUs, if possible one that is open.
+
+    Of several, it is the one with the most GPUs.
 
     Whole GPUs go before MIG devices.
     """
@@ -289,7 +292,9 @@ def _account(found: Survey, partition: Partition | None) -> str | None:
 
 
 def _nodes_of(section: Section, nodes: Sequence[Nodes]) -> Nodes | None:
-    """Return the most frequent kind of nodes with GPUs of a section's partition.
+    """Return the kind of nodes with the most GPUs in all, of a section's partition.
+
+    Without GPUs it is the most frequent kind.
 
     Whole GPUs go before MIG devices.
     """
@@ -376,7 +381,7 @@ def _placed(found: Survey, section: Section) -> list[str]:
     allowed = _qos(found, partition)
     if partition.qos is not None and allowed:
         more = f"; others: {', '.join(allowed[1:_SHOWN])}" if allowed[1:] else ""
-        lines.append(f"  qos: {_quoted(allowed[0])}   # the partition takes few{more}")
+        lines.append(f"  qos: {_quoted(allowed[0])}   # the partition takes only some QOS{more}")
     elif len(found.qos) > 1:
         lines.append(f"  # qos: NAME            # sacctmgr: {', '.join(found.qos[:_SHOWN])}")
     return lines
@@ -523,7 +528,10 @@ def _time(minutes: int) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as a value in YAML; only ``null`` is not read as a text."""
+    """Return a text as a value in YAML.
+
+    A profile's fields of text read every scalar as text except ``null``, which gets quotes.
+    """
     plain = re.fullmatch(r"[A-Za-z_/$][\w./$,-]*", text) and text.lower() != "null"
     return text if plain else f"'{text}'"
 

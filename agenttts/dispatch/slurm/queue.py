@@ -403,7 +403,8 @@ def run_slurm(command: list[str]) -> str:
 def query_environment() -> dict[str, str]:
     """Return the environment without the variables that change Slurm's commands.
 
-    By default, sacct cuts a list of an array's elements after 64 characters (sacct(1)).
+    ``SLURM_BITSTR_LEN=0`` is set, because sacct otherwise cuts a list of an array's elements after
+    64 characters (sacct(1)).
     """
     kept = {name: value for name, value in os.environ.items() if not _BENT.match(name)}
     return {**kept, "SLURM_BITSTR_LEN": "0"}
@@ -461,7 +462,7 @@ def _ask(command: list[str]) -> Answer:
 
 @contextmanager
 def one_squeue_call() -> Iterator[None]:
-    """Answer all questions of the block by the one squeue call of the first question.
+    """Call squeue once in the block, at the first question, and answer all others with it.
 
     Use it only to show the queue. Nothing may be submitted or cancelled because of these answers.
     """
