@@ -458,7 +458,7 @@ def runs_in_container(spec: JobSpec, profile: Profile) -> bool:
 
 
 def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
-    """Return the profile called ``cluster`` or, if that is a path, the profile in this file.
+    """Return the profile called ``cluster``, or of the file if ``cluster`` is a path.
 
     Profiles are ``slurm/NAME.yaml`` under each of ``folders``, in their order. ``local`` and
     ``in_process`` always exist.

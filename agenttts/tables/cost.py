@@ -262,7 +262,7 @@ def cost_alone(starts: Sequence[MeasuredStart], trials: Sequence[TrialTokens]) -
 
 @dataclass(frozen=True)
 class ServedCost:
-    """What the jobs of the served model used: of the model that a run starts for its search.
+    """What the jobs of a run's served model used (`agenttts.serving`).
 
     Attributes:
         seconds: Their wall seconds.

@@ -462,7 +462,7 @@ def _ask(command: list[str]) -> Answer:
 
 @contextmanager
 def one_squeue_call() -> Iterator[None]:
-    """Call squeue once in the block, at the first question, and answer all others with it.
+    """Call squeue once in the block; its answer also serves the later questions.
 
     Use it only to show the queue. Nothing may be submitted or cancelled because of these answers.
     """
