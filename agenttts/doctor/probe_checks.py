@@ -94,21 +94,27 @@ def _directory_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]
     directories = facts["directories"]
     on_gpus = facts["devices"]["asked"] > 0
     code = [
-        Check(
-            f"code in the {what}",
-            False if on_gpus else None,
-            f"{entry['path']} is mounted noexec, so engines in containers cannot load the code "
-            "that they compile there" + ("" if on_gpus else f"; {_OTHER_TMPDIR}"),
-            _OTHER_TMPDIR if on_gpus else "",
-        )
+        _code_check(what, entry["path"], profile, on_gpus)
         for what, entry in directories.items()
-        if entry.get("noexec") and profile.in_containers
+        if entry.get("noexec") and (profile.in_containers or profile.cache)
     ]
     found = (
         _space(what, entry["path"], entry["problem"], entry["free"])
         for what, entry in directories.items()
     )
     return [*found, *code]
+
+
+def _code_check(what: str, path: str, profile: Profile, on_gpus: bool) -> Check:
+    """Return what a directory without execution means for engines that compile."""
+    detail = f"{path} is mounted noexec, so "
+    if not profile.in_containers:
+        detail += "the profile's cache is not used: engines compile in their usual places"
+    else:
+        detail += "vLLM in containers cannot load the code that it compiles there"
+    if on_gpus and profile.in_containers:
+        return Check(f"code in the {what}", False, detail, _OTHER_TMPDIR)
+    return Check(f"code in the {what}", None, f"{detail}; {_OTHER_TMPDIR}")
 
 
 def _space(what: str, path: str, problem: str | None, free: int | None) -> Check:

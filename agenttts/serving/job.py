@@ -31,7 +31,12 @@ from typing import Any
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
 from agenttts.dispatch.job_starts import JobStart, next_number, write_job_start
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
-from agenttts.dispatch.node.scratch import CompileCache, NoScratchDirectory, scratch_directory
+from agenttts.dispatch.node.scratch import (
+    CompileCache,
+    NoScratchDirectory,
+    host_caches,
+    scratch_directory,
+)
 from agenttts.dispatch.own_job import service_id
 from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.service_job import EndingJob
@@ -196,8 +201,7 @@ def serve(directory: Path) -> int:
         written=address.started,
     )
     _record(directory, start)
-    env = {**os.environ, **granted_devices(), **serving.env}
-    env |= dict.fromkeys(serving.key_variables, key)
+    in_container = any(SCRATCH in part for part in serving.command)
     kept = (
         CompileCache(Path(serving.cache["directory"]), serving.cache["image"])
         if serving.cache
@@ -216,11 +220,14 @@ def serve(directory: Path) -> int:
                 scratch,
                 [Path(path) for path in serving.needs],
                 gpus=gpus,
-                scratch_bytes=SCRATCH_BYTES if any(SCRATCH in p for p in serving.command) else 0,
+                scratch_bytes=SCRATCH_BYTES if in_container else 0,
             )
         if problem is not None:
             output.write(f"{address.node} cannot serve the model: {problem}\n".encode())
             return UNUSABLE_NODE
+        caches = {} if kept is None or in_container else host_caches(scratch)
+        env = {**os.environ, **granted_devices(), **caches, **serving.env}
+        env |= dict.fromkeys(serving.key_variables, key)
         command = [
             p.replace(SCRATCH, str(scratch)).replace(PORT, str(port)) for p in serving.command
         ]

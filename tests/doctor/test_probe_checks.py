@@ -111,10 +111,17 @@ def test_what_is_not(changes, what, ok, part):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "boxed", "expected"), [(1, True, [False]), (0, True, [None]), (1, False, [])]
+    ("gpus", "boxed", "cache", "expected"),
+    [
+        (1, True, None, [False]),
+        (0, True, None, [None]),
+        (1, False, None, []),
+        (1, False, "/c", [None]),
+    ],
 )
-def test_code_in_a_directory_that_is_mounted_noexec(gpus, boxed, expected):
-    profile = PROFILE if boxed else PROFILE.model_copy(update={"container": ContainerDefaults(runtime="none")})  # fmt: skip
+def test_code_in_a_directory_that_is_mounted_noexec(gpus, boxed, cache, expected):
+    container = PROFILE.container if boxed else ContainerDefaults(runtime="none")
+    profile = PROFILE.model_copy(update={"container": container, "cache": cache})
     found = checks({"directories.scratch directory.noexec": True, "devices.asked": gpus}, profile)
     assert [check.ok for check in found if check.what.startswith("code in")] == expected
 

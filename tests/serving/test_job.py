@@ -502,6 +502,20 @@ def test_a_node_that_cannot_see_the_model_starts_no_server(bench, tmp_path):
     assert served.model.locate().key
 
 
+def test_a_server_on_the_host_keeps_what_it_compiles(tmp_path):
+    folder, cache = tmp_path / "served", tmp_path / "cache"
+    script = "mkdir -p $VLLM_CACHE_ROOT; echo x > $VLLM_CACHE_ROOT/x; echo $CUDA_CACHE_PATH"
+    serving = Serving(("sh", "-c", script), {"CUDA_CACHE_PATH": "/mine"}, (), "127.0.0.1", 60, "m", {})  # fmt: skip
+    write_serving(folder, replace(serving, cache={"directory": str(cache), "image": ""}))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert serve(folder) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (folder / LOG_FILE).read_text() == "/mine\n", "a variable of the profile wins"
+    assert [path.name.startswith("cpu-host-") for path in cache.iterdir()] == [True]
+
+
 def test_a_node_without_a_place_for_scratch_starts_no_server(tmp_path, monkeypatch):
     folder = tmp_path / "served"
     write_serving(

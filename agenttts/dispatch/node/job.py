@@ -20,6 +20,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import submitit
@@ -39,7 +40,12 @@ from agenttts.dispatch.node.limits import Limits, Overrun, Watch
 from agenttts.dispatch.node.mailbox import Mailbox
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.progress import TrialSight
-from agenttts.dispatch.node.scratch import CompileCache, NoScratchDirectory, scratch_directory
+from agenttts.dispatch.node.scratch import (
+    CompileCache,
+    NoScratchDirectory,
+    host_caches,
+    scratch_directory,
+)
 from agenttts.dispatch.node.trial_lock import LockHeld, LockHolder, Waits, trial_lock
 from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, read_end
 from agenttts.dispatch.own_job import node_name, queue_job, started_again, trial_job_id, why_stopped
@@ -110,6 +116,7 @@ class TrialJob:
     linger_seconds = 0.0
     submitted: str | None = None
 
+    _caches: Mapping[str, str] = MappingProxyType({})
     _records: JobAttempts | None = None
     _locks: dict[JobTrial, ExitStack]
     _next_list = 0.0
@@ -179,7 +186,7 @@ class TrialJob:
         return self._records
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_child": None, "_records": None, "_locks": {}}
+        return {**self.__dict__, "_child": None, "_records": None, "_locks": {}, "_caches": {}}
 
     def __call__(self) -> str:
         """Run the trials that are due; return the state in which they ended.
@@ -338,6 +345,7 @@ class TrialJob:
             with scratch_directory(self.cache) as scratch:
                 problem = self._node_problem(scratch)
                 if problem is None:
+                    self._caches = self._host_caches(scratch)
                     command = self._command_of(trials)
                     self._run_command([part.replace(SCRATCH, str(scratch)) for part in command])
         except NoScratchDirectory as error:
@@ -418,15 +426,25 @@ class TrialJob:
             self._idle_since = moment
         return question
 
+    @property
+    def _in_container(self) -> bool:
+        return any(SCRATCH in part for part in self.command)
+
+    def _host_caches(self, scratch: Path) -> Mapping[str, str]:
+        """Return the variables of the command's environment for what its engines compile.
+
+        A container has them from the beginning.
+        """
+        return {} if self.cache is None or self._in_container else host_caches(scratch)
+
     def _node_problem(self, scratch: Path) -> str | None:
-        in_container = any(SCRATCH in part for part in self.command)
         return node_problem(
             self.directory,
             scratch,
             self.needs,
             gpus=self.gpus,
-            # Engines on the host do not use the scratch directory.
-            scratch_bytes=SCRATCH_BYTES if in_container else 0,
+            # Engines on the host need no scratch directory: they have other places to compile in.
+            scratch_bytes=SCRATCH_BYTES if self._in_container else 0,
         )
 
     def _run_command(self, command: list[str]) -> None:
@@ -611,7 +629,8 @@ class TrialJob:
         granted = container_env({**job_memory(os.environ), **job_cpus(os.environ)})
         passed = passed_variables(self.env)
         inherited = without_thread_limits(os.environ)
-        return {**inherited, **self.env, **granted, **granted_devices(), **passed}
+        own = {**self._caches, **self.env}
+        return {**inherited, **own, **granted, **granted_devices(), **passed}
 
     def _say(self, text: str) -> None:
         """Print to submitit's log of the job.
