@@ -43,6 +43,7 @@ from agenttts.dispatch.node.progress import TrialSight
 from agenttts.dispatch.node.scratch import (
     CompileCache,
     NoScratchDirectory,
+    discard_compiled,
     host_caches,
     scratch_directory,
 )
@@ -346,8 +347,13 @@ class TrialJob:
                 problem = self._node_problem(scratch)
                 if problem is None:
                     self._caches = self._host_caches(scratch)
+                    kills = oom_kills()
                     command = self._command_of(trials)
-                    self._run_command([part.replace(SCRATCH, str(scratch)) for part in command])
+                    whole = self._run_command(
+                        [part.replace(SCRATCH, str(scratch)) for part in command]
+                    )
+                    if not whole or oom_kills() > kills:
+                        discard_compiled(scratch)
         except NoScratchDirectory as error:
             problem = str(error)
         if problem is not None:
@@ -447,7 +453,12 @@ class TrialJob:
             scratch_bytes=SCRATCH_BYTES if self._in_container else 0,
         )
 
-    def _run_command(self, command: list[str]) -> None:
+    def _run_command(self, command: list[str]) -> bool:
+        """Run the command, and record how its trials ended.
+
+        Returns:
+            Whether it ended by itself.
+        """
         try:
             code = self._execute(command)
         except OSError as error:
@@ -468,6 +479,8 @@ class TrialJob:
             raise
         else:
             self._finish_all(code, None)
+            return code >= 0
+        return False
 
     def _execute(self, command: list[str]) -> int:
         """Run the command to its end; return its exit code."""

@@ -71,6 +71,14 @@ def scratch_directory(cache: CompileCache | None) -> Iterator[Path]:
         publish(folder, archive)
 
 
+def discard_compiled(scratch: Path) -> None:
+    """Remove what was compiled, so that nothing of it is added to the archive.
+
+    If a process was killed while it wrote a file, each later engine would get half of the file.
+    """
+    shutil.rmtree(scratch / CACHE_FOLDER, ignore_errors=True)
+
+
 def host_caches(scratch: Path) -> dict[str, str]:
     """Return the variables that make engines on the host compile in ``scratch``.
 
