@@ -14,6 +14,7 @@ from agenttts.dispatch.apptainer import building
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES
 from agenttts.dispatch.profile import Profile
+from agenttts.doctor.limits import limit_check, limits_fix
 from agenttts.doctor.probe import Seen
 from agenttts.doctor.probe_job import SCRATCH_DIRECTORY, TMPDIR
 from agenttts.images.cuda import Gpu, driver_problem, memory_problem
@@ -46,6 +47,7 @@ def probe_checks(seen: Seen, profile: Profile, image_cuda: str | None = None) ->
         _settle_check(seen, profile),
         _python_check(facts),
         *_directory_checks(facts, profile),
+        _limit_check(seen, profile),
         *_gpu_checks(facts, profile),
         *_environment_checks(facts, profile, image_cuda),
         *_slurm_checks(facts["slurm"]),
@@ -103,6 +105,18 @@ def _directory_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]
         for what, entry in directories.items()
     )
     return [*found, *code]
+
+
+def _limit_check(seen: Seen, profile: Profile) -> Check:
+    facts, on_trial = seen.facts or {}, seen.what == "trial"
+    section = profile.trial if on_trial else profile.controller
+    return limit_check(
+        facts["limits"],
+        on_gpus=facts["devices"]["asked"] > 0,
+        # The controller mostly waits.
+        seconds=profile.trial_seconds if on_trial else 0.0,
+        fix=limits_fix(section.sbatch),
+    )
 
 
 def _code_check(what: str, path: str, profile: Profile, on_gpus: bool) -> Check:
