@@ -106,6 +106,7 @@ class TrialJob:
         requeue: Whether the job may be requeued.
         trials: The trials. Empty: the job has one trial, in ``directory``.
         linger_seconds: As above; 0 if the job is not a worker.
+        compiles: Whether its engines compile code, for GPUs.
     """
 
     # Defaults for jobs in the queue that an older version pickled.
@@ -115,6 +116,7 @@ class TrialJob:
     requeue = True
     trials: tuple[JobTrial, ...] = ()
     linger_seconds = 0.0
+    compiles = True
     submitted: str | None = None
 
     _caches: Mapping[str, str] = MappingProxyType({})
@@ -144,6 +146,7 @@ class TrialJob:
         requeue: bool = True,
         trials: tuple[JobTrial, ...] = (),
         linger_seconds: float = 0.0,
+        compiles: bool = True,
     ) -> None:
         self.directory = directory
         self.command = command
@@ -159,6 +162,7 @@ class TrialJob:
         self.requeue = requeue
         self.trials = trials
         self.linger_seconds = linger_seconds
+        self.compiles = compiles
         self.submitted = now()  # jobs are made when they are submitted
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -451,6 +455,7 @@ class TrialJob:
             gpus=self.gpus,
             # Engines on the host need no scratch directory: they have other places to compile in.
             scratch_bytes=SCRATCH_BYTES if self._in_container else 0,
+            compiles=self.compiles,
         )
 
     def _run_command(self, command: list[str]) -> bool:
@@ -737,6 +742,7 @@ def job_settings(request: JobRequest, profile: Profile) -> dict[str, Any]:
         "requeue": profile.trial.requeue,
         "needs": request.needs,
         "cache": request.cache,
+        "compiles": request.compiles,
         "trials": request.trials,
         "linger_seconds": profile.stays_for if request.stays else 0.0,
         "limits": Limits(
