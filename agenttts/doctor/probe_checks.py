@@ -21,6 +21,7 @@ from agenttts.images.cuda import Gpu, driver_problem, memory_problem
 
 _CLOCK_S = 2.0
 _TEMPORARY = "temporary directory"
+_NODES_WITH_GPUS = "set trial.partition to one whose nodes have GPUs"
 _OTHER_TMPDIR = (
     "set TMPDIR to another place in the profile's setup lines, e.g. 'export TMPDIR=/local/$USER'"
 )
@@ -157,14 +158,10 @@ def _gpu_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]:
     if not asked:
         return []
     if devices["problem"]:
-        return [
-            Check(
-                "GPUs granted",
-                False,
-                devices["problem"],
-                "tell the cluster's administrators; trial.exclude in the profile avoids a node",
-            )
-        ]
+        fix = "tell the cluster's administrators; trial.exclude in the profile avoids a node"
+        if profile.trial.gpu_request == "none":
+            fix = f"{_NODES_WITH_GPUS}; if the nodes have GPUs, {fix}"
+        return [Check("GPUs granted", False, devices["problem"], fix)]
     if profile.trial.gpu_request == "none":
         granted_check = _whole_node_check(devices["listed"], profile.gpus_per_node)
         return [granted_check, *_memory_checks(facts, profile)]
@@ -200,7 +197,7 @@ def _whole_node_check(listed: int | None, most: int) -> Check:
         "GPUs granted",
         False,
         detail,
-        "set trial.partition to one whose nodes have GPUs, or correct gpus_per_node",
+        f"{_NODES_WITH_GPUS}, or correct gpus_per_node",
     )
 
 

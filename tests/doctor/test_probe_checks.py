@@ -158,6 +158,13 @@ def test_clocks(clock, part):
     assert [part in check.detail for check in found] == ([True] if part else [])
 
 
+def test_a_node_without_gpus_where_none_are_requested():
+    site = PROFILE.model_copy(update={"trial": JobResources(gpu_request="none")})
+    changes = {"devices.problem": "the job needs 1 GPUs, and nvidia-smi -L lists 0", "devices.listed": 0}  # fmt: skip
+    [granted] = [check for check in checks(changes, site) if check.what == "GPUs granted"]
+    assert granted.fix.startswith("set trial.partition to one whose nodes have GPUs; ")
+
+
 @pytest.mark.parametrize(("listed", "ok"), [(4, True), (5, True), (3, False), (None, False)])
 def test_a_job_that_requests_no_gpus_and_gets_those_of_its_node(listed, ok):
     """CUDA_VISIBLE_DEVICES is not set where Slurm does not hand out GPUs."""
