@@ -75,13 +75,15 @@ class CostReader:
 
         A job without an end counts until it last wrote its record.
         """
-        seconds = gpu_seconds = 0.0
-        for record in read_job_starts(self._run.agent):
+        seconds = gpu_seconds = queue = 0.0
+        records = read_job_starts(self._run.agent)
+        for record in records:
+            queue += _waited(record, records, ()) or 0.0
             end = _time(record.finished or record.written)
             used = max(0.0, (end - _time(record.started)).total_seconds())
             seconds += used
             gpu_seconds += used * record.gpus
-        return ServedCost(seconds, gpu_seconds)
+        return ServedCost(seconds, gpu_seconds, queue)
 
     def _starts(self, live: Collection[str]) -> list[MeasuredStart]:
         directories = [

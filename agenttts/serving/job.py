@@ -144,11 +144,17 @@ class ServeJob(EndingJob):
     It is not requeued. The controller starts another job when it needs one.
     """
 
+    # A default for jobs in the queue that an older version pickled.
+    submitted: str | None = None
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "submitted": _now()}  # it is pickled when it is submitted
+
     def __call__(self) -> int:
-        return serve(self.directory)
+        return serve(self.directory, self.submitted)
 
 
 def service_request(directory: Path, *, run: str, token: str, gpus: int) -> ServiceRequest:
@@ -177,11 +183,15 @@ def service_name(token: str) -> str:
     return f"{token}-agent"
 
 
-def serve(directory: Path) -> int:
+def serve(directory: Path, submitted: str | None = None) -> int:
     """Serve until a signal stops the job or the lease expires; return the exit code.
 
     If the node cannot run the server, it is not started. The log then says what is wrong with the
     node, and the code is `UNUSABLE_NODE`.
+
+    Args:
+        directory: Where the model's files are.
+        submitted: When the job was submitted; None if that is not known.
     """
     signal.signal(signal.SIGTERM, _stop)
     document = json.loads((directory / SERVE_FILE).read_text(encoding="utf-8"))
@@ -196,7 +206,7 @@ def serve(directory: Path) -> int:
         job_id=job,
         node=address.node,
         gpus=gpus,
-        waited_since=None,
+        waited_since=submitted,
         started=address.started,
         written=address.started,
     )

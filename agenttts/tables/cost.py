@@ -262,10 +262,12 @@ class ServedCost:
     Attributes:
         seconds: Their wall seconds.
         gpu_seconds: Their GPU-seconds.
+        queue: Seconds that they waited before they started, as far as that is recorded.
     """
 
     seconds: float = 0.0
     gpu_seconds: float = 0.0
+    queue: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -330,6 +332,7 @@ class RunCost:
             "served": {
                 "seconds": _rounded(self.served.seconds),
                 "gpu_seconds": _rounded(self.served.gpu_seconds),
+                "queue": _rounded(self.served.queue),
             },
         }
 
@@ -401,10 +404,17 @@ class TokensDocument(Document):
 
 
 class ServedCostDocument(Document):
-    """Wall seconds and GPU-seconds of the jobs of a served model."""
+    """What the jobs of a served model used.
+
+    Attributes:
+        seconds: Their wall seconds.
+        gpu_seconds: Their GPU-seconds.
+        queue: Seconds that they waited before they started.
+    """
 
     seconds: float
     gpu_seconds: float
+    queue: float
 
 
 class CostDocument(Document):

@@ -133,6 +133,8 @@ def test_what_its_jobs_use_is_recorded(bench):
     pid = served.pid
     [running] = read_job_starts(served.folder)
     assert (running.job_id, running.gpus, running.finished) == (str(pid), 2, None)
+    assert running.waited_since is not None
+    assert running.waited_since <= running.started
     os.kill(pid, 9)
     until(lambda: not alive(pid))
     served.model.locate()
@@ -144,6 +146,7 @@ def test_what_its_jobs_use_is_recorded(bench):
     assert released.job_id == str(second)
     assert released.finished is not None
     assert released.started < released.finished
+    assert running.started < released.waited_since <= released.started, "each job is submitted anew"
 
 
 def test_a_job_that_may_be_killed_records_from_time_to_time(tmp_path, monkeypatch):
