@@ -18,7 +18,7 @@ import polars as pl
 import yaml
 
 from agenttts.errors import UserError
-from agenttts.files.documents import parse_json
+from agenttts.files.json_lines import readable_json_lines
 from agenttts.report.background import Background
 from agenttts.report.document import ReportDocument
 from agenttts.spec.yaml_document import load_plain
@@ -404,7 +404,7 @@ def _read_run(
     name = path.resolve().name
     trials = trials.with_columns(pl.lit(name).alias("run"))
     best = _best(trials)
-    events = _events(journal)
+    events = readable_json_lines(journal)
     metric = main_metrics.get(path) or main_metric(trials)
     intervals = {
         trial: interval
@@ -447,19 +447,6 @@ def _interval(path: Path, metric: str | None, trial: str) -> Interval | None:
 
 # Events of a journal after which the run is not over, however it ended before.
 _REOPENING = ("started", "resumed", "retried", "extended")
-
-
-def _events(journal: Path) -> list[dict[str, Any]]:
-    """Return the events of a journal; none if it is missing."""
-    events = []
-    for line in journal.read_bytes().splitlines() if journal.exists() else ():
-        try:
-            event = parse_json(line)
-        except ValueError:  # the last line, while the controller is writing it
-            continue
-        if isinstance(event, dict):
-            events.append(event)
-    return events
 
 
 def _outcome(events: Iterable[Mapping[str, Any]]) -> str | None:

@@ -11,7 +11,6 @@ import polars as pl
 
 from agenttts.dispatch.attempts import Attempt, read_attempts
 from agenttts.dispatch.job_starts import JOB_STARTS, JobStart, read_job_starts
-from agenttts.errors import UserError
 from agenttts.run.directory import RunDirectory
 from agenttts.run.rows import row_from_json
 from agenttts.run.state import RunState
@@ -65,10 +64,8 @@ class CostReader:
 
     def forecast(self) -> Forecast | None:
         """Return what the run was expected to cost; None in a run of an older version."""
-        try:
-            return self._run.record().forecast
-        except UserError:  # a run of an older version, or a damaged file, which others report
-            return None
+        record = self._run.known_record()
+        return None if record is None else record.forecast
 
     def _served(self) -> ServedCost:
         """Return what the jobs of the model used that the run serves itself.
@@ -107,10 +104,9 @@ class CostReader:
         return found
 
     def _trial_tokens(self, rows: Iterable[TrialRow]) -> list[TrialTokens]:
-        try:
-            needs = {name: model.gpus for name, model in self._run.record().models.items()}
-        except UserError:  # as in `forecast`
-            needs = {}
+        record = self._run.known_record()
+        known = {} if record is None else record.models
+        needs = {name: model.gpus for name, model in known.items()}
         found = []
         for row in rows:
             directory = self._run.trial(row.trial)
