@@ -31,6 +31,7 @@ class Controller:
         journal: The journal that ``evaluation`` writes to.
         evaluation: Evaluates the proposed trials.
         make_searcher: Makes the searcher.
+        seen: When an earlier controller of the run gave its last sign; None if that is not known.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class Controller:
         journal: Journal,
         evaluation: Evaluation,
         make_searcher: Callable[[], Searcher],
+        seen: str | None = None,
     ) -> None:
         self._run = run
         self._journal = journal
         self._evaluation = evaluation
         self._make_searcher = make_searcher
+        self._seen = seen
 
     @property
     def _path(self) -> Path:
@@ -77,7 +80,7 @@ class Controller:
         # An error of a searcher that cannot be made leaves the run and its jobs as they are.
         search = SearchLoop(self._run, self._journal, self._evaluation, self._searcher)
         try:
-            self._journal.append("started")
+            self._journal.append("started", **({"seen": self._seen} if self._seen else {}))
             try:
                 search.run()
             except RunCancelled:

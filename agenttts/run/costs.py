@@ -60,6 +60,7 @@ class CostReader:
             cost_alone(starts, self._trial_tokens(rows)) if alone else None,
             self.forecast(),
             self._served(),
+            [start.span for start in starts if start.span is not None],
         )
 
     def forecast(self) -> Forecast | None:
@@ -347,6 +348,7 @@ def _measured(
         busy=busy,
         idle=idle,
         lost=lost,
+        span=(started, max(started, end)),
     )
     if usage is None:
         # A program that has not begun yet: all of the time belongs to its start.

@@ -81,6 +81,11 @@ class RunDirectory:
         return self.path / "controller.lock"
 
     @property
+    def sign_file(self) -> Path:
+        """The file whose time is the last sign of life of a controller."""
+        return self.path / "controller.sign"
+
+    @property
     def command_lock_file(self) -> Path:
         """The file that a launch, resume or cancel of the run locks while it works."""
         return self.path / "command.lock"

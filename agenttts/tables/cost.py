@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from typing import Any
 
 from agenttts.tables.documents import Document
@@ -76,6 +77,7 @@ class MeasuredStart:
         tokens: Prompt and generated tokens that were computed, by model.
         decode: The generated ones of them.
         model_seconds: Seconds of engine calls by model.
+        span: From when to when it ran; None if that is not known.
     """
 
     job: str
@@ -95,6 +97,7 @@ class MeasuredStart:
     tokens: Mapping[str, int] = field(default_factory=dict)
     decode: Mapping[str, int] = field(default_factory=dict)
     model_seconds: Mapping[str, float] = field(default_factory=dict)
+    span: tuple[datetime, datetime] | None = None
 
     @property
     def parts(self) -> CostSeconds:
@@ -280,6 +283,7 @@ class RunCost:
         alone: What one trial a job would have taken; None if that cannot be estimated.
         forecast: What was expected at launch; None in a run of an older version.
         served: What its served model used, which is not in ``jobs``.
+        spans: From when to when each start of its trials' jobs ran, as far as that is known.
     """
 
     jobs: Sequence[JobCost]
@@ -287,6 +291,7 @@ class RunCost:
     alone: AloneCost | None = None
     forecast: Forecast | None = None
     served: ServedCost = ServedCost()
+    spans: Sequence[tuple[datetime, datetime]] = ()
 
     @property
     def engine_starts(self) -> int:

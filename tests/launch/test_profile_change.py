@@ -98,6 +98,9 @@ def test_the_corrected_profile_is_taken_shown_and_journalled(stopped, cli, profi
     assert "the run takes the corrected profile:\n  max_attempts: 1 -> 4\n" in done.stdout
     [event] = journal_events(stopped, "profile_changed")
     assert event["changes"] == {"max_attempts": [1, 4]}
+    first, second = journal_events(stopped, "started")
+    assert "seen" not in first
+    assert first["time"] < second["seen"] < event["time"], "when the controller died"
     assert files(stopped)["profile"]["max_attempts"] == 4
     assert set(table(stopped)["state"]) == {"COMPLETED"}
     for trial, marker in before.items():
