@@ -34,6 +34,7 @@ from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.scratch import (
     CompileCache,
     NoScratchDirectory,
+    discard_compiled,
     host_caches,
     scratch_directory,
 )
@@ -249,6 +250,7 @@ def serve(directory: Path, submitted: str | None = None) -> int:
             stderr=subprocess.STDOUT,
             preexec_fn=die_with_parent,
         )
+        stopped = False
         try:
             atomic_write_json(directory / ADDRESS_FILE, asdict(address))
             _watch(
@@ -257,12 +259,16 @@ def serve(directory: Path, submitted: str | None = None) -> int:
                 serving.lease_seconds,
                 lambda: _record(directory, start),
             )
+        except SystemExit:  # of `_stop`, as the model is released
+            stopped = True
         finally:
             _end(child)
             found = read_address(directory)
             if found is not None and found.job == job:
                 (directory / ADDRESS_FILE).unlink(missing_ok=True)
-    return child.returncode
+        if child.returncode != 0:  # told to end, vLLM ends with 0 once it serves (0.32)
+            discard_compiled(scratch)
+    return 0 if stopped else child.returncode
 
 
 def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:

@@ -519,6 +519,23 @@ def test_a_server_on_the_host_keeps_what_it_compiles(tmp_path):
     assert [path.name.startswith("cpu-host-") for path in cache.iterdir()] == [True]
 
 
+@pytest.mark.parametrize(
+    ("trap", "kept"), [("trap 'exit 0' TERM", True), ("trap 'exit 1' TERM", False), (":", False)]
+)
+def test_a_server_that_is_released_keeps_what_it_compiled_if_it_ends_well(tmp_path, trap, kept):
+    folder, cache = tmp_path / "served", tmp_path / "cache"
+    script = f"{trap}; mkdir -p $VLLM_CACHE_ROOT; echo x > $VLLM_CACHE_ROOT/x; touch {tmp_path}/ready; while :; do sleep 0.05; done"  # fmt: skip
+    serving = Serving(("sh", "-c", script), {}, (), "127.0.0.1", 60, "m", {})
+    write_serving(folder, replace(serving, cache={"directory": str(cache), "image": ""}))
+    code = f"from pathlib import Path; from agenttts.serving.job import serve; import sys; sys.exit(serve(Path({str(folder)!r})))"  # fmt: skip
+    job = subprocess.Popen([sys.executable, "-c", code])
+    until(lambda: (tmp_path / "ready").exists())
+    job.terminate()
+    assert job.wait(60) == 0
+    assert cache.exists() is kept
+    assert read_address(folder) is None
+
+
 def test_a_node_without_a_place_for_scratch_starts_no_server(tmp_path, monkeypatch):
     folder = tmp_path / "served"
     write_serving(
