@@ -127,6 +127,8 @@ def _cost_lines(cost: dict[str, Any]) -> str:
     used = sum(parts.values())
     shares = ", ".join(f"{part} {share(s / used)}" for part, s in parts.items() if used)
     tokens, queued = cost["tokens"], duration(cost["seconds"]["queue"])
+    own = cost["served"]["queue"]
+    queued += f" ({duration(own)} more for the search's own model)" if own >= 1 else ""
     return (
         f"cost: {used_text(cost, used='')}, "
         f"{cost['engine_starts']} engine starts, {tokens['computed']:,} tokens computed, "

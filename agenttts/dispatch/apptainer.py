@@ -32,17 +32,23 @@ SCRATCH = "{scratch}"
 # kept between jobs (`agenttts.dispatch.node.compile_cache`).
 CACHE_FOLDER = "cache"
 HOME_FOLDER = "home"
-CACHES = {
-    "XDG_CACHE_HOME": f"/tmp/{CACHE_FOLDER}",
-    "VLLM_CACHE_ROOT": f"/tmp/{CACHE_FOLDER}/vllm",
-    "TORCHINDUCTOR_CACHE_DIR": f"/tmp/{CACHE_FOLDER}/inductor",
-    "TRITON_CACHE_DIR": f"/tmp/{CACHE_FOLDER}/triton",
-    "CUDA_CACHE_PATH": f"/tmp/{CACHE_FOLDER}/cuda",
-    # flashinfer makes directories below this one when it is imported, with any model on CUDA.
-    "FLASHINFER_WORKSPACE_BASE": f"/tmp/{CACHE_FOLDER}/flashinfer",
-    # With this, vLLM (0.33 on) also keeps there what it measured of the model's memory.
-    "VLLM_ENABLE_STARTUP_PLAN": "1",
-}
+
+
+def compiler_caches(folder: str) -> dict[str, str]:
+    """Return the variables that make engines keep in ``folder`` what they compile."""
+    return {
+        "VLLM_CACHE_ROOT": f"{folder}/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor",
+        "TRITON_CACHE_DIR": f"{folder}/triton",
+        "CUDA_CACHE_PATH": f"{folder}/cuda",
+        # flashinfer makes directories below this one when it is imported, with any model on CUDA.
+        "FLASHINFER_WORKSPACE_BASE": f"{folder}/flashinfer",
+        # With this, vLLM (0.33 on) also keeps there what it measured of the model's memory.
+        "VLLM_ENABLE_STARTUP_PLAN": "1",
+    }
+
+
+CACHES = {"XDG_CACHE_HOME": f"/tmp/{CACHE_FOLDER}", **compiler_caches(f"/tmp/{CACHE_FOLDER}")}
 
 
 @dataclass(frozen=True)

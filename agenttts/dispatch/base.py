@@ -66,11 +66,12 @@ class JobRequest:
         gpus: GPUs of the job: its resource class.
         name: The job's name in the queue.
         comment: The job's comment in the queue.
-        cache: Where a container keeps compiled code between jobs.
+        cache: Where compiled code is kept between jobs.
         needs: Files and directories that the trial reads, which its node must see.
         exclude: Nodes that it should not run on.
         trials: Its trials; empty: one, whose directory is the job's.
         stays: Whether it stays for further lists of trials when its own have ended.
+        compiles: Whether its engines compile code, for GPUs.
     """
 
     trial: str
@@ -85,6 +86,7 @@ class JobRequest:
     exclude: tuple[str, ...] = ()
     trials: tuple[JobTrial, ...] = ()
     stays: bool = False
+    compiles: bool = True
 
 
 JOB_STATES: Mapping[str, str] = {

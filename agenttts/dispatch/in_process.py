@@ -52,7 +52,7 @@ class InProcessScheduler(HostScheduler):
 
     - trials in a container
     - trials of a task of the user's own, whose modules would stay loaded for the next run
-    - trials with the profile's ``setup`` lines or ``env``
+    - trials with the profile's ``setup`` lines, ``env`` or ``cache``
 
     GPUs are not divided: every trial sees all of them.
 
@@ -223,6 +223,8 @@ class _ThreadJob(TrialJob):
         """Return the trials of the job if they may run in this process, else None."""
         program = [sys.executable, *MODULE]
         if command[: len(program)] != program or self._setup or self.env:
+            return None
+        if self._caches:  # variables of the trial's own process
             return None
         trials = TrialCommand.parse(command[len(program) :])
         return None if any(_has_own_modules(t.spec) for t in trials.trials) else trials

@@ -297,7 +297,8 @@ class Profile(Section):
     cache: str | None = None
     """Directory for what engines compile at their start; all nodes must see it.
 
-    None: a folder ``cache`` beside the samples.
+    None: a folder ``cache`` beside the samples; without a container, the engines' usual places,
+    such as ``~/.cache/vllm``. Variables of ``env`` that name such places (VLLM_CACHE_ROOT) win.
     """
     container: ContainerDefaults | None = None
     """The containers of trials.

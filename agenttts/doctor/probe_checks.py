@@ -14,12 +14,14 @@ from agenttts.dispatch.apptainer import building
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES
 from agenttts.dispatch.profile import Profile
+from agenttts.doctor.limits import limit_check, limits_fix
 from agenttts.doctor.probe import Seen
 from agenttts.doctor.probe_job import SCRATCH_DIRECTORY, TMPDIR
 from agenttts.images.cuda import Gpu, driver_problem, memory_problem
 
 _CLOCK_S = 2.0
 _TEMPORARY = "temporary directory"
+_NODES_WITH_GPUS = "set trial.partition to one whose nodes have GPUs"
 _OTHER_TMPDIR = (
     "set TMPDIR to another place in the profile's setup lines, e.g. 'export TMPDIR=/local/$USER'"
 )
@@ -46,6 +48,7 @@ def probe_checks(seen: Seen, profile: Profile, image_cuda: str | None = None) ->
         _settle_check(seen, profile),
         _python_check(facts),
         *_directory_checks(facts, profile),
+        _limit_check(seen, profile),
         *_gpu_checks(facts, profile),
         *_environment_checks(facts, profile, image_cuda),
         *_slurm_checks(facts["slurm"]),
@@ -94,21 +97,39 @@ def _directory_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]
     directories = facts["directories"]
     on_gpus = facts["devices"]["asked"] > 0
     code = [
-        Check(
-            f"code in the {what}",
-            False if on_gpus else None,
-            f"{entry['path']} is mounted noexec, so engines in containers cannot load the code "
-            "that they compile there" + ("" if on_gpus else f"; {_OTHER_TMPDIR}"),
-            _OTHER_TMPDIR if on_gpus else "",
-        )
+        _code_check(what, entry["path"], profile, on_gpus)
         for what, entry in directories.items()
-        if entry.get("noexec") and profile.in_containers
+        if entry.get("noexec") and (profile.in_containers or profile.cache)
     ]
     found = (
         _space(what, entry["path"], entry["problem"], entry["free"])
         for what, entry in directories.items()
     )
     return [*found, *code]
+
+
+def _limit_check(seen: Seen, profile: Profile) -> Check:
+    facts, on_trial = seen.facts or {}, seen.what == "trial"
+    section = profile.trial if on_trial else profile.controller
+    return limit_check(
+        facts["limits"],
+        on_gpus=facts["devices"]["asked"] > 0,
+        # The controller mostly waits.
+        seconds=profile.trial_seconds if on_trial else 0.0,
+        fix=limits_fix(section.sbatch),
+    )
+
+
+def _code_check(what: str, path: str, profile: Profile, on_gpus: bool) -> Check:
+    """Return what a directory without execution means for engines that compile."""
+    detail = f"{path} is mounted noexec, so "
+    if not profile.in_containers:
+        detail += "the profile's cache is not used: engines compile in their usual places"
+    else:
+        detail += "vLLM in containers cannot load the code that it compiles there"
+    if on_gpus and profile.in_containers:
+        return Check(f"code in the {what}", False, detail, _OTHER_TMPDIR)
+    return Check(f"code in the {what}", None, f"{detail}; {_OTHER_TMPDIR}")
 
 
 def _space(what: str, path: str, problem: str | None, free: int | None) -> Check:
@@ -137,14 +158,10 @@ def _gpu_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]:
     if not asked:
         return []
     if devices["problem"]:
-        return [
-            Check(
-                "GPUs granted",
-                False,
-                devices["problem"],
-                "tell the cluster's administrators; trial.exclude in the profile avoids a node",
-            )
-        ]
+        fix = "tell the cluster's administrators; trial.exclude in the profile avoids a node"
+        if profile.trial.gpu_request == "none":
+            fix = f"{_NODES_WITH_GPUS}; if the nodes have GPUs, {fix}"
+        return [Check("GPUs granted", False, devices["problem"], fix)]
     if profile.trial.gpu_request == "none":
         granted_check = _whole_node_check(devices["listed"], profile.gpus_per_node)
         return [granted_check, *_memory_checks(facts, profile)]
@@ -180,7 +197,7 @@ def _whole_node_check(listed: int | None, most: int) -> Check:
         "GPUs granted",
         False,
         detail,
-        "set trial.partition to one whose nodes have GPUs, or correct gpus_per_node",
+        f"{_NODES_WITH_GPUS}, or correct gpus_per_node",
     )
 
 

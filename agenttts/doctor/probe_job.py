@@ -27,6 +27,7 @@ from agenttts.dispatch.node.scratch import NoScratchDirectory, scratch_directory
 from agenttts.dispatch.own_job import node_name, queue_job
 from agenttts.dispatch.service_job import EndingJob
 from agenttts.doctor import environment_facts
+from agenttts.doctor.limits import limit_facts
 from agenttts.files.atomic import atomic_write_json, atomic_write_text
 from agenttts.files.commands import ask
 from agenttts.files.temporary import (
@@ -94,6 +95,7 @@ class ProbeJob(EndingJob):
             "agenttts": __version__,
             "answered": waited is not None,
             "directories": directories,
+            "limits": limit_facts(),
             "devices": self._devices(),
             "gpus": [asdict(gpu) for gpu in driver_facts(_DEVICES_S)],
             "environment": None,

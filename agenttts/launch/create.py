@@ -131,7 +131,8 @@ def placement(plan: Plan, samples: Path) -> dict[str, Any]:
         "forecast": plan.forecast,
         "container": container,
         "image_sha256": image_digest(container.image) if container else None,
-        "compile_cache": cache if container else None,
+        # Without a container, engines keep it where they usually do, if the profile names no place.
+        "compile_cache": cache if container or shared else None,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import NoReturn
 
 from agenttts.dispatch.base import QueueUnavailable
@@ -30,6 +31,7 @@ class Controller:
         journal: The journal that ``evaluation`` writes to.
         evaluation: Evaluates the proposed trials.
         make_searcher: Makes the searcher.
+        seen: When an earlier controller of the run gave its last sign; None if that is not known.
     """
 
     def __init__(
@@ -38,12 +40,18 @@ class Controller:
         journal: Journal,
         evaluation: Evaluation,
         make_searcher: Callable[[], Searcher],
+        seen: str | None = None,
     ) -> None:
-        self._whole = run
-        self._run = run.directory
+        self._run = run
         self._journal = journal
         self._evaluation = evaluation
         self._make_searcher = make_searcher
+        self._seen = seen
+
+    @property
+    def _path(self) -> Path:
+        """The run's directory, for messages."""
+        return self._run.directory.path
 
     @cached_property
     def _searcher(self) -> Searcher:
@@ -70,9 +78,9 @@ class Controller:
                 asynchronous search.
         """
         # An error of a searcher that cannot be made leaves the run and its jobs as they are.
-        search = SearchLoop(self._whole, self._journal, self._evaluation, self._searcher)
+        search = SearchLoop(self._run, self._journal, self._evaluation, self._searcher)
         try:
-            self._journal.append("started")
+            self._journal.append("started", **({"seen": self._seen} if self._seen else {}))
             try:
                 search.run()
             except RunCancelled:
@@ -106,12 +114,14 @@ class Controller:
             self._journal.append("ended", outcome=str(gone))
             raise
         if isinstance(error, OSError):
-            fix = f"fix the cause, then run '{cli_command('resume', self._run.path)}'"
+            fix = f"fix the cause, then run '{cli_command('resume', self._path)}'"
             ending: AgentTTSError = MissingRequirement(_what(error), fix=fix)
         else:
             ending = error
         # After `RunFailed`, the command that continues the run needs --retry-failed.
-        outcome = with_profile_fix(str(ending), self._run, retry=isinstance(ending, RunFailed))
+        outcome = with_profile_fix(
+            str(ending), self._run.directory, retry=isinstance(ending, RunFailed)
+        )
         self._end(outcome, self._cancel_jobs(f"the run ended: {ending}"))
         if ending is error:
             raise error
@@ -142,8 +152,8 @@ class Controller:
             raise
         except (MissingRequirement, OSError) as error:
             raise MissingRequirement(
-                f"{done.format(self._run.path)}: {_what(error)}",
-                fix=f"fix the cause, then run '{cli_command('cancel', self._run.path)}' again",
+                f"{done.format(self._path)}: {_what(error)}",
+                fix=f"fix the cause, then run '{cli_command('cancel', self._path)}' again",
             ) from error
         finally:
             self._journal.close()
@@ -151,7 +161,7 @@ class Controller:
     def _end(self, outcome: str, left: str = "") -> None:
         """Record how the run ended; ``left`` says what may still run."""
         # The report is written first. So whoever waits for the run's end finds it.
-        write_report(self._run, self._journal.state, outcome + left)
+        write_report(self._run.directory, self._journal.state, outcome + left)
         self._journal.append("ended", outcome=outcome + left)
 
     def _cancel_jobs(self, reason: str) -> str:
@@ -167,7 +177,7 @@ class Controller:
             log.error("the run's jobs could not be cancelled: %s", error)
             return (
                 f"; its jobs may still run ({error}): "
-                f"'{cli_command('cancel', self._run.path)}' stops them"
+                f"'{cli_command('cancel', self._path)}' stops them"
             )
         return ""
 
@@ -182,7 +192,7 @@ class Controller:
             log.warning(
                 "remaining jobs of this run could not be listed: %s; '%s' tries again",
                 error,
-                cli_command("cancel", self._run.path),
+                cli_command("cancel", self._path),
             )
 
 

@@ -27,7 +27,13 @@ from agenttts.run.models import changed_models
 from agenttts.run.record import AgentRecord
 from agenttts.run.schedulers import trial_scheduler
 from agenttts.run.search_files import check_search_files, with_search_files
-from agenttts.run.starts import RunCancelled, StartCheck, StartSuperseded, only_controller
+from agenttts.run.starts import (
+    ControllerSign,
+    RunCancelled,
+    StartCheck,
+    StartSuperseded,
+    only_controller,
+)
 from agenttts.search.base import Searcher
 from agenttts.search.llm.base import LLM
 from agenttts.search.llm.connect import connect
@@ -197,6 +203,13 @@ def make_controller(run: Run, check: Callable[[], None] | None = None) -> Contro
     check_trials(run, journal)
     scheduler = trial_scheduler(directory, profile)
     workers = Workers(directory, journal, profile.stays_for, scheduler.settle_seconds)
+    sign = ControllerSign(directory)
+
+    def look() -> None:
+        if check is not None:
+            check()
+        sign.give()
+
     idle = IdleWorkers(
         directory,
         workers,
@@ -204,12 +217,13 @@ def make_controller(run: Run, check: Callable[[], None] | None = None) -> Contro
         run.record.models,
         time_limit=profile.trial_seconds,
         poll_seconds=profile.poll_seconds,
-        check=check,
+        check=look,
     )
     transcript = Transcript(directory.transcript_file)
     served, asked = served_model(run, transcript, lambda: journal.state.avoided, idle)
-    evaluation = Evaluation(run, journal, scheduler, workers, served, check)
-    return Controller(run, journal, evaluation, partial(make_searcher, run, transcript, asked))
+    evaluation = Evaluation(run, journal, scheduler, workers, served, look)
+    searcher = partial(make_searcher, run, transcript, asked)
+    return Controller(run, journal, evaluation, searcher, sign.last())
 
 
 def make_searcher(run: Run, transcript: Transcript, served: LLM | None) -> Searcher:

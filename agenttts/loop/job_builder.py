@@ -24,6 +24,7 @@ from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_json
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.endpoint_options import key_variables, with_rate_share
+from agenttts.inference.engines import ENGINES
 from agenttts.inference.partition import SamplePartition
 from agenttts.run.directory import Run
 from agenttts.run.progress import PlannedTrial
@@ -186,6 +187,7 @@ class JobBuilder:
             needs=self._needs(specs, trials[0].source, models),
             trials=members,
             stays=self.stays,
+            compiles=any(ENGINES[model.engine].compiles for model in models.values()),
         )
 
     def name(self, trials: Sequence[PlannedTrial]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agenttts.errors import AgentTTSError, UserError
+from agenttts.errors import AgentTTSError
 from agenttts.loop.backgrounds import background_of
 from agenttts.loop.baseline import against_baseline
 from agenttts.report import Report, build_report, render, write_plain_page
@@ -107,7 +107,11 @@ def _report(runs: dict[RunDirectory, RunState], page: bool, *, curves: bool = Tr
             for run, state in runs.items()
             if page or len(runs) > 1  # with several, it tells whether they can be compared
         },
-        main_metrics={run.path: _main_metric(run) for run in runs},
+        main_metrics={
+            run.path: record.main_metric
+            for run in runs
+            if (record := run.known_record()) is not None
+        },
     )
     compared = (
         replace(
@@ -119,14 +123,6 @@ def _report(runs: dict[RunDirectory, RunState], page: bool, *, curves: bool = Tr
         for (run, state), report in zip(runs.items(), built.runs, strict=True)
     )
     return Report(tuple(compared))
-
-
-def _main_metric(run: RunDirectory) -> str:
-    """Return the metric that is the score; empty in a run of an older version."""
-    try:
-        return run.record().main_metric
-    except UserError:  # as `CostReader.forecast` does
-        return ""
 
 
 def _against_baseline(run: RunDirectory, report: RunReport) -> dict[str, Any] | None:

@@ -242,7 +242,8 @@ def _cost_grids(run: RunReport) -> Iterator[Grid]:
     )
     if cost.served.seconds:
         hours = f"{number(cost.served.gpu_seconds / 3600)} GPU-hours in "
-        title += f"{_WITHOUT_SERVED} ({hours}{duration(cost.served.seconds)} of jobs)"
+        queued = f", which waited {duration(cost.served.queue)}" if cost.served.queue >= 1 else ""
+        title += f"{_WITHOUT_SERVED} ({hours}{duration(cost.served.seconds)} of jobs{queued})"
     yield Grid(title, columns, tuple(rows), frozenset(columns[1:]))
     if cost.forecast is not None:
         yield _expected_grid(run, cost, cost.forecast)

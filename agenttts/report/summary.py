@@ -18,7 +18,7 @@ import polars as pl
 import yaml
 
 from agenttts.errors import UserError
-from agenttts.files.documents import parse_json
+from agenttts.files.json_lines import readable_json_lines
 from agenttts.report.background import Background
 from agenttts.report.document import ReportDocument
 from agenttts.spec.yaml_document import load_plain
@@ -80,7 +80,8 @@ class RunReport:
             (`BaselineDocument`); None without one.
         cost: What the run used; None for runs of versions that did not record it.
         background: What the page shows of the run beside its trials.
-        rests: The spans between an end of the run and its next start, oldest first.
+        rests: The spans between an end of the run, or of a controller that was killed, and the
+            next start, oldest first; while jobs ran without a controller, there is no rest.
     """
 
     run: str
@@ -407,7 +408,8 @@ def _read_run(
     name = path.resolve().name
     trials = trials.with_columns(pl.lit(name).alias("run"))
     best = _best(trials)
-    events = _events(journal)
+    events = readable_json_lines(journal)
+    cost = costs.get(path)
     metric = main_metrics.get(path) or main_metric(trials)
     intervals = {
         trial: interval
@@ -418,7 +420,7 @@ def _read_run(
         run=name,
         path=path,
         outcome=_outcome(events),
-        rests=_rests(events),
+        rests=_rests(events, () if cost is None else cost.spans),
         trials=trials,
         interval=_interval(path, metric, best["trial"]) if best else None,
         guidelines=tuple(guidelines.get(path, ())),
@@ -427,7 +429,7 @@ def _read_run(
         agent=agents.get(path),
         recommended=recommended.get(path),
         confidence=confidences.get(path),
-        cost=costs.get(path),
+        cost=cost,
         background=backgrounds.get(path, Background()),
     )
 
@@ -450,19 +452,11 @@ def _interval(path: Path, metric: str | None, trial: str) -> Interval | None:
 
 # Events of a journal after which the run is not over, however it ended before.
 _REOPENING = ("started", "resumed", "retried", "extended")
-
-
-def _events(journal: Path) -> list[dict[str, Any]]:
-    """Return the events of a journal; none if it is missing."""
-    events = []
-    for line in journal.read_bytes().splitlines() if journal.exists() else ():
-        try:
-            event = parse_json(line)
-        except ValueError:  # the last line, while the controller is writing it
-            continue
-        if isinstance(event, dict):
-            events.append(event)
-    return events
+# Events that commands write while no controller runs.
+_OF_COMMANDS = (
+    *("resumed", "retried", "rebuilt", "profile_changed", "profile_written"),
+    *("extended", "extension_written"),
+)
 
 
 def _outcome(events: Iterable[Mapping[str, Any]]) -> str | None:
@@ -480,26 +474,51 @@ def _outcome(events: Iterable[Mapping[str, Any]]) -> str | None:
     return outcome
 
 
-def _rests(events: Iterable[Mapping[str, Any]]) -> tuple[tuple[datetime, datetime], ...]:
-    """Return the spans between an end of the run and the next start of a controller."""
-    rests = []
+_Span = tuple[datetime, datetime]
+
+
+def _rests(events: Iterable[Mapping[str, Any]], worked: Iterable[_Span]) -> tuple[_Span, ...]:
+    """Return the spans between the end of a controller and the next start of one.
+
+    Args:
+        events: The run's events.
+        worked: When its jobs ran. They go on after a controller that was killed.
+    """
+    rests: list[_Span] = []
     end: datetime | None = None
+    latest: datetime | None = None
     for event in events:
-        kind = event.get("event")
+        kind, moment = event.get("event"), _moment(event)
         if kind == "ended":
-            end = end or _moment(event)
+            end = end or moment
         elif kind == "started":
-            start = _moment(event)
-            if end is not None and start is not None and start > end:
-                rests.append((end, start))
+            seen = _moment(event, "seen")
+            if moment is not None and end is not None and moment > end:
+                rests.append((end, moment))
+            elif moment is not None and end is None and seen is not None:
+                since = seen if latest is None else max(seen, latest)
+                rests += _without((since, moment), worked)
             end = None
+        if kind not in _OF_COMMANDS:
+            latest = moment or latest
     return tuple(rests)
 
 
-def _moment(event: Mapping[str, Any]) -> datetime | None:
+def _without(span: _Span, others: Iterable[_Span]) -> list[_Span]:
+    """Return what is left of a span without other spans, oldest first."""
+    since, until = span
+    left = []
+    for start, end in sorted(others):
+        if min(start, until) > since:
+            left.append((since, min(start, until)))
+        since = max(since, end)
+    return [*left, (since, until)] if since < until else left
+
+
+def _moment(event: Mapping[str, Any], key: str = "time") -> datetime | None:
     """Return when an event was written; None if it does not say."""
     try:
-        moment = datetime.fromisoformat(str(event.get("time")))
+        moment = datetime.fromisoformat(str(event.get(key)))
     except ValueError:
         return None
     return moment if moment.tzinfo else None

@@ -11,7 +11,6 @@ import polars as pl
 
 from agenttts.dispatch.attempts import Attempt, read_attempts
 from agenttts.dispatch.job_starts import JOB_STARTS, JobStart, read_job_starts
-from agenttts.errors import UserError
 from agenttts.run.directory import RunDirectory
 from agenttts.run.rows import row_from_json
 from agenttts.run.state import RunState
@@ -61,27 +60,28 @@ class CostReader:
             cost_alone(starts, self._trial_tokens(rows)) if alone else None,
             self.forecast(),
             self._served(),
+            [start.span for start in starts if start.span is not None],
         )
 
     def forecast(self) -> Forecast | None:
         """Return what the run was expected to cost; None in a run of an older version."""
-        try:
-            return self._run.record().forecast
-        except UserError:  # a run of an older version, or a damaged file, which others report
-            return None
+        record = self._run.known_record()
+        return None if record is None else record.forecast
 
     def _served(self) -> ServedCost:
         """Return what the jobs of the model used that the run serves itself.
 
         A job without an end counts until it last wrote its record.
         """
-        seconds = gpu_seconds = 0.0
-        for record in read_job_starts(self._run.agent):
+        seconds = gpu_seconds = queue = 0.0
+        records = read_job_starts(self._run.agent)
+        for record in records:
+            queue += _waited(record, records, ()) or 0.0
             end = _time(record.finished or record.written)
             used = max(0.0, (end - _time(record.started)).total_seconds())
             seconds += used
             gpu_seconds += used * record.gpus
-        return ServedCost(seconds, gpu_seconds)
+        return ServedCost(seconds, gpu_seconds, queue)
 
     def _starts(self, live: Collection[str]) -> list[MeasuredStart]:
         directories = [
@@ -105,10 +105,9 @@ class CostReader:
         return found
 
     def _trial_tokens(self, rows: Iterable[TrialRow]) -> list[TrialTokens]:
-        try:
-            needs = {name: model.gpus for name, model in self._run.record().models.items()}
-        except UserError:  # as in `forecast`
-            needs = {}
+        record = self._run.known_record()
+        known = {} if record is None else record.models
+        needs = {name: model.gpus for name, model in known.items()}
         found = []
         for row in rows:
             directory = self._run.trial(row.trial)
@@ -349,6 +348,7 @@ def _measured(
         busy=busy,
         idle=idle,
         lost=lost,
+        span=(started, max(started, end)),
     )
     if usage is None:
         # A program that has not begun yet: all of the time belongs to its start.

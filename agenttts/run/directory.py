@@ -81,6 +81,11 @@ class RunDirectory:
         return self.path / "controller.lock"
 
     @property
+    def sign_file(self) -> Path:
+        """The file whose time is the last sign of life of a controller."""
+        return self.path / "controller.sign"
+
+    @property
     def command_lock_file(self) -> Path:
         """The file that a launch, resume or cancel of the run locks while it works."""
         return self.path / "command.lock"
@@ -181,6 +186,16 @@ class RunDirectory:
         """Return the contents of `record_file`."""
         return read_record(self.record_file)
 
+    def known_record(self) -> RunRecord | None:
+        """Return what `record` does; None if it cannot be read.
+
+        The run is of an older version, or the file is damaged, which other readers report.
+        """
+        try:
+            return self.record()
+        except UserError:
+            return None
+
     def profile(self) -> Profile:
         """Return the profile that the run was launched with."""
         return frozen_profile(self.profile_file)
@@ -198,11 +213,9 @@ class RunDirectory:
             next(self.path.iterdir(), None)
         except (FileNotFoundError, NotADirectoryError):
             return "was removed or moved"
-        try:
-            found = self.record().token
-        except UserError:
-            return None  # the file is damaged; its readers report that
-        return "was replaced by another run" if token not in (None, found) else None
+        record = self.known_record()
+        replaced = record is not None and token not in (None, record.token)
+        return "was replaced by another run" if replaced else None
 
     @property
     def exists(self) -> bool:

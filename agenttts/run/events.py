@@ -56,7 +56,10 @@ def apply_event(event: Mapping[str, Any], state: RunState) -> None:
 
 @dataclass(frozen=True)
 class _Started:
+    """A controller has started; ``seen`` is the last sign of the one before."""
+
     time: str
+    seen: str | None = None
 
     def apply_to(self, state: RunState) -> None:
         state.started_at = state.started_at or self.time

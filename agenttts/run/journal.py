@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.errors import UserError, cli_command
-from agenttts.files.json_lines import JsonLinesFile, read_json_lines
+from agenttts.files.json_lines import JsonLinesFile, read_json_lines, readable_json_lines
 from agenttts.run.events import apply_event
 from agenttts.run.progress import PlannedTrial, planned_record
 from agenttts.run.state import RunState
@@ -104,15 +104,11 @@ def readable_events(path: Path) -> list[dict[str, Any]]:
 
     The list is empty if there is no journal.
     """
-
-    def leave_out(number: int, problem: str) -> None:
-        """Ignore a damaged line."""
-
     try:
-        found = [event for _, event in read_json_lines(path, leave_out, unfinished=True)]
+        found = readable_json_lines(path)
     except OSError:
         return []
-    return [e for e in found if isinstance(e, dict) and isinstance(e.get("event"), str)]
+    return [event for event in found if isinstance(event.get("event"), str)]
 
 
 def _rebuild(path: Path) -> str:

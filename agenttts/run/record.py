@@ -104,7 +104,7 @@ class RunRecord(_Part):
         container: The container of the trials; None for the host's Python.
         image_sha256: The digest of the container's image; None without a container.
         compile_cache: Where compiled code is kept between jobs, a path from the run's directory;
-            None without a container.
+            None without a container, unless the profile names a place.
         forecast: What its trials were expected to cost; None in records of older versions.
         samples: Where samples are stored, a path from the run's directory. An absolute path is
             shared with other runs.

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 # A cancel waits for a controller to end, sbatch for an answer.
 _COMMAND_PATIENCE_S = 300.0
 _CONTROLLER_PATIENCE_S = 30.0
+# Seconds between two signs of a controller.
+_SIGN_S = 60.0
 
 
 class RunRemoved(RunGone):
@@ -130,6 +133,34 @@ class StartCheck:
             )
         if handle.cancelled:
             raise RunCancelled(f"run {self._run.path} has been cancelled")
+
+
+class ControllerSign:
+    """A controller's sign of life: a file that it touches while it works.
+
+    The next controller records the time of the last sign. So it is known when a controller ended
+    that was killed.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._file = run.sign_file
+        self._next = 0.0
+
+    def last(self) -> str | None:
+        """Return the time of the last sign (ISO 8601); None if there was none."""
+        try:
+            seconds = self._file.stat().st_mtime
+        except OSError:
+            return None
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+    def give(self) -> None:
+        """Give a sign, unless the last one is recent."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _SIGN_S
+        with suppress(OSError):  # it is for the report alone
+            self._file.touch()
 
 
 @contextmanager

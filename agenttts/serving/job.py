@@ -31,7 +31,13 @@ from typing import Any
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
 from agenttts.dispatch.job_starts import JobStart, next_number, write_job_start
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
-from agenttts.dispatch.node.scratch import CompileCache, NoScratchDirectory, scratch_directory
+from agenttts.dispatch.node.scratch import (
+    CompileCache,
+    NoScratchDirectory,
+    discard_compiled,
+    host_caches,
+    scratch_directory,
+)
 from agenttts.dispatch.own_job import service_id
 from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.service_job import EndingJob
@@ -139,11 +145,17 @@ class ServeJob(EndingJob):
     It is not requeued. The controller starts another job when it needs one.
     """
 
+    # A default for jobs in the queue that an older version pickled.
+    submitted: str | None = None
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "submitted": _now()}  # it is pickled when it is submitted
+
     def __call__(self) -> int:
-        return serve(self.directory)
+        return serve(self.directory, self.submitted)
 
 
 def service_request(directory: Path, *, run: str, token: str, gpus: int) -> ServiceRequest:
@@ -172,11 +184,15 @@ def service_name(token: str) -> str:
     return f"{token}-agent"
 
 
-def serve(directory: Path) -> int:
+def serve(directory: Path, submitted: str | None = None) -> int:
     """Serve until a signal stops the job or the lease expires; return the exit code.
 
     If the node cannot run the server, it is not started. The log then says what is wrong with the
     node, and the code is `UNUSABLE_NODE`.
+
+    Args:
+        directory: Where the model's files are.
+        submitted: When the job was submitted; None if that is not known.
     """
     signal.signal(signal.SIGTERM, _stop)
     document = json.loads((directory / SERVE_FILE).read_text(encoding="utf-8"))
@@ -191,13 +207,12 @@ def serve(directory: Path) -> int:
         job_id=job,
         node=address.node,
         gpus=gpus,
-        waited_since=None,
+        waited_since=submitted,
         started=address.started,
         written=address.started,
     )
     _record(directory, start)
-    env = {**os.environ, **granted_devices(), **serving.env}
-    env |= dict.fromkeys(serving.key_variables, key)
+    in_container = any(SCRATCH in part for part in serving.command)
     kept = (
         CompileCache(Path(serving.cache["directory"]), serving.cache["image"])
         if serving.cache
@@ -216,11 +231,14 @@ def serve(directory: Path) -> int:
                 scratch,
                 [Path(path) for path in serving.needs],
                 gpus=gpus,
-                scratch_bytes=SCRATCH_BYTES if any(SCRATCH in p for p in serving.command) else 0,
+                scratch_bytes=SCRATCH_BYTES if in_container else 0,
             )
         if problem is not None:
             output.write(f"{address.node} cannot serve the model: {problem}\n".encode())
             return UNUSABLE_NODE
+        caches = {} if kept is None or in_container else host_caches(scratch)
+        env = {**os.environ, **granted_devices(), **caches, **serving.env}
+        env |= dict.fromkeys(serving.key_variables, key)
         command = [
             p.replace(SCRATCH, str(scratch)).replace(PORT, str(port)) for p in serving.command
         ]
@@ -232,6 +250,7 @@ def serve(directory: Path) -> int:
             stderr=subprocess.STDOUT,
             preexec_fn=die_with_parent,
         )
+        stopped = False
         try:
             atomic_write_json(directory / ADDRESS_FILE, asdict(address))
             _watch(
@@ -240,12 +259,16 @@ def serve(directory: Path) -> int:
                 serving.lease_seconds,
                 lambda: _record(directory, start),
             )
+        except SystemExit:  # of `_stop`, as the model is released
+            stopped = True
         finally:
             _end(child)
             found = read_address(directory)
             if found is not None and found.job == job:
                 (directory / ADDRESS_FILE).unlink(missing_ok=True)
-    return child.returncode
+        if child.returncode != 0:  # told to end, vLLM ends with 0 once it serves (0.32)
+            discard_compiled(scratch)
+    return 0 if stopped else child.returncode
 
 
 def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:

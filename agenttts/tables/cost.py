@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from typing import Any
 
 from agenttts.tables.documents import Document
@@ -78,6 +79,7 @@ class MeasuredStart:
         tokens: Prompt and generated tokens that were computed, by model.
         decode: The generated ones of them.
         model_seconds: Seconds of engine calls by model.
+        span: From when to when it ran; None if that is not known.
     """
 
     job: str
@@ -97,6 +99,7 @@ class MeasuredStart:
     tokens: Mapping[str, int] = field(default_factory=dict)
     decode: Mapping[str, int] = field(default_factory=dict)
     model_seconds: Mapping[str, float] = field(default_factory=dict)
+    span: tuple[datetime, datetime] | None = None
 
     @property
     def parts(self) -> CostSeconds:
@@ -267,10 +270,12 @@ class ServedCost:
     Attributes:
         seconds: Their wall seconds.
         gpu_seconds: Their GPU-seconds.
+        queue: Seconds that they waited before they started, as far as that is recorded.
     """
 
     seconds: float = 0.0
     gpu_seconds: float = 0.0
+    queue: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -283,6 +288,7 @@ class RunCost:
         alone: What one trial a job would have taken; None if that cannot be estimated.
         forecast: What was expected at launch; None in a run of an older version.
         served: What its served model used, which is not in ``jobs``.
+        spans: From when to when each start of its trials' jobs ran, as far as that is known.
     """
 
     jobs: Sequence[JobCost]
@@ -290,6 +296,7 @@ class RunCost:
     alone: AloneCost | None = None
     forecast: Forecast | None = None
     served: ServedCost = ServedCost()
+    spans: Sequence[tuple[datetime, datetime]] = ()
 
     @property
     def engine_starts(self) -> int:
@@ -335,6 +342,7 @@ class RunCost:
             "served": {
                 "seconds": _rounded(self.served.seconds),
                 "gpu_seconds": _rounded(self.served.gpu_seconds),
+                "queue": _rounded(self.served.queue),
             },
         }
 
@@ -406,10 +414,17 @@ class TokensDocument(Document):
 
 
 class ServedCostDocument(Document):
-    """Wall seconds and GPU-seconds of the jobs of a served model."""
+    """What the jobs of a served model used.
+
+    Attributes:
+        seconds: Their wall seconds.
+        gpu_seconds: Their GPU-seconds.
+        queue: Seconds that they waited before they started.
+    """
 
     seconds: float
     gpu_seconds: float
+    queue: float
 
 
 class CostDocument(Document):

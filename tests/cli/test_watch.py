@@ -21,6 +21,7 @@ import pytest
 from rich.console import Console
 
 from agenttts.cli import output, watch
+from agenttts.cli.show_status import _cost_lines
 from agenttts.cli.status_texts import used_text
 from agenttts.dispatch.job_starts import JobStart, write_job_start
 from agenttts.run.directory import RunDirectory
@@ -82,17 +83,19 @@ def test_what_a_served_model_used_is_counted(running):
     began, end = "2026-01-02T12:00:00+00:00", "2026-01-02T13:00:00+00:00"
     # The first was killed half an hour after its start.
     killed = JobStart(1, "51", "n9", 2, None, began, "2026-01-02T12:30:00+00:00")
-    for start in (killed, JobStart(2, "52", "n9", 2, None, began, end, finished=end)):
+    submitted = "2026-01-02T11:50:00+00:00"
+    for start in (killed, JobStart(2, "52", "n9", 2, submitted, began, end, finished=end)):
         write_job_start(running.agent, start)
     document = run_status(running)
-    assert document["cost"]["served"] == {"seconds": 5400.0, "gpu_seconds": 10800.0}
+    assert document["cost"]["served"] == {"seconds": 5400.0, "gpu_seconds": 10800.0, "queue": 600.0}
     used = "5.53 GPU-hours used (3 for the search's own model)"
     assert f"cost        {used}; 3.6 to 15 GPU-hours to come" in view(
         document, 120, color_system=None
     )
+    assert _cost_lines(document["cost"]).endswith("(10 min 00 s more for the search's own model)")
     cost = {**document["cost"], "gpu_seconds": 0.0}
     # On a CPU: 90 minutes besides those of the trials.
-    cost["served"] = {"seconds": 5400.0, "gpu_seconds": 0.0}
+    cost["served"] = {"seconds": 5400.0, "gpu_seconds": 0.0, "queue": 0.0}
     cost["seconds"] = dict.fromkeys(cost["seconds"], 60.0)
     assert used_text(cost) == "1 h 36 min of jobs used (1 h 30 min for the search's own model)"
 

@@ -18,6 +18,7 @@ import pytest
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import JobRequest
 from agenttts.dispatch.in_process import InProcessScheduler
+from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.inference.base import Engine
@@ -47,10 +48,12 @@ def request(spec: TrialSpec, **changes: object) -> JobRequest:
     return JobRequest(trial=spec.trial, directory=directory, command=command, **values)
 
 
-@pytest.mark.parametrize("changes", [{}, {"env": {"MINE": "1"}}], ids=["thread", "child"])
-def test_a_trial_ends_the_same_as_a_thread_and_as_a_child(scheduler, make_trial, changes):
+@pytest.mark.parametrize("kind", ["thread", "child", "child with a cache"])
+def test_a_trial_ends_the_same_as_a_thread_and_as_a_child(scheduler, make_trial, tmp_path, kind):
     spec = make_trial("t0000", ("weak", 2), ("strong", 1))
     here = scheduler()
+    cache = CompileCache(tmp_path / "cache", "")
+    changes = {"thread": {}, "child": {"env": {"MINE": "1"}}, "child with a cache": {"cache": cache}}[kind]  # fmt: skip
     ids = here.submit("b0", [request(spec, **changes)])
     until_ended(here, ids.values())
     directory = Path(spec.directory)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shlex
+import subprocess
 import sys
 import tempfile
 from functools import partial
@@ -34,6 +36,7 @@ WELL: dict[str, Any] = {
         "results directory": {"path": "/shared/results", "problem": None, "free": 50 * GB},
         "scratch directory": {"path": "/tmp", "problem": None, "free": 50 * GB},
     },
+    "limits": {"nofile": 1024, "nproc": 4096, "as": None, "data": None, "fsize": None, "cpu": None, "memlock": 8 * 10**6, "threads": 20},
     "devices": {"asked": 1, "granted": "0", "listed": 1, "problem": None},
     "gpus": [{"driver": "580.95.05", "name": "H100", "memory_mib": 81559.0, "capability": 9.0}],
     "environment": {
@@ -98,6 +101,11 @@ def test_all_is_well():
         ({"environment.packages": {"agenttts-hpc": "0.0.1"}}, "the image", False, "has agenttts-hpc 0.0.1, but this is"),
         ({"environment.packages": {"agenttts-hpc": None}}, "the image", False, "has no agenttts-hpc"),
         ({"environment.home": {"path": "/root", "error": "Read-only file system", "free": None}}, "home directory of the image", False, "/root cannot be written"),
+        ({"limits.nofile": 256}, "limits (ulimit)", False, "open files (-n) 256, and 1024 are needed"),
+        ({"limits.nproc": 1019}, "limits (ulimit)", False, "processes and threads (-u) 1019 (20 of them in use here), and 1020 are needed"),
+        ({"limits.as": 500 * GB}, "limits (ulimit)", False, "virtual memory (-v) 500 GB, and engines on GPUs need it unlimited"),
+        ({"limits.data": 4 * GB}, "limits (ulimit)", False, "data (-d) 4 GB, and 16 GB are needed"),
+        ({"limits.cpu": 3600}, "limits (ulimit)", False, "CPU time of a process (-t) 3600 s, and 14340 s are needed"),
         ({"slurm.sbatch": "exit status 1: Access/permission denied"}, "scheduler commands", False, "sbatch: exit status 1: Access"),
         ({"slurm.squeue": "is not on PATH"}, "scheduler commands", False, "squeue: is not on PATH"),
         ({"slurm.sacct": "is not on PATH"}, "accounting (sacct)", None, "squeue is enough"),
@@ -111,10 +119,17 @@ def test_what_is_not(changes, what, ok, part):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "boxed", "expected"), [(1, True, [False]), (0, True, [None]), (1, False, [])]
+    ("gpus", "boxed", "cache", "expected"),
+    [
+        (1, True, None, [False]),
+        (0, True, None, [None]),
+        (1, False, None, []),
+        (1, False, "/c", [None]),
+    ],
 )
-def test_code_in_a_directory_that_is_mounted_noexec(gpus, boxed, expected):
-    profile = PROFILE if boxed else PROFILE.model_copy(update={"container": ContainerDefaults(runtime="none")})  # fmt: skip
+def test_code_in_a_directory_that_is_mounted_noexec(gpus, boxed, cache, expected):
+    container = PROFILE.container if boxed else ContainerDefaults(runtime="none")
+    profile = PROFILE.model_copy(update={"container": container, "cache": cache})
     found = checks({"directories.scratch directory.noexec": True, "devices.asked": gpus}, profile)
     assert [check.ok for check in found if check.what.startswith("code in")] == expected
 
@@ -143,6 +158,13 @@ def test_clocks(clock, part):
     assert [part in check.detail for check in found] == ([True] if part else [])
 
 
+def test_a_node_without_gpus_where_none_are_requested():
+    site = PROFILE.model_copy(update={"trial": JobResources(gpu_request="none")})
+    changes = {"devices.problem": "the job needs 1 GPUs, and nvidia-smi -L lists 0", "devices.listed": 0}  # fmt: skip
+    [granted] = [check for check in checks(changes, site) if check.what == "GPUs granted"]
+    assert granted.fix.startswith("set trial.partition to one whose nodes have GPUs; ")
+
+
 @pytest.mark.parametrize(("listed", "ok"), [(4, True), (5, True), (3, False), (None, False)])
 def test_a_job_that_requests_no_gpus_and_gets_those_of_its_node(listed, ok):
     """CUDA_VISIBLE_DEVICES is not set where Slurm does not hand out GPUs."""
@@ -154,6 +176,41 @@ def test_a_job_that_requests_no_gpus_and_gets_those_of_its_node(listed, ok):
     assert (granted.ok, bool(granted.fix)) == (ok, not ok)
     assert "gpus_per_node is 4" in granted.detail
     assert "GPU memory" in {check.what for check in found}
+
+
+@pytest.mark.parametrize(
+    ("sbatch", "fix"),
+    [({}, "set 'sbatch: {propagate: NONE}'"), ({"propagate": "none"}, "they are the node's own")],
+)
+def test_how_low_limits_are_raised(sbatch, fix):
+    profile = PROFILE.model_copy(update={"trial": JobResources(sbatch=sbatch)})
+    [check] = [c for c in checks({"limits.nofile": 64}, profile) if c.what == "limits (ulimit)"]
+    assert check.fix.startswith(fix)
+
+
+def test_virtual_memory_that_is_enough_without_gpus():
+    """Libraries of a CPU engine fit into it; CUDA reserves more addresses than any limit."""
+    changes = {"limits.as": 64 * GB, "devices.asked": 0, "devices.granted": "", "gpus": []}
+    [check] = [c for c in checks(changes) if c.what == "limits (ulimit)"]
+    assert (check.ok, "virtual memory (-v) 64 GB" in check.detail) == (True, True)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("kind", "sbatch", "ok"),
+    [("local", {}, [False]), ("slurm", {}, [None]), ("slurm", {"propagate": "NONE"}, [])],
+)
+def test_low_limits_of_this_shell(kind, sbatch, ok):
+    """A job of Slurm gets them too, unless its profile says otherwise."""
+    code = (
+        "from agenttts.dispatch.profile import JobResources, Profile; "
+        "from agenttts.doctor.report import _limits_here; "
+        f"profile = Profile(kind={kind!r}, trial=JobResources(sbatch={sbatch!r})); "
+        "print([check.ok for check in _limits_here(profile)])"
+    )
+    script = f"ulimit -Sn 200; {shlex.join([sys.executable, '-c', code])}"
+    done = subprocess.run(["sh", "-ec", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{ok}\n"
 
 
 def test_a_job_without_gpus_says_nothing_of_them():

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from agenttts.errors import MissingRequirement
-from agenttts.files.json_lines import JsonLinesFile, LineNotWritten, read_json_lines
+from agenttts.files.json_lines import (
+    JsonLinesFile,
+    LineNotWritten,
+    read_json_lines,
+    readable_json_lines,
+)
 from tests.support.full_disk import full_disk
 
 
@@ -102,3 +107,12 @@ def test_every_line_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file.append({"n": 2})
     file.close()
     assert synced == [b'{"n": 1}\n', b'{"n": 1}\n{"n": 2}\n']
+
+
+def test_what_can_be_read_of_a_damaged_file(tmp_path):
+    file = tmp_path / "lines"
+    assert readable_json_lines(file) == []
+    file.write_bytes(b'{"a": 1}\n{"a": 2\n[3]\n\xff\n{"a": 4}\n{"a": 5}')
+    assert readable_json_lines(file) == [{"a": 1}, {"a": 4}, {"a": 5}]
+    file.write_bytes(b'{"a": 1}\n{"a": ')
+    assert readable_json_lines(file) == [{"a": 1}]

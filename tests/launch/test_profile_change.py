@@ -98,6 +98,9 @@ def test_the_corrected_profile_is_taken_shown_and_journalled(stopped, cli, profi
     assert "the run takes the corrected profile:\n  max_attempts: 1 -> 4\n" in done.stdout
     [event] = journal_events(stopped, "profile_changed")
     assert event["changes"] == {"max_attempts": [1, 4]}
+    first, second = journal_events(stopped, "started")
+    assert "seen" not in first
+    assert first["time"] < second["seen"] < event["time"], "when the controller died"
     assert files(stopped)["profile"]["max_attempts"] == 4
     assert set(table(stopped)["state"]) == {"COMPLETED"}
     for trial, marker in before.items():
@@ -465,3 +468,14 @@ def test_a_run_names_its_profile_s_file_in_every_directory(
     assert run.spec().cluster == cluster
     done = cli("launch", spec)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_without_containers_keeps_compiled_code_where_its_profile_says(stopped, cli, profile, tmp_path):  # fmt: skip
+    record = json.loads((stopped / "run.json").read_text())
+    assert record["compile_cache"] is None, "engines keep it where they usually do"
+    profile(RIGHT + "cache: ./compiled\n")
+    assert cli("resume", "small", "--cluster", "site", "--wait").returncode == 0
+    record = json.loads((stopped / "run.json").read_text())
+    assert Path(record["compile_cache"]) == tmp_path / "slurm" / "compiled"
+    assert (tmp_path / "slurm" / "compiled").is_dir()
+    assert RunDirectory(stopped).record().cache(stopped).image == ""

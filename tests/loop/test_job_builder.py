@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.partition import SamplePartition
 from agenttts.loop.job_builder import JobBuilder, sample_partitions
@@ -96,3 +98,26 @@ def test_a_node_must_see_the_places_that_engine_options_name(unstarted_run):
         Path("/nowhere/tokenizer"),
         Path("/nowhere/draft"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("engines", "stays", "compiles"),
+    [
+        (("transformers", "transformers"), True, False),
+        (("vllm", "transformers"), False, True),
+        (("transformers", "vllm"), True, True),
+        (("transformers", "scripted"), False, False),
+    ],
+)
+def test_a_job_compiles_if_an_engine_that_it_may_load_does(unstarted_run, engines, stays, compiles):
+    run = unstarted_run()
+    small, large = engines
+    models = {
+        "small": ModelConfig("small", "/nowhere/small", engine=small),
+        "large": ModelConfig("large", "/nowhere/large", engine=large),
+    }
+    record = run.record().model_copy(update={"models": models})
+    builder = JobBuilder(Run(run, run.spec(), run.profile(), record))
+    builder.stays = stays
+    job = [TOGETHER[4]]  # its own models are small ones
+    assert builder.request(job, [job], [0], "w0-0").compiles is compiles

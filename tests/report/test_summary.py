@@ -18,6 +18,7 @@ from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.record import RUN_FILE
 from agenttts.tables.aggregate import bootstrap_interval
+from agenttts.tables.cost import RunCost
 from agenttts.tables.schema import TrialRow, TrialState, read_examples
 from agenttts.trial.result import EXAMPLES_FILE
 from tests.support.written_runs import START
@@ -204,6 +205,35 @@ def test_a_run_and_its_trials_take_no_time_at_rest(
     grid = trials_grid(report)
     assert grid is not None
     assert grid.keys["time"] == [300.0, 300.0, pytest.approx(60 * minutes)]
+
+
+@pytest.mark.parametrize(
+    ("seen", "command", "spans", "minutes"),
+    [
+        (None, "resumed", [], DAY + 5),  # of an older version
+        (6, "resumed", [], 6 + 5),
+        (6, "profile_changed", [], 6 + 5),
+        # An event after the last sign.
+        (6, "submitted", [], DAY - 1 + 5),
+        (6, "resumed", [(2, 16), (10, 26), (DAY - 4, DAY - 2)], 26 + 2 + 5),
+        (6, "resumed", [(-9, -3), (2, DAY + 5)], DAY + 5),
+        ("soon", "resumed", [], DAY + 5),
+    ],
+)
+def test_the_time_after_a_controller_that_was_killed_is_a_rest_while_no_job_runs(
+    make_run: MakeRun, trial: MakeTrial, seen, command, spans, minutes
+) -> None:
+    late = {"started": START + timedelta(days=1), "finished": START + timedelta(days=1, minutes=5)}
+    rows = [trial(5, 0.5, 1.0), trial(6, 0.5, 1.0, **late)]
+    started = {"event": "started", "time": _at(DAY)}
+    if seen is not None:
+        started["seen"] = seen if isinstance(seen, str) else _at(seen)
+    before = [{"event": "started", "time": _at(0)}, {"event": "submitted", "time": _at(1)}]
+    path = make_run(rows=rows, events=[*before, {"event": command, "time": _at(DAY - 1)}, started])
+    moments = [tuple(START + timedelta(minutes=m) for m in span) for span in spans]
+    cost = RunCost([], 0, spans=moments)
+    [report] = build_report([path], costs={path: cost}).runs
+    assert report.totals["wall_seconds"] == pytest.approx(60 * minutes)
 
 
 @pytest.mark.parametrize("time", [None, "soon", "2026-01-02T03:04:05"])

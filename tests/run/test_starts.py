@@ -7,11 +7,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.starts import (
     ControllerHandle,
+    ControllerSign,
     RunCancelled,
     RunRemoved,
     StartCheck,
@@ -368,3 +371,21 @@ def test_a_requeued_controller_takes_the_lock_of_its_earlier_start(run, monkeypa
         monkeypatch.setenv("SLURM_JOB_ID", "7")
         with starts.only_controller(run):
             assert run.lock_file.read_text().startswith(f"job 7 on {socket.gethostname()},")
+
+
+def test_a_controller_gives_a_sign_which_the_next_one_finds(run, monkeypatch):
+    sign = ControllerSign(run)
+    assert sign.last() is None
+    sign.give()
+    first = sign.last()
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(first)).total_seconds()) < 60
+    os.utime(run.sign_file, (0, 0))
+    sign.give()
+    assert sign.last() == "1970-01-01T00:00:00+00:00", "a recent sign is not repeated"
+    monkeypatch.setattr(starts, "_SIGN_S", 0.0)
+    other = ControllerSign(run)
+    other.give()
+    assert other.last() >= first
+    shutil.rmtree(run.path)
+    other.give()
+    assert not run.path.exists()

@@ -133,6 +133,8 @@ def test_what_its_jobs_use_is_recorded(bench):
     pid = served.pid
     [running] = read_job_starts(served.folder)
     assert (running.job_id, running.gpus, running.finished) == (str(pid), 2, None)
+    assert running.waited_since is not None
+    assert running.waited_since <= running.started
     os.kill(pid, 9)
     until(lambda: not alive(pid))
     served.model.locate()
@@ -144,6 +146,7 @@ def test_what_its_jobs_use_is_recorded(bench):
     assert released.job_id == str(second)
     assert released.finished is not None
     assert released.started < released.finished
+    assert running.started < released.waited_since <= released.started, "each job is submitted anew"
 
 
 def test_a_job_that_may_be_killed_records_from_time_to_time(tmp_path, monkeypatch):
@@ -500,6 +503,37 @@ def test_a_node_that_cannot_see_the_model_starts_no_server(bench, tmp_path):
     assert read_address(served.folder) is None
     missing.mkdir(parents=True)
     assert served.model.locate().key
+
+
+def test_a_server_on_the_host_keeps_what_it_compiles(tmp_path):
+    folder, cache = tmp_path / "served", tmp_path / "cache"
+    script = "mkdir -p $VLLM_CACHE_ROOT; echo x > $VLLM_CACHE_ROOT/x; echo $CUDA_CACHE_PATH"
+    serving = Serving(("sh", "-c", script), {"CUDA_CACHE_PATH": "/mine"}, (), "127.0.0.1", 60, "m", {})  # fmt: skip
+    write_serving(folder, replace(serving, cache={"directory": str(cache), "image": ""}))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert serve(folder) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (folder / LOG_FILE).read_text() == "/mine\n", "a variable of the profile wins"
+    assert [path.name.startswith("cpu-host-") for path in cache.iterdir()] == [True]
+
+
+@pytest.mark.parametrize(
+    ("trap", "kept"), [("trap 'exit 0' TERM", True), ("trap 'exit 1' TERM", False), (":", False)]
+)
+def test_a_server_that_is_released_keeps_what_it_compiled_if_it_ends_well(tmp_path, trap, kept):
+    folder, cache = tmp_path / "served", tmp_path / "cache"
+    script = f"{trap}; mkdir -p $VLLM_CACHE_ROOT; echo x > $VLLM_CACHE_ROOT/x; touch {tmp_path}/ready; while :; do sleep 0.05; done"  # fmt: skip
+    serving = Serving(("sh", "-c", script), {}, (), "127.0.0.1", 60, "m", {})
+    write_serving(folder, replace(serving, cache={"directory": str(cache), "image": ""}))
+    code = f"from pathlib import Path; from agenttts.serving.job import serve; import sys; sys.exit(serve(Path({str(folder)!r})))"  # fmt: skip
+    job = subprocess.Popen([sys.executable, "-c", code])
+    until(lambda: (tmp_path / "ready").exists())
+    job.terminate()
+    assert job.wait(60) == 0
+    assert cache.exists() is kept
+    assert read_address(folder) is None
 
 
 def test_a_node_without_a_place_for_scratch_starts_no_server(tmp_path, monkeypatch):

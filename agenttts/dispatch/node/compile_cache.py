@@ -1,6 +1,7 @@
 """What engines compile when they start, kept between jobs.
 
-There is one archive per kind of GPU and image. A job unpacks it into its scratch directory on the
+There is one archive per kind of GPU and image; without an image, per versions of the host's Python
+and of its packages that compile. A job unpacks it into its scratch directory on the
 node and works there. If something was added, it writes a new archive beside the old one and renames
 it into place. Readers see the old archive or the new one, never a part. If two jobs add at the same
 time, one wins, and the other's additions are compiled once more.
@@ -10,9 +11,12 @@ It is one archive because shared file systems are slowest at thousands of small 
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import io
 import logging
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -28,14 +32,17 @@ log = logging.getLogger(__name__)
 _QUERY_TIMEOUT_S = 20
 # A temporary archive of this age belongs to a job that was killed while it wrote.
 _STALE_S = 24 * 3600.0
+# Packages whose other versions compile anew. What they compiled before is never removed from an
+# archive, and each job unpacks the archive whole.
+_COMPILERS = ("flashinfer-python", "torch", "triton", "vllm")
 
 
 def archive_path(directory: Path, image: str) -> Path:
     """Return the archive for this node's kind of GPU and an image.
 
-    ``image`` is any text that names the image, such as its digest.
+    ``image`` is any text that names the image, such as its digest; '' without an image.
     """
-    name = f"{_gpu_kind()}-{image[:16] or 'host'}"
+    name = f"{_gpu_kind()}-{image[:16] or _host_kind()}"
     return directory / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.tar"
 
 
@@ -138,3 +145,12 @@ def _gpu_kind() -> str:
     answer = ask(command, _QUERY_TIMEOUT_S)
     names = sorted(set(answer.text.split("\n")) - {""}) if answer.succeeded else []
     return "+".join(names) or "gpu"
+
+
+def _host_kind() -> str:
+    """Return a name for this Python and its packages that compile."""
+    versions = [platform.python_version()]
+    for name in _COMPILERS:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+    return f"host-{hashlib.sha256(' '.join(versions).encode()).hexdigest()[:12]}"

@@ -54,9 +54,10 @@ def list_devices(deadline: float = DEADLINE_S) -> Listing | None:
 
 
 def device_problem(gpus: int, env: Mapping[str, str], deadline: float = DEADLINE_S) -> str | None:
-    """Return what is wrong with the ``gpus`` GPUs that were granted.
+    """Return what is wrong with the ``gpus`` GPUs of a job.
 
-    CUDA_VISIBLE_DEVICES of ``env`` lists them. None if no problem is known.
+    CUDA_VISIBLE_DEVICES of ``env`` lists them, if the scheduler hands out GPUs. None if no problem
+    is known.
     """
     listing = list_devices(deadline) if gpus else None
     if listing is None:
@@ -71,7 +72,7 @@ def device_problem(gpus: int, env: Mapping[str, str], deadline: float = DEADLINE
     if any(device.startswith("MIG-") for device in granted):
         return None
     if len(listing.gpus) < gpus:
-        return f"{gpus} GPUs were granted, nvidia-smi -L lists {len(listing.gpus)}"
+        return f"the job needs {gpus} GPUs, and nvidia-smi -L lists {len(listing.gpus)}"
     return None
 
 

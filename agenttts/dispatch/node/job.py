@@ -20,6 +20,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import submitit
@@ -39,7 +40,13 @@ from agenttts.dispatch.node.limits import Limits, Overrun, Watch
 from agenttts.dispatch.node.mailbox import Mailbox
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.progress import TrialSight
-from agenttts.dispatch.node.scratch import CompileCache, NoScratchDirectory, scratch_directory
+from agenttts.dispatch.node.scratch import (
+    CompileCache,
+    NoScratchDirectory,
+    discard_compiled,
+    host_caches,
+    scratch_directory,
+)
 from agenttts.dispatch.node.trial_lock import LockHeld, LockHolder, Waits, trial_lock
 from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, read_end
 from agenttts.dispatch.own_job import node_name, queue_job, started_again, trial_job_id, why_stopped
@@ -99,6 +106,7 @@ class TrialJob:
         requeue: Whether the job may be requeued.
         trials: The trials. Empty: the job has one trial, in ``directory``.
         linger_seconds: As above; 0 if the job is not a worker.
+        compiles: Whether its engines compile code, for GPUs.
     """
 
     # Defaults for jobs in the queue that an older version pickled.
@@ -108,8 +116,10 @@ class TrialJob:
     requeue = True
     trials: tuple[JobTrial, ...] = ()
     linger_seconds = 0.0
+    compiles = True
     submitted: str | None = None
 
+    _caches: Mapping[str, str] = MappingProxyType({})
     _records: JobAttempts | None = None
     _locks: dict[JobTrial, ExitStack]
     _next_list = 0.0
@@ -136,6 +146,7 @@ class TrialJob:
         requeue: bool = True,
         trials: tuple[JobTrial, ...] = (),
         linger_seconds: float = 0.0,
+        compiles: bool = True,
     ) -> None:
         self.directory = directory
         self.command = command
@@ -151,6 +162,7 @@ class TrialJob:
         self.requeue = requeue
         self.trials = trials
         self.linger_seconds = linger_seconds
+        self.compiles = compiles
         self.submitted = now()  # jobs are made when they are submitted
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -179,7 +191,7 @@ class TrialJob:
         return self._records
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_child": None, "_records": None, "_locks": {}}
+        return {**self.__dict__, "_child": None, "_records": None, "_locks": {}, "_caches": {}}
 
     def __call__(self) -> str:
         """Run the trials that are due; return the state in which they ended.
@@ -338,8 +350,14 @@ class TrialJob:
             with scratch_directory(self.cache) as scratch:
                 problem = self._node_problem(scratch)
                 if problem is None:
+                    self._caches = self._host_caches(scratch)
+                    kills = oom_kills()
                     command = self._command_of(trials)
-                    self._run_command([part.replace(SCRATCH, str(scratch)) for part in command])
+                    whole = self._run_command(
+                        [part.replace(SCRATCH, str(scratch)) for part in command]
+                    )
+                    if not whole or oom_kills() > kills:
+                        discard_compiled(scratch)
         except NoScratchDirectory as error:
             problem = str(error)
         if problem is not None:
@@ -418,18 +436,34 @@ class TrialJob:
             self._idle_since = moment
         return question
 
+    @property
+    def _in_container(self) -> bool:
+        return any(SCRATCH in part for part in self.command)
+
+    def _host_caches(self, scratch: Path) -> Mapping[str, str]:
+        """Return the variables of the command's environment for what its engines compile.
+
+        A container has them from the beginning.
+        """
+        return {} if self.cache is None or self._in_container else host_caches(scratch)
+
     def _node_problem(self, scratch: Path) -> str | None:
-        in_container = any(SCRATCH in part for part in self.command)
         return node_problem(
             self.directory,
             scratch,
             self.needs,
             gpus=self.gpus,
-            # Engines on the host do not use the scratch directory.
-            scratch_bytes=SCRATCH_BYTES if in_container else 0,
+            # Engines on the host need no scratch directory: they have other places to compile in.
+            scratch_bytes=SCRATCH_BYTES if self._in_container else 0,
+            compiles=self.compiles,
         )
 
-    def _run_command(self, command: list[str]) -> None:
+    def _run_command(self, command: list[str]) -> bool:
+        """Run the command, and record how its trials ended.
+
+        Returns:
+            Whether it ended by itself.
+        """
         try:
             code = self._execute(command)
         except OSError as error:
@@ -450,6 +484,8 @@ class TrialJob:
             raise
         else:
             self._finish_all(code, None)
+            return code >= 0
+        return False
 
     def _execute(self, command: list[str]) -> int:
         """Run the command to its end; return its exit code."""
@@ -611,7 +647,8 @@ class TrialJob:
         granted = container_env({**job_memory(os.environ), **job_cpus(os.environ)})
         passed = passed_variables(self.env)
         inherited = without_thread_limits(os.environ)
-        return {**inherited, **self.env, **granted, **granted_devices(), **passed}
+        own = {**self._caches, **self.env}
+        return {**inherited, **own, **granted, **granted_devices(), **passed}
 
     def _say(self, text: str) -> None:
         """Print to submitit's log of the job.
@@ -705,6 +742,7 @@ def job_settings(request: JobRequest, profile: Profile) -> dict[str, Any]:
         "requeue": profile.trial.requeue,
         "needs": request.needs,
         "cache": request.cache,
+        "compiles": request.compiles,
         "trials": request.trials,
         "linger_seconds": profile.stays_for if request.stays else 0.0,
         "limits": Limits(

@@ -2,7 +2,8 @@
 
 This is done before a container starts and holds the node's GPUs. The checks:
 
-- The scratch directory can be written and has room. On GPUs, compiled code can be loaded from it.
+- The scratch directory can be written and has room. If engines compile, on GPUs, code can be loaded
+  from it.
 - The trial's directory can be written.
 - The image, the models and whatever else the trial reads are there.
 - The granted GPUs answer.
@@ -44,6 +45,7 @@ def node_problem(
     gpus: int,
     env: Mapping[str, str] = os.environ,
     scratch_bytes: int = SCRATCH_BYTES,
+    compiles: bool = True,
     deadline: float = DEADLINE_S,
 ) -> str | None:
     """Return what keeps this node from running a trial.
@@ -57,10 +59,12 @@ def node_problem(
         gpus: GPUs granted to the job.
         env: The job's environment (CUDA_VISIBLE_DEVICES).
         scratch_bytes: Free space that is needed in ``scratch``; 0: engines do not use it.
+        compiles: Whether engines on GPUs load code from ``scratch``, which they compile.
         deadline: Seconds after which a check without an answer is abandoned. Files that were not
             reached by then are a problem. A missing answer of `nvidia-smi` is not, because it may
             take as long to wake a driver.
     """
+    loads_code = gpus > 0 and scratch_bytes > 0 and compiles
     looked_at: list[Path] = []
     files: list[str | None] = []
     devices: list[str | None] = []
@@ -68,7 +72,7 @@ def node_problem(
         (directory, lambda: _not_writable(directory, "the trial's directory")),
         (scratch, lambda: _not_writable(scratch, "the node's scratch directory")),
         (scratch, lambda: _no_room(scratch, scratch_bytes)),
-        (scratch, lambda: _not_executable(scratch) if gpus and scratch_bytes else None),
+        (scratch, lambda: _not_executable(scratch) if loads_code else None),
         *((path, partial(_not_there, path)) for path in needs),
     ]
     looking = threading.Thread(target=_look, args=(checks, looked_at, files), daemon=True)

@@ -108,6 +108,7 @@ def slurm_profile(name: str, found: Survey, attempt: Try = request_check) -> tup
             "the controller is drafted as a process of this host (controller.where: here), because "
             "jobs cannot submit trials; ask whether long processes are allowed here"
         )
+    to_check += _closed_notes(found, controller, trial)
     to_check += _whole_node_notes(found, controller, trial, nodes)
     to_check += list(found.problems)
     if not gpu_nodes:
@@ -190,7 +191,7 @@ def _trial_section(found: Survey, gpu_nodes: Sequence[Nodes]) -> Section:
 
 
 def _controller_section(found: Survey, trial: Section) -> Section:
-    """Choose the partition of the controller: without GPUs, if there is one.
+    """Choose the partition of the controller: without GPUs, if one is open.
 
     Shared nodes go before whole ones, then long time limits before short ones.
     """
@@ -203,9 +204,11 @@ def _controller_section(found: Survey, trial: Section) -> Section:
         return (not _gives_whole_nodes(found, partition), minutes)
 
     chosen = _best(found, plain, fit)
-    if chosen is not None:
-        return Section(chosen, "has no GPUs, which it does not need", _account(found, chosen))
-    return Section(trial.partition, "no partition without GPUs is open", trial.account)
+    is_open = chosen is not None and _is_open(found, chosen)
+    others = trial.partition is not None and _is_open(found, trial.partition)
+    if chosen is None or (others and not is_open):
+        return Section(trial.partition, "no partition without GPUs is open", trial.account)
+    return Section(chosen, "has no GPUs, which it does not need", _account(found, chosen))
 
 
 def _best(
@@ -255,16 +258,46 @@ def _whole_node_notes(
     return notes
 
 
+def _closed_notes(found: Survey, controller: Section, trial: Section) -> list[str]:
+    """Return what to check because a drafted partition may take no jobs of the user."""
+    drafted = {"trial": trial.partition}
+    if not _where(controller.partition, trial.partition):
+        drafted["controller"] = controller.partition
+    closed = {p.name: p for p in drafted.values() if p is not None and not _is_open(found, p)}
+    return [
+        f"{' and '.join(f'{what}.partition' for what, p in drafted.items() if p == partition)}: no "
+        f"open partition was found; {name} {_why_closed(found, partition)}"
+        for name, partition in closed.items()
+    ]
+
+
 def _is_open(found: Survey, partition: Partition) -> bool:
     """Return whether the user's jobs may run in a partition, as far as it is known."""
-    if partition.state != "UP" or partition.max_nodes == 0 or partition.min_nodes > 1:
-        return False
-    if partition.root_only or not (found.host is None or partition.takes_jobs_from(found.host)):
-        return False
+    return not _why_closed(found, partition)
+
+
+def _why_closed(found: Survey, partition: Partition) -> str:
+    """Return why the user's jobs may not run in a partition; '' if none is known."""
+    if partition.state != "UP":
+        return f"is {partition.state}"
+    if partition.max_nodes == 0:
+        return "runs no jobs (MaxNodes=0)"
+    if partition.min_nodes > 1:
+        return f"takes only jobs of {partition.min_nodes} or more nodes (MinNodes)"
+    if partition.root_only:
+        return "takes only jobs of root (RootOnly)"
+    if not (found.host is None or partition.takes_jobs_from(found.host)):
+        return f"takes only jobs that are submitted on {partition.submit_nodes} (AllocNodes)"
+    if partition.reserved:
+        return "takes only jobs with a reservation (ReqResv)"
     groups = partition.groups is None or found.groups is None or partition.groups & found.groups
+    if not groups:
+        return "takes no jobs of your groups (AllowGroups)"
     accounts = bool(_accounts(found, partition)) if found.accounts else partition.accounts is None
+    if not accounts:
+        return "takes no jobs of your accounts (AllowAccounts, DenyAccounts)"
     qos = bool(_qos(found, partition)) if found.qos else partition.qos is None
-    return not partition.reserved and bool(groups) and accounts and qos
+    return "" if qos else "takes no jobs of your QOS (AllowQos, DenyQos)"
 
 
 def _accounts(found: Survey, partition: Partition) -> list[str]:
@@ -372,7 +405,10 @@ def _placed(found: Survey, section: Section) -> list[str]:
     if partition.hidden:
         lines.append("  # a hidden partition: sinfo --all shows it")
     if not _is_open(found, partition):
-        lines.append("  # it may not take your jobs: scontrol show partition " + partition.name)
+        lines.append(
+            f"  # it may not take your jobs, as it {_why_closed(found, partition)}: "
+            f"scontrol show partition {partition.name}"
+        )
     if section.account is not None:
         others = [name for name in found.accounts if name != section.account]
         more = f"; others: {', '.join(others[:_SHOWN])}" if others else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.dispatch.node.compile_cache import archive_path, publish, restore
-from agenttts.dispatch.node.scratch import CompileCache, scratch_directory
+from agenttts.dispatch.node.scratch import CompileCache, host_caches, scratch_directory
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -143,3 +143,25 @@ def test_a_directory_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     assert not publish(write(tmp_path / "one", a="1"), tmp_path / "file" / "a.tar")
     assert "was not written" in caplog.text
+
+
+def test_other_versions_of_the_host_s_packages_have_another_archive(tmp_path, monkeypatch):
+    names = set()
+    for version in ("1", "2", "2"):
+        monkeypatch.setattr("importlib.metadata.version", lambda _, version=version: version)
+        names.add(archive_path(tmp_path, "").name)
+    assert len(names) == 2
+    assert all("-host-" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("noexec", "needed", "says"),
+    [(False, 1, ""), (True, 1, "is mounted noexec"), (False, 10**18, "GB are needed")],
+)
+def test_code_that_could_not_be_used_is_not_put_into_scratch(
+    tmp_path, monkeypatch, caplog, noexec, needed, says
+):
+    monkeypatch.setattr("agenttts.dispatch.node.scratch.is_noexec", lambda _: noexec)
+    monkeypatch.setattr("agenttts.dispatch.node.scratch.SCRATCH_BYTES", needed)
+    assert bool(host_caches(tmp_path)) is not bool(says)
+    assert says in caplog.text

@@ -21,6 +21,7 @@ from agenttts.dispatch.base import JobTrial
 from agenttts.dispatch.job_starts import JOB_STARTS, read_job_starts
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.node.limits import Limits
+from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.files.native_threads import limit_native_threads
 from agenttts.inference.shard_names import trial_writer
@@ -185,6 +186,45 @@ def test_each_attempt_has_a_scratch_directory_of_its_own(tmp_path):
     assert first != second
     assert not Path(first).exists()
     assert not Path(second).exists()
+
+
+def test_engines_on_the_host_keep_what_they_compile_for_the_next_job(tmp_path, monkeypatch):
+    """Variables of the profile win, and caches of the hub stay where they are."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", "/mine")
+    cache = CompileCache(tmp_path / "cache", "")
+    values = {"env": {"CUDA_CACHE_PATH": "/theirs"}, "cache": cache}
+    script = "env; mkdir -p $TRITON_CACHE_DIR; echo x >> $TRITON_CACHE_DIR/x; cat $TRITON_CACHE_DIR/x; exit 1"  # fmt: skip
+    for times in (1, 2):
+        shell(tmp_path, f"{script}", **values)()
+        lines = (tmp_path / LOG_FILE).read_text().splitlines()
+        assert "CUDA_CACHE_PATH=/theirs" in lines
+        assert not any(line.startswith("XDG_CACHE_HOME=") for line in lines)
+        folders = {Path(line.partition("=")[2]).parent for line in lines if line.startswith("VLLM_CACHE_ROOT=")}  # fmt: skip
+        assert len(folders) == times, "each job has a folder of its own"
+        assert not any(folder.exists() for folder in folders)
+    assert lines[-2:] == ["x", "x"]
+    [archive] = cache.directory.iterdir()
+    assert archive.name.startswith("cpu-host-")
+
+
+@pytest.mark.parametrize(
+    ("end", "kept"),
+    [("exit 1", True), ("kill -9 $$", False), ("touch oom; exit 1", False), ("sleep 60", False)],
+)
+def test_what_may_be_half_written_is_not_kept(tmp_path, monkeypatch, end, kept):
+    monkeypatch.setattr("agenttts.dispatch.node.job.oom_kills", lambda: int((tmp_path / "oom").exists()))  # fmt: skip
+    cache = CompileCache(tmp_path / "cache", "")
+    script = f"mkdir -p $VLLM_CACHE_ROOT; echo x > $VLLM_CACHE_ROOT/x; {end}"
+    shell(tmp_path, script, cache=cache, limits=Limits(start_seconds=3, stall_seconds=3))()
+    assert cache.directory.exists() is kept
+
+
+def test_engines_in_a_container_or_without_a_cache_get_no_places_of_the_host(tmp_path):
+    cache = CompileCache(tmp_path / "cache", "image")
+    shell(tmp_path, ": {scratch}; env; exit 1", cache=cache)()
+    shell(tmp_path, "env; exit 1")()
+    assert "VLLM_CACHE_ROOT=" not in (tmp_path / LOG_FILE).read_text()
 
 
 def limits_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,15 +60,16 @@ def test_a_full_disk(place):
 
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    ("gpus", "scratch_bytes", "refused"), [(1, 1, True), (0, 1, False), (1, 0, False)]
+    ("gpus", "scratch_bytes", "compiles", "refused"),
+    [(1, 1, True, True), (0, 1, True, False), (1, 0, True, False), (1, 1, False, False)],
 )
-def test_engines_on_gpus_load_code_from_the_scratch_directory(place, nvidia_smi, gpus, scratch_bytes, refused):  # fmt: skip
+def test_engines_on_gpus_load_code_from_the_scratch_directory(place, nvidia_smi, gpus, scratch_bytes, compiles, refused):  # fmt: skip
     nvidia_smi(LISTED)
     directory, scratch = (str(path) for path in place)
     code = (
         f"from pathlib import Path; from {node_problem.__module__} import *; "
         f"print(node_problem(Path({directory!r}), Path({scratch!r}), (), gpus={gpus}, "
-        f"env={{'CUDA_VISIBLE_DEVICES': '0'}}, scratch_bytes={scratch_bytes}, deadline=60))"
+        f"env={{'CUDA_VISIBLE_DEVICES': '0'}}, scratch_bytes={scratch_bytes}, compiles={compiles}, deadline=60))"
     )
     script = f"mount -t tmpfs -o noexec none {shlex.quote(scratch)}; {shlex.join([sys.executable, '-c', code])}"  # fmt: skip
     done = subprocess.run(["unshare", "-rm", "sh", "-ec", script], capture_output=True, text=True)

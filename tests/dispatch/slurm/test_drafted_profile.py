@@ -220,6 +220,25 @@ def test_a_partition_that_takes_the_user_is_open(limits, account, qos):
     assert "it may not take" not in text
 
 
+@pytest.mark.parametrize(
+    ("cpu", "gpu", "partition", "notes"),
+    [
+        ("State=UP", "State=UP", "cpu", []),
+        ("State=DOWN", "State=UP", "gpu", []),
+        ("State=UP RootOnly=YES", "State=UP", "gpu", []),
+        ("State=UP", "State=DRAIN", "cpu", ["trial.partition: no open partition was found; gpu is DRAIN"]),
+        ("State=INACTIVE", "State=DOWN", "cpu", ["trial.partition: no open partition was found; gpu is DOWN", "controller.partition: no open partition was found; cpu is INACTIVE"]),
+    ],
+)  # fmt: skip
+def test_a_closed_partition_is_drafted_only_if_none_is_open_and_that_is_said(cpu, gpu, partition, notes):  # fmt: skip
+    partitions = f"PartitionName=cpu MaxTime=9-0 {cpu}\nPartitionName=gpu MaxTime=1-0 {gpu}"
+    nodes = "cpu|2|9000|1|(null)|(null)\ngpu|64|515000|9|gpu:a100:4|(null)"
+    profile, text, to_check = drafted(cluster(nodes, partitions))
+    assert (profile.controller.partition, profile.trial.partition) == (partition, "gpu")
+    assert to_check == notes
+    assert text.count("it may not take your jobs") == len(notes)
+
+
 def test_a_hidden_partition_comes_last():
     """It has GPUs, which only sinfo --all shows, and no time limit."""
     partitions = "PartitionName=cpu Default=YES MaxTime=1-0 State=UP\nPartitionName=gpu MaxTime=1-0 State=UP\nPartitionName=gpu-root Hidden=YES MaxTime=UNLIMITED State=UP"  # fmt: skip
