@@ -72,8 +72,9 @@ def replay(
     feasible = spec.space()
     if searcher not in search.SEARCHERS:
         raise UserError(f"--searcher: {search.unknown_method(searcher)}")
-    # Wrong options are an error before the table is read.
-    search.create_for(spec, method=searcher, seed=seed)
+    # Wrong options are an error before the table is read. The searcher itself may refuse a large
+    # space, so it is made with the space of the table.
+    search.check_options(spec, searcher)
     if out is not None:
         check_out(out, (table, space))
     recorded = load_table(table, feasible)

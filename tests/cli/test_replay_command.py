@@ -73,6 +73,20 @@ def test_results_of_other_allocations_are_counted(cli, scripted_spec, tmp_path, 
     assert said is None or said in lines[0]
 
 
+def test_the_grid_of_a_table_is_small_in_a_large_space(cli, scripted_spec, tmp_path):
+    """The limit of `grid` is on what the table has, not on what the spec allows."""
+    rows = [f"weak,{a},weak,{b},[0.5]" for a in (1, 2) for b in (1, 2)]
+    (tmp_path / "table.csv").write_text("\n".join([TABLE.split()[0][:-6] + ",examples", *rows]))
+    part = {"models": ["weak"], "prompt_tokens": 64, "decode_tokens": 16, "samples": [1, 300]}
+    spec = scripted_spec(stages={"retrieval": part, "answer": part}, search__budget=1e6)
+    done = cli("replay", "table.csv", "--space", spec, "--searcher", "grid", "--out", "t.csv")
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + 4
+    wrong = scripted_spec("wrong", search__method="grid", search__options={"mostt": 3})
+    done = cli("replay", "none.csv", "--space", wrong, "--searcher", "grid")
+    assert "search.options.mostt" in done.stderr, "options are checked before the table"
+
+
 def test_a_run_in_place_of_its_table_is_told_where_the_table_is(cli, scripted_spec, tmp_path):
     (tmp_path / "results").mkdir()
     done = cli("replay", "results", "--space", scripted_spec())
