@@ -78,14 +78,20 @@ def replay(
     if out is not None:
         check_out(out, (table, space))
     recorded = load_table(table, feasible)
+    if trials is None and evaluations is None:
+        trials = 50
     given = {
         "--seed": seed,
         "--batch": batch,
+        # A longer replay does not ask its question.
+        "the smaller last batch (--trials)": trials
+        if trials is not None and trials % batch
+        else None,
         "--examples-first": examples_first,
         "--examples-most": examples_most,
         "--stored": stored,
     }
-    session = session_for_replay(spec, searcher, table, out, given)
+    session = session_for_replay(spec, searcher, recorded, out, given)
     if session is None and search.SEARCHERS[searcher].asks_llm == "needs":
         raise UserError(
             f"--searcher: '{searcher}' needs a language model to ask; give one in the agent "
@@ -97,8 +103,6 @@ def replay(
     method.fidelity = replay_fidelity(
         table, recorded, examples_first, examples_most, needed=stored or evaluations is not None
     )
-    if trials is None and evaluations is None:
-        trials = 50
     trace = replay_table(
         recorded, feasible, method, trials, batch, evaluations=evaluations, stored=stored
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
 import math
@@ -115,6 +116,17 @@ class RecordedTable:
         """Return whether a result of this very allocation is recorded."""
         point = (models, samples)
         return samples in self._points.get(models, ()) or point in self._outside_failures
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of all results, also of those that the directories of a run's trials have."""
+        results = [
+            *((models, sorted(self._points[models].items())) for models in sorted(self._points)),
+            sorted(self._outside_failures),
+            sorted((point, tuple(stored)) for point, stored in self._stored.items()),
+            self._of_run,
+        ]
+        return hashlib.sha256(repr(results).encode(errors="surrogatepass")).hexdigest()
 
     @cached_property
     def example_count(self) -> int | None:

@@ -96,6 +96,27 @@ def check_search_files(run: Path, record: RunRecord) -> None:
             )
 
 
+def search_file_digests(spec: JobSpec, method: str) -> dict[str, str]:
+    """Return the SHA-256 of the files that a method reads, by their keys in the spec.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    digests: dict[str, str] = {}
+    for name, file in _files(spec):
+        of_script = name.startswith(_REPLIES)
+        if not of_script and method != spec.search.method:
+            continue  # it gets none of the spec's options
+        key = "agent.replies" if of_script else "search.options.knowledge"
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise UserError(f"{key}: {file} cannot be read: {error.strerror}") from None
+        together = digests.get(key, "") + hashlib.sha256(content).hexdigest()
+        digests[key] = hashlib.sha256(together.encode()).hexdigest()
+    return digests
+
+
 def _files(spec: JobSpec) -> Iterator[tuple[str, Path]]:
     """Yield the path of each copy, from the run's directory, and the file to copy."""
     # Imported here, because it imports Polars, and only a launch copies files.
