@@ -119,7 +119,7 @@ class RecordedTable:
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 of all results, also of those that the directories of a run's trials have."""
+        """The SHA-256 of all results, with those in the directories of a run's trials."""
         results = [
             *((models, sorted(self._points[models].items())) for models in sorted(self._points)),
             sorted(self._outside_failures),

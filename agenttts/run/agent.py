@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts import search, tasks
-from agenttts.errors import UserError, located
+from agenttts.errors import UserError, dotted, located
 from agenttts.replay.table import RecordedTable
 from agenttts.replies import Thinking
 from agenttts.run.models import model_thinking, resolve_thinking
@@ -157,7 +157,7 @@ _NOT_ASKED = {
 def _asked(
     spec: JobSpec, method: str, table: RecordedTable, task_description: TaskDescription
 ) -> dict[str, Any]:
-    """Return what a spec and a table decide of a replay's questions and replies, by its name."""
+    """Return what decides a replay's questions and replies, by its name in messages."""
     space = spec.space()
     options = search.options_for(spec, method)
     first = [str(allocation) for allocation in read_allocations(spec.search.first, space)]
@@ -166,11 +166,11 @@ def _asked(
     return {
         "the table": table.digest,
         "the space or options in the spec": _digest(f"{space!r} {options!r}"),
-        "search.first": _digest(repr(first)),
+        dotted(("search", "first")): _digest(repr(first)),
         "the description of the task": _digest(repr(task_description)),
-        **{f"the content of {name}": digest for name, digest in files.items()},
+        **{f"the content of {dotted(key)}": digest for key, digest in files.items()},
         # The values may be long, or private.
-        **{f"agent.{name}": _digest(repr(value)) for name, value in agent.items()},
+        **{dotted(("agent", name)): _digest(repr(value)) for name, value in agent.items()},
     }
 
 

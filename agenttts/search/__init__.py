@@ -128,7 +128,7 @@ def create_for(
 
 
 def options_for(spec: JobSpec, method: str) -> Mapping[str, object]:
-    """The options that a job spec gives a method: its own method those of the spec, others none."""
+    """The options that a job spec gives a method: none unless it is its own."""
     return spec.search.options if method == spec.search.method else {}
 
 
