@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,6 +23,7 @@ from agenttts.space import Allocation, SearchSpace
 from agenttts.tables.aggregate import main_metric
 from agenttts.tables.cells import count_in, number_in, score_in
 from agenttts.tables.example_scores import example_ids, example_scores
+from agenttts.tables.recorded_results import read_results
 from agenttts.tables.schema import (
     AFTER_SEARCH,
     OWN_FAULTS,
@@ -333,31 +332,7 @@ def _read(path: Path) -> pl.DataFrame:
         raise UserError(
             f"{path}: the file does not exist; valid: a Parquet or CSV table of recorded results"
         )
-    try:
-        if path.suffix == ".parquet":
-            return pl.read_parquet(path, glob=False)
-        # Names of models may look like numbers, which do not keep their text ("1.50").
-        models = dict.fromkeys((n for n in _header(path) if n.endswith(".model")), pl.String())
-        return pl.read_csv(path, infer_schema_length=None, glob=False, schema_overrides=models)
-    except (pl.exceptions.PolarsError, OSError, UnicodeError, csv.Error) as error:
-        raise UserError(f"{path}: the table cannot be read: {error}") from error
-
-
-def _header(path: Path) -> list[str]:
-    """Return the columns of a CSV file.
-
-    Raises:
-        UserError: One is repeated; Polars would rename it without a warning.
-    """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        names = next(csv.reader(file), [])
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise UserError(
-            f"{path}: column '{repeated[0]}' occurs {names.count(repeated[0])} times; "
-            "keep one of them"
-        )
-    return names
+    return read_results(path)
 
 
 def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:

@@ -17,6 +17,7 @@ from agenttts.search.llm.prompts import choices_text, fixed_text
 from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.tables.aggregate import scored
 from agenttts.tables.cells import count_in, number_in, score_in
+from agenttts.tables.recorded_results import is_parquet, read_results
 from agenttts.tables.schema import AFTER_SEARCH, read_trials
 
 TRIALS_FILE = "trials.parquet"
@@ -96,7 +97,7 @@ def _load(source: str) -> Experience:
 
 
 def _is_trials(table: Path) -> bool:
-    if table.suffix != ".parquet":
+    if not is_parquet(table):
         return False
     try:
         return "allocation" in pl.read_parquet_schema(table)
@@ -112,13 +113,7 @@ def _trial_points(table: Path) -> list[Point]:
 
 
 def _replay_points(table: Path) -> list[Point]:
-    try:
-        if table.suffix == ".parquet":
-            frame = pl.read_parquet(table, glob=False)
-        else:
-            frame = pl.read_csv(table, infer_schema_length=None, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{table}: not a table: {error}", at=()) from None
+    frame = read_results(table)
     stages = [c.removesuffix(".model") for c in frame.columns if c.endswith(".model")]
     needed = [f"{stage}.samples" for stage in stages] + ["score"]
     missing = [name for name in needed if name not in frame.columns]
