@@ -23,7 +23,7 @@ from agenttts.space import Allocation, SearchSpace
 from agenttts.tables.aggregate import main_metric
 from agenttts.tables.cells import count_in, number_in, score_in
 from agenttts.tables.example_scores import example_ids, example_scores
-from agenttts.tables.recorded_results import read_results
+from agenttts.tables.recorded_results import of_report, read_results, stages_in
 from agenttts.tables.schema import (
     AFTER_SEARCH,
     OWN_FAULTS,
@@ -37,9 +37,6 @@ log = logging.getLogger(__name__)
 
 # Prefix of the columns in which `report` writes the standard error of each metric.
 _METRIC_ERROR = "metrics_stderr."
-
-# A table with all of these columns was written by `report --format csv` or `parquet`.
-_OF_EXPORT = ("run", "trial", "iteration", "source", "state")
 
 
 @dataclass(frozen=True)
@@ -290,7 +287,8 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     - metrics: all other columns with numbers; a value that is empty, NaN or infinite is not known
 
     Rows of the same point are averaged. Rows with a model that the space does not list for its
-    stage are left out, with a warning.
+    stage are left out, with a warning. So are rows of runs with other stages, in a table that
+    `report` wrote of several runs.
 
     A run's ``trials.parquet`` is another valid table. Scores by example and stored results are then
     read from the directories of the trials, as far as they are there. A table that `report` wrote
@@ -401,7 +399,7 @@ def _comparable(path: Path, rows: list[_Row]) -> list[_Row]:
 def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[_Row]:
     """Yield the rows of a replay table, or of a table that `report` wrote."""
     keys = [f"{stage.name}.{part}" for stage in space.stages for part in ("model", "samples")]
-    exported = set(_OF_EXPORT) <= set(frame.columns)
+    exported = of_report(frame.columns)
     # In a table that `report` wrote, the column ``examples`` is the number of examples.
     by_example = "examples" in frame.columns and not (
         exported and frame["examples"].dtype.is_integer()
@@ -420,8 +418,13 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
         if exported and column.startswith(_METRIC_ERROR)
     }
     error_column = "stderr" if "stderr" in frame.columns else "score_stderr"
+    own = {stage.name for stage in space.stages}
+    others: list[list[str]] = []
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
         if row.get("source") in AFTER_SEARCH:
+            continue
+        if exported and {*(stages := stages_in(frame.columns, row))} != own:
+            others.append(stages)
             continue
         models, counts = _point(path, number, space, row)
         found = _finite({name: row[column] for column, name in metrics.items()})
@@ -438,6 +441,16 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
             recorded = replace(recorded, examples=scores, metrics_stderr=known)
         count = row.get("examples") if exported and not by_example else None
         yield _Row(number, models, counts, recorded, example_count=count)
+    if others:
+        log.warning(
+            "%s: %d of %d rows are left out: the stages of their runs are %s, not those of the "
+            "spec (%s)",
+            path,
+            len(others),
+            frame.height,
+            " or ".join(dict.fromkeys(", ".join(stages) for stages in others)),
+            ", ".join(stage.name for stage in space.stages),
+        )
 
 
 def _finite(metrics: Mapping[str, object]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from agenttts.errors import UserError
 if TYPE_CHECKING:
     import polars as pl
 
+_OF_REPORT = ("run", "trial", "iteration", "source", "state")
 _OTHERS = (".jsonl", ".ndjson", ".json", ".xlsx", ".xls", ".ods", ".feather", ".arrow")
 _SEPARATORS = {"\t": "tabs", ";": "semicolons"}
 
@@ -43,6 +45,28 @@ def read_results(path: Path) -> pl.DataFrame:
         return pl.read_csv(path, infer_schema_length=None, glob=False, schema_overrides=models)
     except (pl.exceptions.PolarsError, OSError, UnicodeError, csv.Error) as error:
         raise UserError(f"{path}: the table cannot be read: {error}", at=()) from error
+
+
+def of_report(columns: Sequence[str]) -> bool:
+    """Return whether a table with these columns was written by `report`."""
+    return set(_OF_REPORT) <= set(columns)
+
+
+def stages_in(columns: Sequence[str], row: Mapping[str, object] | None = None) -> list[str]:
+    """Return the stages with the columns ``STAGE.model`` and ``STAGE.samples``.
+
+    Args:
+        columns: The columns.
+        row: Leave out stages without a choice in this row. A table that `report` wrote of several
+            runs has the stages of all of them.
+    """
+    stages = [name.removesuffix(".model") for name in columns if name.endswith(".model")]
+    return [
+        stage
+        for stage in stages
+        if f"{stage}.samples" in columns
+        and (row is None or (row[f"{stage}.model"], row[f"{stage}.samples"]) != (None, None))
+    ]
 
 
 def _header(path: Path) -> list[str]:

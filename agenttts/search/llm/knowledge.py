@@ -17,7 +17,7 @@ from agenttts.search.llm.prompts import choices_text, fixed_text
 from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.tables.aggregate import scored
 from agenttts.tables.cells import count_in, number_in, score_in
-from agenttts.tables.recorded_results import is_parquet, read_results
+from agenttts.tables.recorded_results import is_parquet, of_report, read_results, stages_in
 from agenttts.tables.schema import AFTER_SEARCH, read_trials
 
 TRIALS_FILE = "trials.parquet"
@@ -128,11 +128,13 @@ def _replay_points(table: Path) -> list[Point]:
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
         if row.get("source") in AFTER_SEARCH:
             continue
+        # A table that `report` wrote of several runs has the stages of all of them.
+        own = stages_in(frame.columns, row) if of_report(frame.columns) else stages
         choices = tuple(
             Choice(
                 stage, str(row[f"{stage}.model"]), count_in(table, number, f"{stage}.samples", row)
             )
-            for stage in stages
+            for stage in own
         )
         score = score_in(table, number, row)
         if score is not None:
