@@ -72,19 +72,26 @@ def replay(
     feasible = spec.space()
     if searcher not in search.SEARCHERS:
         raise UserError(f"--searcher: {search.unknown_method(searcher)}")
-    # Wrong options are an error before the table is read.
-    search.create_for(spec, method=searcher, seed=seed)
+    # Wrong options are an error before the table is read. The searcher itself may refuse a large
+    # space, so it is made with the space of the table.
+    search.check_options(spec, searcher)
     if out is not None:
         check_out(out, (table, space))
     recorded = load_table(table, feasible)
+    if trials is None and evaluations is None:
+        trials = 50
     given = {
         "--seed": seed,
         "--batch": batch,
+        # A longer replay does not ask its question.
+        "the smaller last batch (--trials)": trials
+        if trials is not None and trials % batch
+        else None,
         "--examples-first": examples_first,
         "--examples-most": examples_most,
         "--stored": stored,
     }
-    session = session_for_replay(spec, searcher, table, out, given)
+    session = session_for_replay(spec, searcher, recorded, out, given)
     if session is None and search.SEARCHERS[searcher].asks_llm == "needs":
         raise UserError(
             f"--searcher: '{searcher}' needs a language model to ask; give one in the agent "
@@ -96,8 +103,6 @@ def replay(
     method.fidelity = replay_fidelity(
         table, recorded, examples_first, examples_most, needed=stored or evaluations is not None
     )
-    if trials is None and evaluations is None:
-        trials = 50
     trace = replay_table(
         recorded, feasible, method, trials, batch, evaluations=evaluations, stored=stored
     )

@@ -23,7 +23,7 @@ from agenttts.errors import KeyPath, UserError, cli_command, dotted
 from agenttts.files.atomic import atomic_write_text
 from agenttts.launch.controller import controller_waits, controller_works, stop_controllers
 from agenttts.launch.differences import Differences, changed_values, differences
-from agenttts.launch.plan import Plan, plan_of_run
+from agenttts.launch.plan import Plan, check_trials, plan_of_run
 from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.journal import Journal, read_state
 from agenttts.run.record import update_record
@@ -123,7 +123,7 @@ def planned_extension(run: Run, settings: Sequence[str], *, dry_run: bool = Fals
         _check_widens(run, spec, changed)
     plan = plan_of_run(replace(run, spec=spec), spec.cluster, run.profile, dry_run=dry_run)
     with spec.located():
-        search.create_for(plan.experiment.spec)
+        check_trials(spec, search.create_for(plan.experiment.spec))
         fidelity_for(spec, len(plan.examples.searched))
     after = run.record.model_copy(update={"forecast": plan.forecast})
     known = read_state(directory.journal_file).trials

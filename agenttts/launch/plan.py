@@ -48,6 +48,7 @@ from agenttts.run.models import (
     with_dtype,
 )
 from agenttts.run.search_files import with_search_files
+from agenttts.search.base import Searcher
 from agenttts.spec import JobSpec
 from agenttts.spec.paths import check_characters
 from agenttts.tables.forecast import Forecast
@@ -123,7 +124,7 @@ def _make_plan(
     task = tasks.create_for(spec)
     spec = with_knowledge(ordered(spec, task), results)
     space = spec.space()
-    search.create_for(spec)
+    check_trials(spec, search.create_for(spec))
     experiment = Experiment(spec, results, profile, scheduler, task, space)
     experiment = _with_models(experiment, problems)
     check_prompt_styles(experiment.spec)  # not of runs that exist: their trials showed it
@@ -133,6 +134,20 @@ def _make_plan(
         "because this CPU has no instructions for bfloat16",
     )
     return _planned(experiment, found, partial(read_examples, problems=problems), problems)
+
+
+def check_trials(spec: JobSpec, searcher: Searcher) -> None:
+    """Check that a search has trials.
+
+    Raises:
+        UserError: It has none.
+    """
+    if spec.search.iterations == 0 and searcher.initial_batch == 0:
+        raise UserError(
+            f"0 leaves this search without trials, because method '{spec.search.method}' has no "
+            "initial trials; valid: 1 or more, or 0 with allocations in search.first",
+            at=("search", "iterations"),
+        )
 
 
 def plan_of_run(run: Run, cluster: str, profile: Profile, *, dry_run: bool = False) -> Plan:

@@ -14,16 +14,27 @@ class Iterations:
     Args:
         state: The state of the run, which changes with its journal.
         search: The section of the spec.
-        initial: Number of trials of the initial batch; 0 if the searcher wants none.
+        initial: Number of trials that the searcher wants in the initial batch; 0 if none.
     """
 
     def __init__(self, state: RunState, search: SearchSection, initial: int) -> None:
         self._state = state
         self._count = search.iterations
         self._batch_size = search.batch_size
-        self.initial = initial
+        self._initial = initial
         self.first = 1 if initial else 0
         """The number of the first iteration after the initial batch."""
+
+    @property
+    def initial(self) -> int:
+        """Number of trials of the initial batch; 0 without one.
+
+        In a search that was extended the searcher may want more of them. A batch that is over keeps
+        its size.
+        """
+        if self._initial == 0 or self._state.told == 0:
+            return self._initial
+        return sum(p.planned.iteration == 0 for p in self.proposed())
 
     def size(self, iteration: int) -> int:
         """Return how many trials an iteration is to have."""

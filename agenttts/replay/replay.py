@@ -17,6 +17,10 @@ from agenttts.replay.table import RecordedTable
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.search.fidelity import Fidelity
 from agenttts.space import Allocation, SearchSpace
+from agenttts.tables.recorded_results import is_parquet
+
+# Endings of other formats; a file with one would hold CSV.
+_OTHER_FORMATS = (".jsonl", ".ndjson", ".json", ".xlsx", ".tsv", ".html", ".feather", ".arrow")
 
 _CHOICES = pl.List(pl.Struct({"stage": pl.String, "model": pl.String, "samples": pl.Int64}))
 
@@ -158,6 +162,8 @@ def check_out(path: Path, read: Iterable[Path] = ()) -> None:
     """
     if path.is_dir():
         raise UserError(f"{path} is a directory; valid: a file, .csv or .parquet")
+    if path.suffix.lower() in _OTHER_FORMATS:
+        raise UserError(f"{path}: a trace is not written as {path.suffix}; valid: .csv or .parquet")
     if path.exists() and any(each.exists() and path.samefile(each) for each in read):
         raise UserError(f"{path}: the replay reads this file; valid: another file")
     above = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
@@ -182,7 +188,7 @@ def write_trace(trace: pl.DataFrame, path: Path | str) -> None:
     ]
 
     def write(stream: BinaryIO) -> None:
-        if path.suffix == ".parquet":
+        if is_parquet(path):
             write_parquet(trace, stream)
         else:
             write_csv(trace.with_columns(as_text), stream)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
 import logging
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,6 +23,7 @@ from agenttts.space import Allocation, SearchSpace
 from agenttts.tables.aggregate import main_metric
 from agenttts.tables.cells import count_in, number_in, score_in
 from agenttts.tables.example_scores import example_ids, example_scores
+from agenttts.tables.recorded_results import of_report, read_results, stages_in
 from agenttts.tables.schema import (
     AFTER_SEARCH,
     OWN_FAULTS,
@@ -37,9 +37,6 @@ log = logging.getLogger(__name__)
 
 # Prefix of the columns in which `report` writes the standard error of each metric.
 _METRIC_ERROR = "metrics_stderr."
-
-# A table with all of these columns was written by `report --format csv` or `parquet`.
-_OF_EXPORT = ("run", "trial", "iteration", "source", "state")
 
 
 @dataclass(frozen=True)
@@ -117,6 +114,17 @@ class RecordedTable:
         """Return whether a result of this very allocation is recorded."""
         point = (models, samples)
         return samples in self._points.get(models, ()) or point in self._outside_failures
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of all results, with those in the directories of a run's trials."""
+        results = [
+            *((models, sorted(self._points[models].items())) for models in sorted(self._points)),
+            sorted(self._outside_failures),
+            sorted((point, tuple(stored)) for point, stored in self._stored.items()),
+            self._of_run,
+        ]
+        return hashlib.sha256(repr(results).encode(errors="surrogatepass")).hexdigest()
 
     @cached_property
     def example_count(self) -> int | None:
@@ -281,7 +289,8 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     - metrics: all other columns with numbers; a value that is empty, NaN or infinite is not known
 
     Rows of the same point are averaged. Rows with a model that the space does not list for its
-    stage are left out, with a warning.
+    stage are left out, with a warning. So are rows of runs with other stages, in a table that
+    `report` wrote of several runs.
 
     Two other tables are valid: a run's ``trials.parquet`` and a table that `report` wrote. For a
     run, scores by example and stored results are also read, from the trials' directories that are
@@ -323,31 +332,7 @@ def _read(path: Path) -> pl.DataFrame:
         raise UserError(
             f"{path}: the file does not exist; valid: a Parquet or CSV table of recorded results"
         )
-    try:
-        if path.suffix == ".parquet":
-            return pl.read_parquet(path, glob=False)
-        # Names of models may look like numbers, which do not keep their text ("1.50").
-        models = dict.fromkeys((n for n in _header(path) if n.endswith(".model")), pl.String())
-        return pl.read_csv(path, infer_schema_length=None, glob=False, schema_overrides=models)
-    except (pl.exceptions.PolarsError, OSError, UnicodeError, csv.Error) as error:
-        raise UserError(f"{path}: the table cannot be read: {error}") from error
-
-
-def _header(path: Path) -> list[str]:
-    """Return the columns of a CSV file.
-
-    Raises:
-        UserError: One is repeated; Polars would rename it without a warning.
-    """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        names = next(csv.reader(file), [])
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise UserError(
-            f"{path}: column '{repeated[0]}' occurs {names.count(repeated[0])} times; "
-            "keep one of them"
-        )
-    return names
+    return read_results(path)
 
 
 def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
@@ -416,7 +401,7 @@ def _comparable(path: Path, rows: list[_Row]) -> list[_Row]:
 def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[_Row]:
     """Yield the rows of a replay table, or of a table that `report` wrote."""
     keys = [f"{stage.name}.{part}" for stage in space.stages for part in ("model", "samples")]
-    exported = set(_OF_EXPORT) <= set(frame.columns)
+    exported = of_report(frame.columns)
     # In a table that `report` wrote, the column ``examples`` is the number of examples.
     by_example = "examples" in frame.columns and not (
         exported and frame["examples"].dtype.is_integer()
@@ -435,8 +420,13 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
         if exported and column.startswith(_METRIC_ERROR)
     }
     error_column = "stderr" if "stderr" in frame.columns else "score_stderr"
+    own = {stage.name for stage in space.stages}
+    others: list[list[str]] = []
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
         if row.get("source") in AFTER_SEARCH:
+            continue
+        if exported and {*(stages := stages_in(frame.columns, row))} != own:
+            others.append(stages)
             continue
         models, counts = _point(path, number, space, row)
         found = _finite({name: row[column] for column, name in metrics.items()})
@@ -453,6 +443,16 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
             recorded = replace(recorded, examples=scores, metrics_stderr=known)
         count = row.get("examples") if exported and not by_example else None
         yield _Row(number, models, counts, recorded, example_count=count)
+    if others:
+        log.warning(
+            "%s: %d of %d rows are left out: the stages of their runs are %s, not those of the "
+            "spec (%s)",
+            path,
+            len(others),
+            frame.height,
+            " or ".join(dict.fromkeys(", ".join(stages) for stages in others)),
+            ", ".join(stage.name for stage in space.stages),
+        )
 
 
 def _finite(metrics: Mapping[str, object]) -> dict[str, float]:

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from agenttts import search, tasks
-from agenttts.errors import UserError, located
+from agenttts.errors import UserError, dotted, located
+from agenttts.replay.table import RecordedTable
 from agenttts.replies import Thinking
 from agenttts.run.models import model_thinking, resolve_thinking
 from agenttts.run.record import AgentRecord
+from agenttts.run.search_files import search_file_digests
 from agenttts.search.llm.connect import check_key, connect
 from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
 from agenttts.spec import JobSpec, ServeAgent
-from agenttts.spec.agent import EndpointAgent
+from agenttts.spec.allocations import read_allocations
 from agenttts.tasks.base import Task
 
 
@@ -87,7 +89,11 @@ def task_description_of(task: Task, examples: int | None) -> TaskDescription:
 
 
 def session_for_replay(
-    spec: JobSpec, method: str, table: Path, out: Path | None, given: Mapping[str, Any]
+    spec: JobSpec,
+    method: str,
+    table: RecordedTable,
+    out: Path | None,
+    given: Mapping[str, Any],
 ) -> LLMSession | None:
     """Return the language model of a replay.
 
@@ -104,7 +110,8 @@ def session_for_replay(
         The model; None if the method asks none or the spec names none.
 
     Raises:
-        UserError: The model would have to be served first, or the transcript is another replay's.
+        UserError: The model would have to be served first, or the transcript is another replay's,
+            or cannot be read or written.
     """
     if search.SEARCHERS[method].asks_llm == "no" or spec.agent == "none":
         return None
@@ -118,19 +125,18 @@ def session_for_replay(
         check_key(spec.agent)
     task_description = task_description_of(tasks.create_for(spec), spec.task.examples)
     path = out.with_name(f"{out.name}.agent.jsonl") if out else None
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    transcript = Transcript(path)
-    by_spec = f"{spec.space()!r} {spec.search.options!r}"
-    model = spec.agent.model if isinstance(spec.agent, EndpointAgent) else spec.agent.kind
+    try:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        transcript = Transcript(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: the replay records its questions to the language model and the replies here, "
+            f"and the file cannot be opened for that: {error.strerror or error}; make it a "
+            "writable file, or name another trace with --out"
+        ) from None
     differing = transcript.keep_search(
-        {
-            "--searcher": method,
-            **given,
-            "the table": hashlib.sha256(table.read_bytes()).hexdigest(),
-            "the space or options in the spec": hashlib.sha256(by_spec.encode()).hexdigest(),
-            "the model in the spec's agent section": model,
-        }
+        {"--searcher": method, **given, **_asked(spec, method, table, task_description)}
     )
     if differing:
         raise UserError(
@@ -139,3 +145,34 @@ def session_for_replay(
             "with --out"
         )
     return connect(spec.agent, task_description, transcript, thinking=agent_thinking(spec))
+
+
+# What may change without another question or reply: limits of the calls, and the key.
+_NOT_ASKED = {
+    *("retries", "timeout_seconds", "max_calls", "max_total_tokens", "api_key_env"),
+    "replies",  # the script itself counts, not its place
+}
+
+
+def _asked(
+    spec: JobSpec, method: str, table: RecordedTable, task_description: TaskDescription
+) -> dict[str, Any]:
+    """Return what decides a replay's questions and replies, by its name in messages."""
+    space = spec.space()
+    options = search.options_for(spec, method)
+    first = [str(allocation) for allocation in read_allocations(spec.search.first, space)]
+    files = search_file_digests(spec, method)
+    agent = {} if spec.agent == "none" else spec.agent.model_dump(mode="json", exclude=_NOT_ASKED)
+    return {
+        "the table": table.digest,
+        "the space or options in the spec": _digest(f"{space!r} {options!r}"),
+        dotted(("search", "first")): _digest(repr(first)),
+        "the description of the task": _digest(repr(task_description)),
+        **{f"the content of {dotted(key)}": digest for key, digest in files.items()},
+        # The values may be long, or private.
+        **{dotted(("agent", name)): _digest(repr(value)) for name, value in agent.items()},
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

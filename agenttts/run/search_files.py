@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from agenttts.errors import RunFailed, UserError
+from agenttts.errors import KeyPath, RunFailed, UserError
 from agenttts.run.directory import Run
 from agenttts.run.examples import restore_advice
 from agenttts.run.record import RunRecord
@@ -94,6 +94,27 @@ def check_search_files(run: Path, record: RunRecord) -> None:
                 f"{copy}: this copy of a file that the search reads has changed since the launch; "
                 f"{restore_advice(run)}"
             )
+
+
+def search_file_digests(spec: JobSpec, method: str) -> dict[KeyPath, str]:
+    """Return the SHA-256 of the files that a method reads, by their keys in the spec.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    digests: dict[KeyPath, str] = {}
+    for name, file in _files(spec):
+        of_script = name.startswith(_REPLIES)
+        if not of_script and method != spec.search.method:
+            continue  # it gets none of the spec's options
+        key = ("agent", "replies") if of_script else ("search", "options", "knowledge")
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror}", at=key) from None
+        together = digests.get(key, "") + hashlib.sha256(content).hexdigest()
+        digests[key] = hashlib.sha256(together.encode()).hexdigest()
+    return digests
 
 
 def _files(spec: JobSpec) -> Iterator[tuple[str, Path]]:

@@ -16,6 +16,7 @@ from agenttts.search.fidelity import Fidelity
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec
 from agenttts.spec.allocations import read_allocations
+from agenttts.spec.section import Options
 from agenttts.spec.strict import read_options
 
 if TYPE_CHECKING:
@@ -29,9 +30,11 @@ __all__ = [
     "Proposal",
     "Searcher",
     "TrialResult",
+    "check_options",
     "create",
     "create_for",
     "fidelity_for",
+    "options_for",
     "seed_role",
 ]
 
@@ -99,7 +102,7 @@ def create_for(
     """
     section = spec.search
     name = section.method if method is None else method
-    options = section.options if name == section.method else {}
+    options = options_for(spec, name)
     whole = spec.space()
     within = whole if space is None else space
     with spec.located(), located("search"):
@@ -122,6 +125,22 @@ def create_for(
         if allocation not in within:
             log.warning("%s, to be tried first, is left out: the table lacks it", allocation)
     return searcher
+
+
+def options_for(spec: JobSpec, method: str) -> Mapping[str, object]:
+    """The options that a job spec gives a method: none unless it is its own."""
+    return spec.search.options if method == spec.search.method else {}
+
+
+def check_options(spec: JobSpec, method: str) -> None:
+    """Check the options that a job spec gives a method, whatever the space.
+
+    Raises:
+        UserError: The name or an option is unknown, or a value is not valid, with the place in the
+            spec.
+    """
+    with spec.located(), located("search"):
+        _read_options(method, options_for(spec, method))
 
 
 def fidelity_for(spec: JobSpec, examples: int | None) -> Fidelity | None:
@@ -155,11 +174,8 @@ def _create(
     llm: LLMSession | None,
     proposer: Proposer | None = None,
 ) -> Searcher:
-    if name not in SEARCHERS:
-        raise UserError(unknown_method(name), at=("method",))
+    options = _read_options(name, given)
     searcher = SEARCHERS[name]
-    with located("options"):
-        options = read_options(searcher.options_model, given, f"method '{name}'")
     # Imported here, with the searcher that needs them: a search without a language model saves the
     # modules of `search.llm`, and most searchers save the surrogate.
     if searcher.asks_llm == "needs":
@@ -181,6 +197,13 @@ def _create(
             proposer = agent(space, seed, llm, options.insights)
         return searcher(space, seed, options, proposer=proposer)
     return searcher(space, seed, options)
+
+
+def _read_options(name: str, given: Mapping[str, object]) -> Options:
+    if name not in SEARCHERS:
+        raise UserError(unknown_method(name), at=("method",))
+    with located("options"):
+        return read_options(SEARCHERS[name].options_model, given, f"method '{name}'")
 
 
 def unknown_method(name: str) -> str:

@@ -131,7 +131,8 @@ def asking(cli, scripted_spec, tmp_path):
     agent = {"kind": "scripted", "replies": str(tmp_path / "replies.json")}
 
     def call(*options, **changes):
-        spec = scripted_spec(agent=agent, **changes)
+        talk = {key[7:]: changes.pop(key) for key in list(changes) if key.startswith("agent__")}
+        spec = scripted_spec(agent={**agent, **talk}, **changes)
         common = ["table.csv", "--space", spec, "--searcher", "llm_zs", "--out", "t.csv"]
         return cli("replay", *common, "--trials", 4, *options)
 
@@ -142,9 +143,15 @@ def asking(cli, scripted_spec, tmp_path):
     ("options", "changes", "different"),
     [
         (["--seed", 1], {}, "--seed"),
-        (["--batch", 2, "--seed", 1], {}, "--seed, --batch"),
+        (["--batch", 4, "--seed", 1], {}, "--seed, --batch, the smaller last batch (--trials)"),
+        (["--batch", 3, "--seed", 1], {}, "--seed, --batch"),
         (["--searcher", "agenthpo"], {}, "--searcher"),
+        (["--trials", 3], {}, "the smaller last batch (--trials)"),
         ([], {"search__budget": 90}, "the space or options in the spec"),
+        ([], {"search__first": [{"retrieval": "weak x1", "answer": "weak x1"}]}, "search.first"),
+        ([], {"agent__temperature": 0.1}, "agent.temperature"),
+        ([], {"agent__bad_replies": 0}, "agent.bad_replies"),
+        ([], {"task__examples": 2}, "the description of the task"),
     ],
 )
 def test_the_transcript_of_another_replay_is_refused(asking, tmp_path, options, changes, different):
@@ -173,6 +180,51 @@ def test_the_transcript_of_another_table_is_refused(asking, tmp_path):
     done = asking()
     assert done.returncode == 2
     assert "different: the table;" in done.stderr
+
+
+def test_limits_of_the_calls_make_no_other_replay(asking, tmp_path):
+    assert asking().returncode == 0
+    first = (tmp_path / "t.csv.agent.jsonl").read_bytes()
+    done = asking(agent__max_calls=300, agent__retries=1, agent__timeout_seconds=9)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "t.csv.agent.jsonl").read_bytes() == first, "nothing is asked again"
+
+
+def test_another_script_and_other_knowledge_make_another_replay(asking, tmp_path):
+    (tmp_path / "past.csv").write_text(TABLE)
+    options = {"search__method": "mlcopilot", "search__options": {"knowledge": ["past.csv"]}}
+    assert asking("--searcher", "mlcopilot", **options).returncode == 0
+    (tmp_path / "past.csv").write_text(TABLE.replace("0.7", "0.3"))
+    (tmp_path / "replies.json").write_text('{"replies": [], "then": "[]"}')
+    done = asking("--searcher", "mlcopilot", **options)
+    assert (
+        "different: the content of agent.replies, the content of search.options.kn" in done.stderr
+    )
+    assert asking("--searcher", "mlcopilot", "--out", "u.csv").returncode == 0, "no knowledge"
+
+
+def test_another_server_is_another_model(cli, scripted_spec, tmp_path):
+    """The replies of one address say nothing about the model behind another one."""
+    (tmp_path / "table.csv").write_text(TABLE)
+
+    def call(port):
+        url = f"http://127.0.0.1:{port}/v1"
+        agent = {"kind": "endpoint", "base_url": url, "model": "m", "retries": 0}
+        common = ["table.csv", "--space", scripted_spec(agent=agent), "--out", "t.csv"]
+        return cli("replay", *common, "--searcher", "llm_zs", "--trials", 4)
+
+    assert call(9).returncode == 0
+    assert "different: agent.base_url;" in call(11).stderr
+
+
+@pytest.mark.parametrize("out", ["t.csv", "new/t.csv"])
+def test_a_transcript_that_cannot_be_opened_is_one_error(asking, tmp_path, out):
+    (tmp_path / f"{out}.agent.jsonl").mkdir(parents=True)
+    done = asking("--out", out)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "t.csv.agent.jsonl: the replay records its questions" in line
+    assert "Is a directory; make it a writable file, or name another trace with --out" in line
 
 
 def test_a_transcript_without_questions_belongs_to_no_replay(asking, tmp_path):

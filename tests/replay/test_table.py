@@ -5,6 +5,7 @@ from agenttts.errors import UserError
 from agenttts.replay.table import load_table
 from agenttts.report.export import flat_table
 from agenttts.search import TrialResult
+from agenttts.search.llm.knowledge import load_experience
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.tables.schema import TrialRow, TrialState, trials_frame
 from tests.support.recorded import SPACE, grid
@@ -272,3 +273,23 @@ def test_names_of_models_that_look_like_numbers_stay_as_they_are(tmp_path):
     table = load_table(path, space)
     scores = [table.trial(space, space.allocation((m, 1))).score for m in ("7", "1.50")]
     assert scores == [0.25, 0.5]
+
+
+REPORT = """run,trial,iteration,source,state,retrieval.model,retrieval.samples,answer.model,answer.samples,check.model,check.samples,score
+one,t0000,0,initial,COMPLETED,weak,1,weak,1,,,0.25
+one,t0001,0,initial,COMPLETED,weak,2,weak,1,,,0.5
+two,t0000,0,initial,COMPLETED,weak,1,weak,1,weak,1,0.75
+three,t0000,0,initial,COMPLETED,,,weak,2,,,0.875
+"""
+
+
+def test_runs_with_other_stages_in_one_table_of_a_report_are_left_out(tmp_path, caplog):
+    path = tmp_path / "runs.csv"
+    path.write_text(REPORT)
+    models = (Model("weak", 3e9),)
+    stages = [Stage(name, models, 64, 64, (1, 2)) for name in ("retrieval", "answer")]
+    table = load_table(path, SearchSpace(tuple(stages), 100))
+    assert [table.has(("weak", "weak"), counts) for counts in ((1, 1), (2, 1), (1, 2))] == [True, True, False]  # fmt: skip
+    assert "2 of 4 rows are left out: the stages of their runs are retrieval, answer, check or answer, not those of the spec (retrieval, answer)" in caplog.text  # fmt: skip
+    [known] = load_experience([str(path)])
+    assert [len(allocation.choices) for allocation, _, _ in known.points] == [1, 3, 2, 2]

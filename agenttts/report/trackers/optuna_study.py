@@ -29,10 +29,10 @@ def check(path: Path) -> None:
         UserError: Something is there, its directory does not exist, or its name cannot be used.
     """
     check_new(path, OPTION)
-    if path.suffix in _SQLITE:
+    if path.suffix.lower() in _SQLITE:
         check_sqlite(path, OPTION)
     needed("optuna", "optuna")
-    needed("sqlalchemy" if path.suffix in _SQLITE else _JOURNAL, "optuna")
+    needed("sqlalchemy" if path.suffix.lower() in _SQLITE else _JOURNAL, "optuna")
 
 
 def write_study(table: FinishedTable, path: Path) -> int:
@@ -65,7 +65,7 @@ def write_study(table: FinishedTable, path: Path) -> int:
 
 
 def _storage(optuna: Any, path: Path) -> Any:
-    if path.suffix in _SQLITE:
+    if path.suffix.lower() in _SQLITE:
         return optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}")
     backend = needed(_JOURNAL, "optuna").JournalFileBackend(str(path))
     return optuna.storages.JournalStorage(backend)

@@ -17,6 +17,7 @@ from agenttts.search.llm.prompts import choices_text, fixed_text
 from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.tables.aggregate import scored
 from agenttts.tables.cells import count_in, number_in, score_in
+from agenttts.tables.recorded_results import is_parquet, of_report, read_results, stages_in
 from agenttts.tables.schema import AFTER_SEARCH, read_trials
 
 TRIALS_FILE = "trials.parquet"
@@ -96,7 +97,7 @@ def _load(source: str) -> Experience:
 
 
 def _is_trials(table: Path) -> bool:
-    if table.suffix != ".parquet":
+    if not is_parquet(table):
         return False
     try:
         return "allocation" in pl.read_parquet_schema(table)
@@ -112,13 +113,7 @@ def _trial_points(table: Path) -> list[Point]:
 
 
 def _replay_points(table: Path) -> list[Point]:
-    try:
-        if table.suffix == ".parquet":
-            frame = pl.read_parquet(table, glob=False)
-        else:
-            frame = pl.read_csv(table, infer_schema_length=None, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{table}: not a table: {error}", at=()) from None
+    frame = read_results(table)
     stages = [c.removesuffix(".model") for c in frame.columns if c.endswith(".model")]
     needed = [f"{stage}.samples" for stage in stages] + ["score"]
     missing = [name for name in needed if name not in frame.columns]
@@ -133,11 +128,13 @@ def _replay_points(table: Path) -> list[Point]:
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
         if row.get("source") in AFTER_SEARCH:
             continue
+        # A table that `report` wrote of several runs has the stages of all of them.
+        own = stages_in(frame.columns, row) if of_report(frame.columns) else stages
         choices = tuple(
             Choice(
                 stage, str(row[f"{stage}.model"]), count_in(table, number, f"{stage}.samples", row)
             )
-            for stage in stages
+            for stage in own
         )
         score = score_in(table, number, row)
         if score is not None:

@@ -5,7 +5,7 @@ Source: AgentTTS (arXiv 2508.00890).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal
 from agenttts.search.llm.base import Chat, LLMError
 from agenttts.search.llm.prompts import Prompts, history
-from agenttts.search.llm.proposer import AllocationProposer, LLMSession
+from agenttts.search.llm.proposer import AllocationProposer, LLMSession, archive_state
 from agenttts.search.llm.reading import read_guidelines
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, SearchSpace
@@ -35,7 +35,8 @@ class PaperAgent:
     Each batch takes up to two questions: one for new guidelines, once there are enough new results,
     and one for the batch itself. The prompts hold the first guidelines and the two latest. The
     proposals are deterministic given the archive, the seed and the recorded replies. After a
-    restart the transcript restores the guidelines.
+    restart the transcript restores the guidelines. A question depends only on guidelines that were
+    written before it, so that it is the same when a whole transcript is read again.
     """
 
     def __init__(
@@ -60,35 +61,36 @@ class PaperAgent:
 
         There are fewer or none if the model gives fewer usable ones.
         """
-        for event in self._written():  # of earlier starts, too
+        # A transcript that a replay repeats has later events, too.
+        written = self._written(self._transcript.before(archive_state(archive)))
+        for event in written:  # of earlier starts, too
             archive.write_guidelines(event["guidelines"])
         if self._proposer.given_up(archive):
             return Offer([])
+
+        def build(limit: int | None) -> Chat:
+            shown = {"history": history(archive, limit), "guidelines": _shown(written)}
+            return self._prompts.proposals("propose", n, archive, self._seed, **shown)
+
         try:
-            self._write_guidelines(archive)
+            written += self._new_guidelines(archive, written)
         except LLMError as error:
-            chat = self._propose_chat(n, archive, None)
-            self._proposer.fall_back(chat, f"{error.fault}: {error}")
+            self._proposer.fall_back(build(None), f"{error.fault}: {error}")
             return Offer([])
-        return Offer(
-            self._proposer.propose(lambda limit: self._propose_chat(n, archive, limit), n, archive)
-        )
+        return Offer(self._proposer.propose(build, n, archive))
 
-    def _propose_chat(self, n: int, archive: Archive, limit: int | None) -> Chat:
-        shown = {"history": history(archive, limit), "guidelines": self._shown()}
-        return self._prompts.proposals("propose", n, archive, self._seed, **shown)
-
-    def _write_guidelines(self, archive: Archive) -> None:
-        """Ask for new guidelines if there are enough new results.
+    def _new_guidelines(
+        self, archive: Archive, written: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Ask for new guidelines if there are enough new results, and return them.
 
         Raises:
             LLMError: The model cannot be reached.
         """
-        written = self._written()
-        seen = written[-1]["trials"] if written else 0
-        recent = len(archive.evaluated) - seen
+        known = len(archive.evaluated)
+        recent = known - (written[-1]["trials"] if written else 0)
         if written and recent < _MIN_NEW_RESULTS:
-            return
+            return []
         chat, reply = self._proposer.ask(
             lambda limit: replace(
                 self._prompts.chat(
@@ -97,57 +99,56 @@ class PaperAgent:
                     schema=self._prompts.guidelines_schema(_MOST_GUIDELINES),
                     seed=self._seed + len(archive.known),
                     history=history(archive, limit),
-                    guidelines=self._shown(),
+                    guidelines=_shown(written),
                     recent=recent,
                     flat=_flat([trial.score for trial in archive.scored]),
                     most=_MOST_GUIDELINES,
                 ),
-                trials=len(archive.evaluated),
+                trials=known,
             ),
             archive,
         )
         # A reply without guidelines is an answer too: the model is asked again only after more new
         # results.
         sentences = read_guidelines(reply.text, _MOST_GUIDELINES)
-        self._transcript.add(
-            "guidelines", key=chat.key, trials=len(archive.evaluated), guidelines=sentences
-        )
+        new = {"key": chat.key, "trials": known, "guidelines": sentences}
+        if self._transcript.find("guidelines", chat.key) is None:
+            self._transcript.add("guidelines", **new)
         archive.write_guidelines(sentences)
+        return [new]
 
-    def _written(self) -> list[dict[str, Any]]:
-        """Return the guidelines so far, in order.
+    def _written(self, events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the guidelines in events of the transcript, in order.
 
         They are read from their own events, or from the reply if such an event is lost. Later
         questions contain them. The recorded replies are found only if those questions are the same
         as before.
         """
-        events = self._transcript.events
-        noted = {event["key"] for event in events if event["event"] == "guidelines"}
-        written = []
+        written: dict[str, dict[str, Any]] = {}
         for event in events:
             if event["event"] == "guidelines":
-                written.append(event)
-            elif (
-                (event["event"], event.get("purpose")) == ("reply", "guidelines")
-                and event.get("trials") is not None
-                and event["key"] not in noted
-            ):
+                written[event["key"]] = event
+            elif (event["event"], event.get("purpose")) == ("reply", "guidelines") and event.get(
+                "trials"
+            ) is not None:
                 text = self._caller.without_thinking(event["reply"])
-                written.append({**event, "guidelines": read_guidelines(text, _MOST_GUIDELINES)})
-        return written
+                read = {**event, "guidelines": read_guidelines(text, _MOST_GUIDELINES)}
+                written.setdefault(event["key"], read)
+        return list(written.values())
 
-    def _shown(self) -> list[dict[str, Any]]:
-        """Return the first guidelines and the two latest, each with a title."""
-        sets = [event for event in self._written() if event["guidelines"]]
-        kept = sets[:1] + sets[1:][-2:]
-        return [
-            {
-                "title": f"Written after {event['trials']} trials"
-                + (" (the first)" if event is sets[0] else ""),
-                "sentences": event["guidelines"],
-            }
-            for event in kept
-        ]
+
+def _shown(written: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the first guidelines and the two latest, each with a title."""
+    sets = [event for event in written if event["guidelines"]]
+    kept = sets[:1] + sets[1:][-2:]
+    return [
+        {
+            "title": f"Written after {event['trials']} trials"
+            + (" (the first)" if event is sets[0] else ""),
+            "sentences": event["guidelines"],
+        }
+        for event in kept
+    ]
 
 
 def _flat(scores: Sequence[float]) -> bool:

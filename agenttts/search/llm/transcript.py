@@ -105,7 +105,8 @@ class Transcript:
         A transcript of an earlier version does not say whose its questions are; it is taken.
 
         Args:
-            search: What decides the proposals of the search, as JSON values by name.
+            search: What decides the proposals of the search, as JSON values by name. A value None
+                is the same as no value.
 
         Returns:
             The names of what differs in the search that the transcript belongs to.
@@ -114,7 +115,8 @@ class Transcript:
         if len(known) == len(self.events) and search not in known[-1:]:
             self.add("search", search=dict(search))
         elif known:
-            return [name for name in search if known[-1].get(name) != search[name]]
+            names = dict.fromkeys([*search, *known[-1]])
+            return [name for name in names if known[-1].get(name) != search.get(name)]
         return []
 
     def recorded(self, chat: Chat) -> Reply | None:

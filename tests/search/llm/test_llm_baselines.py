@@ -170,6 +170,14 @@ def test_knowledge_that_is_none_is_refused(tmp_path):
             create("mlcopilot", SPACE, knowledge=sources)
 
 
+def test_a_model_whose_name_looks_like_a_number_keeps_it_in_knowledge(tmp_path):
+    head = "retrieval.model,retrieval.samples,answer.model,answer.samples,score"
+    (tmp_path / "past.csv").write_text(f"{head}\n1.50,1,007,2,0.5\n")
+    [loaded] = load_experience([str(tmp_path / "past.csv")])
+    [(allocation, _, _)] = loaded.points
+    assert [choice.model for choice in allocation.choices] == ["1.50", "007"]
+
+
 @pytest.mark.parametrize(
     ("cells", "problem"),
     [

@@ -13,7 +13,7 @@ from agenttts.search import TrialResult, create
 from agenttts.search.llm.base import Chat, Reply
 from agenttts.search.llm.transcript import Transcript, summarise
 from tests.support.full_disk import full_disk
-from tests.support.llm import SPACE, run, score, scripted
+from tests.support.llm import SPACE, run, score, scripted, scripted_session
 
 
 def chat(text: str) -> Chat:
@@ -107,6 +107,19 @@ def test_no_reply_on_record_is_paid_for_again(interrupted, tmp_path):
         assert searcher.propose(6) == proposed, kinds[number]
         # Only the reply to the last question is needed, and is lost with its own line.
         assert again.caller.transcript.calls - before == (number == last), kinds[number]
+
+
+@pytest.mark.parametrize(
+    "method", ["agenttts", "agenttts_paper", "agenthpo", "mlcopilot", "llm_zs", "llm_sketch"]
+)
+def test_a_search_that_is_repeated_asks_nothing(method, tmp_path):
+    """As a replay with the trace, and so the transcript, of an earlier one."""
+    path = tmp_path / "agent.jsonl"
+    first, _ = run(scripted(path), trials=40, method=method)
+    events = Transcript(path).events
+    silent = scripted_session([], then={"error": 401}, transcript=Transcript(path))
+    assert run(silent, trials=40, method=method)[0] == first
+    assert Transcript(path).events == events
 
 
 def test_a_full_disk_takes_nothing_from_the_transcript(tmp_path: Path) -> None:
