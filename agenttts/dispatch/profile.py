@@ -31,14 +31,14 @@ LINGER_SECONDS = 600.0
 _MOST_RUNNING = 10_000
 """Bound of `Profile.max_running`: plans and forecasts have an object for each job."""
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# NAME=VALUE and NAME:-VALUE anywhere in a line of a shell or of options. The value is not consumed:
-# it may hold another one, as in A=${B:-x}.
+# NAME=VALUE and NAME:-VALUE anywhere in a line of a shell or of options. The pattern does not
+# consume the value, because the value may hold another assignment, as in A=${B:-x}.
 _ASSIGNED = re.compile(
     r"""(?<![\w$.-])(?P<name>[A-Za-z_]\w*)(?:[+:]?=(?!=)|:-)"""
     r"""(?=\$?'(?P<literal>[^']+)'|"(?P<quoted>[^"]+)"|(?P<bare>[^\s;&|)}'",]+))"""
 )
-# --OPTION VALUE and --OPTION=VALUE of a secret. `--key` alone has other meanings (sort, curl), and
-# a path is not the secret itself.
+# --OPTION VALUE and --OPTION=VALUE of a secret. `--key` alone is not matched, because it has other
+# meanings (sort, curl). A path as the value is not matched, because it is not the secret itself.
 _OPTION = re.compile(
     r"""(?<![\w$.-])--(?P<name>(?:[\w-]*[_-])?(?:(?:api|access|auth|secret)[_-]?key|token|secret|password))"""
     r"""(?:=|\s+)(?!['"]?[-/~.<|&;>])"""
@@ -55,7 +55,7 @@ class JobResources(Section):
     """
 
     partition: str | None = None
-    """The partition, or several with commas between them."""
+    """The partition, or several partitions with commas between them."""
     account: str | None = None
     """The account that is charged."""
     qos: str | None = None
@@ -66,11 +66,14 @@ class JobResources(Section):
     Valid: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS.
     """
     mem: str | None = None
-    """Memory of a job, e.g. ``32G``. Jobs with GPUs request ``mem_per_gpu`` instead, if set."""
+    """Memory of a job, e.g. ``32G``.
+
+    If ``mem_per_gpu`` is set, jobs with GPUs request ``mem_per_gpu`` instead.
+    """
     mem_per_gpu: str | None = None
     """Memory for each GPU of a job, e.g. ``64G``; a job without GPUs requests ``mem``."""
     cpus: Annotated[int, Field(ge=1)] = 1
-    """CPUs of the job. For trials: CPUs per GPU if the trial takes more than one GPU."""
+    """CPUs of the job. If a trial takes several GPUs, this is the number of CPUs per GPU."""
     constraint: str | None = None
     """Features that nodes must have."""
     reservation: str | None = None
@@ -78,24 +81,25 @@ class JobResources(Section):
     exclude: str | None = None
     """Nodes that jobs must not run on.
 
-    A value with a slash is a file with the nodes; it is read at launch.
+    A value with a slash is the path of a file with the nodes, which is read at launch.
     """
     nodelist: str | None = None
-    """Nodes of which each job takes one, or a file with them."""
+    """The nodes that jobs may run on, or a file with these nodes. Each job takes one node."""
     wckey: str | None = None
     """The workload key, for clusters that require one."""
     gpu_request: Literal["gpus-per-node", "gres", "gpus", "none"] = "gpus-per-node"
     """The form of a GPU request.
 
-    The forms are ``--gpus-per-node=N``, ``--gres=gpu:N`` and ``--gpus=N``. ``none``: no option, for
-    clusters whose nodes have GPUs that Slurm does not hand out; a job has to get its whole node.
+    The forms are ``--gpus-per-node=N``, ``--gres=gpu:N`` and ``--gpus=N``. With ``none``, a job
+    requests no GPUs. This is for clusters where Slurm does not hand out the GPUs of the nodes; a
+    job must then get its whole node.
     """
     gpu_type: str | None = None
     """The one type of GPUs to request, e.g. ``a100`` for ``--gpus-per-node=a100:N``."""
     requeue: bool = True
     """Whether Slurm may requeue a job, e.g. after a preemption or a loss of its node.
 
-    If not, the controller submits another job.
+    If False, the controller submits another job.
     """
     sbatch: dict[str, str] = {}
     """Other sbatch options, by their long names without dashes.
@@ -106,7 +110,8 @@ class JobResources(Section):
     def memory_text(self, gpus: int) -> str | None:
         """Return the memory of a job with ``gpus`` GPUs, in Slurm's format.
 
-        It is ``mem_per_gpu`` times the GPUs, else ``mem``. None: the profile does not say.
+        With GPUs and ``mem_per_gpu``, the memory is ``mem_per_gpu`` times ``gpus``, else ``mem``.
+        None: the profile does not say.
         """
         if gpus and self.mem_per_gpu:
             return slurm_syntax.memory_times(self.mem_per_gpu, gpus)
@@ -185,7 +190,8 @@ class ControllerResources(JobResources):
     """Where the controller runs: in a job, or as a process of the host that launches.
 
     ``here`` is for clusters whose compute nodes cannot submit jobs, or that have no queue for a
-    light job of several days. The other keys of this section are then only checked, not used.
+    light job of several days. With ``here``, the other keys of this section are checked but not
+    used.
     """
 
 
@@ -228,20 +234,20 @@ class Profile(Section):
     trial: JobResources = Field(default_factory=JobResources)
     """The jobs of trials."""
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
-    """Memory of one GPU in GB (1e9 bytes), from which the GPUs of a model are computed."""
+    """Memory of one GPU in GB (1e9 bytes); the number of GPUs of a model is computed from it."""
     gpus_per_node: Annotated[int, Field(ge=0, le=1024)] = 8
-    """The most GPUs of one trial; without Slurm, the GPUs of this machine."""
+    """The most GPUs of one trial. Without Slurm, this is the number of GPUs of this machine."""
     max_running: Annotated[int, Field(ge=1, le=_MOST_RUNNING)] = 8
     """The most jobs of trials that run at a time; a job may evaluate several trials.
 
     With ``linger_seconds: 0``, jobs are submitted as one array for each number of GPUs, and the
-    limit holds for each array. So arrays that are submitted together may run more jobs.
+    limit holds for each array. So several arrays together may run more jobs than this.
     """
     trials_per_job: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """The most trials that one job evaluates side by side.
 
     A job loads a model once in a stage for all its trials, and draws their common samples once.
-    ``auto``: the controller decides by the expected costs (`agenttts.loop.assignment`).
+    With ``auto``, the controller decides by the expected costs (`agenttts.loop.assignment`).
     """
     linger_seconds: Annotated[float, Field(ge=0)] | None = None
     """Seconds without a keep-alive sign after which a job without trials ends.
@@ -262,8 +268,8 @@ class Profile(Section):
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """The most starts of a trial that fails by faults of the machine (INFRA_FAILED).
 
-    A fault of the trial itself is final at once. If other trials of its job may have caused either
-    fault, the trial is tried again in a job of its own, where its starts are counted anew.
+    A fault of the trial itself is final at once. If other trials of the job may have caused a fault
+    of either kind, the trial is tried again in a job of its own, where its starts are counted anew.
     Preemptions and time limits are counted by ``max_preemptions`` and ``max_timeouts``.
     """
     max_timeouts: Annotated[int, Field(ge=0)] = 1
@@ -273,24 +279,25 @@ class Profile(Section):
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Seconds between two looks of the controller at the queue and the files of trials.
 
-    While it waits for a served model to start, it looks at least every 2 s. While it waits for a
-    worker's answer, it looks for the answer at least every second, and at the queue as before.
+    While a served model starts, the controller looks at least every 2 s. While the controller waits
+    for a worker's answer, it looks for the answer at least every second. The time between its looks
+    at the queue does not change then.
     """
     setup: list[str] = []
     """Shell lines that run on the node before the job, e.g. ``module load apptainer``.
 
-    If a line fails, the job ends, and the error names the line. No line may hold a secret. Let the
-    line read it from a file: ``export HF_TOKEN=$(cat FILE)``.
+    If a line fails, the job ends, and the error names the line. No line may hold a secret. A line
+    may read a secret from a file: ``export HF_TOKEN=$(cat FILE)``.
     """
     login_shell: bool = False
     """Whether batch files run in a login shell (``#!/bin/bash -l``).
 
-    Some clusters define ``module`` only there.
+    Some clusters define ``module`` only in login shells.
     """
     never_patience_minutes: Annotated[float, Field(ge=0)] = 30.0
     """Minutes after which a job is cancelled if it cannot start without help.
 
-    Examples are a held job, or a job that exceeds a limit. It counts as an attempt.
+    Examples are a held job, or a job that exceeds a limit. The cancelled job counts as an attempt.
     """
     env: dict[str, str] = {}
     """Environment of the trials (inside the container)."""
@@ -313,9 +320,10 @@ class Profile(Section):
     shows a fault of the machine, each such end counts as INFRA_FAILED.
     """
     stall_minutes: Annotated[float, Field(gt=0)] = 30.0
-    """Minutes without progress before the attempt is ended, as for ``start_minutes``.
+    """Minutes without progress after which an attempt is ended.
 
-    For both limits, time in which Slurm suspends the job does not count.
+    What follows is the same as for ``start_minutes``. Neither limit counts time in which Slurm
+    suspends the job.
     `agenttts.dispatch.node.limits` says what counts as progress.
     """
     max_preemptions: Annotated[int, Field(ge=0)] = MAX_PREEMPTIONS
@@ -408,7 +416,7 @@ def _looks_secret(name: str) -> bool:
 
 
 def _check_not_secret(name: str) -> None:
-    """Raise ValueError if a variable that has a value here may be a secret."""
+    """Raise ValueError if a variable may be a secret by its name."""
     if _looks_secret(name):
         raise ValueError(
             f"'{name}' looks like the name of a secret, and profiles and runs are plain "
@@ -421,11 +429,11 @@ def _check_not_secret(name: str) -> None:
 def _check_no_secrets(lines: Sequence[str]) -> None:
     """Raise ValueError if shell lines or options hold the value of a secret.
 
-    A reference holds none, e.g. ``HF_TOKEN=$(cat ~/.token)`` and ``HF_TOKEN=$OTHER``.
+    A reference to a secret is allowed, e.g. ``HF_TOKEN=$(cat ~/.token)`` or ``HF_TOKEN=$OTHER``.
     """
     for line in lines:
         for found in chain(_ASSIGNED.finditer(line), _OPTION.finditer(line)):
-            if found["literal"]:  # a shell replaces nothing in it, but eval and bash -c do
+            if found["literal"]:  # not replaced by a shell, but by eval and bash -c
                 written = _REFERENCE.sub("", found["literal"])
             else:
                 value = found["quoted"] or found["bare"]
@@ -459,13 +467,13 @@ def runs_in_container(spec: JobSpec, profile: Profile) -> bool:
 
 
 def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
-    """Return the profile called ``cluster``, or of the file if ``cluster`` is a path.
+    """Return a profile, given its name or the path of its file.
 
-    Profiles are ``slurm/NAME.yaml`` under each of ``folders``, in their order. ``local`` and
-    ``in_process`` always exist.
+    The profile NAME is ``slurm/NAME.yaml`` in the first of ``folders`` that has this file.
+    ``local`` and ``in_process`` always exist.
 
     Raises:
-        UserError: There is no such profile. The message lists those that exist.
+        UserError: There is no such profile. The message lists the existing profiles.
     """
     if is_profile_file(cluster):
         path = Path(cluster).expanduser()
@@ -505,7 +513,7 @@ def frozen_profile(path: Path) -> Profile:
 def _read(path: Path) -> Profile:
     """Return the profile in a file.
 
-    Paths are absolute, and a file of nodes is replaced by the nodes in it.
+    Its paths are made absolute. The path of a node file is replaced by the nodes in the file.
     """
     profile, source = load_with_source(Profile, read_text(path, "cluster profile"), str(path))
     folder = path.absolute().parent
@@ -554,7 +562,7 @@ def _anchored_bind(bind: str, folder: Path, key: KeyPath) -> str:
 
 
 def _with_nodes(resources: JobResources, folder: Path, what: str) -> JobResources:
-    """Return a section of the profile with the nodes in place of node files."""
+    """Return a section of the profile with each node file replaced by its nodes."""
     changes = {}
     for name in ("exclude", "nodelist"):
         value = getattr(resources, name)
@@ -583,9 +591,9 @@ def _with_nodes(resources: JobResources, folder: Path, what: str) -> JobResource
 def describe(resources: JobResources) -> dict[str, Any]:
     """Return what a kind of job requests, for plans.
 
-    Fields whose value is the default of the section's class are left out, except for ``time`` and
-    ``cpus``. A default that `Profile` itself sets for a section is included, e.g. the memory of the
-    controller.
+    A field is left out if its value is the default of the section's class. ``time`` and ``cpus``
+    are always included. A default that `Profile` itself sets for a section is included too, e.g.
+    the memory of the controller.
     """
     fields = type(resources).model_fields
     return {

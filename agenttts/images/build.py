@@ -1,14 +1,14 @@
 """Build container images, and identify the image that a run uses.
 
 An image is built from a definition file (``Apptainer.def``, ``containers/cpu.def``) with the host's
-own pip settings: its indexes, wheel folders, proxies and CA bundle. uv gets them too. They are not
-written into the image.
+own pip settings: its indexes, wheel folders, proxies and CA bundle. uv gets these settings too. The
+settings are not written into the image.
 
 An image ``X.sif`` has a record beside it, ``X.sif.json``. The record says what the image was built
 from. It also has the image's SHA-256, so that a launch need not read the whole image.
 
 Folders of the host that pip needs (wheels, cache, CA bundle) are mounted during ``%post``. The
-definition has to make their mount points in ``%setup``, from the variable
+definition has to make the mount points of these folders in ``%setup``, from the variable
 ``AGENTTTS_BUILD_MOUNTS`` (see ``containers/cpu.def``).
 """
 
@@ -52,7 +52,7 @@ SOURCE = (
     "a checkout, or 'pip download --no-deps --no-binary agenttts-hpc agenttts-hpc' and the "
     "unpacked archive"
 )
-"""Where the definitions and the source that they build from are, for messages."""
+"""For messages: where to get the definitions and the source that they build from."""
 MOUNTS_VARIABLE = "AGENTTTS_BUILD_MOUNTS"
 IMAGE_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -84,7 +84,7 @@ class ImageRecord:
     cuda: str | None = None
     """The CUDA version that the image's torch was built for.
 
-    None if torch has no CUDA, or if the image does not say.
+    None: torch has no CUDA, or the image has no label with the version.
     """
 
 
@@ -116,21 +116,22 @@ def build_image(
     ``output`` appears whole or not at all.
 
     Args:
-        definition: The definition file. If it contains ``{{ rootfs }}`` and ``build_args`` does not
-            name one, a new root file system is made of this machine's own Debian packages, and its
-            path is filled in.
+        definition: The definition file. If it contains ``{{ rootfs }}`` and ``build_args`` has no
+            ``rootfs``, a new root file system is made of this machine's own Debian packages. The
+            path of this file system is then filled in.
         output: The image to write.
         project: The checkout whose package goes into the image.
         runtime: The command to build with.
         force: Replace an existing ``output``.
         build_args: Values for the definition's arguments, by name.
-        keep_log: Keep the runtime's messages when the build succeeds. For the image ``X.sif`` they
-            are then in ``X.log``. Without it they are in ``X.sif.log`` during the build, and stay
-            there if it fails.
+        keep_log: Whether to keep the runtime's messages when the build succeeds. If so, the
+            messages for the image ``X.sif`` are in ``X.log``. If not, they are in ``X.sif.log``,
+            which is removed when the build succeeds.
 
     Raises:
-        UserError: The definition is missing, or has no such build argument. Or the project is not a
-            checkout. Or the output is a directory, would be the log, or exists (without ``force``).
+        UserError: The definition is missing, or lacks an argument that ``build_args`` names. The
+            project is not a checkout. The output is a directory or ends in ``.log``. The output
+            exists, and ``force`` is not set.
         MissingRequirement: The runtime is absent, temporary files have no place or too little
             space, or the build fails.
     """
@@ -198,9 +199,9 @@ def build_image(
 def read_record(image: Path) -> ImageRecord | None:
     """Return the image's record, brought up to date.
 
-    If the file's size or time has changed since the record was written, its digest is computed
-    anew, and the record beside the image is rewritten. None if there is no image, if its record
-    lacks a value, or if the record is of another image.
+    If the image's size or time has changed since the record was written, the image's digest is
+    computed anew, and the record beside the image is rewritten. None: there is no image, its record
+    lacks a value, or the record is of another image.
     """
     needed = {field.name for field in fields(ImageRecord) if field.default is MISSING}
     # Reading an image takes long and gives only its size and digest. Without a recorded digest,
@@ -220,7 +221,8 @@ def read_record(image: Path) -> ImageRecord | None:
 def image_cuda(runtime: str, image: Path) -> str | None:
     """Return the CUDA version in an image's label `CUDA_LABEL`.
 
-    ``Apptainer.def`` writes the label. None if it cannot be read.
+    ``Apptainer.def`` writes the label. None: the label is missing, is not a version, or cannot be
+    read.
     """
     try:
         answer = ask([runtime, "inspect", "--json", "--labels", str(image)], _INSPECT_S)
@@ -234,9 +236,9 @@ def image_cuda(runtime: str, image: Path) -> str | None:
 def image_digest(image: Path) -> str:
     """Return the SHA-256 of an image file, in hexadecimal.
 
-    The digest is kept in ``IMAGE.json`` together with the file's size and time of change. The file
-    is read again only if one of them differs. If ``IMAGE.json`` cannot be written, every process
-    reads the image once.
+    The digest is kept in ``IMAGE.json`` together with the image's size and time of change. The
+    image is read again only if its size or time has changed since. If ``IMAGE.json`` cannot be
+    written, every process reads the image once.
     """
     if not image.is_file():
         raise UserError(f"{image} is not an image file; to build one: {building('IMAGE')}")
@@ -244,7 +246,7 @@ def image_digest(image: Path) -> str:
 
 
 def _current_record(image: Path) -> dict[str, Any]:
-    """Return the content of ``IMAGE.json``, made anew if it describes another image."""
+    """Return the content of ``IMAGE.json``, brought up to date with the image."""
     status = image.stat()
     stored = _read_sidecar(image)
     seen = {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
@@ -261,7 +263,7 @@ def _current_record(image: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=16)
 def _digest(image: Path, size_bytes: int, mtime_ns: int) -> str:
-    """Return the SHA-256 of an image as it is at this size and time of change."""
+    """Return the SHA-256 of an image; the size and the time are only keys of the cache."""
     return _hash(image)
 
 
@@ -290,8 +292,8 @@ def build_environment(
 ) -> dict[str, str]:
     """Return the runtime's environment for a build.
 
-    It is ``environ`` with pip's settings, proxies and CA bundle for ``%post``, and the mount points
-    for ``%setup``.
+    The environment is ``environ`` with pip's settings, proxies and CA bundle for ``%post``, and
+    with the mount points for ``%setup``.
     """
     mounts = list(mounts)
     inside = {
@@ -303,7 +305,7 @@ def build_environment(
     inside["PIP_ROOT_USER_ACTION"] = "ignore"
     # The cache is on another file system, from which uv cannot link.
     inside |= {**uv_environment(settings), "UV_LINK_MODE": "copy"}
-    inside.pop("UV_CACHE_DIR", None)  # it counts only where it is mounted
+    inside.pop("UV_CACHE_DIR", None)  # set below, if the cache is mounted
     for name, value in environ.items():
         if name.lower() in _PROXIES:
             inside[name] = value
@@ -349,7 +351,7 @@ def build_mounts(settings: Mapping[str, str], environ: Mapping[str, str]) -> tup
 
 
 def _outermost(folders: Iterable[Path]) -> list[Path]:
-    """Return the folders that are not inside another of the folders."""
+    """Return the folders that are not inside another one in the list."""
     kept: list[Path] = []
     for folder in sorted(set(folders), key=lambda path: len(path.parts)):
         if not any(folder.is_relative_to(other) for other in kept):
@@ -389,7 +391,7 @@ def _scratch_root() -> Path:
     """Return the directory in which images are unpacked while they are built.
 
     Raises:
-        MissingRequirement: It cannot be used.
+        MissingRequirement: The directory cannot be used.
     """
     named = os.environ.get("APPTAINER_TMPDIR")
     try:
@@ -485,7 +487,7 @@ def _answer(command: list[str]) -> str:
 def _project_version(project: Path) -> str:
     """Return the version of the package in a checkout.
 
-    The image holds this version, whatever version of the package builds it.
+    The image holds this version, even if another version of the package builds the image.
     """
     text = (project / "agenttts" / "__init__.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__ = "([^"]+)"', text, flags=re.MULTILINE)
@@ -495,7 +497,7 @@ def _project_version(project: Path) -> str:
 def _has_capability(number: int) -> bool:
     """Return whether this process has the capability permitted (capabilities(7)).
 
-    It is True if that cannot be determined.
+    The result is True if this cannot be determined.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")

@@ -51,11 +51,12 @@ _LARGEST_ANSWER = 64 << 20
 """The most bytes of an answer."""
 _NO_TEMPLATE = re.compile(r"chat.?template", re.I)
 _SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
-# With status 400, Azure and others refuse a prompt that does not pass their filter.
+# With status 400, Azure and other servers refuse a prompt that does not pass their filter.
 _PROMPT_FILTERED = re.compile(r"content_filter|content_policy|content management policy", re.I)
 # With status 400, OpenAI and Azure end a reply whose thinking has taken all its tokens.
 _CUT = re.compile(r"could not finish the message.{0,80}limit was reached", re.I)
-# Codes alone: where requests are too many, OpenAI's and Gemini's texts name billing and quota too.
+# Only codes are matched. The texts of OpenAI and Gemini name billing and quota even if only the
+# requests are too many.
 _NO_MONEY = re.compile(
     r"insufficient_quota|exceeded_current_quota_error|billing_(?:not_active|hard_limit)", re.I
 )
@@ -64,9 +65,10 @@ _NO_MONEY = re.compile(
 class EndpointEngine:
     """Draws samples from a server.
 
-    Every sample is a request with a seed of its own, unless ``samples_per_request`` is above 1. If
-    the server refuses a parameter that is not necessary (the seed, or a ``top_p`` of 1), later
-    requests are sent without it. A line in the trial's log says so.
+    By default, every sample is a request with a seed of its own. If ``samples_per_request`` is
+    above 1, a request is for several samples and has the seed of the first one. If the server
+    refuses a parameter that is not necessary (the seed, or a ``top_p`` of 1), later requests are
+    sent without this parameter, and a line in the trial's log says so.
 
     A fault of the server, the network or the key is an `EngineError` of kind INFRA_FAILED, because
     the allocation is not to blame. If the server lacks the model or refuses a request, the kind is
@@ -74,8 +76,8 @@ class EndpointEngine:
 
     Args:
         config: The model.
-        say: Called with lines about progress, failures and refused parameters; by default they
-            are printed.
+        say: Called with lines about progress, failures and refused parameters. By default, these
+            lines are printed.
 
     Raises:
         EngineError: The options are wrong, or the server does not answer or lacks the model.
@@ -215,7 +217,7 @@ class EndpointEngine:
     def _reply(
         self, drawing: _Drawing, places: tuple[int, ...], stop: threading.Event
     ) -> ServerReply:
-        """Return the reply to a prompt, which is shortened if it is too long."""
+        """Return the reply to a prompt; a prompt that is too long is shortened."""
         sent = drawing.content
         try:
             return self._ask(drawing, sent, places, stop)
@@ -224,7 +226,7 @@ class EndpointEngine:
                 raise
             refused = error
         with drawing.lock:
-            if drawing.content == sent:  # no other thread has shortened it meanwhile
+            if drawing.content == sent:  # no other thread has shortened the prompt
                 drawing.content = longest_that_fits(
                     sent,
                     refused,
@@ -238,7 +240,10 @@ class EndpointEngine:
     def _ask(
         self, drawing: _Drawing, content: Content, places: tuple[int, ...], stop: threading.Event
     ) -> ServerReply:
-        """Return the reply to a prompt, sent again while `_adapt` changes it."""
+        """Return the reply to a prompt.
+
+        The request is sent again each time that `_adapt` has changed it.
+        """
         request = drawing.request
         path = "completions" if isinstance(content, str) else "chat/completions"
         while True:
@@ -252,7 +257,7 @@ class EndpointEngine:
     ) -> Callable[[Answer], ServerReply | None]:
         """Return a function that reads an answer.
 
-        The function returns None if the request must be sent again, changed by `_adapt`.
+        The function returns None if the request must be sent again with the changes of `_adapt`.
         """
 
         def read(answer: Answer) -> ServerReply | None:
@@ -283,7 +288,7 @@ class EndpointEngine:
     def _check_room(self, prompt_tokens: int | None, max_tokens: int) -> None:
         """Check that the context has room for a prompt and a whole reply.
 
-        This is needed because vLLM does not refuse such a chat, but lowers ``max_tokens``.
+        vLLM does not refuse a chat that leaves too little room, but lowers ``max_tokens``.
 
         Raises:
             ServerError: There is too little room.
@@ -334,7 +339,7 @@ class EndpointEngine:
         Only parameters that do not change the meaning of a request are changed.
 
         Returns:
-            Whether the refused request is worth sending again with these changes.
+            Whether to send the refused request again, with these changes.
         """
         text = complaint.lower()
         if "max_completion_tokens" in text and "max_tokens" in body:
@@ -380,7 +385,8 @@ class EndpointEngine:
                 else "set options.api_key_env to the name of the variable that holds the key"
             )
             raise self._infra(f"the server refuses the key: {text}; {fix}") from None
-        # Without a status: the node's environment or the address, unless the prompt is too long.
+        # An error without a status is of the node's environment or the address, or it says that the
+        # prompt is too long.
         outside = status is None or status == 402 or not 400 <= status < 500
         if outside and error.fault != "context":
             raise self._infra(text) from None
@@ -404,7 +410,7 @@ class EndpointEngine:
 
 @dataclass
 class _Drawing:
-    """A request, and its samples so far by their places among the request's seeds.
+    """A request, and its samples so far, each by the place of its seed in the request.
 
     ``position`` is the place of the request among the requests of the call.
     """
@@ -421,7 +427,7 @@ class _Drawing:
         self.content = self.request.content
 
     def completion(self, places: Iterable[int]) -> Completion:
-        """Return the completion of the samples at ``places``, which must have arrived."""
+        """Return the completion of the samples at ``places``; all must have arrived."""
         tokens = self.prompt_tokens
         if tokens is None:
             tokens = max(1, estimated_tokens(characters(self.content)))
@@ -438,7 +444,7 @@ def _on_threads(
 ) -> None:
     """Draw all pieces on several threads, and raise the first error.
 
-    After an error the threads are not waited for, because a request may take minutes.
+    After an error, this function does not wait for the threads, because a request may take minutes.
 
     Args:
         pieces: Requests, each with the places of some of its samples.

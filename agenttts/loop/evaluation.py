@@ -40,8 +40,8 @@ from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
 
-# After a submission without an answer, its jobs may still turn up in the queue within this time. A
-# job that turns up later ends by itself.
+# If a submission got no answer, its jobs may still appear in the queue within this time. A job that
+# appears later ends by itself.
 _APPEARS_WITHIN = timedelta(minutes=30)
 # How long workers may take to end before they are cancelled.
 _RETIRES_WITHIN_S = 60.0
@@ -54,7 +54,7 @@ class ServerLifecycle(Protocol):
     """Starts and releases the served model, which costs GPU time even while idle."""
 
     def trials_run(self, remaining: int, total: int, more: bool) -> None:
-        """Report that trials run. The search does not need the model meanwhile.
+        """Report that trials run, so that the search does not need the model now.
 
         Args:
             remaining: Number of trials that have not ended.
@@ -100,10 +100,10 @@ class Evaluation:
         self._table = TrialsTable(self._run.trials_file)
         # Whether the journal has rows that the table lacks.
         self._table_is_behind = False
-        # Seconds between iterations, and when the last one ended (monotonic clock).
+        # Seconds between iterations, and the monotonic time at which the last iteration ended.
         self._pauses: list[float] = []
         self._paused_at: float | None = None
-        # Cache of `_beside`: the value of ``lists`` at its last call, and the result.
+        # Cache of `_beside`: the last value of its argument ``lists``, and the result for it.
         self._together: (
             tuple[Sequence[Sequence[TrialProgress]], list[list[PlannedTrial]]] | None
         ) = None
@@ -126,9 +126,9 @@ class Evaluation:
         Args:
             trials: The trials.
             iteration_follows: Whether another iteration follows.
-            trials_follow: Whether any trials follow, of an iteration or after the search.
-            until_one_ends: Return when one more trial has ended. The others keep running; the
-                caller passes them to another call.
+            trials_follow: Whether other trials follow: another iteration or the closing trials.
+            until_one_ends: Whether to return as soon as one of the unfinished trials has ended. The
+                other trials keep running, and the caller passes them to the next call.
 
         Raises:
             RunFailed: The examples that the trials are scored on are damaged.
@@ -182,12 +182,12 @@ class Evaluation:
                     trouble = self._still(trouble, error)
             except QueueUnavailable as error:
                 self._workers.give_signs(unseen=True)
-                # Jobs keep running. `_adopt` finds those of a submission without an answer.
+                # Jobs keep running. If a submission got no answer, `_adopt` finds its jobs.
                 log.warning("%s; asking again", error)
                 trouble = self._still(trouble, error)
             except (AgentTTSError, OSError) as error:
                 self._workers.give_signs(unseen=True)
-                # The next pass repeats the step: its end is not in the journal.
+                # The next pass repeats the failed step, because its end is not in the journal.
                 files.failed(error)
             self._workers.pause(self._profile.poll_seconds)
 
@@ -195,10 +195,10 @@ class Evaluation:
         """Return whether the run's directory is there.
 
         Args:
-            patience: How many seconds it may be absent.
+            patience: How many seconds the directory may be absent.
 
         Raises:
-            RunGone: It has been absent for at least that long.
+            RunGone: The directory has been absent for at least ``patience`` seconds.
         """
         problem = self._run.problem(self._token)
         if problem is None:
@@ -232,7 +232,8 @@ class Evaluation:
     def _adopt(self, trials: Iterable[TrialProgress], *, cancel: bool = False) -> None:
         """Find the jobs of batches whose submission is not recorded as done.
 
-        The jobs that are found are recorded as submitted, the others as lost.
+        Jobs that are found are recorded as submitted. Trials whose job is not found are recorded as
+        lost.
 
         Args:
             trials: The trials whose batches are looked at.
@@ -285,13 +286,13 @@ class Evaluation:
         attempts = self._ends.counted_attempts(progress)
         pause = retry_pause(attempts, progress.submissions, self._profile.retry_pauses)
         passed = now - datetime.fromisoformat(progress.lost_at)
-        # If the time is in the future, the clock of the host that wrote it was ahead.
+        # If ``lost_at`` is in the future, the clock of the host that wrote it was ahead.
         return passed < timedelta() or passed >= timedelta(seconds=pause)
 
     def _dispatch(
         self, due: Sequence[TrialProgress], waiting: Iterable[TrialProgress], trials_follow: bool
     ) -> None:
-        """Give trials to workers, and submit jobs for the others.
+        """Give trials to workers, and submit jobs for the other trials.
 
         Jobs with the same number of GPUs are submitted together.
         """
@@ -300,7 +301,7 @@ class Evaluation:
         if self._builder.stays or self._planner.one_at_a_time:
             free = min(free, self._profile.max_running - live)
         if pending := self._workers.without_trials():
-            self._scheduler.cancel(pending)  # they are still in the queue, without trials
+            self._scheduler.cancel(pending)  # workers without trials that are still in the queue
         plan = self._planner.plan(due, self._moment(free, trials_follow))
         for listed in plan.lists:
             if listed.worker is not None:
@@ -375,19 +376,19 @@ class Evaluation:
     def _earlier_jobs(self, trial: TrialProgress) -> set[str]:
         """Return the jobs that must not have the trial again.
 
-        These are the jobs of its attempts, without those that handed it over.
+        These are the jobs of the trial's attempts, except jobs that handed the trial over.
         """
         if not trial.submissions and not trial.preemptions and not trial.earlier_attempts:
-            # It has no such attempt, or only those that a cancel or the time limit has ended. Their
-            # jobs are gone.
+            # Except for attempts that were handed over, the trial has none, or only attempts that a
+            # cancel or the time limit has ended. The jobs of these attempts are gone.
             return set()
         attempts = read_attempts(self._run.trial(trial.planned.trial))
         return {a.job_id for a in attempts if a.state != HANDED_OVER}
 
     def retire_workers(self) -> None:
-        """End the workers, and cancel those that do not end in time.
+        """End the workers, and cancel the workers that do not end in time.
 
-        If the queue does not answer, nothing is cancelled. The workers then end by themselves.
+        If the queue does not answer, no worker is cancelled. The workers then end by themselves.
         """
         self._workers.retire_all()
         deadline = time.monotonic() + _RETIRES_WITHIN_S
@@ -411,7 +412,7 @@ class Evaluation:
     def _start_jobs(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         """Submit jobs.
 
-        If jobs that exclude nodes are refused, they are submitted without the exclusions.
+        If jobs that exclude nodes are refused, they are submitted again without the exclusions.
         """
         try:
             return self._scheduler.submit(batch, requests)
@@ -490,7 +491,7 @@ class Evaluation:
     def cancel_jobs(self) -> None:
         """Release the served model, and cancel the jobs of trials and the workers.
 
-        They are also cancelled if the release fails, e.g. because the disk is full.
+        The jobs are cancelled even if the release fails, e.g. because the disk is full.
         """
         try:
             self.release()
@@ -501,9 +502,10 @@ class Evaluation:
             self._scheduler.cancel([*_jobs(unfinished), *self._workers.by_job()])
 
     def record_cancelled(self, reason: str) -> None:
-        """Record every unfinished trial as ended, after `cancel_jobs`.
+        """Record every unfinished trial as ended; called after `cancel_jobs`.
 
-        A trial that has a result keeps it. Other jobs of the run are cancelled, too.
+        A trial that has a result keeps its result. Jobs whose submission got no answer and jobs
+        that belong to no unfinished trial are cancelled too.
         """
         state = self._journal.state
         self._adopt(state.unfinished(), cancel=True)
@@ -550,7 +552,7 @@ class Evaluation:
             lists: The lists of all jobs that are started together.
             worker: The worker's name.
             gpus: GPUs of the job; 0: as many as the trials need.
-            upto: How many leading stages to draw, for trials that are not evaluated whole.
+            upto: For each trial that is not evaluated whole, how many leading stages to draw.
         """
         return self._builder.request(
             [t.planned for t in members],
@@ -564,9 +566,9 @@ class Evaluation:
     def _beside(self, lists: Sequence[Sequence[TrialProgress]]) -> list[list[PlannedTrial]]:
         """Return the trials of all jobs that run at the same time, one list for each job.
 
-        These are ``lists``, and one list for each unfinished trial that is not in them. The jobs
-        use this to share out their common samples and the requests to a server. The jobs are in the
-        order of their first trials.
+        The result has ``lists``, and a list of its own for each unfinished trial that is not in
+        ``lists``. From it, the jobs share out their common samples and the requests to a server.
+        The jobs are in the order of their first trials.
         """
         if self._together is None or self._together[0] is not lists:
             listed = {t.planned.trial for trials in lists for t in trials}
@@ -583,7 +585,7 @@ class Evaluation:
 
 
 def _name(members: Sequence[TrialProgress]) -> str:
-    """Return the name of a list of trials, which is its first trial."""
+    """Return the name of a list of trials: the name of its first trial."""
     return members[0].planned.trial
 
 

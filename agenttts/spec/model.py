@@ -43,17 +43,17 @@ class TaskSection(Section):
     split: str = "search"
     """The part of the data that the trials are scored on.
 
-    ``search``: the examples that the search uses. ``test`` (for ``evaluate``): the examples after
-    them. ``options.search_examples`` says how many examples ``search`` has; without it, these are
-    half of the records.
+    ``search`` has the examples that the search uses. ``test`` (for ``evaluate``) has the following
+    examples. ``options.search_examples`` sets how many examples ``search`` has. If this option is
+    not set, ``search`` has half of the records.
     """
     examples: Annotated[int, Field(ge=1)] | None = None
     """The number of examples that are read from the split; None: all.
 
-    A trial is scored on all of them, unless ``search.examples`` is set.
+    If ``search.examples`` is not set, a trial is scored on all of these examples.
     """
     skip_bad: Annotated[int, Field(ge=0)] = 0
-    """How many bad records of a file or hub split may be skipped; more are an error."""
+    """How many bad records of a file or hub split may be skipped; more bad ones are an error."""
     options: dict[str, Any] = {}
     """Options of the task."""
     run_code_on_host: bool = False
@@ -128,17 +128,18 @@ class ModelSection(Section):
     engine: Literal["vllm", "transformers", "endpoint", "scripted"] = "vllm"
     """What draws the samples."""
     prompt_style: Literal["chat", "few_shot_chat", "few_shot_completion"] = "chat"
-    """A chat; a chat with worked examples; or plain text with them (for base models)."""
+    """A chat; a chat with worked examples; or plain text with worked examples (base models)."""
     options: dict[str, Any] = {}
     """Options of the engine.
 
-    For vLLM: dtype, quantization, max_model_len, tensor_parallel_size, ... They may have the forms
-    of its command line: ``8k`` (8,000) or ``8K`` (8,192) where it takes them, and JSON objects.
+    For vLLM: dtype, quantization, max_model_len, tensor_parallel_size, ... Values may be written as
+    on vLLM's command line: JSON objects and, where vLLM takes them, ``8k`` (8,000) or ``8K``
+    (8,192).
     """
     thinking: ThinkingSetting = "auto"
     """The markers around the model's thinking.
 
-    ``auto``: the markers that its chat template and tokens show.
+    With ``auto``, the markers are taken from the model's chat template and tokens.
     """
     template_args: dict[str, Any] = {}
     """Arguments of the chat template, e.g. ``{enable_thinking: false}``."""
@@ -182,12 +183,15 @@ class TestSplitSection(Section):
     split: str = "test"
     """The split of the final test."""
     examples: Annotated[int, Field(ge=1)] | None = None
-    """Number of examples; None: all of the split that neither the search nor its finalists use."""
+    """Number of examples.
+
+    None: all examples of the split that neither the search nor the finalists use.
+    """
     top: Annotated[int, Field(ge=1)] = 1
     """Number of allocations, the best first.
 
     If the run has finalists, these come in the order of their scores. Otherwise the recommended
-    allocation comes first, then the best others.
+    allocation comes first, then the best of the other allocations.
     """
 
 
@@ -200,7 +204,7 @@ class FinalistsSection(Section):
     examples: Annotated[int, Field(ge=2)]
     """Number of examples of the search split; more than a trial of the search has."""
     top: Annotated[int, Field(ge=2)] = 3
-    """Number of allocations: the recommended one, then the best others."""
+    """Number of finalists: the recommended allocation and the best of the other allocations."""
 
 
 class StopSection(Section):
@@ -209,7 +213,8 @@ class StopSection(Section):
     within: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """How far the recommended allocation may be below the best.
 
-    It is a share of the expected score of the best one. A negative score counts without its sign.
+    This distance is a share of the best allocation's expected score. If that score is negative, its
+    absolute value is used.
     """
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
     """The least probability that the recommended allocation is within this distance."""
@@ -223,7 +228,10 @@ class ExamplesSection(Section):
     """
 
     first: Annotated[int, Field(ge=1)]
-    """Examples of an allocation's first trial. Each further scoring of it adds as many."""
+    """Number of examples of an allocation's first trial.
+
+    Each further trial of the allocation adds the same number of examples.
+    """
     most: Annotated[int, Field(ge=1)] | None = None
     """The most examples of an allocation; None: all examples of the task."""
 
@@ -260,24 +268,24 @@ class SearchSection(Section):
     options: dict[str, Any] = {}
     """Options of the method."""
     first: list[dict[str, ChoiceSection]] = []
-    """The user's own allocations, tried before those of the method.
+    """The user's own allocations, tried before the allocations of the method.
 
-    ``baseline: true`` in one of them makes it the baseline. The report compares the recommended
-    allocation with it. (See `agenttts.spec.allocations`.)
+    ``baseline: true`` makes one of them the baseline. The report compares the recommended
+    allocation with the baseline. (See `agenttts.spec.allocations`.)
     """
     baseline: Annotated[int, Field(ge=0)] | None = None
     """The position in ``first`` of the allocation with ``baseline: true``, from 0.
 
-    It is filled in from that mark."""
+    The position is filled in from this mark."""
     examples: ExamplesSection | None = None
     """None: every trial is scored on all examples of the task.
 
     ``examples: 40`` means ``{first: 40, most: 40}``.
     """
     stored: bool = True
-    """Whether the method also gets scores of a trial's allocation with fewer samples.
+    """Whether the method also gets scores that a trial's models would have with fewer samples.
 
-    They are computed from the samples of the trial.
+    These scores are computed from the samples of the trial.
     """
     stop: StopSection | None = None
     """None: the search ends after its last iteration."""
@@ -364,7 +372,7 @@ class JobSpec(Section):
     task: TaskSection
     """The task and its data."""
     stages: Annotated[dict[str, StageSection], Field(min_length=1)]
-    """The task's stages, all of them, by name."""
+    """All stages of the task, by name."""
     models: Annotated[dict[str, ModelSection], Field(min_length=1)]
     """The models by the names that the stages use."""
     search: SearchSection
@@ -374,7 +382,7 @@ class JobSpec(Section):
     cluster: str = "local"
     """The profile: ``local``, ``in_process``, NAME of ``slurm/NAME.yaml``, or a file."""
     container: ContainerSection = Field(default_factory=ContainerSection)
-    """The container of the trials, beside the profile's section."""
+    """The container of the trials, in addition to the profile's section ``container``."""
     samples: str | None = None
     """Directory of a sample store that runs share; None: the run's ``samples/``."""
     _source: Source = PrivateAttr(default=Source("", {}))
@@ -428,7 +436,7 @@ class JobSpec(Section):
         return self
 
     def with_source(self, source: Source) -> JobSpec:
-        """Return the same spec, which then knows the file and line of each of its keys."""
+        """Return a copy of the spec that knows the file and line of each of its keys."""
         spec = self.model_copy()
         spec._source = source
         return spec
@@ -462,7 +470,7 @@ class JobSpec(Section):
         The functions of `agenttts.spec.paths` decide which values are paths.
 
         Args:
-            base: Directory of the spec file, which relative paths are relative to.
+            base: Directory of the spec file. Relative paths are relative to this directory.
 
         Raises:
             UserError: A variable is not set.

@@ -78,38 +78,39 @@ _LOOK_AT_TRIALS_S = 1.0
 class TrialJob:
     """The function that submitit runs: it runs the command of trials to its end.
 
-    A job that reaches ``limit_seconds`` before its trials have ended is requeued, and they continue
-    from their stored samples. A trial is continued at most ``max_timeouts`` times. If ``requeue``
-    is False, the controller submits another job instead.
+    A job that reaches ``limit_seconds`` before its trials have ended is requeued. Its unfinished
+    trials then continue from their stored samples. A trial is continued at most ``max_timeouts``
+    times. If ``requeue`` is False, the job is not requeued, and the controller submits another one.
 
     A job with ``linger_seconds`` is a worker. When its trials have ended, it keeps its engines
-    loaded and waits for lists in its mailbox (`agenttts.dispatch.node.mailbox`). It ends when the
-    controller retires it, when no keep-alive sign has come for ``linger_seconds``, or when a list
-    would last longer than the time that the job has left. The command reads each list as one line
-    of its standard input. In the same way it gets questions of the search
-    (`agenttts.trial.questions`) while no trial runs. A question goes before a list.
+    loaded and waits for lists in its mailbox (`agenttts.dispatch.node.mailbox`). A worker ends when
+    the controller retires it, when no keep-alive sign has come for ``linger_seconds``, or when a
+    list would last longer than the time that the job has left. The command reads each list as one
+    line of its standard input. While no trial runs, the command also reads questions of the search
+    there (`agenttts.trial.questions`). If a question and a list wait, the question goes first.
 
     Args:
-        directory: The directory of the job. It is the trial's if the job has a single trial and is
-            no worker.
+        directory: The directory of the job. If the job is no worker and has a single trial, this is
+            the directory of the trial.
         command: The command.
         env: Environment variables of the command.
         gpus: GPUs of the job.
         limit_seconds: The job's time limit.
         grace_seconds: Seconds before the time limit at which the job is warned.
         max_timeouts: How often a trial is continued after its time limit.
-        cache: Where compiled code is kept, if anywhere.
+        cache: Where compiled code is kept; None: it is not kept.
         needs: Files that the trials read.
-        limits: Limits of a start, of a stall and of preemptions.
+        limits: Limits on engine starts, stalls and preemptions.
         earlier_attempts: Used only if ``trials`` is empty: how many earlier attempts of the one
             trial do not count.
         requeue: Whether the job may be requeued.
         trials: The trials. Empty: the job has one trial, in ``directory``.
-        linger_seconds: As above; 0 if the job is not a worker.
+        linger_seconds: Seconds without a keep-alive sign after which a worker ends; 0 if the job is
+            no worker.
         compiles: Whether its engines compile code, for GPUs.
     """
 
-    # Defaults for jobs in the queue that an older version pickled.
+    # Defaults for jobs that an older version pickled and that are still in the queue.
     needs: tuple[Path, ...] = ()
     limits = Limits()
     earlier_attempts = 0
@@ -199,8 +200,8 @@ class TrialJob:
         A requeued worker goes through the lists of its mailbox in order.
         """
         self._records = None
-        # Times of this node's monotonic clock, set anew at each start: a requeued job may be on
-        # another node.
+        # These are times of this node's monotonic clock. They are set anew at each start, because a
+        # requeued job may be on another node.
         self._ends_at = time.monotonic() + self.limit_seconds - self.grace_seconds
         self._next_list, self._closing = 0.0, False
         self._idle_since, self._last_sign = None, ""
@@ -226,10 +227,10 @@ class TrialJob:
                 self._release(trial)
 
     def _lock_due(self, trials: Iterable[JobTrial], number: int = 0) -> list[JobTrial]:
-        """Take the locks of the trials of a list that are due, and return these trials.
+        """Take the locks of the due trials of a list, and return these trials.
 
-        Of a trial that is not due, the outcome is recorded if another job holds its lock, if its
-        stages are drawn, or if it reached the time limit too often.
+        For some trials that are not due, the outcome is recorded: another job holds the trial's
+        lock, its stages are drawn, or it reached the time limit too often.
 
         Args:
             trials: The trials of the list.
@@ -239,7 +240,7 @@ class TrialJob:
         due: list[JobTrial] = []
         waits = Waits()
         for trial in trials:
-            if trial in self._locks:  # an earlier call took it, and then failed at a file
+            if trial in self._locks:  # an earlier call took the lock, and then failed at a file
                 due.append(trial)
                 continue
             if number < self._earlier_lists and self._was_given_away(trial):
@@ -272,7 +273,7 @@ class TrialJob:
     def _state_of(self, trial: JobTrial) -> _State:
         """Return the state of a trial at a start of this job.
 
-        If the job was requeued, some of its trials may have ended in it before.
+        If the job was requeued, some of its trials may have ended in an earlier start of the job.
         """
         if read_result(trial.directory) is not None:
             return _State.COMPLETE
@@ -300,8 +301,8 @@ class TrialJob:
     def _was_given_away(self, trial: JobTrial) -> bool:
         """Return whether another job has run a trial since this job did.
 
-        In a list that an earlier start of this job had, such a trial is no longer this job's. In a
-        new list, the trial has come back.
+        If a list from before this start names such a trial, the trial is no longer this job's. If a
+        newer list names the trial, the trial has come back to this job.
         """
         if not self._outlives_trials:
             return False
@@ -327,7 +328,7 @@ class TrialJob:
         return None if over or not self.requeue else started_again(self)
 
     def _is_over(self, trial: JobTrial, cause: Stop) -> bool:
-        """Return whether a trial has reached the limit on requeues for ``cause``."""
+        """Return whether ``cause`` has stopped a trial more often than its limit allows."""
         attempts = self._counted_attempts(trial)
         if cause == "time limit":
             return count_state(attempts, TrialState.TIMEOUT) > self.max_timeouts
@@ -387,7 +388,7 @@ class TrialJob:
         """Take the next list of the mailbox, if the trials of the last list have ended.
 
         Returns:
-            The trials that begin now, perhaps none; None if the job has to end.
+            The trials that begin now, an empty list if none does. None: the job has to end.
         """
         if self._attempts.open:
             return []
@@ -404,8 +405,9 @@ class TrialJob:
     def _take_list(self) -> list[JobTrial] | None:
         """Return the due trials of the next list; None if the job has to end.
 
-        The job also ends if the list is expected to last longer than the time that the job has
-        left. The controller then gives the list to another job.
+        The job has to end if it is retired, if no keep-alive sign has come for too long, or if the
+        list is expected to last longer than the time that the job has left. In the last case, the
+        controller gives the list to another job.
         """
         moment = time.monotonic()
         sign = self._mailbox.sign
@@ -467,7 +469,8 @@ class TrialJob:
         try:
             code = self._execute(command)
         except OSError as error:
-            # The error is of the command's program, or of a file that is read while it runs.
+            # The error is of the command's program, or of a file that is read while the command
+            # runs.
             where = error.filename or command[0]
             end = AttemptEnd(problem=f"{where}: {error.strerror}", node=node_name())
             self._stop_child(self.grace_seconds * 0.7)
@@ -490,8 +493,8 @@ class TrialJob:
     def _execute(self, command: list[str]) -> int:
         """Run the command to its end; return its exit code."""
         child = self._start_child(command)
-        # poll() and not wait(), because submitit's signal handler runs on this thread and polls the
-        # same child.
+        # poll() is used and not wait(), because submitit's signal handler runs on this thread and
+        # polls the same child.
         while child.poll() is None:
             time.sleep(0.1)
             self._check_progress()
@@ -502,7 +505,7 @@ class TrialJob:
     def _feed_child(self, child: subprocess.Popen[bytes]) -> None:
         """Pass the next question or list to the command.
 
-        If the job has to end, the command's input is closed. Then the command ends.
+        If the job has to end, the command's input is closed, so that the command ends.
         """
         if child.stdin is None or child.stdin.closed or time.monotonic() < self._next_list:
             return
@@ -548,7 +551,7 @@ class TrialJob:
             _LimitPassed: An engine has not started in time, or there is no progress.
         """
         moment = time.monotonic()
-        # In a job of one trial that is no worker, the trial ends when the command does.
+        # If the job is no worker and has one trial, the trial ends when the command does.
         if self._outlives_trials and moment >= self._next_ended:
             self._next_ended = moment + _LOOK_AT_TRIALS_S
             try:
@@ -576,9 +579,9 @@ class TrialJob:
             raise _LimitPassed(overrun)
 
     def _waits(self) -> bool:
-        """Return whether a worker waits for a list; it then makes no progress.
+        """Return whether a worker waits for a list, so that it makes no progress.
 
-        It waits if it has no open trials, unless it closes or answers a question.
+        A worker that waits has no open trials, does not close, and answers no question.
         """
         return not (self._attempts.open or self._closing or self._questions.any_in_work())
 
@@ -600,7 +603,7 @@ class TrialJob:
 
         Args:
             trial: The trial.
-            code: The exit code of the command; None if it still runs or was stopped.
+            code: The exit code of the command; None if the command still runs or was stopped.
             overrun: The limit that was passed, if any.
         """
         if read_result(trial.directory) is not None:
@@ -688,19 +691,19 @@ class _State(Enum):
     """The state of a trial at a start of a job."""
 
     COMPLETE = auto()
-    """It has a result."""
+    """The trial has a result."""
     DRAWN = auto()
     """The leading stages that this job had to draw are drawn."""
     DUE = auto()
-    """The job has to run it."""
+    """The job has to run the trial."""
     TOO_LONG = auto()
-    """It reached the time limit too often."""
+    """The trial reached the time limit too often."""
     FAILED = auto()
-    """It failed in this job; the controller decides what follows."""
+    """The trial failed in this job; the controller decides what follows."""
 
 
 def _is_done(trial: JobTrial) -> bool:
-    """Return whether a trial has a result, or this job's stages of it are drawn."""
+    """Return whether a trial has a result, or its stages for this job are drawn."""
     return read_result(trial.directory) is not None or _is_drawn(trial)
 
 

@@ -2,9 +2,9 @@
 
 Order of trust: a valid result of the trial > squeue > sacct. sacct is optional, because many small
 clusters have no accounting. While a job is being requeued, sacct reports NODE_FAIL for it, so sacct
-is asked only about jobs that squeue does not know. Such a job has ended, even if sacct calls it
-RUNNING or PENDING, because slurmdbd may not have been told of its end. The exception is a job that
-was submitted in the last minutes (`_SHOWS_WITHIN`).
+is asked only about jobs that squeue does not know. A job that squeue does not know has ended, even
+if sacct calls the job RUNNING or PENDING, because slurmdbd may not have been told of the job's end.
+Only a job that was submitted in the last minutes (`_SHOWS_WITHIN`) may not have ended.
 """
 
 from __future__ import annotations
@@ -52,32 +52,33 @@ _ENDS = {
 # States of held jobs, which run when somebody releases them (squeue(1)).
 HELD = frozenset({"SPECIAL_EXIT", "REQUEUE_HOLD", "RESV_DEL_HOLD"})
 _TIMEOUT_S = 60
-# A job that was submitted longer ago than this has ended if squeue does not list it. sacct may then
-# still say that it waits or runs, because slurmdbd may not have been told of its end.
+# If squeue does not list a job that was submitted longer ago than this, the job has ended. sacct
+# may still say that the job waits or runs, because slurmdbd may not have been told of its end.
 _SHOWS_WITHIN = timedelta(minutes=5)
-# Slurm gives a job's signals to all its processes: at its end, near its time limit and at a
-# preemption. In the controller's job they also end a command that it has just started.
+# Slurm sends signals to all processes of a job at the job's end, near its time limit and at a
+# preemption. In the controller's job, a signal also ends a command that the controller has just
+# started.
 _ENDED_WITH_THE_JOB = {-number for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
 _SIGNALS_TO_A_JOB = 4
-# Job ids in one command line.
+# The most job ids in one command line.
 _JOBS_AN_UPDATE = 200
 # What scontrol says of a job that has started or ended in the meantime (slurm_errno.c).
 _NOT_WAITING = re.compile(
     r"no longer pending|already (completing|completed|finished)|invalid job id|not pending",
     re.IGNORECASE,
 )
-# What is said if the cluster keeps no accounts of jobs, or none that this user may read, or if
-# sacct cannot start here.
+# What sacct says if the cluster keeps no accounts of jobs, if this user may not read the accounts,
+# or if sacct cannot start here.
 _NO_ACCOUNTING = re.compile(
     r"accounting storage is disabled|accounting_storage/none|access/permission denied"
     r"|error while loading shared libraries|cannot be run",
     re.IGNORECASE,
 )
-# Mark in the comment of a job that was cancelled because it would not have started. After the mark
-# comes Slurm's reason for which the job waited.
+# Mark in the comment of a job that was cancelled because it would not have started. The mark is
+# followed by Slurm's reason for the job's wait.
 _GAVE_UP = "gave-up="
-# The user's variables that change answers (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) or send the
-# command to another cluster.
+# Environment variables of the user that change the answers of Slurm's commands (SQUEUE_PARTITION,
+# SCANCEL_INTERACTIVE) or send a command to another cluster.
 _BENT = re.compile(
     r"(SQUEUE|SACCT|SCANCEL|SCONTROL|SINFO)_|SLURM_(CLUSTERS|TIME_FORMAT|BITSTR_LEN|JOB_USER)$"
 )
@@ -94,12 +95,12 @@ def job_states(job_ids: Iterable[str]) -> dict[str, JobStatus]:
 def job_rows(job_ids: Iterable[str]) -> dict[str, QueueRow | None]:
     """Return the row of each job from squeue, else from sacct.
 
-    The row is None if neither knows the job.
+    The row is None if neither command knows the job.
 
     Raises:
         QueueUnavailable: Slurm does not answer; or an answer was cut off, and a job that was not
             found may have been in the missing part.
-        MissingRequirement: squeue is not here.
+        MissingRequirement: squeue is not on PATH.
     """
     wanted = list(job_ids)
     return _rows(wanted, _squeue()) if wanted else {}
@@ -108,12 +109,13 @@ def job_rows(job_ids: Iterable[str]) -> dict[str, QueueRow | None]:
 def live_jobs_of(job_ids: Iterable[str], *, unlisted: bool = False) -> list[str]:
     """Return the jobs that have not ended.
 
-    While sacct does not answer, squeue alone tells which these are.
+    If sacct does not answer, only squeue's answer decides which jobs have not ended.
 
     Args:
         job_ids: The jobs.
-        unlisted: Whether jobs that squeue does not list are returned if sacct does not answer. They
-            have most likely ended. If the answer of squeue was cut off, they are always returned.
+        unlisted: Used only if sacct does not answer: whether jobs that squeue does not list are
+            returned. Such jobs have most likely ended. If the answer of squeue was cut off, jobs
+            that it does not list are always returned.
 
     Raises:
         QueueUnavailable: squeue does not answer.
@@ -183,7 +185,7 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
 
 
 def _held_up(state: str, job: str, row: QueueRow) -> str:
-    """Return why a job neither continues nor ends, for states that may last."""
+    """Return what holds up a completing or suspended job; '' for a job in another state."""
     if state == "COMPLETING":
         node = row.node or "NODE"
         return (
@@ -229,7 +231,8 @@ def is_stuck(row: QueueRow) -> bool:
 def waits_for(row: QueueRow) -> str:
     """Return the code of what a job waits for.
 
-    It is Slurm's reason, or the job's state if that says more.
+    The code is Slurm's reason. For a held job it is the job's state, unless Slurm's reason already
+    says that the wait does not end by itself.
     """
     told = row.state not in HELD or waiting_for(row.reason).waiting is Waiting.NEVER
     return row.reason if told else row.state
@@ -254,9 +257,9 @@ def give_up(job: str, row: QueueRow) -> None:
     """
     mark = _GAVE_UP + re.sub(r"[^\w]+", "_", waits_for(row))
     set_name_and_comment(job, comment=f"{row.comment} {mark}".strip())
-    # With --state=PENDING, a job that has started in the meantime continues. scancel does not
-    # accept the state of a held job in that option, so a held job is cancelled without it, even if
-    # it was just released.
+    # With --state=PENDING, a job that has started in the meantime continues. This option does not
+    # accept the states of held jobs. So a held job is cancelled without the option, even if the job
+    # has just been released.
     cancel_jobs([job], *([] if row.state in HELD else ["--state=PENDING"]))
 
 
@@ -316,9 +319,9 @@ def names_and_batch_files(jobs: Collection[str]) -> dict[str, tuple[str, Path | 
 
 
 def live_jobs() -> list[str]:
-    """Return the user's jobs that have not ended, with each element of an array.
+    """Return the user's jobs that have not ended; an array's elements are single jobs.
 
-    A completing job is among them.
+    Completing jobs are included.
 
     Raises:
         QueueUnavailable: squeue does not answer, or its answer was cut off.
@@ -337,8 +340,8 @@ def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
     command = ["scancel", *options, *job_ids]
     _check_present(command)
     answer = _ask(command)
-    # If a job has ended since it was looked up, scancel reports it on a line and continues with the
-    # others.
+    # If a job has ended in the meantime, scancel reports this on a line and continues with the
+    # other jobs.
     problems = _problems(answer)
     if problems:
         raise QueueUnavailable(
@@ -357,8 +360,8 @@ def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> bool:
     A job that has ended already is not changed. This does not count as a failure.
 
     Returns:
-        False if Slurm refused the change or did not answer; the caller then leaves out further
-        ones.
+        False if Slurm refused the change or did not answer; the caller then makes no further
+        changes.
     """
     command = ["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"]
     if name:
@@ -367,7 +370,7 @@ def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> bool:
 
 
 def keep_off(job_ids: Sequence[str], nodes: str) -> None:
-    """Give waiting jobs a new list of nodes that they must not run on; '' for none.
+    """Set the nodes that waiting jobs must not run on; '' removes the restriction.
 
     A job that has started in the meantime continues.
 
@@ -449,8 +452,8 @@ def _run(command: list[str]) -> bytes:
 def _ask(command: list[str]) -> Answer:
     """Return a command's answer.
 
-    If a signal to this process's job ended the command, it is run again, a few times. Each command
-    here has the same effect when it is repeated.
+    If a signal to this process's job ended the command, the command is run again, a few times. A
+    repeated command has the same effect.
     """
     answer = ask(command, _TIMEOUT_S, query_environment())
     for _ in range(_SIGNALS_TO_A_JOB):
@@ -462,9 +465,10 @@ def _ask(command: list[str]) -> Answer:
 
 @contextmanager
 def one_squeue_call() -> Iterator[None]:
-    """Call squeue once in the block; its answer also serves the later questions.
+    """Answer all questions about the queue in the block with one call of squeue.
 
-    Use it only to show the queue. Nothing may be submitted or cancelled because of these answers.
+    The call is made at the first question. This context is only for showing the queue: nothing may
+    be submitted or cancelled because of these answers.
     """
     token = _KEPT.set([])
     try:
