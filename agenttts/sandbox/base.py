@@ -21,8 +21,8 @@ class Limits:
     - ``memory_mb``: 2^20 bytes; it also bounds the address space of each process.
     - ``processes``: processes at a time, threads included.
     - ``file_mb``: size of one file, standard output and error included.
-    - ``disk_mb``: size of all files in its directory. The directory is in memory too where the
-      kernel allows it; a run then takes up to ``memory_mb`` plus ``disk_mb``.
+    - ``disk_mb``: size of all files in its directory and its /dev/shm. They are in memory too where
+      the kernel allows it; a run then takes up to ``memory_mb`` plus ``disk_mb``.
     """
 
     seconds: float = 3.0

@@ -1,9 +1,9 @@
 """The root file system of a sandboxed program.
 
-The program sees parts of the machine read-only, and may write to one directory. The mount points
-are made as ordinary directories before any namespace exists (`prepare`). A process whose user id is
-not mapped in its user namespace (root in a container without capabilities) may mount there but not
-make files.
+The program sees parts of the machine read-only, and may write to its directory and to a /dev/shm of
+its own, where the C library keeps semaphores and shared memory. The mount points are made as
+ordinary directories before any namespace exists (`prepare`). A process whose user id is not mapped
+in its user namespace (root in a container without capabilities) may mount there but not make files.
 """
 
 from __future__ import annotations
@@ -24,8 +24,23 @@ ROOT, PROGRAM = "root", "program"
 They are the mount points, and the program's own files (``/program`` inside).
 """
 
+_STORE = "store"
+"""One more, where the file system in memory is mounted."""
+
+WRITABLE = {PROGRAM: PROGRAM, "shm": "dev/shm"}
+"""The folders that the program may write to, with their places below its root."""
+
 MOST_ENTRIES = 5_000
 """Files and directories that a program may have at a time."""
+
+SHOWN_CPUS = 4
+"""The number of CPUs that a program is told.
+
+A pool has as many processes, and each has threads: those for all cores of a node would pass the
+limit of processes.
+"""
+_CPU_LIST = "sys/devices/system/cpu/online"
+"""The file in which the C library looks up the number of CPUs (get_nprocs(3))."""
 
 _SYSTEM = (
     "/usr",
@@ -46,8 +61,13 @@ def prepare(base: Path, shown: Sequence[Path]) -> None:
     They belong to the system and to the directories ``shown`` (the interpreter's).
     """
     root = base / ROOT
-    for folder in (root, base / PROGRAM, root / PROGRAM, root / "proc", root / "dev", root / "etc"):
+    for folder in (root, base / _STORE, root / "proc", root / "dev", root / "etc"):
         folder.mkdir(exist_ok=True)
+    for name, inside in WRITABLE.items():
+        (base / name).mkdir(exist_ok=True)
+        (root / inside).mkdir(exist_ok=True)
+    (root / _CPU_LIST).parent.mkdir(parents=True, exist_ok=True)
+    (root / _CPU_LIST).write_text(f"0-{SHOWN_CPUS - 1}\n", encoding="ascii")
     for path in _visible(shown):
         place = root / path.relative_to("/")
         if _is_link(path):
@@ -62,18 +82,19 @@ def prepare(base: Path, shown: Sequence[Path]) -> None:
 def give_memory(base: Path, megabytes: int) -> Path | None:
     """Mount a bounded file system in memory, with a copy of the program's files.
 
-    The mount is in a new mount namespace.
+    The mount is in a new mount namespace. The program's /dev/shm is part of the file system, so
+    that one bound holds for both.
 
     Returns:
         Where this process sees it. None if the kernel grants no writable one (for a process whose
         user id is not mapped in its user namespace, see the module). `enter` then shows the
-        directory itself, which has no bound of its own.
+        directories themselves, which have no bound of their own.
 
     Raises:
         OSError: The files alone are too large (ENOSPC).
     """
     _own_mounts()
-    place = base / ROOT / PROGRAM
+    place = base / _STORE
     flags = system.MS_NOSUID | system.MS_NODEV
     # Entries are bounded too, because each takes a kilobyte of the kernel's memory, which ``size``
     # does not bound.
@@ -83,7 +104,9 @@ def give_memory(base: Path, megabytes: int) -> Path | None:
     except OSError:
         return None
     try:
-        _copy(base / PROGRAM, place)
+        for name in WRITABLE:
+            (place / name).mkdir()
+            _copy(base / name, place / name)
     except OSError as error:
         system.unmount(str(place))
         if error.errno == errno.ENOSPC:
@@ -106,17 +129,18 @@ def enter(base: Path, shown: Sequence[Path], *, has_memory: bool) -> None:
     for path in _visible(shown):
         if not _is_link(path):
             _bind(path, root / path.relative_to("/"))
-    if not has_memory:
-        _bind(base / PROGRAM, root / PROGRAM)
+    for name, place in WRITABLE.items():
+        _bind((base / _STORE if has_memory else base) / name, root / place)
     # A /proc of the program's own process tree. If the kernel grants none (because parts of the
     # outer one are hidden), there is none. It is read-only, because a process that is root outside
     # owns the machine's settings in it, and an owner needs no capability to write.
     with suppress(OSError):
         flags = system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC | system.MS_RDONLY
         system.mount("proc", str(root / "proc"), "proc", flags)
-    for place in _mounts_under(str(root)):
-        if place != str(root / PROGRAM):
-            _make_read_only(place)
+    writable = {str(root / place) for place in WRITABLE.values()}
+    for mount in _mounts_under(str(root)):
+        if mount not in writable:
+            _make_read_only(mount)
     system.pivot_root(str(root))
 
 

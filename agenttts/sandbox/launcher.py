@@ -30,6 +30,7 @@ from agenttts.sandbox.watch import Usage, disk_bytes, unlinked_bytes, usage
 _POLL_SECONDS = 0.01
 _DISK_SECONDS = 0.2
 _INNER_ID = 1000
+_USER = "user"
 # Programs have a lower priority than the process that watches them. The kernel does not limit the
 # number of root's processes. A fork bomb at equal priority made thousands of processes before the
 # watcher stopped it (2026-11). See also `_watch_in_real_time`.
@@ -223,6 +224,9 @@ def _environment() -> dict[str, str]:
         "HOME": home,
         "TMPDIR": home,
         "LANG": "C.UTF-8",
+        # There is no /etc/passwd, in which getpass.getuser() would look next.
+        "USER": _USER,
+        "LOGNAME": _USER,
         # One thread: otherwise a numeric library would start one for each core of the node.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
@@ -262,10 +266,11 @@ def _disk_check(first: int, base: Path, memory: Path | None, limits: Limits) -> 
     if memory is not None:
         return lambda: filesystem.is_full(memory)
     bound = limits.disk_mb * MB
-    program = base / filesystem.PROGRAM
+    folders = [base / name for name in filesystem.WRITABLE]
 
     def counted() -> bool:
-        return disk_bytes(program, bound) + unlinked_bytes(first, limits.processes + 1) > bound
+        named = sum(disk_bytes(folder, bound) for folder in folders)
+        return named + unlinked_bytes(first, limits.processes + 1) > bound
 
     return counted
 

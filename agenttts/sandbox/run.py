@@ -49,7 +49,8 @@ def run_program(
     bounds = limits or Limits()
     with scratch_directory() as base:
         _write_files(base / filesystem.PROGRAM, files)
-        command = [sys.executable, "-E", "-s", "-B", "-u", main]
+        options = ["-E", "-s", "-B", "-u", *_cpu_count()]
+        command = [sys.executable, *options, main]
         shown = [sys.base_prefix, sys.exec_prefix, sys.prefix]
         task = {"base": str(base), "shown": shown, "command": command, "limits": asdict(bounds)}
         report = _launch(json.dumps(task), bounds.seconds + _PATIENCE_SECONDS)
@@ -81,6 +82,14 @@ def check_sandbox() -> None:
     if outcome.exit_code != 0:
         why = outcome.stderr.strip().splitlines()[-1:] or [f"stopped: {outcome.stopped}"]
         raise missing(f"an empty program failed in it ({why[0]})")
+
+
+def _cpu_count() -> list[str]:
+    """Return the option that Python 3.13 and later take for the number of cores.
+
+    They count the cores that the process may use, not what the C library says.
+    """
+    return ["-X", f"cpu_count={filesystem.SHOWN_CPUS}"] if sys.version_info >= (3, 13) else []
 
 
 def _launch(task: str, timeout: float) -> dict[str, Any]:

@@ -31,6 +31,8 @@ WITHOUT_SPACES = (
     "\U00020000-\U0003ffff]"
 )
 """A pattern of the characters of scripts that are written without spaces."""
+SENTENCE_ENDS = ".!?\u3002\uff01\uff1f"
+"""What ends a sentence; replies leave it out of a choice that is one."""
 _TYPOGRAPHY = str.maketrans(
     {
         **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u02bc\u00b4\uff07", "'"),
@@ -110,15 +112,25 @@ def exact_match(prediction: str, gold: Sequence[str]) -> float:
     return float(any(normalise(prediction) == normalise(answer) != "" for answer in gold))
 
 
-def token_overlap(prediction: str, gold: Sequence[str]) -> Overlap:
+def token_overlap(prediction: str, gold: Sequence[str], whole: Collection[str] = ()) -> Overlap:
     """Return the overlap of words with the gold answer of the best F1.
 
     Repeated words count. On a tie the first gold answer is taken.
+
+    Args:
+        prediction: The answer to score.
+        gold: The right answers.
+        whole: Normalised answers that overlap with nothing but themselves. HotpotQA's and
+            2WikiMultiHopQA's evaluation has "yes", "no" and "noanswer".
     """
     best = Overlap(0.0, 0.0, 0.0)
-    predicted = spaced(normalise(prediction)).split()
+    normal = normalise(prediction)
+    predicted = spaced(normal).split()
     for answer in gold:
-        wanted = spaced(normalise(answer)).split()
+        right = normalise(answer)
+        if right != normal and (right in whole or normal in whole):
+            continue
+        wanted = spaced(right).split()
         hits = (Counter(predicted) & Counter(wanted)).total()
         best = max(best, Overlap.of(hits, len(predicted), len(wanted)), key=lambda o: o.f1)
     return best

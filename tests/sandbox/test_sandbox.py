@@ -85,6 +85,52 @@ def test_an_event_loop_and_a_subprocess_work():
     assert "5" in run(code).stdout
 
 
+PROCESSES = """
+import getpass, multiprocessing, os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.shared_memory import SharedMemory
+
+def square(x): return x * x
+
+if __name__ == "__main__":
+    memory = SharedMemory(create=True, size=1000)
+    memory.buf[0] = 7
+    same = SharedMemory(memory.name)
+    print(same.buf[0])
+    same.close()
+    memory.close()
+    memory.unlink()
+    with multiprocessing.Pool() as pool: print(pool.map(square, range(3)))
+    with multiprocessing.get_context("spawn").Pool(1) as pool: print(pool.map(square, range(3)))
+    with ProcessPoolExecutor() as pool: print(list(pool.map(square, range(3))))
+    with multiprocessing.Lock(): print(multiprocessing.Value("i", 5).value)
+    print(os.cpu_count(), getpass.getuser())
+"""
+
+
+def test_processes_that_share_memory_work():
+    """Without /dev/shm no lock could be made, and a user that no file names has no name."""
+    outcome = run(PROCESSES)
+    assert outcome.exit_code == 0, outcome
+    squares = "[0, 1, 4]\n"
+    # A pool of all cores of a large node would pass the limit of processes.
+    assert outcome.stdout == f"7\n{squares * 3}5\n4 user\n"
+
+
+def test_shared_memory_is_the_programs_own(no_file_systems_in_memory, monkeypatch):
+    name = f"agenttts-test-{os.getpid()}-{time.monotonic_ns()}"
+    outside = Path("/dev/shm") / name
+    code = f"import os\nprint(os.listdir('/dev/shm'))\nopen('/dev/shm/{name}', 'w').write('x')"
+    for _ in range(2):
+        assert run(code).stdout == "[]\n"
+        assert not outside.exists()
+    monkeypatch.setattr("agenttts.sandbox.run._PACKAGE_ROOT", str(no_file_systems_in_memory))
+    for _ in range(2):
+        assert run(code).stdout == "[]\n"
+        assert not outside.exists()
+    assert "[0, 1, 4]" in run(PROCESSES).stdout
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_hostile_programs_are_contained(name):
     hostile = PROGRAMS[name]
@@ -103,7 +149,9 @@ def temporary(tmp_path, monkeypatch):
 
 
 DISK_PROGRAMS = [
-    name for name in PROGRAMS if any(w in name for w in ("files", "deep", "settings", "big file"))
+    name
+    for name in PROGRAMS
+    if any(w in name for w in ("files", "deep", "settings", "big file", "shared"))
 ]
 
 
@@ -221,7 +269,8 @@ def test_it_writes_nowhere_but_into_its_directory(tmp_path):
         "/x",
         "/etc/x",
         "/usr/x",
-        "/dev/shm/x",
+        "/dev/x",
+        "/sys/devices/system/cpu/online",
         str(Path.home() / "x"),
         sys.executable,
     ]

@@ -69,6 +69,18 @@ PROGRAMS = {
         "i = 0\nwhile True:\n  i += 1\n  open(f'f{i}', 'wb').write(bytes(1 << 20))",
         ("disk",),
     ),
+    "many files in shared memory": Hostile(
+        "i = 0\nwhile True:\n  i += 1\n  open(f'/dev/shm/f{i}', 'wb').write(bytes(1 << 20))", ("disk",)
+    ),
+    "many blocks of shared memory": Hostile(
+        "from multiprocessing.shared_memory import SharedMemory\nkept = []\n"
+        "while True:\n  kept.append(SharedMemory(create=True, size=1 << 20)); kept[-1].buf[:] = bytes(1 << 20)",
+        ("disk", "memory", "error"),
+    ),
+    "one big block of shared memory": Hostile(
+        "from multiprocessing.shared_memory import SharedMemory\nSharedMemory(create=True, size=1 << 30)",
+        ("error",), "File too large",
+    ),
     "many empty files": Hostile(
         "i = 0\nwhile True:\n  i += 1\n  open(f'f{i}', 'w')", ("disk", "time")
     ),

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from agenttts.tasks.metrics import WITHOUT_SPACES, plain_marks
+from agenttts.tasks.metrics import SENTENCE_ENDS, WITHOUT_SPACES, plain_marks
 
 _SEPARATOR = re.compile(r"\s+[-_]\s+|(?<=\w)[-_](?=\w)|\s+")
 """What stands between the words of a choice."""
 _SEPARATORS = r"(?:\s+[-_]\s+|[-_]|\s+)"
 """What may stand there in a text: replies say "not entailment" for `not_entailment`."""
-SENTENCE_ENDS = ".!?\u3002\uff01\uff1f"
-"""What ends a sentence; replies leave it out of a choice that is one."""
 
 
 def first_choice(text: str, choices: Sequence[str]) -> str:

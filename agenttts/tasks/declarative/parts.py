@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agenttts.files.unicode import clean_value
-from agenttts.tasks.declarative.choices import SENTENCE_ENDS, first_choice, is_choice
+from agenttts.tasks.declarative.choices import first_choice, is_choice
 from agenttts.tasks.declarative.numbers import is_inside_more, last_number, numbers_in
 from agenttts.tasks.loading.answers import (
     is_answer_in_another_form,
@@ -23,12 +24,11 @@ from agenttts.tasks.loading.values import json_from_text
 from agenttts.tasks.metrics import (
     contains,
     normalise,
-    plain_marks,
     rouge_l,
     set_overlap,
     token_overlap,
 )
-from agenttts.tasks.votes import most_frequent
+from agenttts.tasks.votes import most_frequent, plain_answer
 
 _MARK_UP, _CLOSING = " \t*_`", " .,;!*_`)}"
 _BEFORE_A_VALUE = (":", "=", ">", "\u2013", "\u2014", "\u2192", "\\boxed{", " is", " are")
@@ -45,8 +45,6 @@ _TOLERANCE = 1e-6
 """The largest relative difference of equal numbers; the absolute one, where the right one is 0."""
 SET_F1 = "set_f1"
 _OF_TEXT = {"text", "first_line"}
-_MARKED = re.compile(r"([\"'*_`]{1,4})(.+)\1")
-_FULL_STOPS = ".\u3002"
 _OF_CHOICES = {"exact_match", "contains"}
 LISTS = ("list", "lines")
 """The parsers whose outputs are lists."""
@@ -103,7 +101,7 @@ def fuse(how: str, candidates: Sequence[Any], empty: Any, parser: str) -> Any:
     if not given:
         return empty
     if how == "vote" and parser in _OF_TEXT:
-        return most_frequent(given, _plain_text)
+        return most_frequent(given, plain_answer)
     return _FUSIONS[how](given)
 
 
@@ -217,29 +215,19 @@ def _is_in_sentence(text: str, start: int, end: int, *, several: bool) -> bool:
 
 
 def _vote(given: Sequence[Any]) -> Any:
-    return most_frequent(given, lambda value: json.dumps(value, sort_keys=True))
-
-
-def _plain_text(text: str) -> str:
-    """Return what texts that vote as one have in common.
-
-    That is less than for metrics: C and C++ are two.
-    """
-    words = _without_end(" ".join(plain_marks(text).casefold().split()))
-    marked = _MARKED.fullmatch(words)
-    return _without_end(marked[2]) if marked else words
-
-
-def _without_end(text: str) -> str:
-    bare = text.rstrip(SENTENCE_ENDS)
-    if bare and not bare[-1].isdigit():
-        return bare
-    return text.rstrip(_FULL_STOPS) or text  # 5! is a factorial
+    return most_frequent(given, _as_json)
 
 
 def _union(given: Sequence[Any]) -> list[Any]:
-    items = {json.dumps(item, sort_keys=True): item for values in given for item in values}
+    items: dict[str, Any] = {}
+    for item in (item for values in given for item in values):
+        items.setdefault(_as_json(item), item)
     return list(items.values())
+
+
+def _as_json(value: Any) -> str:
+    """Return a value as JSON with composed letters: é may be two characters (NFD)."""
+    return unicodedata.normalize("NFC", json.dumps(value, sort_keys=True, ensure_ascii=False))
 
 
 def _median(given: Sequence[Any]) -> Any:
@@ -333,7 +321,7 @@ def _is_answer_in_text(value: Any) -> bool:
 
 def _item(value: Any) -> Hashable:
     if isinstance(value, list | dict):
-        return json.dumps(value, sort_keys=True)
+        return _as_json(value)
     return _key(_text(value))
 
 

@@ -34,6 +34,7 @@ class TripleAnswer(Answer):
 
     description = "Answer the question in a few words from the selected triples alone."
     wording = TRIPLES
+    whole_answers = frozenset()  # ComplexWebQuestions and WebQSP have no such rule.
 
 
 class KnowledgeGraphQA(Task):

@@ -28,7 +28,7 @@ from agenttts.tasks.retrieval.prompts import (
     fusion_prompt,
     retrieval_prompt,
 )
-from agenttts.tasks.votes import most_frequent
+from agenttts.tasks.votes import most_frequent, plain_answer
 
 FUSION_TEMPERATURE = 0.3
 
@@ -83,6 +83,8 @@ class Answer(StageDefinition):
     temperature = 0.7
     description = "Answer the question in a few words from the selected references alone."
     wording: ClassVar[Wording] = PASSAGES
+    whole_answers: ClassVar[frozenset[str]] = frozenset({"yes", "no", "noanswer"})
+    """Normalised answers that overlap with nothing but themselves."""
 
     def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
         record = RetrievalExample.of(example)
@@ -116,12 +118,21 @@ class Answer(StageDefinition):
         return Fusion(fusion_prompt(question, given), FUSION_TEMPERATURE)
 
     def fuse(self, candidates: Sequence[str], example: Example) -> str:
-        """Return the most frequent answer that is not empty; the first on a tie."""
-        return most_frequent(filter(None, candidates)) or ""
+        """Return the most frequent answer that is not empty; the first on a tie.
+
+        Answers that differ in case, white space, the marks around them or the end of a sentence
+        count as the first of them.
+        """
+        return most_frequent(filter(None, candidates), plain_answer) or ""
 
     def metrics(self, output: str, example: Example) -> dict[str, float]:
+        """Return exact match and the overlap of words.
+
+        As in the evaluation of HotpotQA and 2WikiMultiHopQA, F1 is 0 where the normalised answers
+        differ and one is yes, no or noanswer.
+        """
         answers = RetrievalExample.of(example).answers
-        overlap = dataclasses.asdict(token_overlap(output, answers))
+        overlap = dataclasses.asdict(token_overlap(output, answers, self.whole_answers))
         return {"em": exact_match(output, answers), **overlap}
 
 

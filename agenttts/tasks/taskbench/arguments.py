@@ -2,7 +2,8 @@
 
 t-F1 compares names, v-F1 names and values. An argument counts as (tool, name, value), with the
 value as text. The name of a resource is its type, and ``<node-j>`` stands for the tool of call j.
-So plans are equal whatever the order of their calls. Repeats count once.
+So plans are equal whatever the order of their calls. Repeats count once. A reference of a call to
+itself is no argument.
 """
 
 from __future__ import annotations
@@ -70,26 +71,31 @@ def _arguments(calls: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> 
     for position, call in enumerate(calls):
         for argument in call["arguments"]:
             if isinstance(argument, Mapping):
-                name, value = argument["name"], argument["value"]
-            else:
-                name, value = _resource(argument, position, tools, types)
-            found.add((tools[position], name, value))
+                found.add((tools[position], argument["name"], argument["value"]))
+            elif _referenced(argument) != position:
+                found.add((tools[position], *_resource(argument, tools, types)))
     return found
 
 
-def _resource(
-    value: str, position: int, tools: Sequence[str], types: Mapping[str, str]
-) -> tuple[str, str]:
-    """Return a resource as (type, value).
+def _referenced(value: str) -> int | None:
+    """Return the call that a resource refers to; None if it refers to none.
 
-    A reference to itself or to no call stays as it is written.
+    TaskBench's evaluate.py skips references of a call to itself, in predictions and gold plans.
     """
     match = _REFERENCE.search(value)
-    if match is None:
+    return int(match[1]) if match else None
+
+
+def _resource(value: str, tools: Sequence[str], types: Mapping[str, str]) -> tuple[str, str]:
+    """Return a resource as (type, value).
+
+    A reference to no call stays as it is written.
+    """
+    number = _referenced(value)
+    if number is None:
         ending = value.rstrip("'\"").rpartition(".")[2].lower()
         return _TYPE_OF.get(ending, "text"), value
-    number = int(match[1])
-    if number == position or number >= len(tools):
+    if number >= len(tools):
         return _OTHER, value
     return types.get(tools[number], _OTHER), tools[number]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import jinja2
 import pytest
@@ -506,6 +507,17 @@ def test_fusions(how, candidates, fused):
 @pytest.mark.parametrize("parser", ["text", "first_line"])
 def test_texts_that_mean_the_same_vote_as_one(parser, candidates, fused):
     assert parts.fuse("vote", candidates, "", parser) == fused
+
+
+def test_letters_of_one_and_two_characters_vote_as_one():
+    """An accent may be a character of its own, as in names of files on macOS."""
+    two, one = unicodedata.normalize("NFD", "Orléans"), unicodedata.normalize("NFC", "Orléans")
+    for parser, wrap in (("list", lambda x: [x]), ("json", lambda x: {"city": x})):
+        given = [wrap("Rome"), wrap(two), wrap("Rome"), wrap(one), wrap(one)]
+        assert parts.fuse("vote", given, [], parser) == wrap(two)
+    assert parts.fuse("vote", ["Rome", two, "Rome", one, one], "", "text") == two
+    assert parts.fuse("union", [[two], ["Rome", one]], [], "list") == [two, "Rome"]
+    assert parts.score("set_f1", [{"city": two}], [{"city": one}]) == 1
 
 
 def test_choices_vote_with_all_their_marks(make):

@@ -4,6 +4,9 @@ knowledge-graph QA.
 
 from __future__ import annotations
 
+import unicodedata
+from dataclasses import replace
+
 import pytest
 
 from agenttts import tasks
@@ -135,3 +138,34 @@ def test_options_of_retrieval_qa():
         task.load(TaskConfig("", options={"shuffle": 1}))
     with pytest.raises(UserError, match="search_examples: -1 is not valid"):
         task.load(TaskConfig("", options={"search_examples": -1}))
+
+
+@pytest.mark.parametrize(
+    ("output", "gold", "expected", "without_rule"),
+    [
+        ("yes", "yes", 1, 1),
+        ("Yes.", "yes", 1, 1),
+        ("yes, it is", "yes", 0, 0.5),
+        ("no", "No Doubt", 0, 2 / 3),
+        ("noanswer", "noanswer given", 0, 2 / 3),
+        ("Ann", "Ann Lee", 2 / 3, 2 / 3),
+    ],
+)
+def test_f1_of_yes_and_no_is_that_of_the_published_evaluation(output, gold, expected, without_rule):
+    """As in hotpot_evaluate_v1.py and 2wikimultihop_evaluate.py; other data sets lack the rule."""
+    example = replace(RetrievalExample.of(EXAMPLE), answers=(gold,)).to_example()
+    assert RetrievalQA().stage("answer").metrics(output, example)["f1"] == pytest.approx(expected)
+    other = KnowledgeGraphQA().stage("answer").metrics(output, example)
+    assert other["f1"] == pytest.approx(without_rule)
+    several = replace(RetrievalExample.of(EXAMPLE), answers=("yes", gold)).to_example()
+    assert RetrievalQA().stage("answer").metrics("yes", several)["f1"] == 1
+
+
+def test_the_vote_on_answers_takes_their_forms_together():
+    vote = RetrievalQA().stage("answer").fuse
+    assert vote(["Rome", "Rome", "Paris", "paris", "PARIS!"], EXAMPLE) == "Paris"
+    assert vote(["C", "C", "C++", "C++", "C++"], EXAMPLE) == "C++"
+    assert vote(["", "", "Rome"], EXAMPLE) == "Rome"
+    decomposed = unicodedata.normalize("NFD", "Orléans")
+    assert vote([decomposed, "Rome", "Rome", "Orléans", "orléans"], EXAMPLE) == decomposed
+    assert vote(["", ""], EXAMPLE) == ""

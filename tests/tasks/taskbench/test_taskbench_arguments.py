@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from agenttts.tasks.metrics import Overlap
@@ -61,11 +63,26 @@ def test_resources_are_compared_by_the_tool_that_gives_them():
     literal = [right[0], {"task": "Reader", "arguments": ["dog.PNG"]}]
     assert argument_overlap(literal, RESOURCES).f1 == pytest.approx(0.5)
     assert name_overlap(literal, RESOURCES).f1 == 1
-    # References to nothing and to itself match nothing.
-    for reference in ("<node-1>", "<node-7>"):
-        broken = [right[0], {"task": "Reader", "arguments": [reference]}]
-        assert argument_overlap(broken, RESOURCES).f1 == pytest.approx(0.5)
-        assert name_overlap(broken, RESOURCES).f1 == pytest.approx(0.5)
+    # A reference to nothing matches nothing.
+    broken = [right[0], {"task": "Reader", "arguments": ["<node-7>"]}]
+    assert argument_overlap(broken, RESOURCES).f1 == pytest.approx(0.5)
+    assert name_overlap(broken, RESOURCES).f1 == pytest.approx(0.5)
+
+
+def test_a_reference_of_a_call_to_itself_is_skipped():
+    """As in TaskBench's evaluate.py; it counted as an argument too many."""
+    first = {"task": "Image Finder", "arguments": ["a dog"]}
+    alone = [first, {"task": "Reader", "arguments": ["<node-1>"]}]
+    assert argument_overlap(alone, RESOURCES) == Overlap(1.0, 0.5, pytest.approx(2 / 3))
+    assert name_overlap(alone, RESOURCES) == Overlap(1.0, 0.5, pytest.approx(2 / 3))
+    beside = [first, {"task": "Reader", "arguments": ["<node-0>", "<node-1>"]}]
+    assert argument_overlap(beside, RESOURCES).f1 == name_overlap(beside, RESOURCES).f1 == 1
+    odd = dataclasses.replace(
+        RESOURCES,
+        calls=(RESOURCES.calls[0], ToolCall("Reader", (("", "<node-0>"), ("", "<node-1>")))),
+    )
+    right = [first, {"task": "Reader", "arguments": ["<node-0>"]}]
+    assert argument_overlap(right, odd).f1 == 1
 
 
 def test_plans_without_arguments_are_compared_by_their_tools():
