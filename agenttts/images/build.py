@@ -263,7 +263,7 @@ def _current_record(image: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=16)
 def _digest(image: Path, size_bytes: int, mtime_ns: int) -> str:
-    """Return the SHA-256 of an image; the size and the time are only keys of the cache."""
+    """Return an image's SHA-256; its size and time are only keys of the cache."""
     return _hash(image)
 
 

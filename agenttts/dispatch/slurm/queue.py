@@ -185,7 +185,7 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
 
 
 def _held_up(state: str, job: str, row: QueueRow) -> str:
-    """Return what holds up a completing or suspended job; '' for a job in another state."""
+    """Return what holds up a completing or suspended job; '' for another job."""
     if state == "COMPLETING":
         node = row.node or "NODE"
         return (
