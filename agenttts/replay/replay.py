@@ -20,7 +20,10 @@ from agenttts.space import Allocation, SearchSpace
 from agenttts.tables.recorded_results import is_parquet
 
 # Endings of other formats; a file with one would hold CSV.
-_OTHER_FORMATS = (".jsonl", ".ndjson", ".json", ".xlsx", ".tsv", ".html", ".feather", ".arrow")
+_OTHER_FORMATS = (
+    *(".jsonl", ".ndjson", ".json", ".xlsx", ".tsv", ".html", ".feather", ".arrow"),
+    *(".gz", ".bz2", ".xz", ".zst", ".zip"),
+)
 
 _CHOICES = pl.List(pl.Struct({"stage": pl.String, "model": pl.String, "samples": pl.Int64}))
 

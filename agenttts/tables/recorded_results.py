@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     import polars as pl
 
 _OF_REPORT = ("run", "trial", "iteration", "source", "state")
-_OTHERS = (".jsonl", ".ndjson", ".json", ".xlsx", ".xls", ".ods", ".feather", ".arrow")
+_MAGIC = b"PAR1"
+_OTHERS = (
+    *(".jsonl", ".ndjson", ".json", ".xlsx", ".xls", ".ods", ".feather", ".arrow"),
+    *(".gz", ".bz2", ".xz", ".zst", ".zip"),
+)
 _SEPARATORS = {"\t": "tabs", ";": "semicolons"}
 
 
@@ -23,8 +27,20 @@ def is_parquet(path: Path) -> bool:
     return path.suffix.lower() == ".parquet"
 
 
+def holds_parquet(path: Path) -> bool:
+    """Return whether a file is Parquet, by its ending or its first bytes.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if is_parquet(path):
+        return True
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 def read_results(path: Path) -> pl.DataFrame:
-    """Read a table: Parquet, or CSV if the file has another ending.
+    """Read a table: Parquet, or CSV if the file is not Parquet.
 
     Raises:
         UserError: It cannot be read.
@@ -38,7 +54,7 @@ def read_results(path: Path) -> pl.DataFrame:
             at=(),
         )
     try:
-        if is_parquet(path):
+        if holds_parquet(path):
             return pl.read_parquet(path, glob=False)
         # Names of models may look like numbers, which do not keep their text ("1.50").
         models = dict.fromkeys((n for n in _header(path) if n.endswith(".model")), pl.String())

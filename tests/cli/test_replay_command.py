@@ -121,6 +121,8 @@ def test_the_ending_of_the_trace_decides_its_format(refused, cli, scripted_spec,
     (tmp_path / "table.csv").rename(tmp_path / "TABLE.CSV")
     pl.read_csv(tmp_path / "TABLE.CSV").write_parquet(tmp_path / "UPPER.PARQUET")
     assert cli("replay", "UPPER.PARQUET", *command[2:]).returncode == 0
+    (tmp_path / "UPPER.PARQUET").rename(tmp_path / "named.csv")
+    assert cli("replay", "named.csv", *command[2:]).returncode == 0, "its first bytes decide"
 
 
 def test_a_run_in_place_of_its_table_is_told_where_the_table_is(cli, scripted_spec, tmp_path):

@@ -509,6 +509,7 @@ def test_samples_of_a_stage_with_dots_in_its_name_may_be_more(cli, scripted_spec
     spec = scripted_spec(
         task={"name": "./task.yaml", "data": str(QUESTIONS), "examples": 2},
         stages={"name": stage, "answer.v1": stage},
+        search__first=[{"name": "weak x1", "answer.v1": "weak x1"}],
         search__iterations=0,
         search__method="random",
     )

@@ -17,7 +17,7 @@ from agenttts.search.llm.prompts import choices_text, fixed_text
 from agenttts.space import Allocation, Choice, SearchSpace
 from agenttts.tables.aggregate import scored
 from agenttts.tables.cells import count_in, number_in, score_in
-from agenttts.tables.recorded_results import is_parquet, of_report, read_results, stages_in
+from agenttts.tables.recorded_results import holds_parquet, of_report, read_results, stages_in
 from agenttts.tables.schema import AFTER_SEARCH, read_trials
 
 TRIALS_FILE = "trials.parquet"
@@ -97,12 +97,10 @@ def _load(source: str) -> Experience:
 
 
 def _is_trials(table: Path) -> bool:
-    if not is_parquet(table):
-        return False
     try:
-        return "allocation" in pl.read_parquet_schema(table)
+        return holds_parquet(table) and "allocation" in pl.read_parquet_schema(table)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{table}: not Parquet: {error}", at=()) from None
+        raise UserError(f"{table}: the table cannot be read: {error}", at=()) from None
 
 
 def _trial_points(table: Path) -> list[Point]:
