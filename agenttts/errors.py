@@ -188,6 +188,17 @@ def cli_command(*words: object) -> str:
     return shlex.join(["agenttts-hpc", *map(str, words)])
 
 
+def counted(count: object, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: "1 trial", "2 trials".
+
+    Args:
+        count: The number, or how it is written.
+        noun: The noun of one.
+        plural: The noun of several; empty: the noun with an s.
+    """
+    return f"{count} {noun if str(count) == '1' else plural or f'{noun}s'}"
+
+
 def valid_names(given: object, names: Iterable[str]) -> str:
     """Return the end of an "unknown X" message: the valid names and the nearest one.
 

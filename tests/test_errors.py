@@ -20,6 +20,7 @@ from agenttts.errors import (
     UserError,
     WrongValues,
     cli_command,
+    counted,
     dotted,
     located,
     nearest_name,
@@ -162,3 +163,13 @@ def test_commands_in_messages_are_made_in_one_place():
 )
 def test_a_value_in_a_command_is_found(source, count):
     assert len(unquoted_commands(source)) == count
+
+
+def test_one_thing_is_named_in_the_singular():
+    assert counted(1, "trial") == "1 trial"
+    assert [counted(n, "batch", "batches") for n in (0, 1, 2)] == [
+        "0 batches",
+        "1 batch",
+        "2 batches",
+    ]
+    assert counted("1 to 2", "job") == "1 to 2 jobs"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agenttts.cli.output import say
+from agenttts.errors import counted
 from agenttts.report.contents import allocation_text, number, share
 from agenttts.tables.difference import verdict_text
 
@@ -46,7 +47,8 @@ def comparison_lines(document: dict[str, Any]) -> list[str]:
             f"({share(side['reused_share'])} of the tokens reused)"
         )
         lines.append(
-            f"  the run: {side['run_trials']} trials, {number(side['run_gpu_hours'])} GPU-hours, "
+            f"  the run: {counted(side['run_trials'], 'trial')}, "
+            f"{number(side['run_gpu_hours'])} GPU-hours, "
             f"{number(side['run_tokens'])} tokens computed"
         )
     if (tokens := document["tokens"]) is not None:

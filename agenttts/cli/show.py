@@ -9,7 +9,7 @@ from rich.text import Text
 from agenttts.cli.output import new_table, say, score_text, units_text
 from agenttts.cli.show_plan import data_surprises
 from agenttts.cli.status_texts import where_to_look
-from agenttts.errors import cli_command
+from agenttts.errors import cli_command, counted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -101,7 +101,7 @@ def evaluated(run: RunReport) -> None:
     tokens = (row["prompt_tokens"] + row["decode_tokens"]) / row["examples"]
     say(
         f"{allocation_text(row['allocation'])}: score {score_text(row['score'], run.interval)} "
-        f"(95% interval over {row['examples']} examples of {task}), budget "
+        f"(95% interval over {counted(row['examples'], 'example')} of {task}), budget "
         f"{number(row['budget'])}, {number(round(tokens, 1))} tokens an example"
     )
 
@@ -146,7 +146,7 @@ def cleaned(document: dict[str, Any]) -> None:
             verb = "removed" if removed else "can be removed"
             say(f"{run['path']}: {_bytes(run['bytes'])} {verb}")
         for part in run["parts"]:
-            files = f"{part['files']} file{'s' if part['files'] != 1 else ''}"
+            files = counted(part["files"], "file")
             say(f"  {part['what']}: {_bytes(part['bytes'])} in {files}")
             say(f"    without them, {part['without']}")
         for line in run["kept"]:
@@ -187,7 +187,7 @@ def _names(trials: list[str]) -> str:
         return "no trial"
     more = f", … {trials[-1]}" if len(trials) > 6 else ""
     shown = ", ".join(trials[:5] if more else trials)
-    return f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'} ({shown}{more})"
+    return f"{counted(len(trials), 'trial')} ({shown}{more})"
 
 
 def exported(document: dict[str, Any]) -> None:

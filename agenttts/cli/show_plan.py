@@ -9,6 +9,7 @@ from rich.text import Text
 
 from agenttts.cli.output import new_table, say, units_text
 from agenttts.cli.status_texts import two_digits
+from agenttts.errors import counted
 
 
 def plan(document: dict[str, Any]) -> None:
@@ -79,7 +80,7 @@ def data_read(sources: list[dict[str, Any]], skip_bad: int) -> None:
         under = f" under '{source['key']}'" if source["key"] else ""
         left = f", {source['skipped']} of them bad and skipped (task.skip_bad: {skip_bad})"
         lines = [
-            f"data: {source['source']}: {source['records']} records{under}"
+            f"data: {source['source']}: {counted(source['records'], 'record')}{under}"
             + (left if source["skipped"] else ""),
             *(f"  skipped: {reason}" for reason in source["reasons"]),
             *(f"  {note}" for note in source["notes"]),
@@ -124,7 +125,7 @@ def _search_plan(document: dict[str, Any]) -> None:
     examples = document["task"]["examples"] or "all"
     cluster, task = document["cluster"], document["task"]
     where = f" on {cluster['name']} ({cluster['kind']}): "
-    what = f"{task['name']}, {examples} examples, score {task['main_metric']}"
+    what = f"{task['name']}, {counted(examples, 'example')}, score {task['main_metric']}"
     say(Text.assemble((document["run"], "bold"), where, what))
     say(
         f"{search['method']}: budget {search['budget']:.10g} units an example (the "
@@ -183,8 +184,9 @@ def _models_plan(document: dict[str, Any]) -> None:
             say(f"{name}: thinking is removed from its replies: {markers}")
     agent = document["agent"]
     if agent:
-        served = f", {agent['gpus']} GPUs ({agent['why']})" if "gpus" in agent else ""
-        say(f"agent: {agent['kind']} {agent['model']}, at most {agent['max_calls']} calls{served}")
+        served = f", {counted(agent['gpus'], 'GPU')} ({agent['why']})" if "gpus" in agent else ""
+        calls = counted(agent["max_calls"], "call")
+        say(f"agent: {agent['kind']} {agent['model']}, at most {calls}{served}")
 
 
 def _jobs_plan(document: dict[str, Any]) -> None:
@@ -206,8 +208,8 @@ def forecast(document: dict[str, Any]) -> None:
     parts = [
         f"{_span(document['gpu_seconds'], hours)} GPU-hours" if gpus else "",
         f"{_span(document['wall_seconds'], hours)} h from the first trial to the last",
-        f"{_span(document['engine_starts'])} engine starts",
-        f"{_span(document['jobs'])} jobs",
+        counted(_span(document["engine_starts"]), "engine start"),
+        counted(_span(document["jobs"]), "job"),
     ]
     say(f"expected: {', '.join(part for part in parts if part)}")
     if gpus:

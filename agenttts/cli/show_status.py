@@ -18,6 +18,7 @@ from agenttts.cli.status_texts import (
     unscored_text,
     where_to_look,
 )
+from agenttts.errors import counted
 from agenttts.tables.confidence import Confidence, since_text
 
 _WIDE = 110
@@ -103,9 +104,10 @@ def _status_view(document: dict[str, Any]) -> list[Text | Table]:
         decisions = ", ".join(f"{count} {what}" for what, count in agent["decisions"].items())
         parts.append(
             Text(
-                f"agent {agent['model']}: {agent['calls']} calls, "
+                f"agent {agent['model']}: {counted(agent['calls'], 'call')}, "
                 f"{sum(agent['failed'].values())} failed; "
-                f"proposals: {decisions or 'none'}; {len(agent['fallbacks'])} batches without it"
+                f"proposals: {decisions or 'none'}; "
+                f"{counted(len(agent['fallbacks']), 'batch', 'batches')} without it"
             )
         )
     if document["jobs"]:
@@ -131,8 +133,8 @@ def _cost_lines(cost: dict[str, Any]) -> str:
     queued += f" ({duration(own)} more for the search's own model)" if own >= 1 else ""
     return (
         f"cost: {used_text(cost, used='')}, "
-        f"{cost['engine_starts']} engine starts, {tokens['computed']:,} tokens computed, "
-        f"{tokens['reused']:,} reused\n"
+        f"{counted(cost['engine_starts'], 'engine start')}, "
+        f"{tokens['computed']:,} tokens computed, {tokens['reused']:,} reused\n"
         f"time of jobs: {shares or 'none yet'}; waited in the queue before that: {queued}"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agenttts.errors import cli_command
+from agenttts.errors import cli_command, counted
 from agenttts.run.profile_fix import names_a_command
 
 _FAILED = ("FAILED", "INFRA_FAILED", "TIMEOUT", "OOM", "PREEMPTED")
@@ -125,7 +125,7 @@ def to_come_text(rest: dict[str, Any] | None) -> str:
         return f"{hours} expected in all" if on_gpus else ""
     if not trials:
         return ""
-    count = f"{trials} {'trial' if trials == 1 else 'trials'}"
+    count = counted(trials, "trial")
     return f"{hours} to come ({count})" if on_gpus else f"{count} to come"
 
 

@@ -28,6 +28,7 @@ from agenttts.cli.status_texts import (
     used_text,
     where_to_look,
 )
+from agenttts.errors import counted
 from agenttts.files.signals import ended_in_order
 from agenttts.run.directory import RunDirectory
 from agenttts.status.run_status import follow
@@ -235,7 +236,7 @@ _PHASES = {
 def _worker(worker: dict[str, Any]) -> Text:
     gpus = worker["gpus"] or 0
     where = [f"on {worker['node']}"] if worker["node"] else []
-    where += [f"{gpus} {'GPU' if gpus == 1 else 'GPUs'}"] if gpus else []
+    where += [counted(gpus, "GPU")] if gpus else []
     doing = " ".join(filter(None, (_PHASES[worker["phase"]], worker["model"])))
     if worker["tokens_per_second"] is not None and worker["phase"] != "load":
         doing += f", {worker['tokens_per_second']:,.0f} tokens/s"

@@ -29,8 +29,10 @@ _SHORT_WORDS = 8
 """The most words of nine in ten short answers."""
 _ANY_OF_THEM = {"answers", "gold", "golden_answers", "gold_answer", "aliases", "reference"}
 """Fields whose lists hold several right answers, of which any one is right."""
-CHARACTERS_A_TOKEN = 4
+_CHARACTERS_A_TOKEN = 4
 """Characters of a token of English text, on average."""
+_ONE_A_TOKEN = re.compile(f"{WITHOUT_SPACES}|[\uac00-\ud7a3]")
+"""A character that is about one token: of a script without spaces, or a Korean syllable."""
 
 
 @dataclass(frozen=True)
@@ -216,10 +218,12 @@ def _of_lists(data: Data, values: Sequence[Any], read: Sequence[Any]) -> AnswerF
 
 def _of_items(lists: Sequence[Sequence[Any]], wanted: str) -> AnswerForm:
     longest = max(_tokens([", ".join(map(str, items))]) for items in lists)
+    # `list` splits a single line at commas: such an item would never be right.
+    commas = any("," in item for items in lists for item in items if isinstance(item, str))
     return AnswerForm(
         "the answers are lists, of which all items are wanted",
         f"Reply with {wanted}, and nothing else.",
-        "list",
+        "lines" if commas else "list",
         "set_f1",
         "union",
         next_multiple(2 * longest + 16, 16),
@@ -293,14 +297,18 @@ def _short(text: str) -> bool:
 
 
 def _tokens(texts: Sequence[str]) -> int:
-    """Return the tokens of the longest of nine in ten texts, roughly."""
-    return 1 + of_nine_in_ten(map(len, texts)) // CHARACTERS_A_TOKEN
+    return 1 + tokens_of_nine_in_ten(texts)
 
 
-def of_nine_in_ten(lengths: Iterable[int]) -> int:
-    """Return the length that nine in ten lengths do not exceed."""
-    ordered = sorted(lengths)
+def tokens_of_nine_in_ten(texts: Iterable[str]) -> int:
+    """Return the number of tokens that nine in ten texts do not exceed, roughly."""
+    ordered = sorted(map(_tokens_of, texts))
     return ordered[int(0.9 * (len(ordered) - 1))]
+
+
+def _tokens_of(text: str) -> int:
+    single = len(_ONE_A_TOKEN.findall(text))
+    return single + (len(text) - single) // _CHARACTERS_A_TOKEN
 
 
 def next_multiple(value: int, step: int) -> int:

@@ -15,7 +15,7 @@ from agenttts.dispatch.drafted_profile import (
     usual_name,
 )
 from agenttts.dispatch.profile import Profile, load_profile
-from agenttts.errors import UserError, cli_command
+from agenttts.errors import UserError, cli_command, counted
 from agenttts.images.cuda import driver_facts
 from agenttts.init.answers import answer_form
 from agenttts.init.document import InitDocument
@@ -208,7 +208,7 @@ def _experiment(
     roles = (("question", data.fields.question), ("answer", data.fields.answer))
     more = (("context", data.fields.context), ("options", data.fields.options))
     used = ", ".join(f"{role}: {field}" for role, field in (*roles, *more) if field)
-    notes.append(f"{wanted.data}: {data.total} records; fields: {used}")
+    notes.append(f"{wanted.data}: {counted(data.total, 'record')}; fields: {used}")
     if data.unused:
         notes.append(
             f"the prompts do not show {', '.join(data.unused)}; write {{{{ FIELD }}}} into a "
@@ -230,7 +230,7 @@ def _experiment(
         if stage.renamed
     ]
     if skipped:
-        count = "1 record" if skipped == 1 else f"{skipped} records"
+        count = counted(skipped, "record")
         notes.append(f"{count} cannot be used and will be skipped (skip_bad): {reasons[0]}")
     if models[0].script is not None:
         notes.append(

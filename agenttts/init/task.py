@@ -9,11 +9,10 @@ from typing import Any
 
 from agenttts.errors import UserError
 from agenttts.init.answers import (
-    CHARACTERS_A_TOKEN,
     LETTERS,
     AnswerForm,
     next_multiple,
-    of_nine_in_ten,
+    tokens_of_nine_in_ten,
 )
 from agenttts.init.fields import Data, Fields
 from agenttts.init.options import all_options
@@ -321,8 +320,8 @@ def _options(data: Data, form: AnswerForm) -> list[str]:
 def _prompt_tokens(data: Data, prompt: Sequence[str], outputs: Mapping[str, str]) -> int:
     """Return the most tokens of nine in ten prompts, with the instruction, roughly."""
     template = compiled("\n".join(prompt))
-    usual = of_nine_in_ten(len(template.render({**row, **outputs})) for row in data.values)
-    return next_multiple(usual // CHARACTERS_A_TOKEN + 40, 32)
+    usual = tokens_of_nine_in_ten(template.render({**row, **outputs}) for row in data.values)
+    return next_multiple(usual + 40, 32)
 
 
 def _as_text(value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agenttts.errors import counted
 from agenttts.report.contents import (
     Grid,
     allocation_text,
@@ -117,7 +118,7 @@ def _sure(
         if stderr is not None:
             text += f" ± {_NORMAL_95 * stderr:.3f}"
         if row.get("examples"):
-            text += f" on {row['examples']} examples"
+            text += f" on {counted(row['examples'], 'example')}"
         yield "measured score", f"{text} ({row['trial']})"
     else:
         yield "measured score", f"none: {unscored}"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agenttts.errors import counted
 from agenttts.report.summary import Report, RunReport
 from agenttts.tables.aggregate import Interval
 from agenttts.tables.confidence import since_text
@@ -162,7 +163,7 @@ def _lines(run: RunReport) -> list[str]:
     states = ", ".join(f"{count} {state}" for state, count in run.states.items())
     return [
         *lines,
-        f"{totals['trials']} trials: {states}",
+        f"{counted(totals['trials'], 'trial')}: {states}",
         "proposed by: " + ", ".join(f"{count} {source}" for source, count in run.sources.items()),
         *_recommended_lines(run),
         *_agent_lines(run),
@@ -185,8 +186,9 @@ def _cost_lines(run: RunReport) -> list[str]:
         estimate = f"{duration(alone.seconds)} of jobs"
         taken = duration(run.cost.seconds.used)
     return [
-        f"one trial a job would have taken about {estimate} and {alone.engine_starts} engine "
-        f"starts for {alone.trials} trials; this run took {taken} and {run.cost.engine_starts}"
+        f"one trial a job would have taken about {estimate} and "
+        f"{counted(alone.engine_starts, 'engine start')} for {counted(alone.trials, 'trial')}; "
+        f"this run took {taken} and {run.cost.engine_starts}"
         f"{_WITHOUT_SERVED if run.cost.served.seconds else ''} (estimated: {ALONE_ASSUMPTIONS})"
     ]
 
@@ -237,8 +239,8 @@ def _cost_grids(run: RunReport) -> Iterator[Grid]:
     columns = ("part", "time of jobs", "GPU-hours", "share")
     computed, reused = number(cost.tokens_computed), number(cost.tokens_reused)
     title = (
-        f"where the time went: {cost.engine_starts} engine starts, {computed} tokens computed, "
-        f"{reused} reused"
+        f"where the time went: {counted(cost.engine_starts, 'engine start')}, "
+        f"{computed} tokens computed, {reused} reused"
     )
     if cost.served.seconds:
         hours = f"{number(cost.served.gpu_seconds / 3600)} GPU-hours in "
@@ -403,7 +405,7 @@ def _agent_lines(run: RunReport) -> list[str]:
     failed = ", ".join(f"{count} {fault}" for fault, count in agent["failed"].items())
     decisions = ", ".join(f"{count} {what}" for what, count in agent["decisions"].items())
     lines = [
-        f"agent: {agent['model']}, {agent['calls']} calls ({failed or 'none'} failed), "
+        f"agent: {agent['model']}, {counted(agent['calls'], 'call')} ({failed or 'none'} failed), "
         f"{number(agent['prompt_tokens'])} + {number(agent['completion_tokens'])} tokens, "
         f"{duration(agent['seconds'])}; proposals: {decisions or 'none'}"
     ]
@@ -415,7 +417,8 @@ def _agent_lines(run: RunReport) -> list[str]:
     if agent["fallbacks"]:
         reasons = "; ".join(dict.fromkeys(_shortened(r) for r in agent["fallbacks"]))
         lines.append(
-            f"{len(agent['fallbacks'])} batches without the language model: {_shortened(reasons)}"
+            f"{counted(len(agent['fallbacks']), 'batch', 'batches')} without the language model: "
+            f"{_shortened(reasons)}"
         )
     return lines
 

@@ -67,7 +67,7 @@ def trials_grid(run: RunReport) -> Grid | None:
         return None
     count = run.trials.height
     shown = run.trials
-    title = f"All {count:,} trials"
+    title = f"All {count:,} trials" if count > 1 else "The trial"
     if count > MOST_TRIALS:
         order = pl.col("score").is_not_null(), pl.col("examples"), pl.col("score")
         shown = shown.sort(*order, descending=True, nulls_last=True).head(MOST_TRIALS)

@@ -132,6 +132,7 @@ def extracted(*texts: str) -> dict[str, Any]:
         (["东京和大阪是日本最大的两个城市，人口都很多。" * 2, "北京是中国的首都，也是一个很大的城市。", "上海比北京更大，而且离海更近一些。"], ("text", "rouge_l", "model", ())),
         (["东京和大阪", "北京 Tower", "กรุงเทพ"], ("first_line", "exact_match", "vote", ())),
         ([["a", "b"], ["c"], ["d"]], ("list", "set_f1", "union", ())),
+        ([["Bonn, Germany", "b"], ["c"]], ("lines", "set_f1", "union", ())),
         ([["a"], ["b"], ["c"]], ("first_line", "exact_match", "vote", ())),
         ([named("Ann"), named("Bob"), named("Cy")], ("first_line", "exact_match", "vote", ())),
         ([named("yes"), named("no")] * 5, ("choice", "exact_match", "vote", ("no", "yes"))),
@@ -147,6 +148,17 @@ def test_answers_decide_parser_metric_and_fusion(tmp_path, answers, form):
     found = answer_form(read(data_file(tmp_path, *records), {}))
     assert (found.parse, found.metric, found.fuse, found.choices) == form
     assert found.decode_tokens <= 256
+
+
+@pytest.mark.parametrize("letter", ["东", "の", "서", "ก"])
+def test_answers_in_scripts_of_a_token_a_character_get_as_many_tokens(tmp_path, letter):
+    """They got a quarter, so that every reply was cut."""
+    for length in (14, 200):
+        records = [{"question": f"q{n}", "label": letter * length} for n in range(3)]
+        form = answer_form(read(data_file(tmp_path, *records), {}))
+        assert length < form.decode_tokens <= 2 * length + 48
+    records = [{"question": f"q{n}", "label": "a" * 40} for n in range(3)]
+    assert answer_form(read(data_file(tmp_path, *records), {})).decode_tokens == 32
 
 
 @pytest.mark.parametrize(

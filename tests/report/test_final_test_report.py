@@ -68,7 +68,7 @@ def test_the_report_shows_both_scores_and_what_the_model_did(make_run, trial, tm
         text = " ".join(out.read_text().split())
         for part in (
             "1 agent-repaired", "9 calls (2 timeout, 1 http failed)", "4 valid, 1 repaired, 3 duplicate",
-            "[its] budget was over", "1 batches without the language model: timeout", "final test on held-out examples",
+            "[its] budget was over", "1 batch without the language model: timeout", "final test on held-out examples",
             "0.6000", "0.9000",
         ):  # fmt: skip
             assert part in text, (form, part)

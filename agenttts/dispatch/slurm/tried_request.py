@@ -17,7 +17,7 @@ from agenttts.dispatch.slurm.partitions import above_time_limit, why_refused
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
 from agenttts.dispatch.slurm.sbatch_options import flag_line
 from agenttts.dispatch.slurm.submission import SUBMIT_LIMIT, login_environment, refusal
-from agenttts.errors import MissingRequirement
+from agenttts.errors import MissingRequirement, counted
 from agenttts.files.commands import ask
 
 
@@ -135,7 +135,7 @@ def _nodes_are_out(resources: JobResources) -> bool:
 
 
 def _gpus(gpus: int) -> str:
-    return "1 GPU" if gpus == 1 else f"{gpus} GPUs"
+    return counted(gpus, "GPU")
 
 
 def _fix(what: str, resources: JobResources, gpus: int) -> str:

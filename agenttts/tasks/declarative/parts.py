@@ -24,6 +24,7 @@ from agenttts.tasks.loading.values import json_from_text
 from agenttts.tasks.metrics import (
     contains,
     normalise,
+    plain_marks,
     rouge_l,
     set_overlap,
     token_overlap,
@@ -45,6 +46,11 @@ _TOLERANCE = 1e-6
 """The largest relative difference of equal numbers; the absolute one, where the right one is 0."""
 SET_F1 = "set_f1"
 _OF_TEXT = {"text", "first_line"}
+_BLANK_OR_STOP = " \t\n."
+_INDIAN = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?", re.ASCII)
+"""A number alone with Indian grouping: 1,23,456."""
+_IN_GROUPS = re.compile(r"(?=[\d-]{9,19}$)\+?\d{1,4}(?:-\d{2,5}){2,4}", re.ASCII)
+"""A telephone number or the like alone: three or more groups of digits with hyphens."""
 _OF_CHOICES = {"exact_match", "contains"}
 LISTS = ("list", "lines")
 """The parsers whose outputs are lists."""
@@ -247,6 +253,10 @@ def _key(text: str) -> Hashable:
 
     Without punctuation alone, as in SQuAD, 1/7 would be 17, and 1.5 million 15 million.
     """
+    if _INDIAN.fullmatch(text.strip(_BLANK_OR_STOP)) or _IN_GROUPS.fullmatch(
+        plain_marks(text).strip(_BLANK_OR_STOP)
+    ):
+        text = re.sub("[,-]", "", plain_marks(text))
     words, numbers = normalise(text), numbers_in(text)
     if len(numbers) == 1 and words.isdecimal():
         [number] = numbers

@@ -738,3 +738,26 @@ def test_json_nested_deeper_than_can_be_walked_is_no_value():
     for depth in (200, 900, 3000, 6000):
         value = parts.parse("json", "[" * depth + "]" * depth)
         assert value is None or isinstance(value, list)
+
+
+@pytest.mark.parametrize(
+    ("output", "gold", "same"),
+    [
+        ("1,23,456", "123456", True),
+        ("12,34,567.50", "1234567.5", True),
+        ("1,23,456.", 123456, True),
+        ("1,23,456", "123457", False),
+        ("555-123-4567", "5551234567", True),
+        ("555\u2011123\u20114567", "555-123-4567", True),
+        ("030-12-34567", "0301234567", True),
+        ("555-123-4567", "555-123-4568", False),
+        ("0", "1e-27", False),
+        ("7/2", "1/2", False),
+        ("7/2", "72", False),
+        ("3-5", "35", False),
+        ("2019-2020", "20192020", False),
+        ("1-2-3", "123", False),
+    ],
+)
+def test_numbers_in_groups_of_digits_are_compared_without_their_marks(output, gold, same):
+    assert parts.score("exact_match", output, gold) == same
