@@ -36,15 +36,15 @@ SAMPLES_A_CALL = 2048
 TOKENS_A_CALL = 4 << 20
 """The most tokens of one engine call, so that calls with long replies do not take too long."""
 FEWEST_A_CALL = 512
-"""Samples that a call may have in spite of `TOKENS_A_CALL`.
+"""Samples that a call may have even if they exceed `TOKENS_A_CALL`.
 
-It is twice the number that vLLM runs at a time by default.
+This is twice the number of samples that vLLM runs at a time by default.
 """
 STORE_SECONDS = 10.0
 """Seconds between writes of finished samples during an engine call.
 
-A killed job loses the samples that were finished since the last write. Each write makes a file, and
-many files make look-ups slow.
+A killed job loses the samples that were finished after the last write. But each write makes a file,
+and many files make look-ups slow.
 """
 
 VISIBLE_WITHIN_S = 90.0
@@ -56,8 +56,8 @@ _LOOK_S = 1.0
 class ModelTotals:
     """Tokens and wall seconds of a model.
 
-    ``prompt_tokens`` and ``decode_tokens`` do not include reused tokens. (Those of `DrawResult`
-    do.)
+    ``prompt_tokens`` and ``decode_tokens`` do not include reused tokens. (The fields of
+    `DrawResult` with these names include them.)
     """
 
     prompt_tokens: int = 0
@@ -71,9 +71,9 @@ class Sampler:
     """Draws samples of several models.
 
     A model's engine starts when a sample is missing from the store, or when `load` or `generate`
-    is called. It ends when the engine of another model starts. With ``keep_engines`` it stays as
-    long as memory allows (`agenttts.inference.engine_pool`). ``totals`` has each model's tokens and
-    seconds, by name.
+    is called. An engine ends when the engine of another model starts. With ``keep_engines``,
+    engines stay loaded as long as memory allows (`agenttts.inference.engine_pool`). ``totals`` has
+    the tokens and seconds of each model, by the model's name.
 
     Args:
         store: The sample store.
@@ -85,7 +85,7 @@ class Sampler:
         observer: Is told of engine starts and engine calls.
         watcher: Is told of the progress of a draw.
         store_seconds: Seconds between writes of finished samples.
-        spare: The process from which ``engine_factory`` may make an engine.
+        spare: The spare process from which ``engine_factory`` may make an engine.
     """
 
     def __init__(
@@ -119,9 +119,10 @@ class Sampler:
         """Draw the samples of several requests together, in few engine calls.
 
         The requests are for models of one engine (`shares_engine`). A sample that several prompts
-        need is drawn once. It counts as drawn for the first of them, and as reused for the others.
-        The tokens of equal prompts count as computed for the first one that draws a sample.
-        At temperature 0 all samples are equal, so one is drawn and repeated.
+        need is drawn once. The sample counts as drawn for the first of these prompts, and as reused
+        for the other ones. If prompts are equal, their tokens count as computed only for the first
+        of them that draws a sample. At temperature 0, all samples of a prompt are equal, so one
+        sample is drawn and repeated.
 
         Raises:
             EngineError: The model cannot be loaded or run.
@@ -164,8 +165,8 @@ class Sampler:
         """Draw several requests together; if that fails, draw them one by one.
 
         So only the requests that the engine cannot serve fail. If kept engines were loaded before
-        the call, a request that fails alone is tried once more without these engines. A model on a
-        server, or one that is known not to load without them either, is not tried again.
+        the call, a request that fails alone is tried once more without these engines. There is no
+        second try if the model is on a server, or if the model is known not to load even then.
 
         Returns:
             For each request, the result or the error.
@@ -176,7 +177,8 @@ class Sampler:
         try:
             return list(self.draw_together(requests))
         except EngineError as error:
-            # The next call finds what this one has stored. The engine's state is unknown.
+            # The next call finds the samples that this call has stored. The engine's state is
+            # unknown.
             self._store.flush()
             self._engines.drop(model)
             if len(requests) == 1 and (not kept or self._engines.fails_alone(model)):
@@ -186,7 +188,7 @@ class Sampler:
         gone: EngineError | None = None
         found: list[Drawn | EngineError] = []
         for request in requests:
-            # A server that is gone or hangs is waited for once, and not for every request.
+            # If a server is gone or hangs, only one request waits for it, and not every request.
             asks = on_server and self.lacks_samples(request)
             if asks and gone is None:
                 gone = self._start_problem(requests[0].model)
@@ -199,7 +201,7 @@ class Sampler:
         return found
 
     def _start_problem(self, model_name: str) -> EngineError | None:
-        """Return why a model's engine cannot be started; None if it is loaded."""
+        """Start a model's engine; return why this failed, or None if it is loaded."""
         try:
             self._engine_for_trials(model_name)
         except EngineError as error:
@@ -235,13 +237,13 @@ class Sampler:
             self.totals.setdefault(name, ModelTotals())
 
     def expect(self, model_names: Iterable[str]) -> None:
-        """Set which models may be needed from now on; engines of others are not kept."""
+        """Set which models may be needed from now on; only their engines are kept."""
         self._engines.expect([self._models[name] for name in model_names])
 
     def start_ahead(self, model_name: str | None) -> None:
         """Set the model that will probably need an engine after the next draw.
 
-        Its start can then be prepared. None: no further start is expected.
+        The start of this engine can then be prepared. None: no further start is expected.
         """
         self._engines.start_ahead(None if model_name is None else self._models[model_name])
 
@@ -277,7 +279,7 @@ class Sampler:
         """Generate samples without looking into the store or adding to it.
 
         ``model`` may be a model that this sampler does not know. The observer is told the seconds
-        of the call, but not the tokens, because these are for no trial.
+        of the call, but not the tokens, because the tokens count for no trial.
 
         Raises:
             EngineError: The model cannot be loaded or run.
@@ -298,7 +300,7 @@ class Sampler:
         self._engines.close()
 
     def _wanted(self, requests: Sequence[DrawRequest]) -> WantedSamples:
-        """Return the samples that the requests need, the stored ones among them."""
+        """Return the samples that the requests need, including the stored ones."""
         for request in requests:
             if request.k < 1:
                 raise ValueError(f"k is {request.k}; valid: 1 or more")
@@ -346,7 +348,7 @@ class Sampler:
         call: EngineCall,
         take: Callable[[Finished], None],
     ) -> list[Completion]:
-        """Make one engine call; ``take`` is given finished samples meanwhile."""
+        """Make one engine call; ``take`` is given finished samples during the call."""
         started = time.monotonic()
         try:
             completions = engine.generate(call.requests, take)
@@ -368,9 +370,10 @@ class Sampler:
     ) -> list[DrawResult]:
         """Return the results of one request.
 
-        Its samples in ``drawn`` count as drawn for this request. They are removed from ``drawn``,
-        so that they count as reused for later requests. ``read`` has the keys whose prompt counts
-        as computed for an earlier request; the keys that count for this one are added.
+        The request's samples in ``drawn`` count as drawn for this request. They are removed from
+        ``drawn``, so that they count as reused for later requests. ``read`` has the keys whose
+        prompt counts as computed for an earlier request. The keys whose prompt counts as computed
+        for this request are added to ``read``.
         """
         distinct = request.distinct
         thinking = self._models[request.model].thinking
@@ -426,7 +429,7 @@ class Sampler:
 
 
 def most_samples(samples: int, max_tokens: int) -> int:
-    """Return the most samples of an engine call, fewer if replies may be long."""
+    """Return the most samples of an engine call; long replies lower this number."""
     return min(samples, max(FEWEST_A_CALL, TOKENS_A_CALL // max(1, max_tokens)))
 
 

@@ -23,9 +23,9 @@ from agenttts.loop.slots import Fit, Slot, fit_of, latest_end
 from agenttts.loop.worker_lists import Assignment, Policy, ResourceClass, TrialList, Worker
 from agenttts.tables.schema import trial_order
 
-# How many steps the bisection for the shortest makespan takes at most.
+# The most steps of the bisection for the shortest makespan.
 _BISECTIONS = 7
-# Number of longer makespans that are tried, up to the longest one allowed.
+# How many makespans above the shortest are tried. The last of them is the longest allowed makespan.
 _LONGER = 3
 
 
@@ -104,7 +104,8 @@ class Packing:
     def place_alone(self, trials: Sequence[TrialWork]) -> tuple[list[Slot], dict[str, str]]:
         """Give each trial that must run alone a slot of its own.
 
-        A slot is not used for this if a trial that need not run alone could then run nowhere.
+        A slot is not closed for such a trial if another trial, which need not run alone, could then
+        run nowhere.
 
         Returns:
             All slots, and for each waiting trial the reason.
@@ -191,9 +192,9 @@ class Packing:
             else:
                 shortest = pack
                 packs.append(pack)
-        # New workers first wait in the queue, so work does not begin now. ``begins`` is an estimate
-        # of when it does: the latest end minus the length of the longest list. The slack multiplies
-        # only the time after ``begins``.
+        # New workers first wait in the queue, so work does not begin now. ``begins`` estimates when
+        # the work begins: it is the latest end minus the length of the longest list. The slack
+        # multiplies only the time after ``begins``.
         begins = latest_end(shortest) - max(slot.seconds for slot in shortest if slot.items)
         length = max(latest_end(shortest), self._end_of_earlier) - begins
         for step in range(1, _LONGER + 1):
@@ -208,10 +209,10 @@ class Packing:
         return self._one_by_one(misfits, slots, most_new)
 
     def _rank(self, pack: Sequence[Slot], begins: float) -> tuple[float, float]:
-        """Return the sort key of packings; the least is the best.
+        """Return the sort key of a packing; the packing with the least key is the best.
 
         The first value is weight x log(1 + GPU-seconds) + log(1 + makespan), the second is the
-        makespan. The makespan is counted from ``begins``. Idle workers count in the GPU-seconds.
+        makespan. The makespan is counted from ``begins``. The GPU-seconds include idle workers.
         """
         ends = max(latest_end(pack), self._end_of_earlier)
         gpu_seconds = 0.0
@@ -230,12 +231,12 @@ class Packing:
     def _idling(self, slot: Slot, seconds: float) -> float:
         """Return how long a worker idles until all lists have ended.
 
-        It is 0 if the worker would be ended instead (`idle_limit`).
+        The result is 0 if the worker would be ended instead (`idle_limit`).
 
         Args:
             slot: The worker.
-            seconds: Seconds from the end of its list to the end of all lists; if it gets no list,
-                from now.
+            seconds: Seconds from the end of the worker's list to the end of all lists. For a worker
+                that gets no list, the seconds count from the time at which the worker is free.
         """
         if not self._policy.more:
             return 0.0
@@ -254,7 +255,7 @@ class Packing:
     def _one_by_one(
         self, misfits: Sequence[Item], slots: list[Slot], most_new: int
     ) -> dict[str, str]:
-        """Place the trials of ``misfits`` one by one; as items they fit nowhere.
+        """Place the trials of ``misfits`` one by one, because the items fit nowhere.
 
         Returns:
             For each waiting trial, the reason.
@@ -368,7 +369,7 @@ class Packing:
             slots: The filled slots.
             waiting: For each waiting trial, the reason.
             unfit: For each trial that no slot can ever take, the reason.
-            upto: How many leading stages to draw, for trials that are evaluated in parts.
+            upto: For each trial that is evaluated in parts, how many leading stages to draw.
         """
         used = [slot for slot in slots if slot.items]
         lists = [(slot.new, self._list(slot, upto)) for slot in used]

@@ -28,8 +28,8 @@ _WITHOUT_SERVED = ", without the search's own model"
 class Grid:
     """A table of texts.
 
-    ``numbers`` are the names of the columns to align right. ``keys`` has, by column, what the rows
-    are sorted by where the texts do not tell, such as seconds for a time in minutes.
+    ``numbers`` are the names of the columns to align right. ``keys`` has sort keys of the rows, for
+    columns whose texts cannot be sorted. For example, the key of a time in minutes is its seconds.
     """
 
     title: str
@@ -97,7 +97,7 @@ def comparison(report: Report) -> Grid:
 
 
 def _test_text(run: RunReport) -> str:
-    """Return the recommended allocation's score in the final test."""
+    """Return the score of the first allocation in the final test; ``-`` without one."""
     if not run.tests or run.tests[0]["score"] is None:
         return "-"
     return score_text(run.tests[0]["score"], run.after_intervals.get(run.tests[0]["trial"]))
@@ -117,7 +117,7 @@ def score_text(score: float, interval: Interval | None) -> str:
 def metrics_text(
     metrics: Mapping[str, float | None], stage: str, allocation: Iterable[Mapping[str, Any]]
 ) -> str:
-    """Return the metrics of an allocation's stage as a text; ``-`` without any."""
+    """Return the metrics of an allocation's stage as a text; ``-`` without metrics."""
     own = stage_metrics(metrics, stage, [choice["stage"] for choice in allocation])
     return ", ".join(f"{n} {v:.4f}" for n, v in own.items() if v is not None) or "-"
 
@@ -175,7 +175,7 @@ def _lines(run: RunReport) -> list[str]:
 
 
 def _cost_lines(run: RunReport) -> list[str]:
-    """Return what one trial a job would have taken."""
+    """Return what the trials would have taken if each had had a job of its own."""
     alone = run.cost.alone if run.cost is not None else None
     if run.cost is None or alone is None:
         return []
@@ -194,7 +194,7 @@ def _cost_lines(run: RunReport) -> list[str]:
 
 
 def _expected_grid(run: RunReport, cost: RunCost, expected: Forecast) -> Grid:
-    """Return the table of what was expected at launch and what came of it."""
+    """Return the table of the cost that was expected at launch, and the actual cost."""
 
     def span(found: Span, factor: float = 1.0) -> str:
         low, high = number(found.low * factor), number(found.high * factor)
@@ -223,7 +223,7 @@ def _expected_grid(run: RunReport, cost: RunCost, expected: Forecast) -> Grid:
 
 
 def _cost_grids(run: RunReport) -> Iterator[Grid]:
-    """Yield tables of where the time went, of what was expected, and of the jobs."""
+    """Yield tables of the time by part, of the expected cost, and of the jobs."""
     cost = run.cost
     if cost is None:
         return
@@ -301,7 +301,7 @@ def _best_grid(run: RunReport) -> Grid | None:
 def _after_grids(run: RunReport) -> Iterator[Grid]:
     """Yield tables of the trials after the search.
 
-    The score in the search is beside the new score.
+    Each row also has the allocation's score in the search.
     """
     finals = "finalists on more examples of the search split (the best first)"
     tests = "final test on held-out examples (the best first)"
@@ -325,14 +325,17 @@ def _after_row(run: RunReport, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _guidelines(run: RunReport) -> tuple[str, ...]:
-    """Return the guidelines, the latest first: later ones may contradict earlier ones."""
+    """Return the guidelines, the latest first.
+
+    Later guidelines may contradict earlier ones.
+    """
     known = run.guidelines_from
     latest_first = sorted(run.guidelines, key=lambda text: -known.get(text, -1))
     return tuple(_dated(text, known.get(text)) for text in latest_first)
 
 
 def _dated(guideline: str, iteration: int | None) -> str:
-    """Return a guideline with the iteration that was over when it was written."""
+    """Return a guideline, with the last iteration that was over when it was written."""
     if iteration is None:
         return guideline
     when = f"after iteration {iteration}" if iteration >= 0 else "before iteration 0 was over"
@@ -358,14 +361,14 @@ def _recommended_lines(run: RunReport) -> list[str]:
 def unscored_text(run: RunReport) -> str:
     """Return how the recommended allocation's trial ended without a score.
 
-    It is '' if the allocation was not tried, or has a score.
+    The text is '' if the allocation was not tried, or has a score.
     """
     row = run.recommended_failure
     return "" if row is None else f"{row['trial']} {row['state']}, no score"
 
 
 def baseline_text(run: RunReport) -> str:
-    """Return a run's allocation against the baseline in words; '' without one."""
+    """Return the comparison with the baseline in words; '' without a comparison."""
     found = run.baseline
     if found is None or found["score"] is None:
         return ""
@@ -473,9 +476,9 @@ def _some(trials: Sequence[str]) -> str:
 
 
 def _shortened(error: str) -> str:
-    """Return an error as one paragraph, of a long error only the end.
+    """Return an error as one paragraph; of a long error, only the end is kept.
 
-    The end of a traceback says what happened.
+    For a traceback, the end says what happened.
     """
     text = " ".join(error.split())
     return text if len(text) <= _LONGEST_ERROR else f"… {text[-_LONGEST_ERROR:]}"

@@ -1,4 +1,4 @@
-"""The state of a run, read from its files and its queue, also while it goes on."""
+"""The state of a run, which may still go on, read from its files and its queue."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run_status(run: RunDirectory, costs: CostReader | None = None) -> dict[str, 
 
     Args:
         run: The run.
-        costs: The reader of an earlier call, which need not read all again.
+        costs: The cost reader of an earlier call, which does not read ended jobs again.
     """
     return printed(StatusDocument, _status(run, costs or CostReader(run)))
 
@@ -144,10 +144,10 @@ class _Queue:
     """What the queue says of a run's jobs.
 
     Attributes:
-        trials: The states of its trials' jobs, by id.
-        controller: The state of its controller; None if none was started.
-        served: The job of the model that the run serves itself, while it waits or runs.
-        problem: Why the queue could not be asked; None if it could.
+        trials: The states of the jobs of trials, by job id.
+        controller: The state of the run's controller; None if no controller was started.
+        served: The job of the served model, if this job waits or runs; else None.
+        problem: Why the queue could not be asked; None if it was asked.
     """
 
     trials: Mapping[str, JobStatus] = field(default_factory=dict)
@@ -164,7 +164,7 @@ class _Queue:
         return self.controller is not None and not self.controller.ended
 
     def of(self, trial: TrialProgress) -> JobStatus:
-        """Return the state of an unfinished trial's job; ``WAITING`` before it has one."""
+        """Return the state of an unfinished trial's job; ``WAITING`` without a job."""
         if not trial.job_id:
             return JobStatus("WAITING", ended=False)
         return self.trials.get(trial.job_id, JobStatus("UNKNOWN", ended=False))
@@ -229,7 +229,7 @@ def _trials_by_state(state: RunState, rows: Sequence[TrialRow], queue: _Queue) -
 def _frozen_examples(run: RunDirectory, source: str) -> int:
     """Return how many examples were frozen for trials of a source.
 
-    It is 1 if the file is missing or empty; the run reports that.
+    The result is 1 if the file of examples is missing or empty; the run itself reports this.
     """
     try:
         return max(1, count_examples(run.examples_of(source)))
@@ -240,7 +240,8 @@ def _frozen_examples(run: RunDirectory, source: str) -> int:
 def last_iteration(state: RunState) -> int | None:
     """Return the number of the last iteration of the search; None before the first."""
     planned = (t.planned for t in state.trials.values())
-    # Counted, because closing trials before extensions of the search have numbers too.
+    # The iterations are counted, because closing trials before an extension of the search have
+    # numbers too.
     searched = {p.iteration for p in planned if p.source not in CLOSING_SOURCES}
     return len(searched) - 1 if searched else None
 
@@ -254,7 +255,7 @@ def iterations_to_come(run: RunDirectory) -> int:
 
 
 def last_closing(rows: Sequence[TrialRow], source: str) -> list[TrialRow]:
-    """Return the closing trials' rows of a source, without those before an extension."""
+    """Return the rows of a source's closing trials that no extension has followed."""
     last = max((row.iteration for row in rows if row.source not in CLOSING_SOURCES), default=0)
     return [row for row in rows if row.source == source and row.iteration >= last]
 
@@ -262,7 +263,8 @@ def last_closing(rows: Sequence[TrialRow], source: str) -> list[TrialRow]:
 def best_of(rows: Sequence[TrialRow]) -> dict[str, Any] | None:
     """Return the best trial as `BestTrial`; None before a trial has scored.
 
-    It is one of the finalists if there are any, because scores on more examples are more reliable.
+    If a finalist has a score, the best trial is a finalist, because scores on more examples are
+    more reliable.
     """
     scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
     finalists = [row for row in last_closing(rows, FINALIST_SOURCE) if row.score is not None]
@@ -284,7 +286,7 @@ def best_of(rows: Sequence[TrialRow]) -> dict[str, Any] | None:
 def _interval(run: RunDirectory, best: Mapping[str, Any] | None) -> dict[str, float] | None:
     """Return the interval of the best score as `IntervalDocument`.
 
-    It is None if the trial's examples were not kept.
+    The interval is None if the trial's examples were not kept.
     """
     if best is None:
         return None
@@ -303,7 +305,7 @@ def _interval(run: RunDirectory, best: Mapping[str, Any] | None) -> dict[str, fl
 def _interval_of(examples: Path, changed: int, metric: str) -> Interval | None:
     """Return the interval of a metric over a trial's examples.
 
-    ``changed`` is the time of the file, so that a changed one is read again.
+    ``changed`` is the file's time of change, which makes the cache read a changed file again.
     """
     return bootstrap_interval(read_examples(examples, ("example", "stage", "metrics")), metric)
 
@@ -344,10 +346,10 @@ def _results(
 
 
 def _served_state(run: RunDirectory, profile: Profile) -> dict[str, Any] | None:
-    """Return the job of the model that the run serves itself, while it waits or runs."""
+    """Return the job of the served model; None if this job neither waits nor runs."""
     scheduler = served_scheduler(run, profile)
     job = served_job(run.agent)
-    # Without a queue the model does not wait, and its address shows that it runs.
+    # Without a queue, the model's job never waits, and the model's address shows that it runs.
     if job is None or not scheduler.has_nodes:
         return None
     state = scheduler.service_status(
@@ -373,7 +375,7 @@ def _node_warnings(state: RunState) -> list[str]:
 
 
 def _profile_warnings(run: RunDirectory, live: Sequence[TrialProgress], queue: _Queue) -> list[str]:
-    """Return how jobs that wait for nothing that comes by itself get another request."""
+    """Return a warning if jobs cannot start before the profile is corrected."""
     waiting = [queue.of(trial) for trial in live]
     if queue.controller is not None:
         waiting.append(queue.controller)
@@ -414,17 +416,16 @@ def follow(
     Args:
         run: The run.
         seen: Called with each status.
-        interval: Seconds between two calls; None: those between two looks of the controller at the
-            queue, at least one and at most ten.
+        interval: Seconds between two calls; None: the profile's ``poll_seconds``, but at least one
+            and at most ten.
 
     Returns:
         The last status.
 
     Raises:
-        RunFailed: The run or some of its trials failed, or its controller ended early. Also, the
-            controller has waited longer than the profile's patience for something that does not
-            happen by itself. The controller goes on waiting then, because the cause may
-            still be removed.
+        RunFailed: The controller ended before the end of the run. Or the controller's job has
+            waited longer than the profile's ``never_patience_minutes`` for something that does not
+            happen by itself. This job stays in the queue, because the cause may still be removed.
     """
     profile = run.profile()
     patience = profile.never_patience_minutes * 60
@@ -434,15 +435,15 @@ def follow(
     while True:
         status = run_status(run, costs)
         seen(status)
-        # A cancelled or failed run that has been resumed is not over, although its controller has
-        # not recorded that yet.
+        # If a cancelled or failed run has been resumed, it is not over, even if its controller has
+        # not recorded this yet.
         if status["outcome"] == "done" or (status["outcome"] and not status["controller"]["alive"]):
             return status
         if status["controller"]["alive"] is False:
-            # It may have ended normally between the two looks.
+            # The run may have ended normally after ``status`` was read.
             if run_status(run)["outcome"] is not None:
                 continue
-            if is_locked(run.command_lock_file):  # a command replaces it, as `extend` does
+            if is_locked(run.command_lock_file):  # e.g. `extend` starts another controller
                 time.sleep(pause)
                 continue
             reason, log = status["controller"]["reason"], status["controller"]["log"]
@@ -476,7 +477,7 @@ def check_outcome(run: RunDirectory) -> None:
     """Check that the run is over and that all of its trials completed.
 
     Raises:
-        RunFailed: They did not.
+        RunFailed: The run is not over, did not end normally, or has a trial without a score.
     """
     state = read_state(run.journal_file)
     if state.finished is None:

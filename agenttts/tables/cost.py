@@ -77,7 +77,7 @@ class MeasuredStart:
         generate: Seconds of engine calls, as the program says.
         engines: The model and the seconds of each engine start.
         tokens: Prompt and generated tokens that were computed, by model.
-        decode: The generated ones of them.
+        decode: Generated tokens that were computed, by model.
         model_seconds: Seconds of engine calls by model.
         span: From when to when it ran; None if that is not known.
     """
@@ -231,8 +231,8 @@ def cost_alone(starts: Sequence[MeasuredStart], trials: Sequence[TrialTokens]) -
     and for each change of model from one stage to the next, its own tokens, and an equal part of
     the time of the task's own code. No sample is shared or reused. Time in queues, idle time and
     lost time are left out. Calls of a shared job have larger batches, so a trial by itself needs
-    more seconds per token than this, and the estimate is rather too low. By how much is not known
-    without calls of a single trial.
+    more seconds per token than this, and the estimate is rather too low. Only calls of a single
+    trial could show by how much.
 
     Returns:
         The estimate; None if there are no trials, or no engine start or call was measured.
@@ -268,9 +268,9 @@ class ServedCost:
     """What the jobs of a run's served model used (`agenttts.serving`).
 
     Attributes:
-        seconds: Their wall seconds.
-        gpu_seconds: Their GPU-seconds.
-        queue: Seconds that they waited before they started, as far as that is recorded.
+        seconds: Wall seconds of these jobs.
+        gpu_seconds: GPU-seconds of these jobs.
+        queue: Seconds that these jobs waited before they started, as far as this is recorded.
     """
 
     seconds: float = 0.0

@@ -2,22 +2,26 @@
 
 `trials.parquet` has one row per trial, `trials/ID/examples.parquet` one row per example and stage.
 
-Tokens, in both: ``prompt_tokens`` and ``decode_tokens`` are the tokens that the allocation takes,
-whether drawn now or found in the sample store. ``reused_tokens`` is the part of their sum that was
-found there: of other trials, or of earlier attempts of this one, whose GPU time counts for the
-trial. A prompt that one engine call reads for several trials counts as reused for all but the
-first. Metric names are ``STAGE.METRIC`` in the table of trials. In the table of examples, which has
-a column for the stage, they are ``METRIC``.
+Tokens, in both tables: ``prompt_tokens`` and ``decode_tokens`` are the tokens that the allocation
+takes, drawn now or found in the sample store. ``reused_tokens`` are the tokens of both kinds that
+were found in the store. They were drawn by other trials, or by earlier attempts of the same trial;
+the GPU time of these attempts counts for the trial. If one engine call reads a prompt for several
+trials, the prompt counts as reused for all of them except the first.
 
-Standard errors, in the table of trials: ``score_stderr`` is that of the score and
-``metrics_stderr`` that of every metric, over the trial's examples. They are null if they are not
-known: with fewer than two examples, and in tables of versions before these columns.
+Metric names are ``STAGE.METRIC`` in the table of trials. The table of examples has a column for the
+stage, so the names there are ``METRIC``.
 
-Cost, in the table of trials: ``worker`` is the job of several trials or lists that evaluated the
-trial; null if the trial had a job of its own. ``engine_starts`` and ``seconds`` (`TrialSeconds`)
-are null in tables of versions before these columns, and where there was no job.
+Standard errors, in the table of trials: ``score_stderr`` is the standard error of the score over
+the trial's examples, and ``metrics_stderr`` has the standard error of each metric. A standard error
+is null if the trial has fewer than two examples, or if the table is of a version before these
+columns.
 
-Polars is imported where a table is made or read: a job on a node needs only the states.
+Cost, in the table of trials: If a job of several trials or lists evaluated the trial, ``worker`` is
+this job. If the trial had a job of its own, ``worker`` is null. ``engine_starts`` and ``seconds``
+(`TrialSeconds`) are null if there was no job, or if the table is of a version before these columns.
+
+Polars is imported only where a table is made or read, because a job on a node needs only the
+states.
 """
 
 from __future__ import annotations
@@ -46,14 +50,14 @@ NO_METRIC = "_none"
 # The search's last trial: the allocation that the searcher recommends and has not tried.
 RECOMMENDED_SOURCE = "recommended"
 
-# Trials after the search, which are not part of it: the best ones again on more of the search's
-# examples, and the final test on held-out ones. Their scores can be compared with each other, not
-# with those of the search.
+# Sources of trials after the search. The finalists are the best allocations, scored again on more
+# of the search's examples. The final test uses held-out examples. Scores of one of these sources
+# can be compared with each other, but not with the scores of the search.
 FINALIST_SOURCE = "finalist"
 TEST_SOURCE = "test"
 AFTER_SEARCH = (FINALIST_SOURCE, TEST_SOURCE)
 
-# All trials with which a search ends.
+# Sources of all closing trials.
 CLOSING_SOURCES = (RECOMMENDED_SOURCE, *AFTER_SEARCH)
 
 
@@ -72,19 +76,20 @@ class TrialState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-# States of a trial that failed by its allocation's own fault; the searcher learns from them. Other
-# ends without a score (a lost node, a cancelled job) say nothing about the allocation.
+# States of a trial that failed by its allocation's own fault; the searcher learns from these
+# states. Other ends without a score (a lost node, a cancelled job) say nothing about the
+# allocation.
 OWN_FAULTS = frozenset({TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT})
 
-# States of an attempt whose time is lost: the cluster ended it, not the trial.
+# States of an attempt whose time is lost, because the cluster ended the attempt.
 LOST_STATES = frozenset({TrialState.PREEMPTED, TrialState.INFRA_FAILED})
 
 
 class StageCuts(TypedDict):
-    """The samples of one stage that were drawn, and how many of them were cut.
+    """How many samples of one stage were drawn, and how many of these were cut.
 
-    ``samples`` includes fusing calls. A sample is cut if the model had not ended it after the
-    stage's ``decode_tokens``.
+    ``samples`` includes fusing calls. A sample is cut if it was not complete after the stage's
+    ``decode_tokens``.
     """
 
     stage: str
@@ -95,10 +100,11 @@ class StageCuts(TypedDict):
 class TrialSeconds(TypedDict):
     """Wall seconds of one trial; None where they are not known.
 
-    ``queue`` is the time that the trial waited for jobs to start, the same for all trials of a job.
-    The others are its part of its job's time: ``start`` until the program began, ``load`` and
-    ``generate`` as in `agenttts.trial.result.TrialOutput`, and ``lost`` in attempts that ended by
-    preemption or a failure of the node or the cluster.
+    ``queue`` is the time that the trial waited for jobs to start. All trials of a job have the same
+    ``queue``. The other fields are the trial's part of the job's time. ``start`` is the time until
+    the program began. ``load`` and ``generate`` are as in `agenttts.trial.result.TrialOutput`.
+    ``lost`` is the time in attempts that ended by preemption or a failure of the node or the
+    cluster.
     """
 
     queue: float | None
@@ -120,11 +126,11 @@ class TrialRow:
     trial: str
     """Id of the trial, such as ``t0003``."""
     iteration: int
-    """Number of the iteration that proposed it."""
+    """Number of the iteration that proposed the trial."""
     source: str
-    """What proposed it: initial, agent, insight, random, first, finalist, test, ..."""
+    """What proposed the trial: initial, agent, insight, random, first, finalist, test, ..."""
     state: TrialState
-    """How it ended."""
+    """How the trial ended."""
     score: float | None
     """The main metric: the mean over the examples; None without a result."""
     budget: float
@@ -134,41 +140,44 @@ class TrialRow:
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     """The mean of every metric over the examples."""
     started: datetime | None = None
-    """When its first attempt began; with a time zone, stored in UTC."""
+    """When the first attempt began; with a time zone, stored in UTC."""
     finished: datetime | None = None
-    """When its last attempt ended."""
+    """When the last attempt ended."""
     gpu_seconds: float = 0.0
-    """Seconds of GPUs that its attempts took; its part of its job's."""
+    """GPU-seconds of the attempts: the trial's part of the GPU-seconds of its jobs."""
     prompt_tokens: int = 0
     """Prompt tokens that the allocation takes, drawn now or found in the sample store."""
     decode_tokens: int = 0
     """Generated tokens that the allocation takes, drawn now or found in the sample store."""
     reused_tokens: int = 0
-    """The part of both that was found in the sample store."""
+    """The part of ``prompt_tokens`` and ``decode_tokens`` that was found in the sample store."""
     job_id: str | None = None
-    """The job of its last attempt."""
+    """The job of the last attempt."""
     attempts: int = 1
-    """How often it was started."""
+    """How often the trial was started."""
     error: str | None = None
-    """Why it has no score."""
+    """Why the trial has no score."""
     score_stderr: float | None = None
     """Standard error of the score over the examples; None: not known."""
     cut_samples: Sequence[StageCuts] = ()
     """For each stage, the samples drawn and how many of them were cut; empty: not known."""
     metrics_stderr: Mapping[str, float | None] = field(default_factory=dict)
-    """Standard error of every metric over the examples; left out: not known."""
+    """Standard error of each metric over the examples; metrics without a known one are left out."""
     worker: str | None = None
-    """The job of several trials or lists that evaluated it; None: it had a job of its own."""
+    """The job of several trials or lists that evaluated the trial.
+
+    None: the trial had a job of its own.
+    """
     engine_starts: int | None = None
-    """Engines that were started for it; None: not known, or there was no job."""
+    """Engines that were started for the trial; None: not known, or there was no job."""
     seconds: TrialSeconds | None = None
     """Wall seconds by phase; None: not known, or there was no job."""
     examples: int | None = None
-    """The number of examples that it was scored on; None: no result, or not known."""
+    """The number of examples that the trial was scored on; None: no result, or not known."""
 
     @property
     def cut_share(self) -> float | None:
-        """The share of its samples that were cut, over all stages; None: not known."""
+        """The share of the trial's samples that were cut; None: not known."""
         drawn = sum(part["samples"] for part in self.cut_samples)
         return sum(part["cut"] for part in self.cut_samples) / drawn if drawn else None
 
@@ -190,15 +199,15 @@ class ExampleRow:
     stage: str
     """The stage."""
     model: str
-    """Its model."""
+    """The model of the stage."""
     samples: int
-    """Its number of samples."""
+    """The number of samples of the stage."""
     output: str
     """The JSON text of the fused output."""
     candidates: Sequence[str] = ()
     """The samples in the order of their index, as the stage's parser saw them.
 
-    They are without the model's thinking. The sample store has them whole.
+    The model's thinking is removed here. The sample store has the whole samples.
     """
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     """Every metric of the stage."""
@@ -207,7 +216,7 @@ class ExampleRow:
     decode_tokens: int = 0
     """Generated tokens, drawn now or found in the sample store."""
     reused_tokens: int = 0
-    """The part of both that was found in the sample store."""
+    """The part of ``prompt_tokens`` and ``decode_tokens`` that was found in the sample store."""
     truncated: bool = False
     """Whether a prompt was too long for the model's context and lost tokens from its middle."""
     cut: int | None = None
@@ -220,7 +229,7 @@ class ExampleRow:
 def trial_order(trial: str) -> tuple[int, str]:
     """Return the sort key of a trial's id.
 
-    Ids are numbered with leading zeros, and t10000 follows t9999: a longer id is a later one.
+    Ids have leading zeros, and t10000 follows t9999. So a longer id is always later.
     """
     return len(trial), trial
 
@@ -292,7 +301,8 @@ def examples_schema(metric_names: Iterable[str]) -> pl.Schema:
 # Columns with a field for each metric.
 _METRICS = ("metrics", "metrics_stderr")
 
-# Columns added since the first version of the tables; null if a table lacks them.
+# Columns that were added after the first version of the tables. If a table lacks one of them, its
+# values are null.
 _ADDED = (
     "cut_share",
     "cut_samples",
@@ -346,7 +356,7 @@ def examples_frame(rows: Iterable[ExampleRow], metric_names: Iterable[str]) -> p
 
 
 def trial_rows(frame: pl.DataFrame) -> list[TrialRow]:
-    """Inverse of `trials_frame`; metrics that are null in a row are left out of it."""
+    """Return the rows of a `trials_frame`, each without the metrics that are null."""
     return [
         TrialRow(
             **{name: value for name, value in record.items() if name != "cut_share"}
@@ -374,13 +384,13 @@ def metric_names(frame: pl.DataFrame) -> list[str]:
 def stage_metrics(
     metrics: Mapping[str, _Value], stage: str, stages: Iterable[str]
 ) -> dict[str, _Value]:
-    """Return the metrics of one stage by ``METRIC``, of those by ``STAGE.METRIC``.
+    """Return the metrics of one stage, each by its name without the stage.
 
-    The name of a stage may be the beginning of another's ("plan" and "plan.check"): a metric is
-    that of the longest name that it begins with.
+    The name of one stage may begin with the name of another stage ("plan.check" and "plan"). A
+    metric belongs to the stage with the longest name with which the metric's name begins.
 
     Args:
-        metrics: The metrics of all stages.
+        metrics: The metrics of all stages, by ``STAGE.METRIC``.
         stage: The stage.
         stages: All stages.
     """
@@ -396,7 +406,7 @@ def read_trials(path: Path) -> pl.DataFrame:
     """Return a trials.parquet, checked.
 
     Raises:
-        UserError: It is missing, damaged or another table; the message names the path.
+        UserError: The file is missing, damaged or another table; the message names the path.
     """
     return _read(path, trials_schema([]), "table of trials")
 
@@ -406,10 +416,10 @@ def read_examples(path: Path, columns: Sequence[str] | None = None) -> pl.DataFr
 
     Args:
         path: The file.
-        columns: The columns to read; None for all. The samples' texts are most of the file.
+        columns: The columns to read; None for all. Most of the file are the texts of samples.
 
     Raises:
-        UserError: It is missing, damaged or another table; the message names the path.
+        UserError: The file is missing, damaged or another table; the message names the path.
     """
     import polars as pl
 
