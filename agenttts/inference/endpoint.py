@@ -55,8 +55,8 @@ _SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
 _PROMPT_FILTERED = re.compile(r"content_filter|content_policy|content management policy", re.I)
 # With status 400, OpenAI and Azure end a reply whose thinking has taken all its tokens.
 _CUT = re.compile(r"could not finish the message.{0,80}limit was reached", re.I)
-# Only codes are matched. The texts of OpenAI and Gemini name billing and quota even if only the
-# requests are too many.
+# Only codes are matched. The texts of OpenAI and Gemini name billing and quota also when only a
+# rate limit is reached.
 _NO_MONEY = re.compile(
     r"insufficient_quota|exceeded_current_quota_error|billing_(?:not_active|hard_limit)", re.I
 )
@@ -71,8 +71,8 @@ class EndpointEngine:
     sent without this parameter, and a line in the trial's log says so.
 
     A fault of the server, the network or the key is an `EngineError` of kind INFRA_FAILED, because
-    the allocation is not to blame. If the server lacks the model or refuses a request, the kind is
-    FAILED.
+    the allocation is not to blame. If the server lacks the model or refuses a request for another
+    reason than money, the kind is FAILED.
 
     Args:
         config: The model.
@@ -336,7 +336,7 @@ class EndpointEngine:
     def _adapt(self, complaint: str, body: Mapping[str, Any]) -> bool:
         """Change later requests so that the server no longer refuses them.
 
-        Only parameters that do not change the meaning of a request are changed.
+        No change alters the meaning of a request.
 
         Returns:
             Whether to send the refused request again, with these changes.

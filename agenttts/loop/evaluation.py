@@ -379,8 +379,8 @@ class Evaluation:
         These are the jobs of the trial's attempts, except jobs that handed the trial over.
         """
         if not trial.submissions and not trial.preemptions and not trial.earlier_attempts:
-            # Except for attempts that were handed over, the trial has none, or only attempts that a
-            # cancel or the time limit has ended. The jobs of these attempts are gone.
+            # The trial has only attempts that were handed over, or that a cancel or the time limit
+            # has ended. The jobs of the latter are gone.
             return set()
         attempts = read_attempts(self._run.trial(trial.planned.trial))
         return {a.job_id for a in attempts if a.state != HANDED_OVER}
@@ -567,8 +567,8 @@ class Evaluation:
         """Return the trials of all jobs that run at the same time, one list for each job.
 
         The result has ``lists``, and a list of its own for each unfinished trial that is not in
-        ``lists``. From it, the jobs share out their common samples and the requests to a server.
-        The jobs are in the order of their first trials.
+        ``lists``. The jobs use this result to share out their common samples and the requests to
+        a server. They are in the order of their first trials.
         """
         if self._together is None or self._together[0] is not lists:
             listed = {t.planned.trial for trials in lists for t in trials}

@@ -130,7 +130,7 @@ class RecordedTable:
     def example_count(self) -> int | None:
         """The number of examples of the scored point that has the fewest.
 
-        None if a scored point has no scores by example.
+        None if a scored point has no scores by example, or if no point has a score.
         """
         counts = {
             len(recorded.examples) if recorded.examples else 0
@@ -295,8 +295,8 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     Two other tables are valid: a run's ``trials.parquet`` and a table that `report` wrote. For a
     run, scores by example and stored results are also read, from the trials' directories that are
     still there. In both, finalists and final tests are left out, because they are scored on other
-    examples. If the other trials are not all on the same examples, only the one on the most
-    examples is kept of each allocation, with a warning.
+    examples. If the other trials are not all on the same examples, only the trial
+    on the most examples is kept for each allocation, with a warning.
 
     Raises:
         UserError: The table is not valid. The message has the file and, where they apply, the
@@ -377,7 +377,7 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
 def _comparable(path: Path, rows: list[_Row]) -> list[_Row]:
     """Return the rows that a searcher may compare.
 
-    If the trials are not all on the same examples, only the trial on the most examples is kept of
+    If the trials are not all on the same examples, only the trial on the most examples is kept for
     each allocation. The scores by example and the stored results of the kept trials are dropped.
     """
     examples = {row.examples for row in rows if row.examples}

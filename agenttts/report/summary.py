@@ -80,8 +80,8 @@ class RunReport:
             (`BaselineDocument`); None without one.
         cost: What the run used; None for runs of versions that did not record it.
         background: What the page shows of the run beside its trials.
-        rests: The spans between an end of the run, or of a controller that was killed, and the
-            next start, oldest first; while jobs ran without a controller, there is no rest.
+        rests: The spans without a controller and without jobs, oldest first. Each is from the end
+            of the run, or the death of a controller, to the next start.
     """
 
     run: str
@@ -478,7 +478,7 @@ _Span = tuple[datetime, datetime]
 
 
 def _rests(events: Iterable[Mapping[str, Any]], worked: Iterable[_Span]) -> tuple[_Span, ...]:
-    """Return the spans between the end of a controller and the next start of one.
+    """Return the spans without a controller and without jobs of the run.
 
     Args:
         events: The run's events.
@@ -516,7 +516,7 @@ def _without(span: _Span, others: Iterable[_Span]) -> list[_Span]:
 
 
 def _moment(event: Mapping[str, Any], key: str = "time") -> datetime | None:
-    """Return when an event was written; None if it does not say."""
+    """Return the moment under ``key`` of an event; None if there is none."""
     try:
         moment = datetime.fromisoformat(str(event.get(key)))
     except ValueError:

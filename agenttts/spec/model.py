@@ -43,9 +43,9 @@ class TaskSection(Section):
     split: str = "search"
     """The part of the data that the trials are scored on.
 
-    ``search`` has the examples that the search uses. ``test`` (for ``evaluate``) has the following
-    examples. ``options.search_examples`` sets how many examples ``search`` has. If this option is
-    not set, ``search`` has half of the records.
+    ``search`` has the examples that the search uses. ``test`` (for ``evaluate``) has the examples
+    that follow in the data. ``options.search_examples`` sets how many examples ``search`` has. If
+    this option is not set, ``search`` has half of the records.
     """
     examples: Annotated[int, Field(ge=1)] | None = None
     """The number of examples that are read from the split; None: all.
@@ -382,7 +382,7 @@ class JobSpec(Section):
     cluster: str = "local"
     """The profile: ``local``, ``in_process``, NAME of ``slurm/NAME.yaml``, or a file."""
     container: ContainerSection = Field(default_factory=ContainerSection)
-    """The container of the trials, in addition to the profile's section ``container``."""
+    """The container of the trials; it goes before the profile's section ``container``."""
     samples: str | None = None
     """Directory of a sample store that runs share; None: the run's ``samples/``."""
     _source: Source = PrivateAttr(default=Source("", {}))

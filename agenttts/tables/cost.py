@@ -60,8 +60,8 @@ class MeasuredStart:
     """What was measured of one start of a job.
 
     Attributes:
-        job: The name of the job's directory: of its worker or, if it is no worker, of its only
-            trial.
+        job: The name of the job's directory: the worker's name or, for a job of a single trial,
+            the trial's.
         job_id: The id under which the scheduler knows the job.
         node: Its node.
         gpus: Its GPUs.
@@ -69,10 +69,10 @@ class MeasuredStart:
         queue: Seconds that it waited; None if that is not known.
         seconds: Its wall seconds.
         busy: The part of ``seconds`` with a trial that had not ended.
-        idle: The part of ``seconds`` without one, after the first had begun.
-        lost: The part of ``busy`` of attempts that the cluster ended.
-        program_after: Seconds until its program began, or so far if it has not begun yet; None if
-            the program left no record.
+        idle: The part of ``seconds`` in which no trial was open, after the first had begun.
+        lost: The part of ``busy`` that was spent in attempts that the cluster ended.
+        program_after: Seconds from its start until its program began, or until now if the program
+            has not begun. None if the program left no record.
         load: Seconds of loading engines, as the program says.
         generate: Seconds of engine calls, as the program says.
         engines: The model and the seconds of each engine start.
@@ -105,8 +105,8 @@ class MeasuredStart:
     def parts(self) -> CostSeconds:
         """Its seconds by part; their sum is ``seconds`` (`CostSeconds.used`).
 
-        What the program did in attempts that were lost is not known apart from the rest. So the
-        lost share of the time with trials is taken off each part in proportion.
+        The records do not separate what the program did in lost attempts from what it did in the
+        others. So the lost share of the time with trials is taken off each part in proportion.
         """
         total = max(0.0, self.seconds)
         idle = min(max(0.0, self.idle), total)
@@ -135,8 +135,8 @@ class JobCost:
     """What one job used, over all of its starts.
 
     Attributes:
-        job: The name of the job's directory: of its worker or, if it is no worker, of its only
-            trial.
+        job: The name of the job's directory: the worker's name or, for a job of a single trial,
+            the trial's.
         job_ids: Its ids. A trial that is tried again in a job of its own has several.
         nodes: The nodes of its starts.
         gpus: Its GPUs.
@@ -216,11 +216,11 @@ class AloneCost:
 
 ALONE_ASSUMPTIONS = (
     "each trial with a result has a job of its own, which takes the mean time until a program "
-    "begins; it starts an engine for its first model and at each change of model between stages, "
-    "at the mean seconds of the run's starts, and generates all of its tokens itself, at the "
-    "model's measured seconds per generated token; these seconds are of calls for several trials "
-    "at once, and the smaller calls of a single trial take more per token, so the estimate is "
-    "rather too low"
+    "begins, and an equal part of the time of the task's own code; the job starts an engine for "
+    "the trial's first model and at each change of model between stages, at the mean seconds of "
+    "the run's starts; it generates all of the trial's tokens, at the model's measured seconds per "
+    "generated token; the measured calls were for several trials at once, and the smaller calls of "
+    "a single trial take more seconds per token, so the estimate is probably too low"
 )
 
 
@@ -231,7 +231,7 @@ def cost_alone(starts: Sequence[MeasuredStart], trials: Sequence[TrialTokens]) -
     and for each change of model from one stage to the next, its own tokens, and an equal part of
     the time of the task's own code. No sample is shared or reused. Time in queues, idle time and
     lost time are left out. Calls of a shared job have larger batches, so a trial by itself needs
-    more seconds per token than this, and the estimate is rather too low. Only calls of a single
+    more seconds per token than this, and the estimate is probably too low. Only calls of a single
     trial could show by how much.
 
     Returns:
@@ -436,8 +436,7 @@ class CostDocument(Document):
         seconds: Wall seconds of the trials' jobs.
         gpu_seconds_by: ``gpu_seconds`` by part.
         tokens: Tokens computed and reused.
-        served: What the jobs of the model used that the run starts for its search. The other values
-            do not include it.
+        served: What the jobs of the served model used. The other values do not include it.
     """
 
     engine_starts: int
@@ -452,7 +451,7 @@ class JobCostDocument(Document):
     """What one job used, over all of its starts.
 
     Attributes:
-        job: The name of its worker or, if it is no worker, of its only trial.
+        job: The worker's name or, for a job of a single trial, the trial's.
         job_ids: Its ids in the queue.
         nodes: The nodes that it ran on.
         gpus: Its GPUs.

@@ -64,7 +64,7 @@ CLOSING_SOURCES = (RECOMMENDED_SOURCE, *AFTER_SEARCH)
 class TrialState(StrEnum):
     """How a trial ended.
 
-    Only a COMPLETED trial has a score. FAILED is the trial's own fault.
+    Only a COMPLETED trial has a score. `OWN_FAULTS` are the trial's own fault.
     """
 
     COMPLETED = "COMPLETED"

@@ -80,7 +80,7 @@ def test_the_parts_of_a_run_add_up(cli, scripted_spec, tmp_path, per_job, linger
     assert "where the time went" in shown
     assert "expected and actual cost" in shown
     assert "one trial a job would have taken about" in shown
-    assert "the estimate is rather too low" in " ".join(shown.split())
+    assert "the estimate is probably too low" in " ".join(shown.split())
     page = cli("report", "small", "--format", "html").stdout
     assert "where the time went" in page
     state = json.loads(cli("status", "small", "--json").stdout)

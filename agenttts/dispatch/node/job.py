@@ -240,7 +240,7 @@ class TrialJob:
         due: list[JobTrial] = []
         waits = Waits()
         for trial in trials:
-            if trial in self._locks:  # an earlier call took the lock, and then failed at a file
+            if trial in self._locks:  # an earlier call took the lock, and then a file failed
                 due.append(trial)
                 continue
             if number < self._earlier_lists and self._was_given_away(trial):
@@ -455,7 +455,7 @@ class TrialJob:
             scratch,
             self.needs,
             gpus=self.gpus,
-            # Engines on the host need no scratch directory: they have other places to compile in.
+            # Engines on the host need no room there: without it they compile in their usual places.
             scratch_bytes=SCRATCH_BYTES if self._in_container else 0,
             compiles=self.compiles,
         )

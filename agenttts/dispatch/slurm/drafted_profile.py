@@ -208,7 +208,7 @@ def _controller_section(found: Survey, trial: Section) -> Section:
     others = trial.partition is not None and _is_open(found, trial.partition)
     if chosen is None or (others and not is_open):
         return Section(trial.partition, "no partition without GPUs is open", trial.account)
-    return Section(chosen, "has no GPUs, which it does not need", _account(found, chosen))
+    return Section(chosen, "has no GPUs; the controller needs none", _account(found, chosen))
 
 
 def _best(
@@ -325,11 +325,9 @@ def _account(found: Survey, partition: Partition | None) -> str | None:
 
 
 def _nodes_of(section: Section, nodes: Sequence[Nodes]) -> Nodes | None:
-    """Return the kind of nodes with the most GPUs in all, of a section's partition.
+    """Return the kind of nodes of a section's partition that has the most GPUs in all.
 
-    Without GPUs it is the most frequent kind.
-
-    Whole GPUs go before MIG devices.
+    Without GPUs it is the most frequent kind. Whole GPUs go before MIG devices.
     """
     if section.partition is None:
         return None
@@ -444,7 +442,7 @@ def _size_lines(found: Survey, nodes: Nodes | None, form: str, bare: bool) -> li
         lines.append(f"  mem: {min(memory, 64)}G")
     if not nodes.gpus:
         return [*lines, "  # gpu_request: none  # if nodes have GPUs that sinfo does not show"]
-    why = "as accepted above" if form != _FORMS[0] else "the default"
+    why = "the first that was not refused" if form != _FORMS[0] else "the default"
     lines.append(f"  gpu_request: {form}   # {why}; or {', '.join(f for f in _FORMS if f != form)}")
     others = ", ".join(_other_types(found, nodes))
     if others and nodes.gpu_type:
@@ -476,7 +474,7 @@ def _memory_lines(nodes: Nodes | None) -> list[str]:
         return []
     memory, why = _memory_gb(nodes)
     if memory is None:
-        return [f"# gpu_memory_gb: 80      # {why}; with it models are given GPUs by their size"]
+        return [f"# gpu_memory_gb: 80      # {why}; if set, models get GPUs by their size"]
     return [f"gpu_memory_gb: {memory}        # {why}"]
 
 

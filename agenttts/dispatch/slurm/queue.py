@@ -4,7 +4,8 @@ Order of trust: a valid result of the trial > squeue > sacct. sacct is optional,
 clusters have no accounting. While a job is being requeued, sacct reports NODE_FAIL for it, so sacct
 is asked only about jobs that squeue does not know. A job that squeue does not know has ended, even
 if sacct calls the job RUNNING or PENDING, because slurmdbd may not have been told of the job's end.
-Only a job that was submitted in the last minutes (`_SHOWS_WITHIN`) may not have ended.
+The exception is a job that was submitted in the last minutes (`_SHOWS_WITHIN`): squeue may not list
+it yet.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_the_form_of_the_gpu_request_is_the_first_that_sbatch_accepts():
 
     profile, text, to_check = drafted(cluster(), attempt)
     assert (profile.trial.gpu_request, to_check) == ("gres", [])
-    assert "as accepted above" in text
+    assert "the first that was not refused" in text
 
 
 @pytest.mark.parametrize("refused", [{"controller", "trial"}, {"trial"}, {"controller"}])
