@@ -130,7 +130,7 @@ def _requeue(environment: SlurmJobEnvironment, countdown: int) -> None:
 
     command = ["scontrol", "requeue", str(environment.job_id)]
     deadline = time.monotonic() + _REQUEUE_PATIENCE_S
-    while not (answer := ask(command, _REQUEUE_ANSWER_S)).succeeded:
+    while not (answer := ask(command, _REQUEUE_ANSWER_S, queue.query_environment())).succeeded:
         failure = f"'{' '.join(command)}' {answer.failure()}"
         if _REFUSED.search(failure) or time.monotonic() + REQUEUE_PAUSE_S > deadline:
             raise UncompletedJobError(f"this job was not requeued: {failure}")

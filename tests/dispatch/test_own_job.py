@@ -19,7 +19,7 @@ pytestmark = pytest.mark.processes
 
 # Says what it was asked, and is ended by a signal, refused, and then answered.
 SCONTROL = """#!/bin/sh
-echo "$@" >> "$0.asked"
+echo "$@" $SLURM_CLUSTERS >> "$0.asked"
 case $(wc -l < "$0.asked") in
   1) kill -TERM $$;;
   2) echo "Unable to contact slurm controller (connect failure)" >&2; exit 1;;
@@ -95,6 +95,7 @@ def test_a_requeue_that_gets_no_answer_is_asked_for_again(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SUBMITIT_FOLDER", str(tmp_path))
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_CLUSTERS", "other")  # of the login shell; the job is not there
     if array:
         monkeypatch.setenv("SLURM_ARRAY_JOB_ID", array)
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
