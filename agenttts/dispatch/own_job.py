@@ -38,15 +38,17 @@ _REFUSED = re.compile(r"presently disabled|invalid job|permission denied", re.I)
 
 def trial_job_id() -> str:
     """Return the scheduler's id of the job of trials that is this process."""
+    if not in_queue():
+        return os.environ.get("SUBMITIT_LOCAL_JOB_ID", "")
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     if array:
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    return _queue_id() or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "")
+    return queue_job() or ""
 
 
 def service_id() -> str:
     """Return the scheduler's id of the service that is this process."""
-    return _queue_id() or str(os.getpid())
+    return queue_job() or str(os.getpid())
 
 
 def in_queue() -> bool:
@@ -63,12 +65,14 @@ def queue_job() -> str | None:
     The queue may start this job again elsewhere. None for a process of a host, and for one that
     merely runs in a job.
     """
-    return _queue_id() if in_queue() else None
+    # In the shell of an outer job (salloc, srun --pty) Slurm's variables are those of that job.
+    return (os.environ.get("SLURM_JOB_ID") or None) if in_queue() else None
 
 
 def node_name() -> str:
-    """Return this node's name in the queue; without a queue, the host's name."""
-    return os.environ.get("SLURMD_NODENAME", socket.gethostname())
+    """Return this node's name in the queue; for a process of a host, the host's name."""
+    queued = os.environ.get("SLURMD_NODENAME") if in_queue() else None
+    return queued or socket.gethostname()
 
 
 def why_stopped(
@@ -81,7 +85,7 @@ def why_stopped(
         limit_seconds: The time limit that the job asked for.
         grace_seconds: How long before the limit the signal was asked for.
     """
-    job = _queue_id()
+    job = queue_job()
     return stop_cause(
         show_job(job, timeout=max(1.0, grace_seconds * 0.3)) if job else {},
         os.environ if job else {},
@@ -126,13 +130,9 @@ def _requeue(environment: SlurmJobEnvironment, countdown: int) -> None:
 
     command = ["scontrol", "requeue", str(environment.job_id)]
     deadline = time.monotonic() + _REQUEUE_PATIENCE_S
-    while not (answer := ask(command, _REQUEUE_ANSWER_S)).succeeded:
+    while not (answer := ask(command, _REQUEUE_ANSWER_S, queue.query_environment())).succeeded:
         failure = f"'{' '.join(command)}' {answer.failure()}"
         if _REFUSED.search(failure) or time.monotonic() + REQUEUE_PAUSE_S > deadline:
             raise UncompletedJobError(f"this job was not requeued: {failure}")
         print(f"{failure}; trying again in {REQUEUE_PAUSE_S:g} s", file=sys.stderr, flush=True)
         time.sleep(REQUEUE_PAUSE_S)
-
-
-def _queue_id() -> str | None:
-    return os.environ.get("SLURM_JOB_ID") or None

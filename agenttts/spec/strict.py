@@ -51,6 +51,13 @@ def load_with_source(
             raise UserError(
                 f"--set {_shortened(override)}: {dotted(path)} is set twice; give one of the two"
             )
+        # Later overrides apply to the document of the earlier ones.
+        dropped = next((p for p in given if p[: len(path)] == path), None)
+        if dropped is not None:
+            raise UserError(
+                f"--set {_shortened(override)}: it replaces {dotted(dropped)}, which another --set "
+                f"gives; give that value in {dotted(path)}, or its --set after this one"
+            )
         given.add(path)
         # The override replaces everything that was below it in the file.
         places = {at: place for at, place in places.items() if at[: len(path)] != path}

@@ -84,6 +84,20 @@ def test_services_have_only_gpus_that_the_launch_may_use(tmp_path, monkeypatch, 
     until(lambda: scheduler.service_status(service).ended)
 
 
+def test_trials_in_an_interactive_job_have_ids_of_their_own(tmp_path, monkeypatch):
+    """The controller finds the records of a job by the id that the scheduler gave it."""
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    scheduler = LocalScheduler(Profile(kind="local", grace_seconds=5), tmp_path / "submitit")
+    one = request(tmp_path, 0, 0)
+    ids = scheduler.submit("b0", [one])
+    try:
+        attempt = until(lambda: read_attempts(one.directory))[-1]
+        assert attempt.job_id == ids[one.trial]
+    finally:
+        scheduler.cancel(ids.values())
+    until_ended(scheduler, ids.values())
+
+
 def test_jobs_are_found_by_whatever_name_of_their_folder(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")

@@ -1,9 +1,10 @@
-"""A job has its queue start it again, also where the queue does not answer at first."""
+"""What a job knows of itself, and how it has its queue start it again."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,60 @@ pytestmark = pytest.mark.processes
 
 # Says what it was asked, and is ended by a signal, refused, and then answered.
 SCONTROL = """#!/bin/sh
-echo "$@" >> "$0.asked"
+echo "$@" $SLURM_CLUSTERS >> "$0.asked"
 case $(wc -l < "$0.asked") in
   1) kill -TERM $$;;
   2) echo "Unable to contact slurm controller (connect failure)" >&2; exit 1;;
   *) echo "$SAID" >&2; exit ${LAST:-0};;
 esac
 """
+
+
+# What salloc, srun and sbatch set for the processes of a job that ends in an hour.
+OUTER_JOB = {
+    "SLURM_JOB_ID": "4711",
+    "SLURM_ARRAY_JOB_ID": "4700",
+    "SLURM_ARRAY_TASK_ID": "3",
+    "SLURM_JOB_END_TIME": "99999999999",
+    "SLURMD_NODENAME": "n1",
+}
+
+
+@pytest.fixture
+def outer_job(tmp_path, monkeypatch):
+    """The variables of an outer job, and a scontrol that knows it."""
+    for name, value in OUTER_JOB.items():
+        monkeypatch.setenv(name, value)
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho JobId=4711 EndTime=2999-01-01T00:00:00\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("executor", ["local", None])
+def test_a_process_in_the_shell_of_an_outer_job_is_not_that_job(outer_job, monkeypatch, executor):
+    monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
+    if executor:
+        monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
+    monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "123")
+    assert own_job.trial_job_id() == "123"
+    assert own_job.service_id() == str(os.getpid())
+    assert own_job.queue_job() is None
+    assert own_job.node_name() == socket.gethostname()
+    limits = {"limit_seconds": 60, "grace_seconds": 10}
+    assert own_job.why_stopped(elapsed=50, **limits) == "time limit"
+
+
+def test_a_job_of_the_queue_knows_itself(outer_job, monkeypatch):
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "123")
+    assert own_job.trial_job_id() == "4700_3"
+    assert own_job.service_id() == own_job.queue_job() == "4711"
+    assert own_job.node_name() == "n1"
+    limits = {"limit_seconds": 60, "grace_seconds": 10}
+    assert own_job.why_stopped(elapsed=50, **limits) == "preemption"
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID")
+    assert own_job.trial_job_id() == "4711"
 
 
 class Restarted(RestartedJob):
@@ -47,6 +95,7 @@ def test_a_requeue_that_gets_no_answer_is_asked_for_again(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SUBMITIT_FOLDER", str(tmp_path))
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_CLUSTERS", "other")  # of the login shell; the job is not there
     if array:
         monkeypatch.setenv("SLURM_ARRAY_JOB_ID", array)
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")

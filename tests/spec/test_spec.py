@@ -112,6 +112,15 @@ def test_overrides_apply_and_are_checked_like_the_file():
         parse(GOOD, "search.budget")
 
 
+def test_an_override_of_a_section_drops_no_earlier_one():
+    section = "search={budget: 500, iterations: 2}"
+    assert parse(GOOD, section, "search.seed=5").search.seed == 5
+    with pytest.raises(UserError, match=r"it replaces search\.seed, which another --set gives"):
+        parse(GOOD, "search.seed=5", section)
+    with pytest.raises(UserError, match=r"search\.seed is set twice"):
+        parse(GOOD, section, "search.seed=5", "search.seed=6")
+
+
 @pytest.mark.parametrize(
     ("value", "place", "what"),
     [

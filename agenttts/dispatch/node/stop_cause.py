@@ -10,12 +10,12 @@ Both come as the same SIGUSR2. The sources, in order of trust:
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
+from agenttts.dispatch.slurm.queue import query_environment
 from agenttts.files.commands import ask
 
 # slurmctld looks at limits about every 30 s, and sbatch(1) says that a signal may come up to 60 s
@@ -54,7 +54,7 @@ def stop_cause(
 def show_job(job_id: str, timeout: float) -> dict[str, str]:
     """Return the fields of ``scontrol show job``; empty if it does not answer in time."""
     command = ["scontrol", "--oneliner", "show", "job", job_id]
-    answer = ask(command, timeout, {**os.environ, "SLURM_TIME_FORMAT": "standard"})
+    answer = ask(command, timeout, {**query_environment(), "SLURM_TIME_FORMAT": "standard"})
     if not answer.succeeded:
         return {}
     # The first value of a name counts: a comment of the user may hold anything, and comes later.

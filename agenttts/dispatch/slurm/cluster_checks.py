@@ -11,7 +11,7 @@ import socket
 from agenttts.dispatch.check import COMMAND_SECONDS, Check, check
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.partitions import above_time_limit, partition_checks
-from agenttts.dispatch.slurm.queue import query_environment, run_slurm
+from agenttts.dispatch.slurm.queue import check_cluster_meant, query_environment, run_slurm
 from agenttts.dispatch.slurm.tried_request import (
     command_problem,
     request_check,
@@ -66,6 +66,7 @@ def _slurm() -> str:
             raise MissingRequirement(
                 f"{command} is not on PATH", fix="run on a login node of the cluster"
             )
+    check_cluster_meant(run_slurm(["scontrol", "show", "config"]))
     said = run_slurm(["scontrol", "ping"]).split("\n")
     return next((line.strip() for line in said if line.strip()), "scontrol answers")
 

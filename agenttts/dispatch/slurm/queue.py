@@ -84,6 +84,8 @@ _BENT = re.compile(
     r"(SQUEUE|SACCT|SCANCEL|SCONTROL|SINFO)_|SLURM_(CLUSTERS|TIME_FORMAT|BITSTR_LEN|JOB_USER)$"
 )
 
+_CLUSTER_NAME = re.compile(r"^ClusterName *= *(\S+)", re.MULTILINE)
+
 
 def job_states(job_ids: Iterable[str]) -> dict[str, JobStatus]:
     """Return the status of each job.
@@ -402,6 +404,31 @@ def run_slurm(command: list[str]) -> str:
         QueueUnavailable: The command fails or does not answer.
     """
     return _run(command).decode(errors="replace")
+
+
+def check_cluster_meant(config: str) -> None:
+    """Check that the user's variables do not send jobs to another cluster.
+
+    sbatch takes them as its option ``--clusters`` (sbatch(1)). Here they are left out.
+
+    Args:
+        config: The answer of ``scontrol show config``.
+
+    Raises:
+        MissingRequirement: One names only other clusters than this one.
+    """
+    found = _CLUSTER_NAME.search(config)
+    if found is None:
+        return
+    for variable in ("SBATCH_CLUSTERS", "SLURM_CLUSTERS"):
+        names = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
+        # Slurm writes the names of clusters in lower case.
+        if names and not {found[1].lower(), "all"} & {name.lower() for name in names}:
+            raise MissingRequirement(
+                f"{variable} names another cluster ({', '.join(names)}) than this machine's "
+                f"({found[1]}); the controller watches jobs of its own cluster only",
+                fix=f"run on a login node of the other cluster, or unset {variable}",
+            )
 
 
 def query_environment() -> dict[str, str]:

@@ -31,6 +31,7 @@ from agenttts.dispatch.slurm.node_lists import is_file, request_lists
 from agenttts.dispatch.slurm.pickles import Pickles
 from agenttts.dispatch.slurm.queue import (
     cancel_jobs,
+    check_cluster_meant,
     job_rows,
     keep_off,
     live_jobs_of,
@@ -206,7 +207,7 @@ class SlurmScheduler(Scheduler):
         check_folder(self._folder)
 
     def check_reachable(self) -> None:
-        run_slurm(["scontrol", "show", "config"])
+        check_cluster_meant(run_slurm(["scontrol", "show", "config"]))
 
     def check_request(self, section: str, gpus: int) -> None:
         profile = self._profile

@@ -19,7 +19,7 @@ from agenttts.dispatch.slurm.partitions import (
     read_partitions,
     short_host_name,
 )
-from agenttts.dispatch.slurm.queue import run_slurm
+from agenttts.dispatch.slurm.queue import check_cluster_meant, run_slurm
 from agenttts.errors import MissingRequirement
 
 _NODES = "%R|%c|%m|%D|%G|%f"
@@ -99,9 +99,10 @@ def survey() -> Survey:
 
     Raises:
         QueueUnavailable: It does not answer.
-        MissingRequirement: Its commands are not here.
+        MissingRequirement: Its commands are not here, or the user's variables name another cluster.
     """
     config = run_slurm(["scontrol", "show", "config"])
+    check_cluster_meant(config)
     partitions = read_partitions(run_slurm(SHOW_PARTITIONS))
     nodes = read_nodes(run_slurm(["sinfo", "--all", "--noheader", "--exact", "--format", _NODES]))
     accounts, default, qos, problem = _associations()

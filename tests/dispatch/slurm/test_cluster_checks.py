@@ -10,6 +10,7 @@ import pytest
 
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm import cluster_checks
+from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from agenttts.dispatch.slurm.tried_request import check_accepted
 from agenttts.doctor import report
 from agenttts.errors import MissingRequirement
@@ -65,6 +66,25 @@ def test_a_build_does_not_wait_for_a_runtime_or_a_pip_that_hangs(fake, impatient
     path = f"{tmp_path}:/bin"
     settings = pip_settings.pip_settings({"PIP_INDEX_URL": "https://mirror/simple", "PATH": path})
     assert settings == {"index-url": "https://mirror/simple"}
+
+
+@pytest.mark.parametrize("variable", ["SLURM_CLUSTERS", "SBATCH_CLUSTERS"])
+@pytest.mark.parametrize(
+    ("names", "refused"), [("other", True), ("a,b", True), ("Mine", False), ("other, mine", False), ("all", False), ("", False)]
+)  # fmt: skip
+def test_the_users_other_cluster_is_not_dropped(fake, monkeypatch, tmp_path, variable, names, refused):  # fmt: skip
+    fake("scontrol", "echo 'ClusterName             = mine'")
+    for command in ("sbatch", "squeue", "scancel", "sinfo"):
+        fake(command, "exit 0")
+    monkeypatch.setenv(variable, names)
+    scheduler = SlurmScheduler(Profile(kind="slurm"), tmp_path)
+    for check in (scheduler.check_reachable, cluster_checks._slurm):
+        with (
+            pytest.raises(MissingRequirement, match=f"{variable} names another cluster .*mine")
+            if refused
+            else nullcontext()
+        ):
+            check()
 
 
 ACCEPTED = "exit 0"
