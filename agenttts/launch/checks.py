@@ -27,6 +27,7 @@ from agenttts.dispatch.sizing.model_facts import ModelFacts
 from agenttts.endpoint import ServerError
 from agenttts.errors import KeyPath, MissingRequirement, Unavailable, UserError, located
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.chat_form import MessageLeftOut, find_form, roles_of
 from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.endpoint_check import check_listed
 from agenttts.inference.engine_options import check_options
@@ -35,6 +36,7 @@ from agenttts.launch.experiment import PLACES, Experiment
 from agenttts.launch.problems import Problems
 from agenttts.loop.job_builder import is_place
 from agenttts.replies import lacks_chat_template
+from agenttts.run.models import chat_renderer
 from agenttts.sandbox import check_sandbox
 from agenttts.spec import JobSpec, ServeAgent
 from agenttts.spec.paths import named_places, places_of_options
@@ -130,14 +132,26 @@ def check_engine_options(spec: JobSpec) -> None:
 
 
 def check_prompt_styles(spec: JobSpec) -> None:
-    """Check that models that are asked in chats have a chat template.
+    """Check the chat templates of models that are asked in chats.
 
-    It is not checked of a model whose tokenizer is elsewhere or may bring its own code.
+    That there is one is not checked of a model whose tokenizer is elsewhere or may bring its own
+    code.
 
     Raises:
-        UserError: One has none.
+        UserError: One has none, or one that leaves out a message.
     """
     for name, model in spec.models.items():
+        template = chat_renderer(model)
+        try:
+            if template is not None:
+                find_form(template, roles_of(model.prompt_style))
+        except MessageLeftOut as error:
+            raise UserError(
+                f"the chat template of {model.path} leaves out {error}, so {model.prompt_style} is "
+                "not possible; give the model a template that writes it, or set "
+                "few_shot_completion",
+                at=("models", name, "prompt_style"),
+            ) from None
         unknown = model.options.get("tokenizer") or model.options.get("trust_remote_code")
         loads = model.engine not in ("scripted", "endpoint") and Path(model.path).is_absolute()
         if model.prompt_style == "few_shot_completion" or unknown or not loads:

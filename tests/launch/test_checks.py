@@ -167,6 +167,22 @@ def test_a_model_without_a_chat_template_is_not_launched_for_chats(
         make_plan(spec, [], tmp_path / "results", dry_run=True)
 
 
+def test_a_model_whose_template_leaves_the_question_out_is_not_launched(scripted_spec, tmp_path):
+    model = tmp_path / "base"
+    model.mkdir()
+    files = {"config.json": "{}", "model.safetensors": "w", "chat_template.jinja": "Answer:"}
+    for name, text in files.items():
+        (model / name).write_text(text)
+    strong = {"path": str(model), "params": 1e9, "engine": "vllm", "prompt_style": "chat"}
+    said = (
+        r"models\.strong\.prompt_style: .*base leaves out the system message.*few_shot_completion"
+    )
+    with pytest.raises(UserError, match=said):
+        make_plan(load_spec(scripted_spec(models__strong=strong)), [], tmp_path / "r", dry_run=True)
+    strong["prompt_style"] = "few_shot_completion"
+    make_plan(load_spec(scripted_spec(models__strong=strong)), [], tmp_path / "r", dry_run=True)
+
+
 def test_a_run_whose_model_has_no_chat_template_can_go_on(unstarted_run, tmp_path):
     """It was launched before launch looked, or its tokenizer's code has been taken away since."""
     model = tmp_path / "base"
