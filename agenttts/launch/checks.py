@@ -26,7 +26,7 @@ from agenttts.dispatch.sizing.gpu_need import GpuNeed, check_context, gpu_need
 from agenttts.dispatch.sizing.model_facts import ModelFacts
 from agenttts.endpoint import ServerError
 from agenttts.errors import KeyPath, MissingRequirement, Unavailable, UserError, located
-from agenttts.inference.base import ModelConfig
+from agenttts.inference.base import ModelConfig, SamplingParams, sample_key
 from agenttts.inference.chat_form import MessageLeftOut, find_form, roles_of
 from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.endpoint_check import check_listed
@@ -161,6 +161,39 @@ def check_prompt_styles(spec: JobSpec) -> None:
                 f"{model.path} has no chat template (it may be a base model), so "
                 f"{model.prompt_style} is not possible; set few_shot_completion",
                 at=("models", name, "prompt_style"),
+            )
+
+
+def check_servers_differ(spec: JobSpec) -> None:
+    """Check that no models on different servers share their samples unsaid.
+
+    A server's address is not a part of the address of samples, so that a model that moves keeps
+    its own. Where two models have one id and no revision, the second one would never be asked.
+
+    Raises:
+        UserError: Two models have different servers, and samples with the same address.
+    """
+    first: dict[str, str] = {}
+    for name, model in spec.models.items():
+        if model.engine != "endpoint" or model.revision is not None:
+            continue
+        config = ModelConfig(
+            name,
+            model.path,
+            engine=model.engine,
+            options=model.options,
+            template_args=model.template_args,
+            rules=3,
+        )
+        key = sample_key(config, (), SamplingParams(0.0, 1), 0)
+        other = first.setdefault(key, name)
+        servers = [str(spec.models[n].options.get("base_url")).rstrip("/") for n in (other, name)]
+        if servers[0] != servers[1]:
+            raise UserError(
+                f"{model.path} is the id of '{other}' on another server ({servers[0]}), so both "
+                "would have the same samples; set revision of each model to a text that says which "
+                "one it is, the same text if both are the same model",
+                at=("models", name, "path"),
             )
 
 
