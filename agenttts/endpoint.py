@@ -32,6 +32,7 @@ _LARGEST_ANSWER = 4_000_000
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _LONG_KEY, _MIXED_KEY = 16, 8  # characters; keys of providers have 20 and more
+_NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _TOO_LONG = re.compile(
     r"context.{0,20}(length|size|window)|context_length|maximum context|too long|too many tokens|"
     r"max_model_len|reduce the length|max_new_tokens.{0,20} must be <=|"
@@ -297,10 +298,15 @@ def _start(text: str, address: Address, length: int) -> str:
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds to wait, from a number of seconds or a date.
 
+    Azure and OpenAI also send milliseconds, whose number of seconds may be rounded down to zero.
+
     Source: RFC 9110, section 10.2.3.
     """
+    exact = headers.get("retry-after-ms", "").strip()
+    if _NUMBER.fullmatch(exact):
+        return float(exact) / 1000
     value = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d+(\.\d+)?", value):
+    if _NUMBER.fullmatch(value):
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())

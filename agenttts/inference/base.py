@@ -61,7 +61,9 @@ class ModelConfig:
     thinking; None if it has no thinking. ``weights`` is the fingerprint of a local directory
     (`agenttts.inference.fingerprint`); None without a local directory. ``rules`` is the version of
     the rules for the addresses of its samples (`sample_key`); it is 1 in runs that were launched
-    before there were other rules.
+    before there were other rules. ``chat_form`` is empty unless the model's chat template leaves
+    out a message without an error (`agenttts.inference.chat_form`). It is the form in which the
+    template writes all messages.
     """
 
     name: str
@@ -75,6 +77,7 @@ class ModelConfig:
     thinking: Thinking | None = COMMON_THINKING
     weights: str | None = None
     rules: int = 1
+    chat_form: str = ""
 
     @property
     def files(self) -> Path | None:
@@ -286,7 +289,8 @@ def sample_key(
     - the model: its path and the fingerprint of the files there; for a script, its text; for a
       model on a server, the server's id of it (the address of the server only places it)
     - its revision, its engine and the engine's options
-    - the rendered prompt, for a chat with the arguments of its template
+    - the rendered prompt, for a chat with the arguments of its template, and its form if the
+      template leaves out a message
     - the stop strings
     - the sampling parameters and the run seed
 
@@ -315,6 +319,8 @@ def sample_key(
         address["template_args"] = dict(model.template_args)
     if model.weights is not None:
         address["weights"] = model.weights
+    if model.chat_form and not isinstance(content, str):
+        address["chat_form"] = model.chat_form
     if keeps_special(model):
         address["special"] = True
     text = json.dumps(address, sort_keys=True, default=str)

@@ -35,6 +35,7 @@ from agenttts.inference.base import (
     ServerSilent,
 )
 from agenttts.inference.beats import Beat
+from agenttts.inference.chat_form import without_system
 from agenttts.inference.endpoint_calls import GivenUp, PatientCalls, Stopped
 from agenttts.inference.endpoint_models import has_model, read_models
 from agenttts.inference.endpoint_options import find_address, read_endpoint_options
@@ -45,7 +46,6 @@ from agenttts.inference.endpoint_prompts import (
     no_room,
 )
 from agenttts.inference.endpoint_replies import FILTERED, ServerReply, read_reply
-from agenttts.inference.tokenization import without_system
 
 _LARGEST_ANSWER = 64 << 20
 """The most bytes of an answer."""

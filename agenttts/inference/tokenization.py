@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from agenttts.inference.base import (
@@ -17,6 +18,15 @@ from agenttts.inference.base import (
     ModelConfig,
     Request,
     Sample,
+)
+from agenttts.inference.chat_form import (
+    ChatForm,
+    MessageLeftOut,
+    Messages,
+    find_form,
+    shaped,
+    template_in,
+    without_system,
 )
 
 Token = TypeVar("Token")
@@ -68,7 +78,8 @@ def encode(tokenizer: Any, config: ModelConfig, content: str | tuple[Message, ..
     the templated text is tokenized without special tokens. Plain text gets them from the tokenizer.
 
     Raises:
-        EngineError: The prompt is chat messages, and the model has no chat template.
+        EngineError: The prompt is chat messages, and the model has no chat template, or one that
+            refuses or leaves out a message.
     """
     if isinstance(content, str):
         return list(tokenizer.encode(content))
@@ -112,33 +123,73 @@ def _chat_tokens(
     Returns:
         The token ids, and the end of the text.
     """
+    given = dict(template_args)
     if getattr(tokenizer, "chat_template", "") is None:
-        raise EngineError(
-            f"model '{config.name}' ({config.path}) has no chat template (it may be a base model), "
-            f"so prompt_style: {config.prompt_style} is not possible; set prompt_style: "
-            "few_shot_completion for it"
-        )
-    messages = [dict(message) for message in content]
+        template = _template_of_files(config)
+        if template is None:
+            raise EngineError(
+                f"model '{config.name}' ({config.path}) has no chat template (it may be a base "
+                f"model), so prompt_style: {config.prompt_style} is not possible; set "
+                "prompt_style: few_shot_completion for it"
+            )
+        given["chat_template"] = template
+    form = _form(tokenizer, config, [message["role"] for message in content], given)
+    messages = shaped(content, form) or []
     try:
-        return _apply_template(tokenizer, messages, template_args)
+        return _apply_template(tokenizer, messages, given)
     except Exception as error:
         # Some templates refuse the system role (Gemma, early Mistral). Its text then goes to the
         # head of the first user turn.
-        merged = without_system(messages)
+        merged = without_system(messages) if form == "plain" else None
         if merged is None:
             raise EngineError(
                 f"the chat template of model '{config.name}' refused the prompt: {error}"
             ) from error
         try:
-            return _apply_template(tokenizer, merged, template_args)
+            return _apply_template(tokenizer, merged, given)
         except Exception:
             raise EngineError(
                 f"the chat template of model '{config.name}' refused the prompt: {error}"
             ) from error
 
 
+def _form(
+    tokenizer: Any, config: ModelConfig, roles: Sequence[str], template_args: Mapping[str, object]
+) -> ChatForm:
+    """Return the form in which the template writes all messages.
+
+    It is ``plain`` if the template refuses every form, or if there is none to try.
+
+    Raises:
+        EngineError: The template leaves out a message.
+    """
+    if not hasattr(tokenizer, "chat_template"):
+        return "plain"
+
+    def render(messages: Messages) -> str:
+        written = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **template_args
+        )
+        return str(written)
+
+    try:
+        return find_form(render, roles) or "plain"
+    except MessageLeftOut as error:
+        raise EngineError(
+            f"the chat template of model '{config.name}' ({config.path}) leaves out {error}; give "
+            "the model a template that writes it, or set prompt_style: few_shot_completion"
+        ) from None
+
+
+def _template_of_files(config: ModelConfig) -> str | None:
+    """Return the chat template in a model's files, for a tokenizer that has none."""
+    tokenizer = config.options.get("tokenizer")
+    place = Path(tokenizer if isinstance(tokenizer, str) else config.path)
+    return template_in(place) if place.is_absolute() else None
+
+
 def _apply_template(
-    tokenizer: Any, messages: list[dict[str, str]], template_args: Mapping[str, object]
+    tokenizer: Any, messages: Messages, template_args: Mapping[str, object]
 ) -> tuple[list[int], str]:
     # vLLM's tokenizer of Mistral's own files (tekken.json, tokenizer.model.v3) has no template. It
     # encodes messages, and its `encode` takes the control tokens of a text for plain letters.
@@ -151,14 +202,3 @@ def _apply_template(
     tokens = list(prompt)
     end = tokenizer.decode(tokens[-_END_TOKENS:], skip_special_tokens=False)
     return tokens, str(end)[-PROMPT_END:]
-
-
-def without_system(messages: list[dict[str, str]]) -> list[dict[str, str]] | None:
-    """Return a chat with the system's text at the head of the first user turn.
-
-    None if it does not begin with both.
-    """
-    if len(messages) < 2 or messages[0]["role"] != "system":
-        return None
-    first = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
-    return [first, *messages[2:]]

@@ -26,7 +26,8 @@ from agenttts.dispatch.sizing.gpu_need import GpuNeed, check_context, gpu_need
 from agenttts.dispatch.sizing.model_facts import ModelFacts
 from agenttts.endpoint import ServerError
 from agenttts.errors import KeyPath, MissingRequirement, Unavailable, UserError, located
-from agenttts.inference.base import ModelConfig
+from agenttts.inference.base import ModelConfig, SamplingParams, sample_key
+from agenttts.inference.chat_form import MessageLeftOut, find_form, roles_of
 from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.endpoint_check import check_listed
 from agenttts.inference.engine_options import check_options
@@ -35,6 +36,7 @@ from agenttts.launch.experiment import PLACES, Experiment
 from agenttts.launch.problems import Problems
 from agenttts.loop.job_builder import is_place
 from agenttts.replies import lacks_chat_template
+from agenttts.run.models import chat_renderer
 from agenttts.sandbox import check_sandbox
 from agenttts.spec import JobSpec, ServeAgent
 from agenttts.spec.paths import named_places, places_of_options
@@ -130,14 +132,26 @@ def check_engine_options(spec: JobSpec) -> None:
 
 
 def check_prompt_styles(spec: JobSpec) -> None:
-    """Check that models that are asked in chats have a chat template.
+    """Check the chat templates of models that are asked in chats.
 
-    It is not checked of a model whose tokenizer is elsewhere or may bring its own code.
+    That there is one is not checked of a model whose tokenizer is elsewhere or may bring its own
+    code.
 
     Raises:
-        UserError: One has none.
+        UserError: One has none, or one that leaves out a message.
     """
     for name, model in spec.models.items():
+        template = chat_renderer(model)
+        try:
+            if template is not None:
+                find_form(template, roles_of(model.prompt_style))
+        except MessageLeftOut as error:
+            raise UserError(
+                f"the chat template of {model.path} leaves out {error}, so {model.prompt_style} is "
+                "not possible; give the model a template that writes it, or set "
+                "few_shot_completion",
+                at=("models", name, "prompt_style"),
+            ) from None
         unknown = model.options.get("tokenizer") or model.options.get("trust_remote_code")
         loads = model.engine not in ("scripted", "endpoint") and Path(model.path).is_absolute()
         if model.prompt_style == "few_shot_completion" or unknown or not loads:
@@ -147,6 +161,39 @@ def check_prompt_styles(spec: JobSpec) -> None:
                 f"{model.path} has no chat template (it may be a base model), so "
                 f"{model.prompt_style} is not possible; set few_shot_completion",
                 at=("models", name, "prompt_style"),
+            )
+
+
+def check_servers_differ(spec: JobSpec) -> None:
+    """Check that no models on different servers share their samples unsaid.
+
+    A server's address is not a part of the address of samples, so that a model that moves keeps
+    its own. Where two models have one id and no revision, the second one would never be asked.
+
+    Raises:
+        UserError: Two models have different servers, and samples with the same address.
+    """
+    first: dict[str, str] = {}
+    for name, model in spec.models.items():
+        if model.engine != "endpoint" or model.revision is not None:
+            continue
+        config = ModelConfig(
+            name,
+            model.path,
+            engine=model.engine,
+            options=model.options,
+            template_args=model.template_args,
+            rules=3,
+        )
+        key = sample_key(config, (), SamplingParams(0.0, 1), 0)
+        other = first.setdefault(key, name)
+        servers = [str(spec.models[n].options.get("base_url")).rstrip("/") for n in (other, name)]
+        if servers[0] != servers[1]:
+            raise UserError(
+                f"{model.path} is the id of '{other}' on another server ({servers[0]}), so both "
+                "would have the same samples; set revision of each model to a text that says which "
+                "one it is, the same text if both are the same model",
+                at=("models", name, "path"),
             )
 
 

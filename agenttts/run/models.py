@@ -15,6 +15,7 @@ from typing import Any
 from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
 from agenttts.errors import KeyPath, UserError
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.chat_form import Render, changed_form, renderer, roles_of
 from agenttts.inference.context import only_cuts
 from agenttts.inference.fingerprint import contents_digest, fingerprint
 from agenttts.inference.placement import PLACING_OPTIONS
@@ -40,12 +41,14 @@ class ModelFacts:
         rules: Number of the rules that make the fingerprint and sample addresses. A run keeps its
             number, and so finds the samples that it has stored.
         dtype: The data type that it gets on a CPU (`cpu_dtype`); None for its engine's default.
+        chat_form: As in `agenttts.inference.base.ModelConfig`.
     """
 
     thinking: Thinking | None
     weights: str | None
     rules: int
     dtype: str | None = None
+    chat_form: str = ""
 
 
 def find_facts(spec: JobSpec, *, gpus_per_node: int) -> dict[str, ModelFacts]:
@@ -72,6 +75,7 @@ def find_facts(spec: JobSpec, *, gpus_per_node: int) -> dict[str, ModelFacts]:
                 gpus=model.gpus,
                 gpus_per_node=gpus_per_node,
             ),
+            chat_form=_chat_form(model),
         )
         for name, model in spec.models.items()
     }
@@ -91,7 +95,9 @@ def frozen_facts(spec: JobSpec, models: Mapping[str, ModelConfig]) -> dict[str, 
         return None if given or chosen is None else str(chosen)
 
     return {
-        name: ModelFacts(model.thinking, model.weights, model.rules, dtype(name, model))
+        name: ModelFacts(
+            model.thinking, model.weights, model.rules, dtype(name, model), model.chat_form
+        )
         for name, model in models.items()
     }
 
@@ -197,6 +203,7 @@ def model_configs(
             thinking=facts[name].thinking,
             weights=facts[name].weights,
             rules=facts[name].rules,
+            chat_form=facts[name].chat_form,
         )
         for name, model in spec.models.items()
     }
@@ -233,6 +240,24 @@ def resolve_thinking(
         found = (detect_thinking(folder) for folder in places)
         return next((thinking for thinking in found if thinking), COMMON_THINKING)
     return named_thinking(setting.start, setting.end, places[0] if places else None)
+
+
+def _chat_form(model: ModelSection) -> str:
+    template = chat_renderer(model)
+    return "" if template is None else changed_form(template, roles_of(model.prompt_style))
+
+
+def chat_renderer(model: ModelSection) -> Render | None:
+    """Return a model's chat template.
+
+    None if the model is asked in no chats, or has none here.
+    """
+    asked_here = model.engine in ("vllm", "transformers")
+    tokenizer = model.options.get("tokenizer")
+    place = Path(tokenizer if isinstance(tokenizer, str) else model.path)
+    if not asked_here or model.prompt_style == "few_shot_completion" or not place.is_absolute():
+        return None
+    return renderer(place, model.template_args)
 
 
 def _folder(place: Path) -> Path | None:

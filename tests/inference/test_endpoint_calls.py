@@ -98,6 +98,16 @@ def test_retry_after_is_kept_also_by_other_requests():
     assert max(other.waits) == pytest.approx(40)
 
 
+def test_a_server_that_asks_for_no_pause_gets_growing_pauses():
+    clock = Clock()
+    with pytest.raises(GivenUp, match="retry_seconds"):
+        calls(clock, raises(failing(429, 0.0)), retry_seconds=60.0).get("x", text, clock)
+    pauses = [pause for pause in clock.waits if pause]
+    assert 4 <= len(pauses) <= 12, "each of four to six pauses is waited for, and held"
+    assert pauses[0] >= 0.75
+    assert max(pauses) >= 6
+
+
 def test_a_request_that_fails_while_others_are_answered_is_given_up():
     clock = Clock()
 

@@ -10,6 +10,7 @@ import pytest
 from agenttts.dispatch.sizing import model_facts
 from agenttts.errors import Unavailable, UserError
 from agenttts.files.documents import read_object
+from agenttts.launch.checks import check_servers_differ
 from agenttts.launch.create import run_record
 from agenttts.launch.description import describe_plan
 from agenttts.launch.plan import make_plan, plan_of_run
@@ -165,6 +166,49 @@ def test_a_model_without_a_chat_template_is_not_launched_for_chats(
     said = r"models\.strong\.prompt_style: .*base has no chat template.*few_shot_completion"
     with pytest.raises(UserError, match=said):
         make_plan(spec, [], tmp_path / "results", dry_run=True)
+
+
+def test_a_model_whose_template_leaves_the_question_out_is_not_launched(scripted_spec, tmp_path):
+    model = tmp_path / "base"
+    model.mkdir()
+    files = {"config.json": "{}", "model.safetensors": "w", "chat_template.jinja": "Answer:"}
+    for name, text in files.items():
+        (model / name).write_text(text)
+    strong = {"path": str(model), "params": 1e9, "engine": "vllm", "prompt_style": "chat"}
+    said = (
+        r"models\.strong\.prompt_style: .*base leaves out the system message.*few_shot_completion"
+    )
+    with pytest.raises(UserError, match=said):
+        make_plan(load_spec(scripted_spec(models__strong=strong)), [], tmp_path / "r", dry_run=True)
+    strong["prompt_style"] = "few_shot_completion"
+    make_plan(load_spec(scripted_spec(models__strong=strong)), [], tmp_path / "r", dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("weak", "refused"),
+    [
+        ({}, True),
+        ({"revision": "8b"}, False),
+        ({"path": "other"}, False),
+        ({"options": {"base_url": "http://a/v1/"}}, False),
+        ({"options": {"base_url": "http://b/v1", "extra": {"top_k": 1}}}, False),
+    ],
+)
+def test_two_servers_with_one_id_are_not_taken_for_one_model(scripted_spec, weak, refused):
+    server = {"engine": "endpoint", "path": "default", "params": 1e9, "prompt_style": "chat"}
+    models = {
+        "models__strong": {**server, "options": {"base_url": "http://a/v1"}},
+        "models__weak": {**server, "options": {"base_url": "http://b/v1"}, **weak},
+    }
+    spec = load_spec(scripted_spec(**models))
+    if not refused:
+        check_servers_differ(spec)
+        return
+    with pytest.raises(UserError, match=r"default is the id of '\w+' on another.*set revision"):
+        check_servers_differ(spec)
+    for name in ("models__strong", "models__weak"):
+        models[name]["revision"] = "8b"
+    check_servers_differ(load_spec(scripted_spec(**models)))
 
 
 def test_a_run_whose_model_has_no_chat_template_can_go_on(unstarted_run, tmp_path):

@@ -105,7 +105,7 @@ def weights(tmp_path) -> Path:
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_text("weights")
     (folder / "tokenizer_config.json").write_text(
-        json.dumps({"chat_template": "{% if enable_thinking %}<think>{% endif %}"})
+        json.dumps({"chat_template": "{{ messages }}{% if enable_thinking %}<think>{% endif %}"})
     )
     return folder
 

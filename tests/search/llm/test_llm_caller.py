@@ -36,6 +36,13 @@ def test_the_server_says_how_long_to_wait():
     assert waits == [17]
 
 
+def test_a_server_that_asks_for_no_wait_gets_growing_waits():
+    waits = []
+    asking = caller([{"error": 503, "retry_after": 0}] * 3 + ["hi"], waits=waits)
+    assert asking.ask(CHAT).text == "hi"
+    assert [round(w) for w in waits] == pytest.approx([1, 2, 4], rel=0.3)
+
+
 def test_not_for_hours():
     waits = []
     asking = caller([{"error": 429, "retry_after": 7200}, "hi"], waits=waits)

@@ -104,6 +104,13 @@ def test_retry_after_in_seconds_and_as_a_date(server):
     assert 200 < caught.value.retry_after <= 300
 
 
+def test_retry_after_in_milliseconds_counts_before_rounded_seconds(server):
+    server.answers = [(429, "", {"Retry-After": "0", "retry-after-ms": "412"})]
+    with pytest.raises(LLMError) as caught:
+        client(server).complete(CHAT)
+    assert caught.value.retry_after == 0.412
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_refusals_are_final(server, status):
     server.answers = [(status, "no", {})]
