@@ -80,6 +80,8 @@ class RunReport:
             (`BaselineDocument`); None without one.
         cost: What the run used; None for runs of versions that did not record it.
         background: What the page shows of the run beside its trials.
+        since: The number of the first trial after the last extension of the search; 0 without one.
+            Finalists and final tests before it do not count.
         rests: The spans between an end of the run, or of a controller that was killed, and the
             next start, oldest first; while jobs ran without a controller, there is no rest.
     """
@@ -100,6 +102,7 @@ class RunReport:
     baseline: Mapping[str, Any] | None = None
     cost: RunCost | None = None
     background: Background = field(default_factory=Background)
+    since: int = 0
     rests: tuple[tuple[datetime, datetime], ...] = ()
 
     @cached_property
@@ -108,7 +111,7 @@ class RunReport:
 
         It is the best finalist if a finalist has a score, else the best trial of the search.
         """
-        return _best(self.trials)
+        return _best(self.trials, self.since)
 
     @cached_property
     def trace(self) -> pl.DataFrame:
@@ -172,7 +175,7 @@ class RunReport:
 
         ``search_score`` is the score in the search.
         """
-        return self._with_search_score(finalists(self.trials))
+        return self._with_search_score(finalists(self.trials, self.since))
 
     @cached_property
     def tests(self) -> list[dict[str, Any]]:
@@ -180,7 +183,7 @@ class RunReport:
 
         ``search_score`` is the score in the search.
         """
-        return self._with_search_score(held_out(self.trials))
+        return self._with_search_score(held_out(self.trials, self.since))
 
     @cached_property
     def cuts(self) -> list[CutSamples]:
@@ -407,19 +410,21 @@ def _read_run(
     # those of the original.
     name = path.resolve().name
     trials = trials.with_columns(pl.lit(name).alias("run"))
-    best = _best(trials)
     events = readable_json_lines(journal)
+    since = _extended_at(events)
+    best = _best(trials, since)
     cost = costs.get(path)
     metric = main_metrics.get(path) or main_metric(trials)
     intervals = {
         trial: interval
-        for trial in (*finalists(trials)["trial"], *held_out(trials)["trial"])
+        for trial in (*finalists(trials, since)["trial"], *held_out(trials, since)["trial"])
         if (interval := _interval(path, metric, trial)) is not None
     }
     return RunReport(
         run=name,
         path=path,
         outcome=_outcome(events),
+        since=since,
         rests=_rests(events, () if cost is None else cost.spans),
         trials=trials,
         interval=_interval(path, metric, best["trial"]) if best else None,
@@ -434,8 +439,8 @@ def _read_run(
     )
 
 
-def _best(trials: pl.DataFrame) -> dict[str, Any] | None:
-    again = finalists(trials)
+def _best(trials: pl.DataFrame, since: int) -> dict[str, Any] | None:
+    again = finalists(trials, since)
     if again.height and again["score"][0] is not None:
         return again.row(0, named=True)
     return best_trial(trials)
@@ -472,6 +477,12 @@ def _outcome(events: Iterable[Mapping[str, Any]]) -> str | None:
         elif kind == "ended":
             outcome = str(event.get("outcome") or "ended")
     return outcome
+
+
+def _extended_at(events: Iterable[Mapping[str, Any]]) -> int:
+    """Return the number of the first trial after the last extension; 0 without one."""
+    numbers = [event.get("trials") for event in events if event.get("event") == "extended"]
+    return max((number for number in numbers if isinstance(number, int)), default=0)
 
 
 _Span = tuple[datetime, datetime]
