@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from agenttts.report.contents import (
     metrics_text,
     number,
     score_text,
+    tested_row,
     unscored_text,
 )
 from agenttts.report.summary import RunReport
@@ -54,7 +55,7 @@ def answer(run: RunReport) -> Answer | None:
             return None
         records, row = run.best["allocation"], run.best
     unscored = "" if row else unscored_text(run) or "no trial has evaluated it"
-    facts = [*_sure(run, row, unscored), *_cost(row)]
+    facts = [*_sure(run, records, row, unscored), *_cost(row)]
     return Answer(allocation_text(records), unscored, _stages(records, row), tuple(facts))
 
 
@@ -108,7 +109,10 @@ def _stages(records: Any, row: Mapping[str, Any] | None) -> Grid:
 
 
 def _sure(
-    run: RunReport, row: Mapping[str, Any] | None, unscored: str
+    run: RunReport,
+    records: Sequence[Mapping[str, Any]],
+    row: Mapping[str, Any] | None,
+    unscored: str,
 ) -> Iterator[tuple[str, str]]:
     """Yield the measured score, the expected one, and the lead over others."""
     if row is not None:
@@ -121,8 +125,8 @@ def _sure(
         yield "measured score", f"{text} ({row['trial']})"
     else:
         yield "measured score", f"none: {unscored}"
-    tested = run.tests[0] if run.tests else None
-    if tested is not None and tested["score"] is not None:
+    tested = tested_row(run, records)
+    if tested is not None:
         interval = run.after_intervals.get(tested["trial"])
         own = allocation_text(tested["allocation"])
         yield "on the test split", f"{score_text(tested['score'], interval)} ({own})"

@@ -96,10 +96,26 @@ def comparison(report: Report) -> Grid:
 
 
 def _test_text(run: RunReport) -> str:
-    """Return the recommended allocation's score in the final test."""
-    if not run.tests or run.tests[0]["score"] is None:
+    """Return the best allocation's score in the final test.
+
+    If only others were tested, it is the score of the most promising one, with its name.
+    """
+    tested = tested_row(run, run.best["allocation"] if run.best else [])
+    if tested is None:
         return "-"
-    return score_text(run.tests[0]["score"], run.after_intervals.get(run.tests[0]["trial"]))
+    text = score_text(tested["score"], run.after_intervals.get(tested["trial"]))
+    own = run.best is not None and tested["allocation"] == run.best["allocation"]
+    return text if own else f"{text} ({allocation_text(tested['allocation'])})"
+
+
+def tested_row(run: RunReport, allocation: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return an allocation's row of the final test, else that of the most promising one.
+
+    It is None if no allocation has a score in the final test.
+    """
+    rows = [row for row in run.tests if row["score"] is not None]
+    wanted = [dict(choice) for choice in allocation]
+    return next((row for row in rows if row["allocation"] == wanted), rows[0] if rows else None)
 
 
 def allocation_text(records: Iterable[Mapping[str, Any]]) -> str:
@@ -302,7 +318,7 @@ def _after_grids(run: RunReport) -> Iterator[Grid]:
     The score in the search is beside the new score.
     """
     finals = "finalists on more examples of the search split (the best first)"
-    tests = "final test on held-out examples (the best first)"
+    tests = "final test on held-out examples (the most promising first)"
     for title, name, rows in ((finals, "score", run.finalists), (tests, "test score", run.tests)):
         if rows:
             columns = ("trial", "search score", name, "budget", "allocation")
