@@ -47,10 +47,13 @@ class Answer:
 def answer(run: RunReport) -> Answer | None:
     """Return a run's answer; None before any trial has a score.
 
-    It is the recommended allocation, or the best trial's if the searcher recommends none.
+    It is the best finalist, else the recommended allocation, or the best trial's if the searcher
+    recommends none.
     """
     records, row = run.recommended, run.recommended_trial
-    if records is None:
+    if run.best_finalist is not None:
+        records, row = run.best_finalist["allocation"], run.best_finalist
+    elif records is None:
         if run.best is None:
             return None
         records, row = run.best["allocation"], run.best
@@ -130,8 +133,15 @@ def _sure(
         interval = run.after_intervals.get(tested["trial"])
         own = allocation_text(tested["allocation"])
         yield "on the test split", f"{score_text(tested['score'], interval)} ({own})"
+    # The model of the scores knows nothing of finalists; what it says is of its recommendation.
+    known = run.recommended is None or [dict(c) for c in run.recommended] == [
+        dict(c) for c in records
+    ]
+    if run.recommended is not None and not known:
+        yield "recommended by the search", allocation_text(run.recommended)
+    of = "" if known else " (of the search's recommendation)"
     if run.confidence is not None:
-        yield "how sure", str(run.confidence)
+        yield f"how sure{of}", str(run.confidence)
     if text := baseline_text(run):
         yield "against the baseline", text
     outlook = run.background.outlook
@@ -139,13 +149,13 @@ def _sure(
         return
     expected = outlook.expected
     yield (
-        "expected score",
+        f"expected score{of}",
         f"{expected.mean:.4f} ± {_NORMAL_95 * expected.sd:.3f} by the model of all trials; "
         f"one score deviates from it by {outlook.noise:.3f} (standard deviation)",
     )
     if outlook.rival is not None:
         yield (
-            "against the best other",
+            f"against the best other{of}",
             f"{_lead(outlook.rival.ahead)} than {outlook.rival.allocation}",
         )
 

@@ -109,7 +109,7 @@ def _test_text(run: RunReport) -> str:
 
 
 def tested_row(run: RunReport, allocation: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return an allocation's row of the final test, else that of the most promising one.
+    """Return an allocation's row of the final test, else the first one with a score.
 
     It is None if no allocation has a score in the final test.
     """
@@ -392,6 +392,11 @@ def baseline_text(run: RunReport) -> str:
         text += f"; about {score['more_examples']} more examples would tell"
     if tokens is not None:
         text += f"; {_compared(tokens, 'tokens of one example', '+,.1f')}"
+    if found["kind"] == "search":
+        text += (
+            f"; the {found['of']} allocation was chosen on these examples, so its score is too "
+            "high on average"
+        )
     return text
 
 

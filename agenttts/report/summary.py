@@ -113,6 +113,15 @@ class RunReport:
         """
         return _best(self.trials, self.since)
 
+    @property
+    def best_finalist(self) -> dict[str, Any] | None:
+        """The row of the best finalist, which is the run's result.
+
+        It is None if no finalist has a score; then the recommended allocation is the result.
+        """
+        found = self.finalists[0] if self.finalists else None
+        return None if found is None or found["score"] is None else found
+
     @cached_property
     def trace(self) -> pl.DataFrame:
         """The best score so far, from `agenttts.tables.aggregate.best_so_far`."""
