@@ -80,6 +80,7 @@ def comparison(report: Report) -> Grid:
                 title + (" *" if run is report.best_run else ""),
                 str(totals["trials"]),
                 score_text(best["score"], run.interval) if best else "-",
+                number(best["examples"]) if best else "-",
                 number(best["budget"]) if best else "-",
                 allocation_text(best["allocation"]) if best else "-",
                 _test_text(run),
@@ -90,9 +91,11 @@ def comparison(report: Report) -> Grid:
             )
         )
     figures = ("tokens", "reused", "GPU-hours", "wall")
-    columns = ("run", "trials", "best score", "budget", "best allocation", "test score", *figures)
+    about = ("best score", "examples", "budget", "best allocation", "test score")
+    columns = ("run", "trials", *about, *figures)
     numbers = frozenset(columns) - {"run", "best allocation"}
-    return Grid("runs (* has the best trial)", columns, tuple(rows), numbers)
+    star = " (* has the best trial)" if report.best_run else ""
+    return Grid(f"runs{star}", columns, tuple(rows), numbers)
 
 
 def _test_text(run: RunReport) -> str:

@@ -44,6 +44,7 @@ from agenttts.tables.documents import printed
 from agenttts.tables.failures import failure_groups
 from agenttts.tables.schema import (
     AFTER_SEARCH,
+    FINALIST_SOURCE,
     NO_METRIC,
     TrialState,
     read_examples,
@@ -112,6 +113,18 @@ class RunReport:
         It is the best finalist if a finalist has a score, else the best trial of the search.
         """
         return _best(self.trials, self.since)
+
+    @property
+    def best_scored_on(self) -> str:
+        """What the best score is on, such as ``20 examples of the search``.
+
+        It is '' without a score.
+        """
+        if self.best is None:
+            return ""
+        count, finalist = self.best["examples"], self.best["source"] == FINALIST_SOURCE
+        examples = "an unknown number of" if count is None else count
+        return f"{examples} examples of the {'finalists' if finalist else 'search'}"
 
     @property
     def best_finalist(self) -> dict[str, Any] | None:
@@ -340,8 +353,14 @@ class Report:
 
     @cached_property
     def best_run(self) -> RunReport | None:
-        """The run with the best trial of all; None if no trial has a score."""
+        """The run with the best trial of all.
+
+        It is None if no trial has a score, or if the best scores are not on alike examples: a score
+        on few examples is more often high by luck.
+        """
         runs = [run for run in self.runs if run.best is not None]
+        if len({run.best_scored_on for run in runs}) > 1:
+            return None
         return max(runs, key=_by_best, default=None)
 
     def as_dict(self) -> dict[str, Any]:
