@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,8 @@ from agenttts.report.contents import (
     unscored_text,
 )
 from agenttts.report.summary import RunReport
-from agenttts.space import REFERENCE_DECODE_TOKENS, REFERENCE_PARAMS
+from agenttts.space import stage_flops
 from agenttts.tables.insights import Expected, Outlook
-
-# FLOPs of one budget unit: a generated sample of the reference model (`agenttts.space`).
-UNIT_FLOPS = 2.0 * REFERENCE_PARAMS * REFERENCE_DECODE_TOKENS
 
 # Half the width of a 95 % interval, in standard deviations.
 _NORMAL_95 = 1.96
@@ -58,7 +55,7 @@ def answer(run: RunReport) -> Answer | None:
             return None
         records, row = run.best["allocation"], run.best
     unscored = "" if row else unscored_text(run) or "no trial has evaluated it"
-    facts = [*_sure(run, records, row, unscored), *_cost(row)]
+    facts = [*_sure(run, records, row, unscored), *_cost(run, row)]
     return Answer(allocation_text(records), unscored, _stages(records, row), tuple(facts))
 
 
@@ -168,12 +165,13 @@ def _lead(ahead: Expected) -> str:
     return f"{verdict} by {by:.4f} [{low:.4f}, {high:.4f}]"
 
 
-def _cost(row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+def _cost(run: RunReport, row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     """Yield what one example costs, as the trial of the allocation measured it."""
     if row is None:
         return
-    flops = row["budget"] * UNIT_FLOPS
-    yield "budget of one example", f"{number(row['budget'])} units ({number(flops / 1e12)} TFLOPs)"
+    flops = _flops(run.settings, row["allocation"])
+    compute = "" if flops is None else f" ({number(flops / 1e12)} TFLOPs)"
+    yield "budget of one example", f"{number(row['budget'])} units{compute}"
     if row.get("examples"):
         tokens = (row["prompt_tokens"] + row["decode_tokens"]) / row["examples"]
         yield "tokens of one example", f"{number(round(tokens, 1))}, prompts included"
@@ -185,3 +183,19 @@ def _cost(row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
                 f"{number(seconds)} s in its trial, engine starts included; {reused:.0%} of its "
                 "tokens were reused from the sample store",
             )
+
+
+def _flops(settings: Mapping[str, Any], allocation: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return the FLOPs of one example by the run's spec; None if that does not tell them."""
+    try:
+        return sum(
+            stage_flops(
+                float(settings["models"][choice["model"]]["params"]),
+                int((stage := settings["stages"][choice["stage"]])["prompt_tokens"]),
+                int(stage["decode_tokens"]),
+                choice["samples"],
+            )
+            for choice in allocation
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
