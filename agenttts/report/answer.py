@@ -186,7 +186,7 @@ def _cost(run: RunReport, row: Mapping[str, Any] | None) -> Iterator[tuple[str, 
 
 
 def _flops(settings: Mapping[str, Any], allocation: Iterable[Mapping[str, Any]]) -> float | None:
-    """Return the FLOPs of one example by the run's spec; None if that does not tell them."""
+    """Return the FLOPs of one example by the spec; None if it does not tell them."""
     try:
         return sum(
             stage_flops(
