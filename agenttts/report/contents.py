@@ -471,11 +471,19 @@ def _front(run: RunReport, cost: str) -> Grid:
     ]
     columns = (COST_TITLES[cost], "score", "trial", "allocation")
     return Grid(
-        f"Pareto front: score against {COST_TITLES[cost]}",
+        f"Pareto front: score against {COST_TITLES[cost]}{compared_text(run)}",
         columns,
         tuple(rows),
         frozenset(columns[:2]),
     )
+
+
+def compared_text(run: RunReport) -> str:
+    """Return which trials can be on a Pareto front; '' if all with a score."""
+    if run.compared is None:
+        return ""
+    compared, scored, examples = run.compared
+    return f", among the {compared} of {scored} trials on the most examples ({examples})"
 
 
 def _failures(run: RunReport) -> Grid | None:

@@ -33,6 +33,7 @@ from agenttts.tables.aggregate import (
     finalists,
     held_out,
     main_metric,
+    on_most_examples,
     pareto_front,
     scored,
     summarise_runs,
@@ -144,6 +145,18 @@ class RunReport:
     def pareto(self) -> dict[str, pl.DataFrame]:
         """The Pareto front of the score against each cost, by cost."""
         return {cost: pareto_front(self.trials, cost) for cost in COSTS}
+
+    @cached_property
+    def compared(self) -> tuple[int, int, int] | None:
+        """How many scored trials are compared, of how many, and their number of examples.
+
+        Those on fewer examples than others are not compared. It is None if all are.
+        """
+        every = scored(self.trials)
+        most = on_most_examples(every)
+        if most.height == every.height:
+            return None
+        return most.height, every.height, most["examples"][0]
 
     @cached_property
     def totals(self) -> dict[str, Any]:
