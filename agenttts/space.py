@@ -347,6 +347,15 @@ def stage_budget(params: float, prompt_tokens: int, decode_tokens: int, samples:
     return max(0.0, (alpha * tokens - REFERENCE_PROMPT_TOKENS) / REFERENCE_DECODE_TOKENS)
 
 
+def stage_flops(params: float, prompt_tokens: int, decode_tokens: int, samples: int) -> float:
+    """Return the FLOPs of ``samples`` samples: two for each parameter and token.
+
+    Budget units do not tell them: `stage_budget` leaves out the reference prompt, and is cut at 0.
+    The arguments are those of `stage_budget`.
+    """
+    return 2.0 * params * (prompt_tokens + samples * decode_tokens)
+
+
 def samples_within(params: float, prompt_tokens: int, decode_tokens: int, budget: float) -> int:
     """Return the most samples that ``budget`` units pay for.
 

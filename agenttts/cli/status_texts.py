@@ -17,8 +17,18 @@ def status_line(document: dict[str, Any]) -> str:
     found = f"; best {best['score']:.3f} {choices_text(best['allocation'])}" if best else ""
     over = f"; over: {document['outcome']}" if document["outcome"] else ""
     tests = [test for test in document["test"] if test["score"] is not None]
-    found += f"; test {tests[0]['score']:.3f}" if tests else ""
+    found += _test_text(tests, best["allocation"] if best else None)
     return f"{iteration_text(document)}: {states or 'no trial yet'}{found}{over}"
+
+
+def _test_text(tests: list[dict[str, Any]], best: list[dict[str, Any]] | None) -> str:
+    """Return the best allocation's test score, else another one's with its allocation."""
+    if not tests:
+        return ""
+    own = next((test for test in tests if test["allocation"] == best), None)
+    shown = own or tests[0]
+    name = "" if own else f" ({choices_text(shown['allocation'])})"
+    return f"; test {shown['score']:.3f}{name}"
 
 
 def iteration_text(document: dict[str, Any]) -> str:

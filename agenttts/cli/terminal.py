@@ -19,6 +19,7 @@ _PLAIN = {
     "≤": "<=",
     "≥": ">=",
     "±": "+-",
+    **dict(zip("▁▂▃▄▅▆▇█", "_.:-=+*#", strict=True)),
 }
 _HANDLER = "agenttts.plain"
 

@@ -13,7 +13,9 @@ from agenttts.tables.difference import compare
 
 
 def against_baseline(run: RunDirectory, report: RunReport) -> dict[str, Any] | None:
-    """Return a run's recommended (else best) allocation against its baseline.
+    """Return a run's result against its baseline.
+
+    The result is the best finalist, else the recommended allocation, else the best one.
 
     Returns:
         The document (`BaselineDocument`); None without a baseline, or before both have scores.
@@ -25,7 +27,8 @@ def against_baseline(run: RunDirectory, report: RunReport) -> dict[str, Any] | N
     metric = record.main_metric or main_metric(report.trials)
     if metric is None:
         return None
-    of: Of = "best" if report.recommended_trial is None else "recommended"
+    ranked = report.best_finalist is not None or report.recommended_trial is None
+    of: Of = "best" if ranked else "recommended"
     own = report.recommended if of == "recommended" else None
     one = Side(run, record, report, of, own or report.best["allocation"], metric)
     two = Side(run, record, report, "baseline", baseline, metric)

@@ -26,8 +26,9 @@ def compare_runs(
     Args:
         first: The run that is compared.
         second: The run that it is compared with.
-        of: The allocation of each run. A run without a scored recommended allocation is compared by
-            its best one, with a warning.
+        of: The allocation of each run. ``recommended`` is the best finalist if there are finalists.
+            A run without a scored recommended allocation is compared by its best one, with a
+            warning.
 
     Raises:
         UserError: The runs have different tasks or metrics, or one has no trial with scores by
@@ -82,6 +83,8 @@ def _side(run: RunDirectory, of: Of, warnings: list[str]) -> Side:
                 "'baseline: true' at the launch, or use --of recommended or --of best"
             )
         return Side(run, record, report, "baseline", baseline, metric)
+    if of == "recommended" and report.best_finalist is not None:
+        return Side(run, record, report, "best", report.best_finalist["allocation"], metric)
     recommended = report.recommended
     if of == "recommended" and recommended is not None and report.recommended_trial is not None:
         return Side(run, record, report, "recommended", recommended, metric)

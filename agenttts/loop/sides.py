@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-
-import polars as pl
 
 from agenttts.errors import UserError
 from agenttts.report.summary import RunReport
 from agenttts.run.directory import RunDirectory
 from agenttts.run.record import RunRecord
 from agenttts.spec.allocations import read_allocations
+from agenttts.tables.aggregate import scored
 from agenttts.tables.difference import Difference, Verdict, compare
 from agenttts.tables.example_scores import example_scores
 from agenttts.tables.example_tokens import example_tokens
-from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE, TrialState
+from agenttts.tables.schema import FINALIST_SOURCE, TEST_SOURCE, TrialState
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
 Of = Literal["recommended", "best", "baseline"]
@@ -55,20 +55,17 @@ class Side:
     def trial(self, kind: str) -> dict[str, Any] | None:
         """Return the row of the trial of a kind that evaluated the allocation.
 
-        If there are several, it is the one on the most examples.
+        If there are several, it is the one on the most examples. Closing trials before an extension
+        of the search do not count.
         """
-        rows = self.report.trials.filter(
-            (pl.col("state") == TrialState.COMPLETED.value)
-            & pl.col("score").is_finite().fill_null(False)
-            & (
-                ~pl.col("source").is_in(AFTER_SEARCH)
-                if kind == "search"
-                else pl.col("source") == kind
-            )
-        )
+        rows = {
+            TEST_SOURCE: self.report.tests,
+            FINALIST_SOURCE: self.report.finalists,
+            "search": scored(self.report.trials).to_dicts(),
+        }[kind]
         wanted = [dict(choice) for choice in self.allocation]
-        widest = rows.sort("examples", descending=True, nulls_last=True)
-        found = (row for row in widest.iter_rows(named=True) if row["allocation"] == wanted)
+        widest = sorted(rows, key=lambda row: -(row["examples"] or 0))
+        found = (r for r in widest if r["allocation"] == wanted and _has_score(r))
         return next(found, None)
 
     def table(self, trial: str) -> Path:
@@ -101,6 +98,12 @@ class Side:
     def tokens(self, kind: str, trial: str) -> dict[str, float]:
         """Return the tokens of a trial by the line of the frozen example."""
         return self.by_example(example_tokens(self.table(trial)), kind, trial)
+
+
+def _has_score(row: Mapping[str, Any]) -> bool:
+    score = row["score"]
+    completed = row["state"] == TrialState.COMPLETED.value
+    return completed and score is not None and math.isfinite(score)
 
 
 def compare_tokens(first: Mapping[str, float], second: Mapping[str, float]) -> Difference | None:

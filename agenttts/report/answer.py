@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,12 @@ from agenttts.report.contents import (
     metrics_text,
     number,
     score_text,
+    tested_row,
     unscored_text,
 )
 from agenttts.report.summary import RunReport
-from agenttts.space import REFERENCE_DECODE_TOKENS, REFERENCE_PARAMS
+from agenttts.space import stage_flops
 from agenttts.tables.insights import Expected, Outlook
-
-# FLOPs of one budget unit: a generated sample of the reference model (`agenttts.space`).
-UNIT_FLOPS = 2.0 * REFERENCE_PARAMS * REFERENCE_DECODE_TOKENS
 
 # Half the width of a 95 % interval, in standard deviations.
 _NORMAL_95 = 1.96
@@ -47,15 +45,18 @@ class Answer:
 def answer(run: RunReport) -> Answer | None:
     """Return a run's answer; None before any trial has a score.
 
-    It is the recommended allocation, or the best trial's if the searcher recommends none.
+    It is the best finalist, else the recommended allocation, or the best trial's if the searcher
+    recommends none.
     """
     records, row = run.recommended, run.recommended_trial
-    if records is None:
+    if run.best_finalist is not None:
+        records, row = run.best_finalist["allocation"], run.best_finalist
+    elif records is None:
         if run.best is None:
             return None
         records, row = run.best["allocation"], run.best
     unscored = "" if row else unscored_text(run) or "no trial has evaluated it"
-    facts = [*_sure(run, row, unscored), *_cost(row)]
+    facts = [*_sure(run, records, row, unscored), *_cost(run, row)]
     return Answer(allocation_text(records), unscored, _stages(records, row), tuple(facts))
 
 
@@ -109,7 +110,10 @@ def _stages(records: Any, row: Mapping[str, Any] | None) -> Grid:
 
 
 def _sure(
-    run: RunReport, row: Mapping[str, Any] | None, unscored: str
+    run: RunReport,
+    records: Sequence[Mapping[str, Any]],
+    row: Mapping[str, Any] | None,
+    unscored: str,
 ) -> Iterator[tuple[str, str]]:
     """Yield the measured score, the expected one, and the lead over others."""
     if row is not None:
@@ -122,13 +126,20 @@ def _sure(
         yield "measured score", f"{text} ({row['trial']})"
     else:
         yield "measured score", f"none: {unscored}"
-    tested = run.tests[0] if run.tests else None
-    if tested is not None and tested["score"] is not None:
+    tested = tested_row(run, records)
+    if tested is not None:
         interval = run.after_intervals.get(tested["trial"])
         own = allocation_text(tested["allocation"])
         yield "on the test split", f"{score_text(tested['score'], interval)} ({own})"
+    # The model of the scores knows nothing of finalists; what it says is of its recommendation.
+    known = run.recommended is None or [dict(c) for c in run.recommended] == [
+        dict(c) for c in records
+    ]
+    if run.recommended is not None and not known:
+        yield "recommended by the search", allocation_text(run.recommended)
+    of = "" if known else " (of the search's recommendation)"
     if run.confidence is not None:
-        yield "how sure", str(run.confidence)
+        yield f"how sure{of}", str(run.confidence)
     if text := baseline_text(run):
         yield "against the baseline", text
     outlook = run.background.outlook
@@ -136,13 +147,13 @@ def _sure(
         return
     expected = outlook.expected
     yield (
-        "expected score",
+        f"expected score{of}",
         f"{expected.mean:.4f} ± {_NORMAL_95 * expected.sd:.3f} by the model of all trials; "
         f"one score deviates from it by {outlook.noise:.3f} (standard deviation)",
     )
     if outlook.rival is not None:
         yield (
-            "against the best other",
+            f"against the best other{of}",
             f"{_lead(outlook.rival.ahead)} than {outlook.rival.allocation}",
         )
 
@@ -155,12 +166,13 @@ def _lead(ahead: Expected) -> str:
     return f"{verdict} by {by:.4f} [{low:.4f}, {high:.4f}]"
 
 
-def _cost(row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+def _cost(run: RunReport, row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     """Yield what one example costs, as the trial of the allocation measured it."""
     if row is None:
         return
-    flops = row["budget"] * UNIT_FLOPS
-    yield "budget of one example", f"{number(row['budget'])} units ({number(flops / 1e12)} TFLOPs)"
+    flops = _flops(run.settings, row["allocation"])
+    compute = "" if flops is None else f" ({number(flops / 1e12)} TFLOPs)"
+    yield "budget of one example", f"{number(row['budget'])} units{compute}"
     if row.get("examples"):
         tokens = (row["prompt_tokens"] + row["decode_tokens"]) / row["examples"]
         yield "tokens of one example", f"{number(round(tokens, 1))}, prompts included"
@@ -172,3 +184,19 @@ def _cost(row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
                 f"{number(seconds)} s in its trial, engine starts included; {reused:.0%} of its "
                 "tokens were reused from the sample store",
             )
+
+
+def _flops(settings: Mapping[str, Any], allocation: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return the FLOPs of one example by the spec; None if it does not tell them."""
+    try:
+        return sum(
+            stage_flops(
+                float(settings["models"][choice["model"]]["params"]),
+                int((stage := settings["stages"][choice["stage"]])["prompt_tokens"]),
+                int(stage["decode_tokens"]),
+                choice["samples"],
+            )
+            for choice in allocation
+        )
+    except (KeyError, TypeError, ValueError):
+        return None

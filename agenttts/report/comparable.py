@@ -13,7 +13,7 @@ _EXAMPLES = "examples.jsonl"
 def comparison_warnings(runs: Sequence[RunReport], titles: Sequence[str]) -> list[str]:
     """Return what makes the scores of runs hard to compare.
 
-    That is other examples, models, tasks or main metrics.
+    That is other examples, or other numbers of them, models, tasks or main metrics.
     """
     if len(runs) < 2:
         return []
@@ -26,10 +26,11 @@ def comparison_warnings(runs: Sequence[RunReport], titles: Sequence[str]) -> lis
             groups.setdefault(fact[name], []).append(title)
         known = {value: members for value, members in groups.items() if value}
         if len(known) > 1:
-            parts = "; ".join(", ".join(members) for members in known.values())
+            shown = {v: f" ({v})" if name == "best" else "" for v in known}
+            parts = "; ".join(f"{', '.join(members)}{shown[v]}" for v, members in known.items())
             unsure = name == "models" and not by_contents
             warnings.append(f"{says}{_OR_COPIES if unsure else ''}: {parts}")
-        elif known and "" in groups:
+        elif known and "" in groups and name != "best":
             warnings.append(f"{says}, perhaps: nothing is known of {', '.join(groups[''])}")
     return warnings
 
@@ -39,6 +40,8 @@ _WARNINGS = {
     "score": "the runs have different main metrics, so their scores cannot be compared",
     "examples": "the runs are on different examples, so a part of the difference of their scores "
     "is due to these",
+    "best": "the best scores are on other numbers or kinds of examples, so the highest one does "
+    "not tell the best run",
     "models": "the runs have different models",
 }
 
@@ -60,7 +63,13 @@ def _facts(run: RunReport, by_contents: bool) -> dict[str, str]:
     task: Any = run.settings.get("task")
     name = str(task.get("name", "")) if isinstance(task, Mapping) else ""
     if provenance is None:
-        return {"task": name, "score": "", "examples": "", "models": ""}
+        return {
+            "task": name,
+            "score": "",
+            "examples": "",
+            "best": run.best_scored_on,
+            "models": "",
+        }
     contents = provenance.contents if by_contents else {}
     models = sorted(f"{m[0]}={contents.get(m[0]) or m[3] or m[2]}" for m in provenance.models)
     score = provenance.facts.get("score", "")
@@ -68,5 +77,6 @@ def _facts(run: RunReport, by_contents: bool) -> dict[str, str]:
         "task": provenance.task or name,
         "score": "" if score == "-" else score,
         "examples": provenance.examples.get(_EXAMPLES, ""),
+        "best": run.best_scored_on,
         "models": ", ".join(models),
     }

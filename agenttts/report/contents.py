@@ -81,6 +81,7 @@ def comparison(report: Report) -> Grid:
                 title + (" *" if run is report.best_run else ""),
                 str(totals["trials"]),
                 score_text(best["score"], run.interval) if best else "-",
+                number(best["examples"]) if best else "-",
                 number(best["budget"]) if best else "-",
                 allocation_text(best["allocation"]) if best else "-",
                 _test_text(run),
@@ -91,16 +92,34 @@ def comparison(report: Report) -> Grid:
             )
         )
     figures = ("tokens", "reused", "GPU-hours", "wall")
-    columns = ("run", "trials", "best score", "budget", "best allocation", "test score", *figures)
+    about = ("best score", "examples", "budget", "best allocation", "test score")
+    columns = ("run", "trials", *about, *figures)
     numbers = frozenset(columns) - {"run", "best allocation"}
-    return Grid("runs (* has the best trial)", columns, tuple(rows), numbers)
+    star = " (* has the best trial)" if report.best_run else ""
+    return Grid(f"runs{star}", columns, tuple(rows), numbers)
 
 
 def _test_text(run: RunReport) -> str:
-    """Return the score of the first allocation in the final test; ``-`` without one."""
-    if not run.tests or run.tests[0]["score"] is None:
+    """Return the best allocation's score in the final test.
+
+    If only others were tested, it is the score of the most promising one, with its name.
+    """
+    tested = tested_row(run, run.best["allocation"] if run.best else [])
+    if tested is None:
         return "-"
-    return score_text(run.tests[0]["score"], run.after_intervals.get(run.tests[0]["trial"]))
+    text = score_text(tested["score"], run.after_intervals.get(tested["trial"]))
+    own = run.best is not None and tested["allocation"] == run.best["allocation"]
+    return text if own else f"{text} ({allocation_text(tested['allocation'])})"
+
+
+def tested_row(run: RunReport, allocation: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return an allocation's row of the final test, else the first one with a score.
+
+    It is None if no allocation has a score in the final test.
+    """
+    rows = [row for row in run.tests if row["score"] is not None]
+    wanted = [dict(choice) for choice in allocation]
+    return next((row for row in rows if row["allocation"] == wanted), rows[0] if rows else None)
 
 
 def allocation_text(records: Iterable[Mapping[str, Any]]) -> str:
@@ -304,7 +323,7 @@ def _after_grids(run: RunReport) -> Iterator[Grid]:
     Each row also has the allocation's score in the search.
     """
     finals = "finalists on more examples of the search split (the best first)"
-    tests = "final test on held-out examples (the best first)"
+    tests = "final test on held-out examples (the most promising first)"
     for title, name, rows in ((finals, "score", run.finalists), (tests, "test score", run.tests)):
         if rows:
             columns = ("trial", "search score", name, "budget", "allocation")
@@ -381,6 +400,11 @@ def baseline_text(run: RunReport) -> str:
         text += f"; about {score['more_examples']} more examples would tell"
     if tokens is not None:
         text += f"; {_compared(tokens, 'tokens of one example', '+,.1f')}"
+    if found["kind"] == "search":
+        text += (
+            f"; the {found['of']} allocation was chosen on these examples, so its score is too "
+            "high on average"
+        )
     return text
 
 
@@ -453,11 +477,19 @@ def _front(run: RunReport, cost: str) -> Grid:
     ]
     columns = (COST_TITLES[cost], "score", "trial", "allocation")
     return Grid(
-        f"Pareto front: score against {COST_TITLES[cost]}",
+        f"Pareto front: score against {COST_TITLES[cost]}{compared_text(run)}",
         columns,
         tuple(rows),
         frozenset(columns[:2]),
     )
+
+
+def compared_text(run: RunReport) -> str:
+    """Return which trials can be on a Pareto front; '' if all with a score."""
+    if run.compared is None:
+        return ""
+    compared, scored, examples = run.compared
+    return f", among the {compared} of {scored} trials on the most examples ({examples})"
 
 
 def _failures(run: RunReport) -> Grid | None:

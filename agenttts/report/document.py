@@ -257,7 +257,13 @@ class RunReportDocument(Document):
 
 
 class ReportDocument(Document):
-    """One or many runs, and the best trial of all."""
+    """One or many runs, and the best trial of all.
+
+    Attributes:
+        runs: The runs.
+        best: The best trial of all; None when none scored, or when the best trials of the runs are
+            on other numbers or kinds of examples.
+    """
 
     runs: list[RunReportDocument]
     best: BestDocument | None

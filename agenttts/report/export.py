@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
@@ -90,7 +90,8 @@ def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
       a run has no such stage.
     - Metric X becomes the column ``X``, or ``metrics.X`` if that name is taken.
     - The standard error of metric X becomes ``metrics_stderr.X``.
-    - The share of cut samples becomes ``cut_share.STAGE``.
+    - The share of cut samples becomes ``cut_share.STAGE``. That, or the name of a standard error,
+      has ``trial.`` before it where a stage has the column of this name.
     - The seconds become ``seconds.queue``, ``seconds.start`` and so on.
     """
     stages = dict.fromkeys(
@@ -138,7 +139,22 @@ def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
     ]
     nested = ("metrics", "metrics_stderr", "allocation", "cut_samples", "seconds")
     after = [c for c in trials.columns if c not in (*before, *nested)]
-    return trials.select(*before, *choices, *metrics, *after, *seconds, *cuts, *errors)
+    chosen: list[str | pl.Expr] = [*before, *choices, *metrics, *after, *seconds]
+    names = set(trials.select(chosen).columns)
+    return trials.select(*chosen, *_named_anew(cuts, names), *_named_anew(errors, names))
+
+
+def _named_anew(columns: Sequence[pl.Expr], names: set[str]) -> Iterator[pl.Expr]:
+    """Yield columns; one whose name is in ``names`` gets a longer one.
+
+    ``names`` gets the names of the columns.
+    """
+    for column in columns:
+        name = column.meta.output_name()
+        while name in names:
+            name = f"trial.{name}"
+        names.add(name)
+        yield column.alias(name)
 
 
 def _table(report: Report, stream: BinaryIO) -> None:

@@ -149,6 +149,8 @@ def _answer(run: RunReport) -> str:
     unscored = f" ({escape(found.unscored)})" if found.unscored else ""
     facts = "".join(f"<dt>{escape(n)}</dt><dd>{escape(text)}</dd>" for n, text in found.facts)
     kind = "Recommended allocation" if run.recommended else "Allocation with the highest score"
+    if run.best_finalist is not None:
+        kind = "Best finalist"
     return (
         f'<div class="answer"><p>{kind}{unscored}</p>'
         f'<p class="found">{escape(found.allocation)}</p>'

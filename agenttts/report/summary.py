@@ -33,6 +33,7 @@ from agenttts.tables.aggregate import (
     finalists,
     held_out,
     main_metric,
+    on_most_examples,
     pareto_front,
     scored,
     summarise_runs,
@@ -44,6 +45,7 @@ from agenttts.tables.documents import printed
 from agenttts.tables.failures import failure_groups
 from agenttts.tables.schema import (
     AFTER_SEARCH,
+    FINALIST_SOURCE,
     NO_METRIC,
     TrialState,
     read_examples,
@@ -80,6 +82,8 @@ class RunReport:
             (`BaselineDocument`); None without one.
         cost: What the run used; None for runs of versions that did not record it.
         background: What the page shows of the run beside its trials.
+        since: The number of the first trial after the last extension of the search; 0 without one.
+            Finalists and final tests before it do not count.
         rests: The spans without a controller and without jobs, oldest first. Each is from the end
             of the run, or the death of a controller, to the next start.
     """
@@ -100,6 +104,7 @@ class RunReport:
     baseline: Mapping[str, Any] | None = None
     cost: RunCost | None = None
     background: Background = field(default_factory=Background)
+    since: int = 0
     rests: tuple[tuple[datetime, datetime], ...] = ()
 
     @cached_property
@@ -108,7 +113,28 @@ class RunReport:
 
         It is the best finalist if a finalist has a score, else the best trial of the search.
         """
-        return _best(self.trials)
+        return _best(self.trials, self.since)
+
+    @property
+    def best_scored_on(self) -> str:
+        """What the best score is on, such as ``20 examples of the search``.
+
+        It is '' without a score.
+        """
+        if self.best is None:
+            return ""
+        count, finalist = self.best["examples"], self.best["source"] == FINALIST_SOURCE
+        examples = "an unknown number of" if count is None else count
+        return f"{examples} examples of the {'finalists' if finalist else 'search'}"
+
+    @property
+    def best_finalist(self) -> dict[str, Any] | None:
+        """The row of the best finalist, which is the run's result.
+
+        It is None if no finalist has a score; then the recommended allocation is the result.
+        """
+        found = self.finalists[0] if self.finalists else None
+        return None if found is None or found["score"] is None else found
 
     @cached_property
     def trace(self) -> pl.DataFrame:
@@ -119,6 +145,18 @@ class RunReport:
     def pareto(self) -> dict[str, pl.DataFrame]:
         """The Pareto front of the score against each cost, by cost."""
         return {cost: pareto_front(self.trials, cost) for cost in COSTS}
+
+    @cached_property
+    def compared(self) -> tuple[int, int, int] | None:
+        """How many scored trials are compared, of how many, and their number of examples.
+
+        Those on fewer examples than others are not compared. It is None if all are.
+        """
+        every = scored(self.trials)
+        most = on_most_examples(every)
+        if most.height == every.height:
+            return None
+        return most.height, every.height, most["examples"][0]
 
     @cached_property
     def totals(self) -> dict[str, Any]:
@@ -172,7 +210,7 @@ class RunReport:
 
         ``search_score`` is the score in the search.
         """
-        return self._with_search_score(finalists(self.trials))
+        return self._with_search_score(finalists(self.trials, self.since))
 
     @cached_property
     def tests(self) -> list[dict[str, Any]]:
@@ -180,7 +218,7 @@ class RunReport:
 
         ``search_score`` is the score in the search.
         """
-        return self._with_search_score(held_out(self.trials))
+        return self._with_search_score(held_out(self.trials, self.since))
 
     @cached_property
     def cuts(self) -> list[CutSamples]:
@@ -328,8 +366,14 @@ class Report:
 
     @cached_property
     def best_run(self) -> RunReport | None:
-        """The run with the best trial of all; None if no trial has a score."""
+        """The run with the best trial of all.
+
+        It is None if no trial has a score, or if the best scores are not on alike examples: a score
+        on few examples is more often high by luck.
+        """
         runs = [run for run in self.runs if run.best is not None]
+        if len({run.best_scored_on for run in runs}) > 1:
+            return None
         return max(runs, key=_by_best, default=None)
 
     def as_dict(self) -> dict[str, Any]:
@@ -407,19 +451,21 @@ def _read_run(
     # those of the original.
     name = path.resolve().name
     trials = trials.with_columns(pl.lit(name).alias("run"))
-    best = _best(trials)
     events = readable_json_lines(journal)
+    since = _extended_at(events)
+    best = _best(trials, since)
     cost = costs.get(path)
     metric = main_metrics.get(path) or main_metric(trials)
     intervals = {
         trial: interval
-        for trial in (*finalists(trials)["trial"], *held_out(trials)["trial"])
+        for trial in (*finalists(trials, since)["trial"], *held_out(trials, since)["trial"])
         if (interval := _interval(path, metric, trial)) is not None
     }
     return RunReport(
         run=name,
         path=path,
         outcome=_outcome(events),
+        since=since,
         rests=_rests(events, () if cost is None else cost.spans),
         trials=trials,
         interval=_interval(path, metric, best["trial"]) if best else None,
@@ -434,8 +480,8 @@ def _read_run(
     )
 
 
-def _best(trials: pl.DataFrame) -> dict[str, Any] | None:
-    again = finalists(trials)
+def _best(trials: pl.DataFrame, since: int) -> dict[str, Any] | None:
+    again = finalists(trials, since)
     if again.height and again["score"][0] is not None:
         return again.row(0, named=True)
     return best_trial(trials)
@@ -472,6 +518,12 @@ def _outcome(events: Iterable[Mapping[str, Any]]) -> str | None:
         elif kind == "ended":
             outcome = str(event.get("outcome") or "ended")
     return outcome
+
+
+def _extended_at(events: Iterable[Mapping[str, Any]]) -> int:
+    """Return the number of the first trial after the last extension; 0 without one."""
+    numbers = [event.get("trials") for event in events if event.get("event") == "extended"]
+    return max((number for number in numbers if isinstance(number, int)), default=0)
 
 
 _Span = tuple[datetime, datetime]

@@ -86,7 +86,7 @@ class _Listed:
             "iterations": self.iterations,
             "trials": len(state.trials),
             "scored": sum(row.state is TrialState.COMPLETED for row in rows),
-            "best": best_of(rows),
+            "best": best_of(rows, state.earlier_closing),
             "gpu_hours": sum(row.gpu_seconds or 0.0 for row in rows) / 3600,
             "active": datetime.fromtimestamp(self.active, UTC).isoformat(timespec="seconds"),
         }

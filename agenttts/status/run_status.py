@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -79,7 +79,7 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
     outcome = None if queue.alive and state.finished != "done" else state.finished
     workers, stages = live_work(directories, queue.trials, live)
     iteration = last_iteration(state)
-    best = best_of(rows)
+    best = best_of(rows, state.earlier_closing)
     cuts = cut_by_model(rows)
     limits = {name: stage.decode_tokens for name, stage in spec.stages.items()}
     agent = summarise(run.transcript_file)
@@ -254,20 +254,23 @@ def iterations_to_come(run: RunDirectory) -> int:
     return search.iterations if iteration is None else iterations_left(search, state, iteration)
 
 
-def last_closing(rows: Sequence[TrialRow], source: str) -> list[TrialRow]:
-    """Return the rows of a source's closing trials that no extension has followed."""
-    last = max((row.iteration for row in rows if row.source not in CLOSING_SOURCES), default=0)
-    return [row for row in rows if row.source == source and row.iteration >= last]
-
-
-def best_of(rows: Sequence[TrialRow]) -> dict[str, Any] | None:
+def best_of(rows: Sequence[TrialRow], earlier: Container[str]) -> dict[str, Any] | None:
     """Return the best trial as `BestTrial`; None before a trial has scored.
 
     If a finalist has a score, the best trial is a finalist, because scores on more examples are
     more reliable.
+
+    Args:
+        rows: The rows of the run's trials.
+        earlier: The closing trials before an extension (`RunState.earlier_closing`). They do not
+            count.
     """
     scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
-    finalists = [row for row in last_closing(rows, FINALIST_SOURCE) if row.score is not None]
+    finalists = [
+        row
+        for row in rows
+        if row.source == FINALIST_SOURCE and row.trial not in earlier and row.score is not None
+    ]
     best = max(
         finalists or scored,
         key=lambda row: (row.examples or 0, row.score, -row.budget),
@@ -340,7 +343,8 @@ def _results(
                 "score": row.score,
                 "allocation": row.allocation.to_records(),
             }
-            for row in last_closing(rows, TEST_SOURCE)
+            for row in rows
+            if row.source == TEST_SOURCE and row.trial not in state.earlier_closing
         ],
     }
 

@@ -17,7 +17,6 @@ from agenttts.tables.schema import (
     AFTER_SEARCH,
     FINALIST_SOURCE,
     NO_METRIC,
-    RECOMMENDED_SOURCE,
     TEST_SOURCE,
     TrialState,
     metric_names,
@@ -41,11 +40,6 @@ _USABLE = (
 )
 _SCORED_ON = pl.col("examples").filter(_USABLE).max()
 _ON_MOST = (pl.col("examples") == _SCORED_ON) | _SCORED_ON.is_null()
-# A search that was extended has ended before: iterations of the search follow that end.
-_PROPOSED = _SEARCHED & (pl.col("source") != RECOMMENDED_SOURCE)
-_OF_LAST_END = (
-    pl.col("iteration") >= pl.col("iteration").filter(_PROPOSED).max().over("run")
-).fill_null(True)
 _TOKENS = (pl.col("prompt_tokens") + pl.col("decode_tokens")).alias("tokens")
 
 
@@ -85,22 +79,27 @@ def scored(trials: pl.DataFrame) -> pl.DataFrame:
     return trials.filter(_USABLE)
 
 
-def finalists(trials: pl.DataFrame) -> pl.DataFrame:
+def finalists(trials: pl.DataFrame, since: int = 0) -> pl.DataFrame:
     """Return the trials of the best allocations on more examples, best first.
 
     Trials that failed come last. Closing trials before an extension of the search do not count.
+
+    Args:
+        trials: The table of a run's trials.
+        since: The number of the first trial after the last extension; 0 without one.
     """
-    return trials.filter((pl.col("source") == FINALIST_SOURCE) & _OF_LAST_END).sort(
+    return _closing(trials, FINALIST_SOURCE, since).sort(
         -pl.col("score"), pl.col("budget"), *BY_TRIAL, nulls_last=True
     )
 
 
-def held_out(trials: pl.DataFrame) -> pl.DataFrame:
-    """Return the trials of the final test in their order, the best allocation first.
+def held_out(trials: pl.DataFrame, since: int = 0) -> pl.DataFrame:
+    """Return the trials of the final test, the most promising allocation first.
 
-    Closing trials before an extension of the search do not count.
+    Closing trials before an extension of the search do not count. The arguments are those of
+    `finalists`.
     """
-    return trials.filter((pl.col("source") == TEST_SOURCE) & _OF_LAST_END).sort(*BY_TRIAL)
+    return _closing(trials, TEST_SOURCE, since).sort(*BY_TRIAL)
 
 
 def by_source(trials: pl.DataFrame) -> dict[str, int]:
@@ -280,6 +279,12 @@ def bootstrap_interval(
     assert low is not None
     assert high is not None
     return Interval(low, high, level)
+
+
+def _closing(trials: pl.DataFrame, source: str, since: int) -> pl.DataFrame:
+    # Iterations do not tell: an extension may end again without an iteration of the search.
+    numbers = pl.col("trial").str.strip_prefix("t").cast(pl.Int64, strict=False)
+    return trials.filter((pl.col("source") == source) & (numbers >= since).fill_null(True))
 
 
 def _metric_values(examples: pl.DataFrame, metric: str) -> pl.Series:

@@ -47,6 +47,14 @@ def test_every_command_on_an_ascii_terminal(cli, scripted_spec):
             assert "na\\xefve->" in done.stderr
 
 
+def test_bars_of_scores_are_characters_that_an_ascii_terminal_has():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="")
+    any_terminal(stream)
+    stream.write("▁▂▃▄▅▆▇█")
+    stream.flush()
+    assert stream.buffer.getvalue() == b"_.:-=+*#"  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "utf-16", "utf-8"])
 def test_a_document_keeps_every_character(encoding, monkeypatch):
     document = {"a": "é → 漢 😀", "half a pair": "\udcff"}

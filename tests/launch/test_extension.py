@@ -213,6 +213,26 @@ def test_an_extension_without_trials_says_how_sure_the_search_is(cli, scripted_s
     assert (run / "journal.jsonl").read_bytes() == content
 
 
+def test_closing_trials_count_no_more_if_the_extension_proposes_nothing(cli, finished):
+    before = set(names(finished, FINALIST_SOURCE, TEST_SOURCE))
+    wider = ("--set", "search.finalists.top=3", "--set", "search.test_split.top=2")
+    assert cli("extend", "small", *wider, "--wait").returncode == 0
+    assert len(set(searched(finished))) == 1, "no iteration of the search"
+    new = {s: set(names(finished, s)) - before for s in (FINALIST_SOURCE, TEST_SOURCE)}
+    assert all(new.values())
+    status = json.loads(cli("status", "small", "--json").stdout)
+    assert {t["trial"] for t in status["test"]} == new[TEST_SOURCE]
+    report = json.loads(cli("report", "small", "--format", "json").stdout)["runs"][0]
+    assert {t["trial"] for t in report["finalists"]} == new[FINALIST_SOURCE]
+    assert {t["trial"] for t in report["test"]} == new[TEST_SOURCE]
+    [listed] = json.loads(cli("list", "--json").stdout)["runs"]
+    assert {status["best"]["trial"], report["best"]["trial"], listed["best"]["trial"]} == {
+        report["finalists"][0]["trial"]
+    }
+    compared = json.loads(cli("compare", "small", "small", "--of", "best", "--json").stdout)
+    assert compared["first"]["trial"] in new[TEST_SOURCE]
+
+
 def test_a_run_whose_extension_fails_goes_on_without_it(cli, scripted_spec, run, monkeypatch):
     """Its controller has ended for the extension."""
     original = RecordedSearch.conclude

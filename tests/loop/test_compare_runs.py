@@ -134,6 +134,36 @@ def test_a_final_test_is_compared_where_both_have_one(launched, compared):
     assert not any("too high" in warning for warning in found["warnings"])
 
 
+def test_the_best_finalist_is_the_result_that_is_tested_and_compared(launched, compared, cli):
+    """Its recommendation is made another one, as where finalists disagree with the search."""
+    changes: dict[str, object] = {
+        "search__finalists": {"examples": 18, "top": 2},
+        "search__test_split": {"examples": 6},
+        "search__first": [{"retrieval": "weak x1", "answer": "weak x1", "baseline": True}],
+    }
+    run = launched("one", **changes)
+    [report] = json.loads(cli("report", "one", "--format", "json").stdout)["runs"]
+    best = report["finalists"][0]["allocation"]
+    other = next(row["allocation"] for row in report["trials"] if row["allocation"] != best)
+    journal = run / "journal.jsonl"
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    for event in events:
+        if event.get("recommended"):
+            event["recommended"] = other
+    journal.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+
+    found = compared("one", "one")
+    assert (found["first"]["of"], found["kind"]) == ("best", "test")
+    assert found["first"]["allocation"] == best
+    [report] = json.loads(cli("report", "one", "--format", "json").stdout)["runs"]
+    assert report["recommended"]["allocation"] == other
+    assert report["baseline"]["of"] == "best"
+    page = cli("report", "one", "--format", "html").stdout
+    assert "<p>Best finalist</p>" in page
+    assert "recommended by the search" in page
+    assert "was chosen on these examples" in page
+
+
 def test_other_model_files_are_warned_of(launched, compared, scripted_spec):
     launched("one")
     run = launched("two")

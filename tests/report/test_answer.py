@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from agenttts.report import build_report
-from agenttts.report.answer import UNIT_FLOPS, answer, enough_grid
+from agenttts.report.answer import answer, enough_grid
 from agenttts.report.background import Background
 from agenttts.report.contents import run_contents
 from agenttts.report.render_html import render_html
 from agenttts.report.render_table import tables_text
 from agenttts.report.summary import Report
-from agenttts.space import Allocation, Choice, Model, SearchSpace, Stage
+from agenttts.space import Allocation, Choice
 from agenttts.tables.insights import Expected, Rival
 from agenttts.tables.schema import TrialState
 from tests.support.outlooks import small_outlook
@@ -45,7 +46,7 @@ def test_the_recommended_allocation_with_its_score_and_cost(make_run):
     assert facts["GPU time of one example"].startswith("2 s ")
     # The trial's own, too, where an earlier attempt had stored them.
     assert facts["GPU time of one example"].endswith("reused from the sample store")
-    assert facts["budget of one example"] == "100 units (38.4 TFLOPs)"
+    assert facts["budget of one example"] == "100 units", "the spec has no stages"
     assert "by the model of all trials" in facts["expected score"]
 
 
@@ -55,17 +56,28 @@ def test_a_large_cost_of_an_example_is_written_out(make_run):
     found = answer(run_of(make_run, rows, **told))
     assert found is not None
     facts = dict(found.facts)
-    assert facts["budget of one example"] == "12,300 units (4,723 TFLOPs)"
+    assert facts["budget of one example"] == "12,300 units"
     assert facts["GPU time of one example"].startswith("6,172 s ")
 
 
-def test_a_unit_s_flops_are_those_of_the_space():
-    model = Model("reference", 3e9)
-    one, two = (
-        SearchSpace((Stage("a", (model,), 128, 64, (n,)),), 1e9).least_budget for n in (1, 2)
+def test_the_flops_are_those_of_the_tokens_of_every_stage(make_run):
+    """A budget leaves out a prompt of 128 tokens for each stage."""
+    row = trial(1, 0.5, 0.0)
+    choices = row.allocation.to_records()
+    path = make_run(rows=[row])
+    settings = {
+        "models": {choice["model"]: {"params": 3e9} for choice in choices},
+        "stages": {
+            choice["stage"]: {"prompt_tokens": 100, "decode_tokens": 16} for choice in choices
+        },
+    }
+    (path / "spec.yaml").write_text(json.dumps(settings))
+    found = answer(build_report([path]).runs[0])
+    assert found is not None
+    tokens = sum(100 + 16 * choice["samples"] for choice in choices)
+    assert (
+        dict(found.facts)["budget of one example"] == f"0 units ({6e9 * tokens / 1e12:.3g} TFLOPs)"
     )
-    # A sample more costs a unit, 2·M·Nd FLOPs.
-    assert two - one == pytest.approx(2 * 3e9 * 64 / UNIT_FLOPS)
 
 
 def test_an_untried_recommendation_says_so(make_run):

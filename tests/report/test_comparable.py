@@ -7,6 +7,9 @@ import pytest
 from agenttts.report import build_report
 from agenttts.report.background import Background, Provenance
 from agenttts.report.comparable import comparison_warnings
+from agenttts.report.contents import comparison
+from agenttts.tables.schema import FINALIST_SOURCE
+from tests.support.written_runs import trial
 
 MODEL = ("m", "vllm", "/models/m", "abc")
 
@@ -70,3 +73,24 @@ def test_what_differs_is_named(other, says, make_run):
 def test_what_is_not_known_is_said(make_run):
     found = warnings_of(make_run, made(), Background())
     assert any("different examples" in w and "nothing is known of run1" in w for w in found)
+
+
+def test_no_run_is_starred_where_the_best_scores_are_on_other_numbers_of_examples(make_run):
+    def shown(*rows):
+        paths = [make_run(f"run{len(rows)}{i}", rows=[row]) for i, row in enumerate(rows)]
+        report = build_report(paths)
+        warnings = comparison_warnings(report.runs, report.titles)
+        return report, [w for w in warnings if w.startswith("the best scores are on")]
+
+    many, few = trial(1, 0.9, 1.0, examples=20), trial(1, 1.0, 1.0, examples=4)
+    again = trial(1, 0.8, 1.0, examples=20, source=FINALIST_SOURCE)
+    report, [warning] = shown(many, few, again)
+    assert "run30 (20 examples of the search); run31 (4 examples of the search)" in warning
+    assert "run32 (20 examples of the finalists)" in warning
+    assert report.best_run is None
+    assert report.as_dict()["best"] is None
+    assert [row[3] for row in comparison(report).rows] == ["20", "4", "20"]
+    assert "*" not in str(comparison(report))
+    report, warnings = shown(many, trial(1, 0.95, 1.0, examples=20))
+    assert (report.best_run, warnings) == (report.runs[1], [])
+    assert "run21 *" in str(comparison(report))

@@ -15,7 +15,7 @@ from agenttts.errors import UserError
 from agenttts.replay.table import load_table
 from agenttts.report import build_report, render
 from agenttts.report.export import ReportFormat, flat_table, format_of
-from agenttts.space import Model, SearchSpace, Stage
+from agenttts.space import Allocation, Choice, Model, SearchSpace, Stage
 from agenttts.tables.schema import TrialRow, trials_frame
 
 MakeRun = Callable[..., Path]
@@ -106,6 +106,18 @@ def test_a_metric_called_like_a_column_keeps_apart(trial: MakeTrial) -> None:
     assert (table["score"][0], table["metrics.score"][0]) == (0.5, 0.25)
     assert (table["answer.model"][0], table["metrics.answer.model"][0]) == ("llama[3b]", 0.25)
     assert {"seconds.load", "metrics.seconds.load", "cut_share.answer"} <= {*table.columns}
+
+
+def test_a_stage_called_like_a_column_keeps_apart(trial: MakeTrial) -> None:
+    stages = ("cut_share", "model", "metrics_stderr")
+    allocation = Allocation(tuple(Choice(stage, "m", 3) for stage in stages))
+    cut = [{"stage": stage, "cut": 1, "samples": 4} for stage in stages]
+    names = ["metrics_stderr.model"]
+    rows = [trial(1, 0.5, 1.0, allocation=allocation, cut_samples=cut, metrics={names[0]: 0.5})]
+    table = flat_table(trials_frame(rows, names))
+    assert (table["cut_share.model"][0], table["trial.cut_share.model"][0]) == ("m", 0.25)
+    assert table["metrics_stderr.model"][0] == "m"
+    assert table["metrics_stderr.metrics_stderr.model"][0] is None
 
 
 def test_what_cannot_be_written_is_named(make_run: MakeRun, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+from agenttts.cli.status_texts import status_line
 from agenttts.report import build_report, render
+from agenttts.report.contents import allocation_text, comparison
 from agenttts.tables.aggregate import (  # fmt: skip
     best_so_far,
     best_trial,
@@ -79,3 +81,34 @@ def test_without_model_and_final_test_nothing_is_said_of_them(make_run, tmp_path
     render(build_report([make_run()]), "table", out)
     assert "agent:" not in out.read_text()
     assert "final test" not in out.read_text()
+
+
+def test_a_test_score_is_never_shown_as_another_allocation_s(make_run, trial):
+    of = {name: trial(name, 0.5, 1).allocation for name in (1, 2)}
+    searched = [trial(1, 0.6, 100.0), trial(2, 0.5, 90.0)]
+
+    def test(number, score, name):
+        return trial(number, score, 90.0, source=TEST_SOURCE, iteration=2, allocation=of[name])
+
+    def shown(name, *tests):
+        built = build_report([make_run(name, rows=[*searched, *tests])])
+        grid = comparison(built)
+        text = grid.rows[0][grid.columns.index("test score")]
+        found = [
+            {"score": row["score"], "allocation": row["allocation"]} for row in built.runs[0].tests
+        ]
+        document = {
+            "trials": {}, "best": built.runs[0].best, "outcome": "done", "test": found,
+            "iteration": 0, "iterations": 1, "finishing": False, "ended_early": False,
+        }  # fmt: skip
+        return text, status_line(document)
+
+    other = allocation_text(of[2].to_records())
+    text, line = shown("both", test(3, 0.3, 2), test(4, 0.7, 1))
+    assert text.startswith("0.7000")
+    assert other not in text
+    assert "; test 0.700; over" in line
+    text, line = shown("other", test(3, 0.3, 2))
+    assert text.startswith("0.3000")
+    assert text.endswith(f"({other})")
+    assert f"; test 0.300 ({other}); over" in line

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from agenttts.report.contents import COST_TITLES, allocation_text
+from agenttts.report.contents import COST_TITLES, allocation_text, compared_text
 from agenttts.report.figures.style import (
     ACCENT,
     COSTS_LOG_FROM,
@@ -27,7 +27,7 @@ from agenttts.report.figures.style import (
     place_labels,
 )
 from agenttts.report.summary import RunReport
-from agenttts.tables.aggregate import BY_TRIAL, Cost, scored
+from agenttts.tables.aggregate import BY_TRIAL, Cost, on_most_examples, scored
 from agenttts.tables.schema import AFTER_SEARCH
 
 # Half the width of a 95 % interval, in standard errors.
@@ -139,6 +139,11 @@ def pareto_figure(run: RunReport, cost: Cost, name: str) -> Figure | None:
     at_x = alt.X("x:Q").title(COST_TITLES[cost]).scale(x.scale).axis(alt.Axis(labelExpr=TICKS))
     at_y = alt.Y("score:Q").title("score").scale(y.scale)
     every = alt.Chart(_thinned(rows))
+    most = on_most_examples(scored(run.trials)).select("trial")
+    dots = (
+        (rows.join(most, on="trial", how="semi"), True),
+        (rows.join(most, on="trial", how="anti"), False),
+    )
     on_front = rows.join(front.select("trial"), on="trial", how="semi")
     end = pl.DataFrame({"x": [x.high], "score": [float(front["score"][-1])]})
     steps = pl.concat([front.select("x", "score"), end])
@@ -149,8 +154,12 @@ def pareto_figure(run: RunReport, cost: Cost, name: str) -> Figure | None:
         alt.Chart(steps)
         .mark_line(interpolate="step-after", color=ACCENT, strokeWidth=2)
         .encode(x=at_x, y=at_y),
-        every.mark_circle(color=GREY, size=36, opacity=0.6).encode(
-            x=at_x, y=at_y, tooltip=_TRIAL_TIPS
+        *(
+            alt.Chart(_thinned(part))
+            .mark_point(shape="circle", color=GREY, size=36, opacity=0.6, filled=filled)
+            .encode(x=at_x, y=at_y, tooltip=_TRIAL_TIPS)
+            for part, filled in dots
+            if part.height
         ),
         alt.Chart(on_front)
         .mark_circle(color=ACCENT, size=80, opacity=1)
@@ -168,12 +177,13 @@ def pareto_figure(run: RunReport, cost: Cost, name: str) -> Figure | None:
     dots_at = list(zip(rows["x"], rows["score"], strict=True))
     line_at = list(steps.iter_rows())
     layers.append(_labels(place_labels(named[::-1], x, y, dots_at, line_at), at_x, y))
+    hollow = f"{compared_text(run)}; hollow dots are on fewer" if run.compared else ""
     diamond = "; the diamond is the recommended allocation" if chosen is not None else ""
     return figure(
         name,
         f"Score against {COST_TITLES[cost]}",
-        "Dots are trials with 95 % intervals; the line is the Pareto front, and its allocations "
-        f"are labelled{diamond}.",
+        f"Dots are trials with 95 % intervals; the line is the Pareto front{hollow}; its "
+        f"allocations are labelled{diamond}.",
         layers,
         (WIDTH, HEIGHT),
         zoom=True,

@@ -9,6 +9,7 @@ from dataclasses import replace
 import altair as alt
 import pytest
 
+from agenttts.report.contents import run_contents
 from agenttts.report.figures.choice import (
     insight_figures,
     pareto_figures,
@@ -155,3 +156,17 @@ def test_names_with_marks_of_html_and_vega_are_texts(read_runs, trial):
     check(figures)
     drawn = svg(next(figure for figure in figures if figure.name == "pareto-budget"))
     assert "<b>" not in drawn
+
+
+def test_a_front_of_some_of_the_trials_says_so(read_runs, trial):
+    rows = [trial(n, 0.9 - n / 10, 10.0 * n, examples=20 if n < 3 else 5) for n in range(1, 6)]
+    [run] = read_runs(rows=rows).runs
+    assert run.compared == (2, 5, 20)
+    says = ", among the 2 of 5 trials on the most examples (20)"
+    assert run_contents(run, "demo").fronts[0].title.endswith(says)
+    [figure, *_] = pareto_figures(run)
+    assert f"the line is the Pareto front{says}; hollow dots are on fewer; " in figure.caption
+    [run] = read_runs("alike", rows=rows[:2]).runs
+    assert run.compared is None
+    assert "most examples" not in run_contents(run, "demo").fronts[0].title
+    assert "hollow" not in pareto_figures(run)[0].caption
