@@ -31,7 +31,7 @@ from agenttts.inference.chat_form import MessageLeftOut, find_form, roles_of
 from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.endpoint_check import check_listed
 from agenttts.inference.engine_options import check_options
-from agenttts.inference.model_files import check_model_files, check_there
+from agenttts.inference.model_files import check_model_files, check_there, weight_files
 from agenttts.launch.experiment import PLACES, Experiment
 from agenttts.launch.problems import Problems
 from agenttts.loop.job_builder import is_place
@@ -162,6 +162,44 @@ def check_prompt_styles(spec: JobSpec) -> None:
                 f"{model.prompt_style} is not possible; set few_shot_completion",
                 at=("models", name, "prompt_style"),
             )
+
+
+def check_formats(spec: JobSpec) -> None:
+    """Check that no model is in a form that its engine does not load.
+
+    A user's own loader (``load_format``, ``quantization``) may load any form.
+
+    Raises:
+        UserError: A model is a GGUF file or the adapter of another model.
+    """
+    for name, model in spec.models.items():
+        place = Path(model.path)
+        own = model.options.get("load_format") or model.options.get("quantization")
+        if model.engine not in ("vllm", "transformers") or own or not place.is_absolute():
+            continue
+        problem = _unloadable(place, model.engine)
+        if problem is not None:
+            raise UserError(f"{model.path} {problem}", at=("models", name, "path"))
+
+
+def _unloadable(place: Path, engine: str) -> str | None:
+    """Return in words why an engine does not load a model; None if it may."""
+    gguf = place.is_dir() and weight_files(place) is None and any(place.glob("*.gguf"))
+    if gguf or place.suffix == ".gguf":
+        return (
+            "is in the format GGUF, which neither vLLM (from 0.32 on) nor the engine transformers "
+            "loads; give a directory with safetensors, or serve the file (llama.cpp) and use "
+            "engine: endpoint"
+        )
+    has_config = any((place / name).exists() for name in ("config.json", "params.json"))
+    # The engine transformers loads an adapter and its base where the package peft is installed.
+    if engine == "vllm" and (place / "adapter_config.json").exists() and not has_config:
+        return (
+            "is an adapter (LoRA) without its base model, which vLLM does not load; merge it into "
+            "the base (peft: merge_and_unload, save_pretrained), or serve both (vllm serve BASE "
+            "--enable-lora) and use engine: endpoint"
+        )
+    return None
 
 
 def check_servers_differ(spec: JobSpec) -> None:

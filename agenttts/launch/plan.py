@@ -23,6 +23,7 @@ from agenttts.launch.checks import (
     check_agent_files,
     check_endpoints,
     check_engine_options,
+    check_formats,
     check_prompt_styles,
     check_servers_differ,
     checks_of,
@@ -129,6 +130,7 @@ def _make_plan(
     experiment = Experiment(spec, results, profile, scheduler, task, space)
     experiment = _with_models(experiment, problems)
     check_servers_differ(experiment.spec)
+    check_formats(experiment.spec)
     check_prompt_styles(experiment.spec)  # not of runs that exist: their trials showed it
     found = _Found(
         find_facts(experiment.spec, gpus_per_node=profile.gpus_per_node),

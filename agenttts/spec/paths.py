@@ -24,7 +24,6 @@ _FILES = {
 _HUB_MARK = "hf:"
 _MODEL_OPTIONS = (
     "tokenizer",
-    "chat_template",
     "hf_config_path",
     "generation_config",
     "spec_model",

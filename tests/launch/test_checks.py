@@ -10,7 +10,7 @@ import pytest
 from agenttts.dispatch.sizing import model_facts
 from agenttts.errors import Unavailable, UserError
 from agenttts.files.documents import read_object
-from agenttts.launch.checks import check_servers_differ
+from agenttts.launch.checks import check_formats, check_servers_differ
 from agenttts.launch.create import run_record
 from agenttts.launch.description import describe_plan
 from agenttts.launch.plan import make_plan, plan_of_run
@@ -209,6 +209,34 @@ def test_two_servers_with_one_id_are_not_taken_for_one_model(scripted_spec, weak
     for name in ("models__strong", "models__weak"):
         models[name]["revision"] = "8b"
     check_servers_differ(load_spec(scripted_spec(**models)))
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "options", "said"),
+    [
+        (["m.gguf"], "m.gguf", {}, "GGUF.*engine: endpoint"),
+        (["m.gguf", "config.json"], "", {}, "GGUF.*engine: endpoint"),
+        (["m.gguf"], "m.gguf", {"load_format": "gguf"}, None),
+        (["m.gguf", "config.json", "model.safetensors"], "", {}, None),
+        (["adapter_config.json", "adapter_model.safetensors"], "", {}, "adapter.*merge"),
+        (["adapter_config.json", "config.json", "model.safetensors"], "", {}, None),
+    ],
+)
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
+def test_a_form_that_no_engine_loads_is_not_launched(
+    scripted_spec, tmp_path, files, path, options, said, engine
+):
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in files:
+        (model / name).write_text("{}")
+    strong = {"path": str(model / path), "params": 1e9, "engine": engine, "options": options}
+    spec = load_spec(scripted_spec(models__strong=strong))
+    if said is None or (engine == "transformers" and "adapter" in said):
+        check_formats(spec)
+        return
+    with pytest.raises(UserError, match=rf"models\.strong\.path: .*{said}"):
+        check_formats(spec)
 
 
 def test_a_run_whose_model_has_no_chat_template_can_go_on(unstarted_run, tmp_path):

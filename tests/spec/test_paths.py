@@ -158,7 +158,6 @@ def test_an_option_is_a_path_only_where_it_is_clear(place, tmp_path, value, foun
 def test_engine_options_that_name_places(place, tmp_path):
     options = {
         "tokenizer": "./dir",
-        "chat_template": "t.jinja",
         "generation_config": "vllm",
         "speculative_config": {"model": "$PLACE/home", "num_speculative_tokens": 3},
         "quantization": "./awq",
@@ -166,12 +165,10 @@ def test_engine_options_that_name_places(place, tmp_path):
     found = absolute_model_options(options, place, ("models", "m", "options"))
     assert found == options | {
         "tokenizer": f"{place}/dir",
-        "chat_template": f"{place}/t.jinja",
         "speculative_config": {"model": f"{tmp_path}/home", "num_speculative_tokens": 3},
     }
     assert places_of_options(found) == {
         "tokenizer": place / "dir",
-        "chat_template": place / "t.jinja",
         "speculative_config.model": tmp_path / "home",
     }
     with pytest.raises(UserError, match=r"models.m.options.speculative_config.model: .*NO_SUCH"):
