@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from agenttts.errors import UserError
+
+_LAST_BATCH = "the smaller last batch (--trials)"
 
 
 def replay(
@@ -84,14 +87,13 @@ def replay(
         "--seed": seed,
         "--batch": batch,
         # A longer replay does not ask its question.
-        "the smaller last batch (--trials)": trials
-        if trials is not None and trials % batch
-        else None,
+        _LAST_BATCH: trials if trials is not None and trials % batch else None,
         "--examples-first": examples_first,
         "--examples-most": examples_most,
         "--stored": stored,
     }
-    session = session_for_replay(spec, searcher, recorded, out, given)
+    until = {_LAST_BATCH: math.inf if trials is None else trials}
+    session = session_for_replay(spec, searcher, recorded, out, given, until)
     if session is None and search.SEARCHERS[searcher].asks_llm == "needs":
         raise UserError(
             f"--searcher: '{searcher}' needs a language model to ask; give one in the agent "

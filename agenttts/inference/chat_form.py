@@ -69,24 +69,24 @@ def find_form(render: Render, roles: Sequence[str]) -> ChatForm | None:
 def changed_form(render: Render, roles: Sequence[str]) -> str:
     """Return the form for a template that silently leaves out a message.
 
-    Samples of such prompts that were stored before the forms existed are of other prompts. The
-    result is empty if a template writes all messages, or refuses the system message.
+    It is empty if a template writes all messages, or refuses the system message: such prompts are
+    given as they always were.
+
+    Raises:
+        MessageLeftOut: The template leaves out a message in every form.
     """
-    try:
-        form = find_form(render, roles)
-    except MessageLeftOut:
-        return ""
+    form = find_form(render, roles)
     refused = _missing(render, roles, "plain") is None
     before: ChatForm = "merged" if refused else "plain"
     return "" if form is None or form == before else form
 
 
-def shaped(messages: Sequence[Mapping[str, str]], form: ChatForm) -> Messages | None:
-    """Return messages in a form; None if they have no system message to merge."""
-    found: Messages | None = [dict(message) for message in messages]
+def shaped(messages: Sequence[Mapping[str, str]], form: str) -> Messages:
+    """Return messages in a form (`ChatForm`); without a system message none is merged."""
+    found: Messages = [dict(message) for message in messages]
     if form.startswith("merged"):
-        found = without_system([dict(message) for message in messages])
-    if found is not None and form.endswith("parts"):
+        found = without_system([dict(message) for message in messages]) or found
+    if form.endswith("parts"):
         found = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in found]
     return found
 
@@ -171,15 +171,12 @@ _GENERATION_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 def _missing(render: Render, roles: Sequence[str], form: ChatForm) -> str | None:
     """Return the role of the first message that a template leaves out; empty for none.
 
-    None: the template refuses the messages, or they do not have the form.
+    None: the template refuses the messages.
     """
     texts = [f"marker{number}of{len(roles)}" for number in range(len(roles))]
     probe = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
-    messages = shaped(probe, form)
-    if messages is None:
-        return None
     try:
-        written = render(messages)
+        written = render(shaped(probe, form))
     except Exception:  # a template may raise anything
         return None
     if form.endswith("parts") and _WRITTEN_PART.search(written):

@@ -37,7 +37,7 @@ class PatientCalls:
     """Sends requests, and repeats those that failed temporarily.
 
     Several threads may send requests at the same time. Pauses between attempts grow from one second
-    to one minute; they are longer if ``Retry-After`` asks for it. When the server says that there
+    to one minute; a ``Retry-After`` above 0 is kept. When the server says that there
     are too many requests (status 429), all threads pause. A request is given up when the server has
     answered none for ``retry_seconds``. It is also given up when it failed several times while
     others were answered. Failures of status 429 do not count for this.
@@ -145,12 +145,14 @@ class PatientCalls:
             self._last_answer = self._clock()
 
     def _pause(self, error: ServerError, failures: int) -> float:
+        # A server may ask for no pause at all: it rounds the seconds down, or gives a date that has
+        # passed by this machine's clock.
+        if error.retry_after:
+            return error.retry_after
         # The exponent is bounded, because a request may fail often.
         growing = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10))
         # The jitter separates threads and trials that failed together. No sample depends on it.
-        # A server may ask for no pause at all: it rounds the seconds down, or gives a date that has
-        # passed by this machine's clock.
-        return max(growing * random.uniform(0.75, 1.25), error.retry_after or 0.0)
+        return growing * random.uniform(0.75, 1.25)
 
     def _reason_to_give_up(
         self, error: ServerError, failing_since: float, strikes: int, pause: float

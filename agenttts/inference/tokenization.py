@@ -5,6 +5,7 @@ The engines that hold a real tokenizer share this module. It imports no tokenize
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +21,20 @@ from agenttts.inference.base import (
     Sample,
 )
 from agenttts.inference.chat_form import (
-    ChatForm,
     MessageLeftOut,
     Messages,
-    find_form,
+    changed_form,
     shaped,
     template_in,
     without_system,
 )
 
+log = logging.getLogger(__name__)
 Token = TypeVar("Token")
 _END_TOKENS = 64
 """Tokens decoded for a prompt's end; more than any marker takes."""
+# The names and paths of models whose templates were tried, and the roles of the messages.
+_TRIED: set[tuple[str, str, tuple[str, ...]]] = set()
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,17 @@ def _chat_tokens(
                 "prompt_style: few_shot_completion for it"
             )
         given["chat_template"] = template
-    form = _form(tokenizer, config, [message["role"] for message in content], given)
-    messages = shaped(content, form) or []
+    if not config.chat_form:
+        _warn_of_left_out(tokenizer, config, tuple(message["role"] for message in content), given)
+    # The form is the recorded one, also if the template would be better served by another: it is in
+    # the address of the samples.
+    messages = shaped(content, config.chat_form or "plain")
     try:
         return _apply_template(tokenizer, messages, given)
     except Exception as error:
         # Some templates refuse the system role (Gemma, early Mistral). Its text then goes to the
         # head of the first user turn.
-        merged = without_system(messages) if form == "plain" else None
+        merged = None if config.chat_form else without_system(messages)
         if merged is None:
             raise EngineError(
                 f"the chat template of model '{config.name}' refused the prompt: {error}"
@@ -153,18 +159,17 @@ def _chat_tokens(
             ) from error
 
 
-def _form(
-    tokenizer: Any, config: ModelConfig, roles: Sequence[str], template_args: Mapping[str, object]
-) -> ChatForm:
-    """Return the form in which the template writes all messages.
+def _warn_of_left_out(
+    tokenizer: Any, config: ModelConfig, roles: tuple[str, ...], template_args: Mapping[str, object]
+) -> None:
+    """Log, once, that a template leaves out a message, which a launch did not see.
 
-    It is ``plain`` if the template refuses every form, or if there is none to try.
-
-    Raises:
-        EngineError: The template leaves out a message.
+    The launch was of an older version, or could not read the template.
     """
-    if not hasattr(tokenizer, "chat_template"):
-        return "plain"
+    tried = (config.name, config.path, roles)
+    if tried in _TRIED or not hasattr(tokenizer, "chat_template"):
+        return
+    _TRIED.add(tried)
 
     def render(messages: Messages) -> str:
         written = tokenizer.apply_chat_template(
@@ -173,12 +178,17 @@ def _form(
         return str(written)
 
     try:
-        return find_form(render, roles) or "plain"
+        form = changed_form(render, roles)
+        left_out = "a message" if form else ""
     except MessageLeftOut as error:
-        raise EngineError(
-            f"the chat template of model '{config.name}' ({config.path}) leaves out {error}; give "
-            "the model a template that writes it, or set prompt_style: few_shot_completion"
-        ) from None
+        left_out = str(error)
+    if left_out:
+        log.warning(
+            "the chat template of model '%s' (%s) leaves out %s, so its samples are of prompts "
+            "without it; launch a new run with the model's directory here, or set "
+            "prompt_style: few_shot_completion",
+            config.name, config.path, left_out,
+        )  # fmt: skip
 
 
 def _template_of_files(config: ModelConfig) -> str | None:

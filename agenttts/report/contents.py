@@ -373,8 +373,18 @@ def _recommended_lines(run: RunReport) -> list[str]:
         "expects to score best; the best trial is the one with the highest measured score",
         *([since_text(run.scored_since)] if run.scored_since else []),
         *([f"the recommended allocation is {run.confidence}"] if run.confidence else []),
-        *([f"against the baseline: {text}"] if (text := baseline_text(run)) else []),
+        *(
+            [f"{_compared_name(run)}against the baseline: {text}"]
+            if (text := baseline_text(run))
+            else []
+        ),
     ]
+
+
+def _compared_name(run: RunReport) -> str:
+    """Return which allocation is compared with the baseline; '' for the recommended one."""
+    of = run.baseline["of"] if run.baseline else "recommended"
+    return "" if of == "recommended" else f"the {of} allocation "
 
 
 def unscored_text(run: RunReport) -> str:

@@ -94,6 +94,7 @@ def session_for_replay(
     table: RecordedTable,
     out: Path | None,
     given: Mapping[str, Any],
+    until: Mapping[str, float],
 ) -> LLMSession | None:
     """Return the language model of a replay.
 
@@ -105,6 +106,7 @@ def session_for_replay(
         table: The recorded results.
         out: The trace.
         given: What else decides the proposals, by its name in messages.
+        until: As for `Transcript.keep_search`.
 
     Returns:
         The model; None if the method asks none or the spec names none.
@@ -136,7 +138,7 @@ def session_for_replay(
             "writable file, or name another trace with --out"
         ) from None
     differing = transcript.keep_search(
-        {"--searcher": method, **given, **_asked(spec, method, table, task_description)}
+        {"--searcher": method, **given, **_asked(spec, method, table, task_description)}, until
     )
     if differing:
         raise UserError(
@@ -164,7 +166,7 @@ def _asked(
     files = search_file_digests(spec, method)
     agent = {} if spec.agent == "none" else spec.agent.model_dump(mode="json", exclude=_NOT_ASKED)
     return {
-        "the table": table.digest,
+        "the results of the table": table.digest,
         "the space or options in the spec": _digest(f"{space!r} {options!r}"),
         dotted(("search", "first")): _digest(repr(first)),
         "the description of the task": _digest(repr(task_description)),

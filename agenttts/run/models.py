@@ -15,7 +15,13 @@ from typing import Any
 from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
 from agenttts.errors import KeyPath, UserError
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.chat_form import Render, changed_form, renderer, roles_of
+from agenttts.inference.chat_form import (
+    MessageLeftOut,
+    Render,
+    changed_form,
+    renderer,
+    roles_of,
+)
 from agenttts.inference.context import only_cuts
 from agenttts.inference.fingerprint import contents_digest, fingerprint
 from agenttts.inference.placement import PLACING_OPTIONS
@@ -244,7 +250,10 @@ def resolve_thinking(
 
 def _chat_form(model: ModelSection) -> str:
     template = chat_renderer(model)
-    return "" if template is None else changed_form(template, roles_of(model.prompt_style))
+    try:
+        return "" if template is None else changed_form(template, roles_of(model.prompt_style))
+    except MessageLeftOut:  # a launch refuses it; an earlier run goes on as before
+        return ""
 
 
 def chat_renderer(model: ModelSection) -> Render | None:

@@ -263,6 +263,8 @@ def serve(directory: Path, submitted: str | None = None) -> int:
             stopped = True
         finally:
             _end(child)
+            # It is recorded now, because to keep what was compiled may take long.
+            _record(directory, start, ended=True)
             found = read_address(directory)
             if found is not None and found.job == job:
                 (directory / ADDRESS_FILE).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agenttts.inference.base import EngineError, ModelConfig, SamplingParams, sample_key
+from agenttts.inference.base import ModelConfig, SamplingParams, sample_key
 from agenttts.inference.chat_form import MessageLeftOut, changed_form, find_form, renderer, roles_of
 from agenttts.inference.tokenization import encode
 
@@ -72,21 +72,37 @@ def test_all_messages_are_written_in_the_first_form_that_the_template_takes(
     render = renderer(folder, {})
     assert find_form(render, roles_of("chat")) == form
     assert changed_form(render, roles_of("chat")) == changed
-    tokens = encode(Tokenizer(folder), ModelConfig("m", str(folder)), CHAT)
+    config = ModelConfig("m", str(folder), chat_form=changed)
+    tokens = encode(Tokenizer(folder), config, CHAT)
     assert "".join(map(chr, tokens)) == written
 
 
-def test_a_chat_without_the_message_that_is_left_out_is_written_as_before(tmp_path):
+def test_prompts_of_a_run_of_an_earlier_version_stay_as_they_were(tmp_path, caplog):
+    """Its samples have the address of these prompts."""
     folder = directory(tmp_path, NO_SYSTEM)
-    tokens = encode(Tokenizer(folder), ModelConfig("m", str(folder)), CHAT[1:])
+    for _ in range(2):
+        tokens = encode(Tokenizer(folder), ModelConfig("m", str(folder)), CHAT)
+        assert "".join(map(chr, tokens)) == "<|user|>it"
+    [warning] = [r.getMessage() for r in caplog.records if "leaves out a message" in r.getMessage()]
+    assert "launch a new run" in warning
+
+
+@pytest.mark.parametrize("form", ["", "merged"])
+def test_a_chat_without_the_message_that_is_left_out_is_written_as_before(tmp_path, form):
+    folder = directory(tmp_path, NO_SYSTEM)
+    config = ModelConfig("m", str(folder), chat_form=form)
+    tokens = encode(Tokenizer(folder), config, CHAT[1:])
     assert "".join(map(chr, tokens)) == "<|user|>it"
 
 
 @pytest.mark.parametrize("template", [NOTHING, "{{ messages | length }}"])
-def test_a_template_that_writes_no_question_is_an_error(tmp_path, template):
+def test_a_template_that_writes_no_question_is_named(tmp_path, caplog, template):
     folder = directory(tmp_path, template)
-    with pytest.raises(EngineError, match=r"'m'.*leaves out the system message; give the model"):
-        encode(Tokenizer(folder), ModelConfig("m", str(folder)), CHAT)
+    with pytest.raises(MessageLeftOut, match="the system message"):
+        changed_form(renderer(folder, {}), roles_of("chat"))
+    encode(Tokenizer(folder), ModelConfig("m", str(folder)), CHAT)
+    assert "'m'" in caplog.text
+    assert "leaves out the system message" in caplog.text
 
 
 def test_worked_examples_count_where_the_style_has_them(tmp_path):

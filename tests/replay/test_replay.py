@@ -143,10 +143,9 @@ def asking(cli, scripted_spec, tmp_path):
     ("options", "changes", "different"),
     [
         (["--seed", 1], {}, "--seed"),
-        (["--batch", 4, "--seed", 1], {}, "--seed, --batch, the smaller last batch (--trials)"),
-        (["--batch", 3, "--seed", 1], {}, "--seed, --batch"),
+        (["--batch", 4, "--seed", 1], {}, "--seed, --batch"),
         (["--searcher", "agenthpo"], {}, "--searcher"),
-        (["--trials", 3], {}, "the smaller last batch (--trials)"),
+        (["--trials", 5], {}, "the smaller last batch (--trials)"),
         ([], {"search__budget": 90}, "the space or options in the spec"),
         ([], {"search__first": [{"retrieval": "weak x1", "answer": "weak x1"}]}, "search.first"),
         ([], {"agent__temperature": 0.1}, "agent.temperature"),
@@ -172,6 +171,18 @@ def test_the_transcript_of_the_same_replay_is_used_again(asking, tmp_path):
     assert (tmp_path / "t.csv.agent.jsonl").read_bytes() == first, "nothing is asked again"
     assert asking("--batch", 2, "--trials", 4).returncode == 0
     assert (tmp_path / "t.csv.agent.jsonl").read_bytes().startswith(first), "it goes on"
+    assert asking("--batch", 2, "--trials", 5).returncode == 0, "it had whole batches"
+    assert "the smaller last batch" in asking("--batch", 2, "--trials", 6).stderr
+    assert asking("--batch", 2, "--trials", 3).returncode == 0, "a part of it"
+
+
+def test_a_transcript_of_another_version_is_compared_by_what_it_recorded(asking, tmp_path):
+    assert asking().returncode == 0
+    place = tmp_path / "t.csv.agent.jsonl"
+    lines = place.read_text().replace('"the results of the table"', '"the table"')
+    place.write_text(lines.replace('"agent.temperature"', '"agent.earlier"'))
+    assert asking().returncode == 0
+    assert "different: --seed;" in asking("--seed", 1).stderr
 
 
 def test_the_transcript_of_another_table_is_refused(asking, tmp_path):
@@ -179,7 +190,7 @@ def test_the_transcript_of_another_table_is_refused(asking, tmp_path):
     (tmp_path / "table.csv").write_text(TABLE.replace("0.7", "0.3"))
     done = asking()
     assert done.returncode == 2
-    assert "different: the table;" in done.stderr
+    assert "different: the results of the table;" in done.stderr
 
 
 def test_limits_of_the_calls_make_no_other_replay(asking, tmp_path):

@@ -69,6 +69,8 @@ if TYPE_CHECKING:
 # submitit counts a preemption of a short job as a time-out. So submitit's limit is switched off,
 # and `TrialJob` counts time-outs itself.
 UNLIMITED_REQUEUES = 10**6
+# A container's runtime ends with this number and a signal's if a signal has ended its program.
+_KILLED = 128
 # Seconds between two checks that the trials make progress.
 _LOOK_S = 5.0
 # Seconds between two checks for ended trials, in a job of several trials.
@@ -487,7 +489,7 @@ class TrialJob:
             raise
         else:
             self._finish_all(code, None)
-            return code >= 0
+            return 0 <= code < _KILLED
         return False
 
     def _execute(self, command: list[str]) -> int:

@@ -107,12 +107,11 @@ class Caller:
         """Return the seconds before the next attempt; None for no further attempt."""
         if not error.again or attempt >= self._policy.retries:
             return None
-        asked = error.retry_after or 0.0  # a server may ask for no pause at all
-        if asked > _LONGEST_RETRY_AFTER_S:
-            return None
+        if error.retry_after:  # a server may also ask for no pause at all
+            return error.retry_after if error.retry_after <= _LONGEST_RETRY_AFTER_S else None
         # The jitter separates runs that were refused together. Proposals do not depend on it.
         growing = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * float(2**attempt))
-        return max(growing * random.uniform(0.75, 1.25), asked)
+        return growing * random.uniform(0.75, 1.25)
 
     def _check_caps(self, chat: Chat) -> None:
         policy, used = self._policy, self.transcript

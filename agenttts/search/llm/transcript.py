@@ -22,6 +22,7 @@ Events, besides ``time``:
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,24 +100,33 @@ class Transcript:
         failure = {"fault": error.fault, "error": str(error), "seconds": round(seconds, 3)}
         self.add("failed", **_asked(chat, model), **failure)
 
-    def keep_search(self, search: Mapping[str, Any]) -> list[str]:
+    def keep_search(
+        self, search: Mapping[str, Any], until: Mapping[str, float] | None = None
+    ) -> list[str]:
         """Record whose questions follow, unless other questions are recorded already.
 
         A transcript of an earlier version does not say whose its questions are; it is taken.
 
         Args:
-            search: What decides the proposals of the search, as JSON values by name. A value None
-                is the same as no value.
+            search: What decides the proposals of the search, as JSON values by name. A value that
+                another version did not record is not compared.
+            until: Numbers by name; such a value differs only if the recorded one is a lower number.
 
         Returns:
             The names of what differs in the search that the transcript belongs to.
         """
+        until = until or {}
         known = [event["search"] for event in self.events if event["event"] == "search"]
         if len(known) == len(self.events) and search not in known[-1:]:
             self.add("search", search=dict(search))
         elif known:
-            names = dict.fromkeys([*search, *known[-1]])
-            return [name for name in names if known[-1].get(name) != search.get(name)]
+            recorded = known[-1]
+            same = {name for name in search if recorded.get(name) == search[name]}
+            same |= {n for n, end in until.items() if not (recorded.get(n) or math.inf) < end}
+            differing = [name for name in search if name in recorded and name not in same]
+            if not differing and search != recorded:
+                self.add("search", search=dict(search))
+            return differing
         return []
 
     def recorded(self, chat: Chat) -> Reply | None:

@@ -49,8 +49,10 @@ _OF_TEXT = {"text", "first_line"}
 _BLANK_OR_STOP = " \t\n."
 _INDIAN = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?", re.ASCII)
 """A number alone with Indian grouping: 1,23,456."""
-_IN_GROUPS = re.compile(r"(?=[\d-]{9,19}$)\+?\d{1,4}(?:-\d{2,5}){2,4}", re.ASCII)
+_IN_GROUPS = re.compile(r"(?=[+\d-]{9,20}$)\+?\d{1,4}(?:-\d{2,5}){2,4}", re.ASCII)
 """A telephone number or the like alone: three or more groups of digits with hyphens."""
+_UNGROUPED = re.compile(r"\+?\d{7,16}", re.ASCII)
+"""Such a number without hyphens."""
 _OF_CHOICES = {"exact_match", "contains"}
 LISTS = ("list", "lines")
 """The parsers whose outputs are lists."""
@@ -244,8 +246,9 @@ def _median(given: Sequence[Any]) -> Any:
 
 def _exact_match(output: Any, gold: Any) -> float:
     text = _text(output)
-    right = {_key(answer) for answer in _texts(gold)}
-    return float(bool(text.strip()) and _key(text) in right)
+    right = _texts(gold)
+    equal = _key(text) in map(_key, right) or _digits(text) in set(map(_digits, right)) - {None}
+    return float(bool(text.strip()) and equal)
 
 
 def _key(text: str) -> Hashable:
@@ -253,16 +256,24 @@ def _key(text: str) -> Hashable:
 
     Without punctuation alone, as in SQuAD, 1/7 would be 17, and 1.5 million 15 million.
     """
-    if _INDIAN.fullmatch(text.strip(_BLANK_OR_STOP)) or _IN_GROUPS.fullmatch(
-        plain_marks(text).strip(_BLANK_OR_STOP)
-    ):
-        text = re.sub("[,-]", "", plain_marks(text))
+    if _INDIAN.fullmatch(text.strip(_BLANK_OR_STOP)):
+        text = text.replace(",", "")
     words, numbers = normalise(text), numbers_in(text)
     if len(numbers) == 1 and words.isdecimal():
         [number] = numbers
         if abs(number) < 1 or not words.startswith("0"):  # 007 is not 7
             return number
     return words, numbers
+
+
+def _digits(text: str) -> str | None:
+    """Return the digits of a number alone whose groups may have hyphens; else None.
+
+    Dates are compared by `_key` as well, in which 2019-12-31 is 2019/12/31.
+    """
+    plain = plain_marks(text).strip(_BLANK_OR_STOP)
+    whole = _IN_GROUPS.fullmatch(plain) or _UNGROUPED.fullmatch(plain)
+    return plain.replace("-", "").removeprefix("+") if whole else None
 
 
 def _contains(output: Any, gold: Any) -> float:

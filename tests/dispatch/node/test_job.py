@@ -210,13 +210,20 @@ def test_engines_on_the_host_keep_what_they_compile_for_the_next_job(tmp_path, m
 
 @pytest.mark.parametrize(
     ("end", "kept"),
-    [("exit 1", True), ("kill -9 $$", False), ("touch oom; exit 1", False), ("sleep 60", False)],
+    [
+        ("exit 1", True),
+        ("exit 137", False),
+        ("kill -9 $$", False),
+        ("touch oom; exit 1", False),
+        ("sleep 60", False),
+    ],
 )
 def test_what_may_be_half_written_is_not_kept(tmp_path, monkeypatch, end, kept):
     monkeypatch.setattr("agenttts.dispatch.node.job.oom_kills", lambda: int((tmp_path / "oom").exists()))  # fmt: skip
     cache = CompileCache(tmp_path / "cache", "")
     script = f"mkdir -p $VLLM_CACHE_ROOT; echo x > $VLLM_CACHE_ROOT/x; {end}"
-    shell(tmp_path, script, cache=cache, limits=Limits(start_seconds=3, stall_seconds=3))()
+    limits = Limits(start_seconds=3, stall_seconds=3) if end.startswith("sleep") else Limits()
+    shell(tmp_path, script, cache=cache, limits=limits)()
     assert cache.directory.exists() is kept
 
 
