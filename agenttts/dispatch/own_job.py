@@ -70,9 +70,11 @@ def queue_job() -> str | None:
 
 
 def node_name() -> str:
-    """Return this node's name in the queue; for a process of a host, the host's name."""
-    queued = os.environ.get("SLURMD_NODENAME") if in_queue() else None
-    return queued or socket.gethostname()
+    """Return this node's name in the queue; without a queue, the host's name.
+
+    In the shell of an outer job it is right, too: slurmd sets it on the node.
+    """
+    return os.environ.get("SLURMD_NODENAME", socket.gethostname())
 
 
 def why_stopped(

@@ -177,7 +177,10 @@ def check_formats(spec: JobSpec) -> None:
         own = model.options.get("load_format") or model.options.get("quantization")
         if model.engine not in ("vllm", "transformers") or own or not place.is_absolute():
             continue
-        problem = _unloadable(place, model.engine)
+        try:
+            problem = _unloadable(place, model.engine)
+        except OSError:  # it is closed, which `model_problem` says
+            problem = None
         if problem is not None:
             raise UserError(f"{model.path} {problem}", at=("models", name, "path"))
 

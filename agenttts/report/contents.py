@@ -382,7 +382,7 @@ def _recommended_lines(run: RunReport) -> list[str]:
 
 
 def _compared_name(run: RunReport) -> str:
-    """Return which allocation is compared with the baseline; '' for the recommended one."""
+    """Return what is compared with the baseline; '' for the recommended allocation."""
     of = run.baseline["of"] if run.baseline else "recommended"
     return "" if of == "recommended" else f"the {of} allocation "
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from pathlib import Path
 
 import pytest
@@ -58,7 +57,6 @@ def test_a_process_in_the_shell_of_an_outer_job_is_not_that_job(outer_job, monke
     assert own_job.trial_job_id() == "123"
     assert own_job.service_id() == str(os.getpid())
     assert own_job.queue_job() is None
-    assert own_job.node_name() == socket.gethostname()
     limits = {"limit_seconds": 60, "grace_seconds": 10}
     assert own_job.why_stopped(elapsed=50, **limits) == "time limit"
 
