@@ -279,9 +279,9 @@ class Profile(Section):
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Seconds between two looks of the controller at the queue and the files of trials.
 
-    While a served model starts, the controller looks at least every 2 s. While the controller waits
-    for a worker's answer, it looks for the answer at least every second. The time between its looks
-    at the queue does not change then.
+    While a served model starts, the controller looks at least every 2 s. While it waits for a
+    worker's answer, it looks for the answer at least every second, but at the queue no more often
+    than usual.
     """
     setup: list[str] = []
     """Shell lines that run on the node before the job, e.g. ``module load apptainer``.
@@ -433,7 +433,7 @@ def _check_no_secrets(lines: Sequence[str]) -> None:
     """
     for line in lines:
         for found in chain(_ASSIGNED.finditer(line), _OPTION.finditer(line)):
-            if found["literal"]:  # not replaced by a shell, but by eval and bash -c
+            if found["literal"]:  # in single quotes only eval and bash -c expand $X
                 written = _REFERENCE.sub("", found["literal"])
             else:
                 value = found["quoted"] or found["bare"]
@@ -581,8 +581,8 @@ def _with_nodes(resources: JobResources, folder: Path, what: str) -> JobResource
     both = node_lists.common_nodes(resources.exclude, resources.nodelist)
     if both:
         raise UserError(
-            f"exclude and nodelist both name {', '.join(both[:5])}, which Slurm refuses; leave "
-            "them in one of the two",
+            f"exclude and nodelist both name {', '.join(both[:5])}, which Slurm refuses; "
+            "remove them from one of the two",
             at=(what,),
         )
     return resources

@@ -379,8 +379,8 @@ class Evaluation:
         These are the jobs of the trial's attempts, except jobs that handed the trial over.
         """
         if not trial.submissions and not trial.preemptions and not trial.earlier_attempts:
-            # The trial has only attempts that were handed over, or that a cancel or the time limit
-            # has ended. The jobs of the latter are gone.
+            # Every attempt handed the trial over, or a cancel or the time limit ended it. After
+            # such an end the job is gone.
             return set()
         attempts = read_attempts(self._run.trial(trial.planned.trial))
         return {a.job_id for a in attempts if a.state != HANDED_OVER}

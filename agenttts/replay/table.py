@@ -143,11 +143,11 @@ class RecordedTable:
     def within(self, space: SearchSpace) -> SearchSpace:
         """Return the space without the sample counts that were not recorded.
 
-        For those the table could only repeat the result of the nearest recorded count, and a
+        For such a count, the table could only repeat the result of the nearest recorded count. A
         searcher would take this for new information.
 
         The space is returned unchanged in these cases: the table is a run's, a scored point has no
-        scores by example, a stage would have no count, or the budget would fit no allocation.
+        scores by example, a stage would have no count, or no allocation would fit the budget.
         """
         if self.example_count is None or self._of_run:
             return space

@@ -142,7 +142,7 @@ def metrics_text(
 
 
 def number(value: float | None) -> str:
-    """Format a quantity to about four digits; ``-`` if it is unknown."""
+    """Format a quantity for a table; ``-`` if it is unknown."""
     if value is None:
         return "-"
     if value == int(value) or abs(value) >= 1000:
@@ -156,7 +156,7 @@ def share(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Format seconds in the two largest units that apply."""
+    """Format seconds as seconds, minutes and seconds, or hours and minutes."""
     if seconds is None:
         return "-"
     if seconds < 60:
@@ -205,9 +205,9 @@ def _cost_lines(run: RunReport) -> list[str]:
         estimate = f"{duration(alone.seconds)} of jobs"
         taken = duration(run.cost.seconds.used)
     return [
-        f"one trial a job would have taken about {estimate} and "
-        f"{counted(alone.engine_starts, 'engine start')} for {counted(alone.trials, 'trial')}; "
-        f"this run took {taken} and {run.cost.engine_starts}"
+        f"with a job for each trial, {counted(alone.trials, 'trial')} would have taken about "
+        f"{estimate} and {counted(alone.engine_starts, 'engine start')}; this run took {taken} and "
+        f"{counted(run.cost.engine_starts, 'engine start')}"
         f"{_WITHOUT_SERVED if run.cost.served.seconds else ''} (estimated: {ALONE_ASSUMPTIONS})"
     ]
 
@@ -269,7 +269,7 @@ def _cost_grids(run: RunReport) -> Iterator[Grid]:
     if cost.forecast is not None:
         yield _expected_grid(run, cost, cost.forecast)
     shown = ("queue", "load", "generate", "idle", "lost")
-    names = ("job", "GPUs", "trials", "engine starts", "GPU-hours", "time", *shown)
+    names = ("job", "GPUs", "attempts", "engine starts", "GPU-hours", "time", *shown)
     jobs = [
         (
             job.job,
@@ -407,7 +407,7 @@ def baseline_text(run: RunReport) -> str:
     score, tokens = found["score"], found["tokens"]
     text = _compared(score, "score", "+.4f", name)
     if score["more_examples"]:
-        text += f"; about {score['more_examples']} more examples would tell"
+        text += f"; about {score['more_examples']} more examples would tell the two apart"
     if tokens is not None:
         text += f"; {_compared(tokens, 'tokens of one example', '+,.1f')}"
     if found["kind"] == "search":
@@ -495,7 +495,7 @@ def _front(run: RunReport, cost: str) -> Grid:
 
 
 def compared_text(run: RunReport) -> str:
-    """Return which trials can be on a Pareto front; '' if all with a score."""
+    """Return which trials can be on a Pareto front; '' if every scored trial can."""
     if run.compared is None:
         return ""
     compared, scored, examples = run.compared

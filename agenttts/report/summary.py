@@ -67,8 +67,8 @@ class RunReport:
         interval: Confidence interval of the best trial's score over its examples, if these are
             recorded.
         guidelines: The searcher's guidelines.
-        guidelines_from: The last iteration that was over when each of them was written; -1 for
-            none. Empty if that is not known.
+        guidelines_from: For each guideline, the last iteration that had ended when it was written;
+            -1 if none had ended. Empty if that is not known.
         settings: The run's resolved spec.
         after_intervals: Confidence intervals of the trials after the search, by trial.
         agent: What the language model did (see `agenttts.search.llm.transcript.summarise`); None
@@ -81,11 +81,11 @@ class RunReport:
         baseline: The recommended allocation compared with the user's baseline
             (`BaselineDocument`); None without one.
         cost: What the run used; None for runs of versions that did not record it.
-        background: What the page shows of the run beside its trials.
+        background: What the page shows of the run besides its trials.
         since: The number of the first trial after the last extension of the search; 0 without one.
             Finalists and final tests before it do not count.
-        rests: The spans without a controller and without jobs, oldest first. Each is from the end
-            of the run, or the death of a controller, to the next start.
+        rests: The spans without a controller and without jobs, oldest first. They lie between the
+            end of the run, or the death of a controller, and the next start.
     """
 
     run: str
@@ -148,9 +148,9 @@ class RunReport:
 
     @cached_property
     def compared(self) -> tuple[int, int, int] | None:
-        """How many scored trials are compared, of how many, and their number of examples.
+        """The numbers of compared trials, scored trials, and examples of a compared trial.
 
-        Those on fewer examples than others are not compared. It is None if all are.
+        Only the trials on the most examples are compared. None if these are all scored trials.
         """
         every = scored(self.trials)
         most = on_most_examples(every)
@@ -368,8 +368,8 @@ class Report:
     def best_run(self) -> RunReport | None:
         """The run with the best trial of all.
 
-        It is None if no trial has a score, or if the best scores are not on alike examples: a score
-        on few examples is more often high by luck.
+        It is None if no trial has a score, or if the best scores are not on comparable examples: a
+        score on few examples is more often high by luck.
         """
         runs = [run for run in self.runs if run.best is not None]
         if len({run.best_scored_on for run in runs}) > 1:
@@ -406,7 +406,7 @@ def build_report(
         recommended: The allocation that the searcher recommends, by entry of ``run_dirs``.
         confidences: How sure the searcher is of it, by entry of ``run_dirs``.
         costs: What the run used, by entry of ``run_dirs``.
-        backgrounds: What the page shows of the run beside its trials, by entry of ``run_dirs``.
+        backgrounds: What the page shows of the run besides its trials, by entry of ``run_dirs``.
         main_metrics: The metric that is the score, by entry of ``run_dirs``. If none is given, it
             is the metric whose values equal the score (`main_metric`).
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from agenttts.errors import located, valid_names
+from agenttts.errors import counted, located, valid_names
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.spec.agent import AgentSection, ScriptedAgent, ServeAgent, check_kind
 from agenttts.spec.allocations import ChoiceSection
@@ -329,7 +329,8 @@ class SearchSection(Section):
             raise PlacedError(
                 ("search", BASELINE_KEY),
                 f"{self.baseline} is not the position of an allocation in first, which has "
-                f"{len(self.first)}; write 'baseline: true' beside the choices of one of them",
+                f"{counted(len(self.first), 'allocation')}; write "
+                "'baseline: true' beside the choices of one of them",
             )
         return self
 
@@ -382,7 +383,7 @@ class JobSpec(Section):
     cluster: str = "local"
     """The profile: ``local``, ``in_process``, NAME of ``slurm/NAME.yaml``, or a file."""
     container: ContainerSection = Field(default_factory=ContainerSection)
-    """The container of the trials; it goes before the profile's section ``container``."""
+    """The container of trials; see `ContainerSection`."""
     samples: str | None = None
     """Directory of a sample store that runs share; None: the run's ``samples/``."""
     _source: Source = PrivateAttr(default=Source("", {}))
@@ -449,7 +450,7 @@ class JobSpec(Section):
         """Return the search space.
 
         Raises:
-            UserError: The budget fits no allocation.
+            UserError: No allocation fits the budget.
         """
         stages = tuple(
             Stage(

@@ -137,7 +137,8 @@ class JobCost:
     Attributes:
         job: The name of the job's directory: the worker's name or, for a job of a single trial,
             the trial's.
-        job_ids: Its ids. A trial that is tried again in a job of its own has several.
+        job_ids: Its ids; several if a trial with a job of its own was started again in a further
+            job.
         nodes: The nodes of its starts.
         gpus: Its GPUs.
         starts: Number of its starts.
@@ -218,9 +219,10 @@ ALONE_ASSUMPTIONS = (
     "each trial with a result has a job of its own, which takes the mean time until a program "
     "begins, and an equal part of the time of the task's own code; the job starts an engine for "
     "the trial's first model and at each change of model between stages, at the mean seconds of "
-    "the run's starts; it generates all of the trial's tokens, at the model's measured seconds per "
-    "generated token; the measured calls were for several trials at once, and the smaller calls of "
-    "a single trial take more seconds per token, so the estimate is probably too low"
+    "the run's starts of this model; it generates all of the trial's tokens, at the model's "
+    "measured seconds per generated token; the measured calls were for "
+    "several trials at once, and the smaller calls of a single trial take more seconds per token, "
+    "so the estimate is probably too low"
 )
 
 

@@ -88,8 +88,8 @@ LOST_STATES = frozenset({TrialState.PREEMPTED, TrialState.INFRA_FAILED})
 class StageCuts(TypedDict):
     """How many samples of one stage were drawn, and how many of these were cut.
 
-    ``samples`` includes fusing calls. A sample is cut if it was not complete after the stage's
-    ``decode_tokens``.
+    ``samples`` includes fusing calls. A sample is cut if it reached the stage's
+    ``decode_tokens`` before its end.
     """
 
     stage: str
@@ -386,8 +386,9 @@ def stage_metrics(
 ) -> dict[str, _Value]:
     """Return the metrics of one stage, each by its name without the stage.
 
-    The name of one stage may begin with the name of another stage ("plan.check" and "plan"). A
-    metric belongs to the stage with the longest name with which the metric's name begins.
+    The name of one stage may begin with the name of another stage ("plan.check" and "plan"). Of
+    the stages whose names begin the metric's name, the metric belongs to the one with the longest
+    name.
 
     Args:
         metrics: The metrics of all stages, by ``STAGE.METRIC``.

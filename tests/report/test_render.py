@@ -201,7 +201,7 @@ def test_the_report_says_what_a_served_model_used(make_run: MakeRun, gpus: int, 
     text = tables_text(build_report([path], costs={path: cost}), width=1000)
     assert f"without the search's own model ({hours} in 1 h 30 min of jobs)" in text
     assert "this run took " + ("1 GPU-hours and 1" if gpus else "1 h 00 min and 1") in text
-    assert " and 1, without the search's own model (estimated" in text
+    assert " and 1 engine start, without the search's own model (estimated" in text
     waited = replace(cost, served=replace(served, queue=600.0))
     text = tables_text(build_report([path], costs={path: waited}), width=1000)
     assert "1 h 30 min of jobs, which waited 10 min 00 s)" in text

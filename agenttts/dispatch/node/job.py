@@ -69,11 +69,11 @@ if TYPE_CHECKING:
 # submitit counts a preemption of a short job as a time-out. So submitit's limit is switched off,
 # and `TrialJob` counts time-outs itself.
 UNLIMITED_REQUEUES = 10**6
-# A container's runtime ends with this number and a signal's if a signal has ended its program.
+# If a signal ends the program, a container's runtime exits with this number plus the signal's.
 _KILLED = 128
 # Seconds between two checks that the trials make progress.
 _LOOK_S = 5.0
-# Seconds between two checks for ended trials, in a job of several trials.
+# Seconds between two looks for ended trials, or for a worker's next list or question.
 _LOOK_AT_TRIALS_S = 1.0
 
 
@@ -232,7 +232,7 @@ class TrialJob:
         """Take the locks of the due trials of a list, and return these trials.
 
         For some trials that are not due, the outcome is recorded: another job holds the trial's
-        lock, its stages are drawn, or it reached the time limit too often.
+        lock, the trial's stages are drawn, or the trial reached the time limit too often.
 
         Args:
             trials: The trials of the list.
@@ -242,7 +242,7 @@ class TrialJob:
         due: list[JobTrial] = []
         waits = Waits()
         for trial in trials:
-            if trial in self._locks:  # an earlier call took the lock, and then a file failed
+            if trial in self._locks:  # taken by an earlier call, which a bad file ended
                 due.append(trial)
                 continue
             if number < self._earlier_lists and self._was_given_away(trial):
@@ -445,7 +445,7 @@ class TrialJob:
         return any(SCRATCH in part for part in self.command)
 
     def _host_caches(self, scratch: Path) -> Mapping[str, str]:
-        """Return the variables of the command's environment for what its engines compile.
+        """Return the environment variables that say where engines keep compiled code.
 
         A container has them from the beginning.
         """
@@ -457,7 +457,7 @@ class TrialJob:
             scratch,
             self.needs,
             gpus=self.gpus,
-            # Engines on the host need no room there: without it they compile in their usual places.
+            # Engines on the host need no room in `scratch`: they can compile elsewhere.
             scratch_bytes=SCRATCH_BYTES if self._in_container else 0,
             compiles=self.compiles,
         )
@@ -581,7 +581,7 @@ class TrialJob:
             raise _LimitPassed(overrun)
 
     def _waits(self) -> bool:
-        """Return whether a worker waits for a list, so that it makes no progress.
+        """Return whether a worker waits for a list, and therefore makes no progress.
 
         A worker that waits has no open trials, does not close, and answers no question.
         """

@@ -153,7 +153,10 @@ class _Tried:
 
 
 def _best_form(forms: Sequence[str], attempt: Callable[[str], _Tried]) -> _Tried:
-    """Return the draft with the first form of a GPU request that Slurm accepts."""
+    """Return the draft with the first form of a GPU request that Slurm accepts.
+
+    If Slurm accepts none, the best draft is returned.
+    """
     drafts: list[_Tried] = []
     for form in forms:
         drafts.append(attempt(form))
@@ -233,7 +236,7 @@ def _gives_whole_nodes(found: Survey, partition: Partition) -> bool:
 def _whole_node_notes(
     found: Survey, controller: Section, trial: Section, nodes: Nodes | None
 ) -> list[str]:
-    """Return what to check because jobs get whole nodes that they do not need."""
+    """Return notes for the user if jobs get whole nodes that they do not need."""
     notes = []
     if (
         controller.partition is not None
@@ -252,14 +255,15 @@ def _whole_node_notes(
     ):
         notes.append(
             f"the partition {trial.partition.name} gives each job a whole node: a job may be "
-            f"charged all {nodes.gpus} GPUs, and the run counts those that its models use; set "
-            f"gpus: {nodes.gpus} for the models, or choose a partition of shared nodes"
+            f"charged all {nodes.gpus} GPUs, but the run's report counts only those that its "
+            f"models use; set gpus: {nodes.gpus} for the models, or "
+            "choose a partition of shared nodes"
         )
     return notes
 
 
 def _closed_notes(found: Survey, controller: Section, trial: Section) -> list[str]:
-    """Return what to check because a drafted partition may take no jobs of the user."""
+    """Return notes for the user if a drafted partition may take no jobs of the user."""
     drafted = {"trial": trial.partition}
     if not _where(controller.partition, trial.partition):
         drafted["controller"] = controller.partition
@@ -487,7 +491,7 @@ def _memory_gb(nodes: Nodes | None) -> tuple[int | None, str]:
         return device, f"of one MIG device {nodes.gpu_type}, by its name"
     kind = nodes.gpu_type.lower()
     known = next((_MEMORY_GB[w] for w in re.split(r"[^a-z0-9]+", kind) if w in _MEMORY_GB), None)
-    if known is None:  # a feature may tell the memory of something else
+    if known is None:  # not in features: a size there may be the node's memory
         said = [int(text) for text in re.findall(r"(?<![a-z0-9])(\d{2,3})gb?(?![a-z0-9])", kind)]
     else:
         named = f"{kind} {nodes.features.lower()}"

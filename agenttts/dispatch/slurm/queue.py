@@ -409,7 +409,8 @@ def run_slurm(command: list[str]) -> str:
 def check_cluster_meant(config: str) -> None:
     """Check that the user's variables do not send jobs to another cluster.
 
-    sbatch takes them as its option ``--clusters`` (sbatch(1)). Here they are left out.
+    sbatch would take these variables as its option ``--clusters`` (sbatch(1)). This package removes
+    them from the environment of Slurm's commands, so that jobs go to this host's cluster.
 
     Args:
         config: The answer of ``scontrol show config``.
