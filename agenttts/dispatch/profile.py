@@ -91,8 +91,8 @@ class JobResources(Section):
     """The form of a GPU request.
 
     The forms are ``--gpus-per-node=N``, ``--gres=gpu:N`` and ``--gpus=N``. With ``none``, a job
-    requests no GPUs. This is for clusters where Slurm does not hand out the GPUs of the nodes; a
-    job must then get its whole node.
+    requests no GPUs. This is for clusters where Slurm does not hand out the GPUs of the nodes.
+    Set the option ``exclusive`` in ``sbatch`` then, or use a partition of whole nodes.
     """
     gpu_type: str | None = None
     """The one type of GPUs to request, e.g. ``a100`` for ``--gpus-per-node=a100:N``."""

@@ -495,7 +495,7 @@ def _project_version(project: Path) -> str:
 
 
 def _has_capability(number: int) -> bool:
-    """Return whether this process has the capability permitted (capabilities(7)).
+    """Return whether this process is permitted a capability (capabilities(7)).
 
     The result is True if this cannot be determined.
     """

@@ -272,7 +272,7 @@ class Evaluation:
         return since is not None and now - datetime.fromisoformat(since) < _APPEARS_WITHIN
 
     def end_strays(self) -> None:
-        """Cancel the run's jobs that belong to no unfinished trial and are no workers."""
+        """Cancel the run's jobs, except workers and the jobs of unfinished trials."""
         known = [*_jobs(self._journal.state.unfinished()), *self._workers.by_job()]
         end_strays(self._journal, self._scheduler, self._builder.tokens, known)
 
@@ -379,8 +379,8 @@ class Evaluation:
         These are the jobs of the trial's attempts, except jobs that handed the trial over.
         """
         if not trial.submissions and not trial.preemptions and not trial.earlier_attempts:
-            # Every attempt handed the trial over, or a cancel or the time limit ended it. After
-            # such an end the job is gone.
+            # Each attempt handed the trial over, or was ended by a cancel or the time limit (and
+            # then its job is gone).
             return set()
         attempts = read_attempts(self._run.trial(trial.planned.trial))
         return {a.job_id for a in attempts if a.state != HANDED_OVER}
@@ -568,7 +568,7 @@ class Evaluation:
 
         The result has ``lists``, and a list of its own for each unfinished trial that is not in
         ``lists``. The jobs use this result to share out their common samples and the requests to
-        a server. They are in the order of their first trials.
+        a server. The lists are in the order of their first trials.
         """
         if self._together is None or self._together[0] is not lists:
             listed = {t.planned.trial for trials in lists for t in trials}

@@ -128,7 +128,7 @@ class RecordedTable:
 
     @cached_property
     def example_count(self) -> int | None:
-        """The number of examples of the scored point that has the fewest.
+        """The smallest number of examples of any scored point.
 
         None if a scored point has no scores by example, or if no point has a score.
         """
@@ -141,13 +141,14 @@ class RecordedTable:
         return min(counts, default=0) or None
 
     def within(self, space: SearchSpace) -> SearchSpace:
-        """Return the space without the sample counts that were not recorded.
+        """Return the space with only the recorded sample counts.
 
-        For such a count, the table could only repeat the result of the nearest recorded count. A
+        For another count, the table could only repeat the result of the nearest recorded count. A
         searcher would take this for new information.
 
-        The space is returned unchanged in these cases: the table is a run's, a scored point has no
-        scores by example, a stage would have no count, or no allocation would fit the budget.
+        The space is returned unchanged in these cases: the table is a run's, no point has a
+        score, a scored point has no scores by example, a stage would have no count, or no
+        allocation would fit the budget.
         """
         if self.example_count is None or self._of_run:
             return space
@@ -242,7 +243,7 @@ class RecordedTable:
             again: Whether the allocation was proposed before. If not, and its point is an outside
                 failure, this failure is returned.
             examples: The examples to score it on; None: all. If they are fewer than all, the result
-                has no metrics.
+                has no metrics. A point without scores by example is not affected.
         """
         models = tuple(choice.model for choice in allocation.choices)
         wanted = tuple(choice.samples for choice in allocation.choices)

@@ -148,9 +148,9 @@ class RunReport:
 
     @cached_property
     def compared(self) -> tuple[int, int, int] | None:
-        """The numbers of compared trials, scored trials, and examples of a compared trial.
+        """How many trials are compared, how many have a score, and on how many examples.
 
-        Only the trials on the most examples are compared. None if these are all scored trials.
+        Only the trials on the most examples are compared. None if every scored trial is compared.
         """
         every = scored(self.trials)
         most = on_most_examples(every)
@@ -534,7 +534,7 @@ def _rests(events: Iterable[Mapping[str, Any]], worked: Iterable[_Span]) -> tupl
 
     Args:
         events: The run's events.
-        worked: When its jobs ran. They go on after a controller that was killed.
+        worked: When its jobs ran. Jobs keep running when their controller is killed.
     """
     rests: list[_Span] = []
     end: datetime | None = None

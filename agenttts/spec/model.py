@@ -276,7 +276,7 @@ class SearchSection(Section):
     baseline: Annotated[int, Field(ge=0)] | None = None
     """The position in ``first`` of the allocation with ``baseline: true``, from 0.
 
-    The position is filled in from this mark."""
+    It is set from the entry with this mark."""
     examples: ExamplesSection | None = None
     """None: every trial is scored on all examples of the task.
 
@@ -313,7 +313,7 @@ class SearchSection(Section):
         if len(marked) > 1:
             raise PlacedError(
                 ("search", "first", marked[1], BASELINE_KEY),
-                f"entry {marked[0]} is the baseline already; mark one of them",
+                f"entry {marked[0]} is marked as the baseline too; mark only one entry",
             )
         kept = [
             {name: choice for name, choice in item.items() if name != BASELINE_KEY}

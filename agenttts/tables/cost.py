@@ -1,7 +1,7 @@
 """Where the time of a run's jobs went: pure functions of what the jobs recorded.
 
-Each second of a job on its node is in exactly one part of `CostSeconds`, ``queue`` aside. Times are
-wall seconds of jobs. A job of two GPUs takes two GPU-seconds a second.
+Each second of a job on its node is in exactly one part of `CostSeconds` other than ``queue``. Times
+are wall seconds of jobs. A job of two GPUs takes two GPU-seconds a second.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class MeasuredStart:
         busy: The part of ``seconds`` with a trial that had not ended.
         idle: The part of ``seconds`` in which no trial was open, after the first had begun.
         lost: The part of ``busy`` that was spent in attempts that the cluster ended.
-        program_after: Seconds from its start until its program began, or until now if the program
-            has not begun. None if the program left no record.
+        program_after: Seconds from its start until its program began; until now if the job runs and
+            its program has not begun. None if the job is over and its program left no record.
         load: Seconds of loading engines, as the program says.
         generate: Seconds of engine calls, as the program says.
         engines: The model and the seconds of each engine start.
@@ -200,7 +200,7 @@ class TrialTokens:
 
 @dataclass(frozen=True)
 class AloneCost:
-    """What the trials would have taken with one trial a job; an estimate.
+    """What the trials would have taken with a job for each trial; an estimate.
 
     Attributes:
         trials: Number of trials that it is about: those with a result.
@@ -227,7 +227,7 @@ ALONE_ASSUMPTIONS = (
 
 
 def cost_alone(starts: Sequence[MeasuredStart], trials: Sequence[TrialTokens]) -> AloneCost | None:
-    """Estimate what the trials would have taken with one trial a job.
+    """Estimate what the trials would have taken with a job for each trial.
 
     A trial takes the mean time until a job's program begins, an engine start for its first model
     and for each change of model from one stage to the next, its own tokens, and an equal part of
@@ -287,7 +287,8 @@ class RunCost:
     Attributes:
         jobs: What each job of its trials used.
         tokens_reused: Tokens of its trials that were not computed again.
-        alone: What one trial a job would have taken; None if that cannot be estimated.
+        alone: What the trials would have taken with a job for each trial; None if that cannot be
+            estimated.
         forecast: What was expected at launch; None in a run of an older version.
         served: What its served model used, which is not in ``jobs``.
         spans: From when to when each start of its trials' jobs ran, as far as that is known.
@@ -478,7 +479,7 @@ class JobCostDocument(Document):
 
 
 class AloneDocument(Document):
-    """What the trials would have taken with one trial a job; an estimate.
+    """What the trials would have taken with a job for each trial; an estimate.
 
     Attributes:
         trials: Number of trials that it is about.

@@ -386,9 +386,8 @@ def stage_metrics(
 ) -> dict[str, _Value]:
     """Return the metrics of one stage, each by its name without the stage.
 
-    The name of one stage may begin with the name of another stage ("plan.check" and "plan"). Of
-    the stages whose names begin the metric's name, the metric belongs to the one with the longest
-    name.
+    The name of one stage may begin with the name of another stage ("plan.check" and "plan"). A
+    metric belongs to the stage with the longest name that its own name starts with.
 
     Args:
         metrics: The metrics of all stages, by ``STAGE.METRIC``.
@@ -417,7 +416,7 @@ def read_examples(path: Path, columns: Sequence[str] | None = None) -> pl.DataFr
 
     Args:
         path: The file.
-        columns: The columns to read; None for all. Most of the file are the texts of samples.
+        columns: The columns to read; None for all. The texts of samples make up most of it.
 
     Raises:
         UserError: The file is missing, damaged or another table; the message names the path.

@@ -90,7 +90,7 @@ def test_the_mark_survives_the_run_s_own_spec(launched):
 @pytest.mark.parametrize(
     ("search", "said"),
     [
-        ({"first": [{**POOR, "baseline": True}, {**OTHER, "baseline": True}]}, "search.first[1].baseline: entry 0 is the baseline already"),
+        ({"first": [{**POOR, "baseline": True}, {**OTHER, "baseline": True}]}, "search.first[1].baseline: entry 0 is marked as the baseline too"),
         ({"first": [{**POOR, "baseline": "yes"}]}, "search.first[0].baseline: 'yes' is not valid"),
         ({"first": [POOR], "baseline": 1}, "search.baseline: 1 is not the position"),
         ({"baseline": 0}, "search.baseline: 0 is not the position"),

@@ -103,8 +103,8 @@ class TrialJob:
         cache: Where compiled code is kept; None: it is not kept.
         needs: Files that the trials read.
         limits: Limits on engine starts, stalls and preemptions.
-        earlier_attempts: Used only if ``trials`` is empty: how many earlier attempts of the one
-            trial do not count.
+        earlier_attempts: For a job of a single trial (``trials`` is empty): how many of its earlier
+            attempts do not count.
         requeue: Whether the job may be requeued.
         trials: The trials. Empty: the job has one trial, in ``directory``.
         linger_seconds: Seconds without a keep-alive sign after which a worker ends; 0 if the job is
@@ -231,8 +231,8 @@ class TrialJob:
     def _lock_due(self, trials: Iterable[JobTrial], number: int = 0) -> list[JobTrial]:
         """Take the locks of the due trials of a list, and return these trials.
 
-        For some trials that are not due, the outcome is recorded: another job holds the trial's
-        lock, the trial's stages are drawn, or the trial reached the time limit too often.
+        The outcome of a trial that is not due is recorded in three cases: another job holds the
+        trial's lock, the trial's stages are drawn, or the trial reached the time limit too often.
 
         Args:
             trials: The trials of the list.
@@ -242,7 +242,7 @@ class TrialJob:
         due: list[JobTrial] = []
         waits = Waits()
         for trial in trials:
-            if trial in self._locks:  # taken by an earlier call, which a bad file ended
+            if trial in self._locks:  # by an earlier call, which then failed at a file
                 due.append(trial)
                 continue
             if number < self._earlier_lists and self._was_given_away(trial):
@@ -447,7 +447,7 @@ class TrialJob:
     def _host_caches(self, scratch: Path) -> Mapping[str, str]:
         """Return the environment variables that say where engines keep compiled code.
 
-        A container has them from the beginning.
+        In a container these variables are set already, so none are returned.
         """
         return {} if self.cache is None or self._in_container else host_caches(scratch)
 
@@ -583,7 +583,7 @@ class TrialJob:
     def _waits(self) -> bool:
         """Return whether a worker waits for a list, and therefore makes no progress.
 
-        A worker that waits has no open trials, does not close, and answers no question.
+        A worker that waits has no open trials, is not closing, and answers no question.
         """
         return not (self._attempts.open or self._closing or self._questions.any_in_work())
 
@@ -596,7 +596,7 @@ class TrialJob:
                 self._release(trial)
 
     def _finish_all(self, code: int | None, overrun: Overrun | None) -> None:
-        """Record the outcome of the trials that had not ended when the command ended."""
+        """Record the outcome of the trials whose outcome is not recorded yet."""
         for trial in self._attempts.open:
             self._finish(trial, code, overrun)
 

@@ -491,7 +491,7 @@ def _memory_gb(nodes: Nodes | None) -> tuple[int | None, str]:
         return device, f"of one MIG device {nodes.gpu_type}, by its name"
     kind = nodes.gpu_type.lower()
     known = next((_MEMORY_GB[w] for w in re.split(r"[^a-z0-9]+", kind) if w in _MEMORY_GB), None)
-    if known is None:  # not in features: a size there may be the node's memory
+    if known is None:  # a size in the features may be the node's memory
         said = [int(text) for text in re.findall(r"(?<![a-z0-9])(\d{2,3})gb?(?![a-z0-9])", kind)]
     else:
         named = f"{kind} {nodes.features.lower()}"

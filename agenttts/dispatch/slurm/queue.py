@@ -416,7 +416,7 @@ def check_cluster_meant(config: str) -> None:
         config: The answer of ``scontrol show config``.
 
     Raises:
-        MissingRequirement: One names only other clusters than this one.
+        MissingRequirement: One of the variables names clusters, but not this host's cluster.
     """
     found = _CLUSTER_NAME.search(config)
     if found is None:
