@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from agenttts.errors import located, valid_names
+from agenttts.errors import KeyPath, located, valid_names
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.spec.agent import AgentSection, ScriptedAgent, ServeAgent, check_kind
 from agenttts.spec.allocations import ChoiceSection
@@ -444,6 +444,10 @@ class JobSpec(Section):
     def located(self) -> AbstractContextManager[None]:
         """Return a context that adds file and line to errors about values of this spec."""
         return self._source.located()
+
+    def overridden(self) -> tuple[KeyPath, ...]:
+        """Return the keys whose values were given with ``--set``."""
+        return self._source.overridden()
 
     def space(self) -> SearchSpace:
         """Return the search space.
