@@ -18,10 +18,7 @@ from agenttts.tables.documents import (
 
 
 class IntervalDocument(Document):
-    """A confidence interval of a score.
-
-    ``level`` is the share of resamples between its bounds.
-    """
+    """A confidence interval of a score: its bounds and its level."""
 
     low: float
     high: float
