@@ -396,6 +396,7 @@ def build_report(
     costs: Mapping[Path, RunCost | None] | None = None,
     backgrounds: Mapping[Path, Background] | None = None,
     main_metrics: Mapping[Path, str] | None = None,
+    extended_at: Mapping[Path, Sequence[int]] | None = None,
 ) -> Report:
     """Read runs, finished or not, and build the report on them.
 
@@ -409,6 +410,8 @@ def build_report(
         backgrounds: What the page shows of the run beside its trials, by entry of ``run_dirs``.
         main_metrics: The metric that is the score, by entry of ``run_dirs``. If none is given, it
             is the metric whose values equal the score (`main_metric`).
+        extended_at: For each extension of the search, the number of the next trial, by entry of
+            ``run_dirs``. The journal has them too, but it may be lost.
 
     Raises:
         UserError: A directory is absent or not a run, or a table is damaged; the message names the
@@ -422,6 +425,7 @@ def build_report(
         costs or {},
         backgrounds or {},
         main_metrics or {},
+        extended_at or {},
     )
     return Report(tuple(_read_run(path, *told) for path in run_dirs))
 
@@ -438,6 +442,7 @@ def _read_run(
     costs: Mapping[Path, RunCost | None],
     backgrounds: Mapping[Path, Background],
     main_metrics: Mapping[Path, str],
+    extended_at: Mapping[Path, Sequence[int]],
 ) -> RunReport:
     if not path.is_dir():
         raise UserError(f"{path}: the run directory does not exist")
@@ -452,7 +457,7 @@ def _read_run(
     name = path.resolve().name
     trials = trials.with_columns(pl.lit(name).alias("run"))
     events = readable_json_lines(journal)
-    since = _extended_at(events)
+    since = max([0, *_extended_at(events), *extended_at.get(path, ())])
     best = _best(trials, since)
     cost = costs.get(path)
     metric = main_metrics.get(path) or main_metric(trials)
@@ -520,10 +525,10 @@ def _outcome(events: Iterable[Mapping[str, Any]]) -> str | None:
     return outcome
 
 
-def _extended_at(events: Iterable[Mapping[str, Any]]) -> int:
-    """Return the number of the first trial after the last extension; 0 without one."""
+def _extended_at(events: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Return the number of the next trial for each extension of the search in a journal."""
     numbers = [event.get("trials") for event in events if event.get("event") == "extended"]
-    return max((number for number in numbers if isinstance(number, int)), default=0)
+    return [number for number in numbers if isinstance(number, int)]
 
 
 _Span = tuple[datetime, datetime]
