@@ -362,17 +362,33 @@ def _dated(guideline: str, iteration: int | None) -> str:
 
 
 def _recommended_lines(run: RunReport) -> list[str]:
-    """Return the searcher's recommendation and how it differs from the best trial."""
-    if run.recommended is None:
-        return []
-    row = run.recommended_trial
+    """Return what is recommended, and how that differs from the best trial."""
+    row, best = run.recommended_trial, run.best_finalist
     unscored = unscored_text(run) or ("not tried" if run.outcome else "not tried yet")
     trial = f" ({row['trial']}, score {row['score']:.4f})" if row else f" ({unscored})"
+    lines, sure = [], "the recommended allocation"
+    if best is not None:
+        lines.append(
+            f"recommended: {allocation_text(best['allocation'])} ({best['trial']}, score "
+            f"{best['score']:.4f}): the best finalist"
+        )
+    if run.recommended is not None and not run.search_agrees:
+        lines.append(
+            f"the search recommended {allocation_text(run.recommended)}{trial} before the finalists"
+        )
+        sure = "by the search's scores, its recommendation"
+    elif run.recommended is not None and best is None:
+        lines.append(
+            f"recommended: {allocation_text(run.recommended)}{trial}: the allocation that the "
+            "search expects to score best; the best trial is the one with the highest measured "
+            "score"
+        )
+    if not lines:
+        return []
     return [
-        f"recommended: {allocation_text(run.recommended)}{trial}: the allocation that the search "
-        "expects to score best; the best trial is the one with the highest measured score",
+        *lines,
         *([since_text(run.scored_since)] if run.scored_since else []),
-        *([f"the recommended allocation is {run.confidence}"] if run.confidence else []),
+        *([f"{sure} is {run.confidence}"] if run.confidence else []),
         *(
             [f"{_compared_name(run)}against the baseline: {text}"]
             if (text := baseline_text(run))

@@ -54,6 +54,8 @@ from agenttts.tables.schema import (
     trials_frame,
 )
 
+_Records = Sequence[Mapping[str, Any]]
+
 
 @dataclass(frozen=True)
 class RunReport:
@@ -294,9 +296,22 @@ class RunReport:
 
         If there are several, it is the one on the most examples.
         """
-        if self.recommended is None:
+        return self._search_trial(self.recommended)
+
+    @cached_property
+    def result_trial(self) -> dict[str, Any] | None:
+        """The row of the search trial that evaluated the best finalist's allocation.
+
+        Without finalists it is `recommended_trial`.
+        """
+        if self.best_finalist is None:
+            return self.recommended_trial
+        return self._search_trial(self.best_finalist["allocation"])
+
+    def _search_trial(self, allocation: _Records | None) -> dict[str, Any] | None:
+        if allocation is None:
             return None
-        return self._row_of(scored(self.trials).sort("examples", descending=True))
+        return _row_of(allocation, scored(self.trials).sort("examples", descending=True))
 
     @cached_property
     def recommended_failure(self) -> dict[str, Any] | None:
@@ -306,21 +321,24 @@ class RunReport:
         """
         if self.recommended_trial is not None:
             return None
-        return self._row_of(self.trials.filter(~pl.col("source").is_in(AFTER_SEARCH)).reverse())
+        searched = self.trials.filter(~pl.col("source").is_in(AFTER_SEARCH))
+        return _row_of(self.recommended or (), searched.reverse())
 
-    def _row_of(self, rows: pl.DataFrame) -> dict[str, Any] | None:
-        """Return the first row of the recommended allocation."""
-        wanted = [dict(choice) for choice in self.recommended or ()]
-        return next((r for r in rows.iter_rows(named=True) if r["allocation"] == wanted), None)
+    @property
+    def search_agrees(self) -> bool:
+        """Whether the best finalist, if there is one, is what the searcher recommends."""
+        if self.best_finalist is None or self.recommended is None:
+            return True
+        return bool(self.best_finalist["allocation"] == [dict(c) for c in self.recommended])
 
     def _recommended_document(self) -> dict[str, Any] | None:
-        if self.recommended is None:
+        row = self.best_finalist or self.recommended_trial or self.recommended_failure or {}
+        allocation = row.get("allocation") or self.recommended
+        if allocation is None:
             return None
-        row = self.recommended_trial or self.recommended_failure or {}
         found = {name: _plain(row.get(name)) for name in ("trial", "score", "budget")}
-        allocation = [dict(choice) for choice in self.recommended]
-        sure = self.confidence and asdict(self.confidence)
-        return {**found, "allocation": allocation, "confidence": sure}
+        sure = asdict(self.confidence) if self.confidence and self.search_agrees else None
+        return {**found, "allocation": [dict(c) for c in allocation], "confidence": sure}
 
     def _with_search_score(self, rows: pl.DataFrame) -> list[dict[str, Any]]:
         searched = {
@@ -483,6 +501,12 @@ def _read_run(
         cost=cost,
         background=backgrounds.get(path, Background()),
     )
+
+
+def _row_of(allocation: _Records, rows: pl.DataFrame) -> dict[str, Any] | None:
+    """Return the first row of an allocation."""
+    wanted = [dict(choice) for choice in allocation]
+    return next((r for r in rows.iter_rows(named=True) if r["allocation"] == wanted), None)
 
 
 def _best(trials: pl.DataFrame, since: int) -> dict[str, Any] | None:

@@ -166,7 +166,7 @@ def pareto_figure(run: RunReport, cost: Cost, name: str) -> Figure | None:
         .mark_circle(color=ACCENT, size=80, opacity=1)
         .encode(x=at_x, y=at_y, tooltip=_TRIAL_TIPS),
     ]
-    chosen = run.recommended_trial
+    chosen = run.result_trial
     if chosen is not None:
         mine = rows.filter(pl.col("trial") == chosen["trial"])
         layers.append(
