@@ -448,10 +448,10 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
         yield _Row(number, models, counts, recorded, example_count=count)
     if others:
         wanted = ", ".join(stage.name for stage in space.stages)
-        known = " or ".join(dict.fromkeys(", ".join(stages) or "(none)" for stages in others))
+        theirs = " or ".join(dict.fromkeys(", ".join(stages) or "(none)" for stages in others))
         if len(others) == searched:
             raise UserError(
-                f"{path}: every row is of a run with the stages {found}, but the stages of the "
+                f"{path}: every row is of a run with the stages {theirs}, but the stages of the "
                 f"spec are {wanted}; give --space a spec with the stages of one of these runs"
             )
         log.warning(
@@ -460,7 +460,7 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
             path,
             len(others),
             frame.height,
-            found,
+            theirs,
             wanted,
         )
 

@@ -423,7 +423,7 @@ def baseline_text(run: RunReport) -> str:
     score, tokens = found["score"], found["tokens"]
     text = _compared(score, "score", "+.4f", name)
     if score["more_examples"]:
-        text += f"; about {score['more_examples']} more examples would tell"
+        text += f"; about {counted(score['more_examples'], 'more example')} would tell"
     if tokens is not None:
         text += f"; {_compared(tokens, 'tokens of one example', '+,.1f')}"
     if found["kind"] == "search":

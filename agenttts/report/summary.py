@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 import yaml
 
-from agenttts.errors import UserError
+from agenttts.errors import UserError, counted
 from agenttts.files.json_lines import readable_json_lines
 from agenttts.report.background import Background
 from agenttts.report.document import ReportDocument
@@ -126,8 +126,8 @@ class RunReport:
         if self.best is None:
             return ""
         count, finalist = self.best["examples"], self.best["source"] == FINALIST_SOURCE
-        examples = "an unknown number of" if count is None else count
-        return f"{examples} examples of the {'finalists' if finalist else 'search'}"
+        examples = counted("an unknown number of" if count is None else count, "example")
+        return f"{examples} of the {'finalists' if finalist else 'search'}"
 
     @property
     def best_finalist(self) -> dict[str, Any] | None:

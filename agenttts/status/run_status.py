@@ -15,7 +15,7 @@ import polars as pl
 from agenttts.dispatch.base import OUTLIVED, JobStatus
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import ELSEWHERE, Service
-from agenttts.errors import MissingRequirement, RunFailed, cli_command
+from agenttts.errors import MissingRequirement, RunFailed, cli_command, counted
 from agenttts.files.locks import is_locked
 from agenttts.launch.controller import (
     StartedController,
@@ -496,6 +496,6 @@ def check_outcome(run: RunDirectory) -> None:
     if failed:
         first = f"{failed[0].trial} {failed[0].state}: {failed[0].error}"
         raise RunFailed(
-            f"{len(failed)} of {len(rows)} trials of {run.path} failed; the first: "
+            f"{len(failed)} of {counted(len(rows), 'trial')} of {run.path} failed; the first: "
             + with_profile_fix(first, run, retry=True)
         )

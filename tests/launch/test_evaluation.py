@@ -59,7 +59,7 @@ def test_an_allocation_over_the_budget_is_evaluated_all_the_same(cli, scripted_s
         ("retrieval=weak x3", "no choice for answer"),
         ("retrieval=weak x3, answer=string x2", "did you mean 'strong'?"),
         ("retrieval=weak x3, ansver=strong x2", "did you mean 'answer'?"),
-        ("retrieval=weak x3, answer=strong x999", "999 samples are not allowed at stage 'answer'"),
+        ("retrieval=weak x3, answer=strong x999", "stage 'answer' does not allow 999 samples"),
         ("retrieval=weak x3, answer=strong", "'strong' is not a model and a number of samples"),
         ("retrieval=weak x3, answer=strong x0", "stage 'answer'"),
         ("retrieval=weak x3, retrieval=weak x2, answer=strong x1", "given twice"),
