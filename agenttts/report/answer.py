@@ -126,7 +126,7 @@ def _sure(
         yield "measured score", f"{text} ({row['trial']})"
     else:
         yield "measured score", f"none: {unscored}"
-    tested = tested_row(run, records)
+    tested = tested_row(run.tests, records)
     if tested is not None:
         interval = run.after_intervals.get(tested["trial"])
         own = allocation_text(tested["allocation"])

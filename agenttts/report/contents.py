@@ -104,7 +104,7 @@ def _test_text(run: RunReport) -> str:
 
     If only others were tested, it is the score of the most promising one, with its name.
     """
-    tested = tested_row(run, run.best["allocation"] if run.best else [])
+    tested = tested_row(run.tests, run.best["allocation"] if run.best else [])
     if tested is None:
         return "-"
     text = score_text(tested["score"], run.after_intervals.get(tested["trial"]))
@@ -112,12 +112,18 @@ def _test_text(run: RunReport) -> str:
     return text if own else f"{text} ({allocation_text(tested['allocation'])})"
 
 
-def tested_row(run: RunReport, allocation: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def tested_row(
+    tests: Iterable[Mapping[str, Any]], allocation: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
     """Return an allocation's row of the final test, else the first one with a score.
 
     It is None if no allocation has a score in the final test.
+
+    Args:
+        tests: The rows of the final test, each with a score and an allocation.
+        allocation: The allocation.
     """
-    rows = [row for row in run.tests if row["score"] is not None]
+    rows = [row for row in tests if row["score"] is not None]
     wanted = [dict(choice) for choice in allocation]
     return next((row for row in rows if row["allocation"] == wanted), rows[0] if rows else None)
 

@@ -99,7 +99,9 @@ class BestDocument(TrialDocument):
 
 
 class RecommendedDocument(Document):
-    """The best finalist's allocation; without one, what the searcher expects to score best.
+    """The recommended allocation.
+
+    It is the best finalist's; without finalists, the one that the searcher expects to score best.
 
     ``trial`` is null if it was not tried, and ``score`` if its trial has none. ``confidence`` says
     how sure the searcher is; it is null if that is not known, or if the searcher recommends another

@@ -550,7 +550,7 @@ def _outcome(events: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def _extended_at(events: Iterable[Mapping[str, Any]]) -> list[int]:
-    """Return the number of the next trial for each extension of the search in a journal."""
+    """Return the numbers of the trials that followed extensions of the search."""
     numbers = [event.get("trials") for event in events if event.get("event") == "extended"]
     return [number for number in numbers if isinstance(number, int)]
 

@@ -2,6 +2,7 @@ import polars as pl
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.replay.replay import check_out
 from agenttts.replay.table import load_table
 from agenttts.report.export import flat_table
 from agenttts.search import TrialResult
@@ -317,3 +318,13 @@ def test_a_table_of_closing_trials_alone_says_so(tmp_path):
     stages = [Stage(name, models, 64, 64, (1, 2)) for name in ("retrieval", "answer")]
     with pytest.raises(UserError, match="no rows, only finalists and final tests, which are left"):
         load_table(path, SearchSpace(tuple(stages), 100))
+
+
+@pytest.mark.parametrize("ending", [".html", ".xls", ".JSONL", ".gz"])
+def test_other_formats_are_neither_read_nor_written(tmp_path, ending):
+    path = tmp_path / f"t{ending}"
+    with pytest.raises(UserError, match="a trace is not written as"):
+        check_out(path)
+    path.write_text(REPORT)
+    with pytest.raises(UserError, match="is not a format of recorded results"):
+        load_table(path, SPACE)
