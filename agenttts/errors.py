@@ -25,6 +25,9 @@ from contextlib import contextmanager
 KeyPath = tuple[str | int, ...]
 """The keys and positions that lead to a value in a document."""
 
+_LONGEST_SHOWN = 60
+"""The most characters of a user's value in a message."""
+
 
 class AgentTTSError(Exception):
     """Base of every error that a user may see.
@@ -197,6 +200,11 @@ def counted(count: object, noun: str, plural: str = "") -> str:
         plural: The noun of several; empty: the noun with an s.
     """
     return f"{count} {noun if str(count) == '1' else plural or f'{noun}s'}"
+
+
+def shortened(text: str) -> str:
+    """Return a text that a user wrote for a message, cut if it is long."""
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
 
 
 def valid_names(given: object, names: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from agenttts.errors import UserError, valid_names
+from agenttts.errors import UserError, counted, valid_names
 
 REFERENCE_PARAMS = 3e9
 REFERENCE_PROMPT_TOKENS = 128
@@ -271,7 +271,7 @@ class SearchSpace:
             if all(model.name != choice.model for model in stage.models):
                 return f"stage '{stage.name}' has no model '{choice.model}'"
             if choice.samples not in self._allowed[stage.name]:
-                return f"{choice.samples} samples are not allowed at stage '{stage.name}'"
+                return f"stage '{stage.name}' does not allow {counted(choice.samples, 'sample')}"
         cost = self.cost(allocation)
         if not fits(cost, self.budget):
             return f"its budget {cost_above(cost, self.budget)} is over {units_text(self.budget)}"

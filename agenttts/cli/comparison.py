@@ -85,8 +85,5 @@ def _more(score: dict[str, Any]) -> list[str]:
     lines = []
     if score["low"] is not None and score["low"] * score["high"] > 0:
         lines = ["the interval excludes 0, but too few examples differ to rule out chance"]
-    return [
-        *lines,
-        f"about {score['more_examples']:,} more examples would tell, if the true difference is the "
-        "measured one",
-    ]
+    more = counted(format(score["more_examples"], ","), "more example")
+    return [*lines, f"about {more} would tell, if the true difference is the measured one"]

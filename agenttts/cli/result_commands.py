@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from agenttts.cli.options import Json, Results, Run, Runs, print_document
-from agenttts.errors import UserError
+from agenttts.errors import UserError, counted
 
 
 class Compared(StrEnum):
@@ -124,7 +124,7 @@ def report(
         from agenttts.report.figures.files import write_figures  # imports Altair
 
         written = write_figures(built, figures)
-        typer.echo(f"{len(written)} files of figures written to {figures}", err=True)
+        typer.echo(f"{counted(len(written), 'file')} of figures written to {figures}", err=True)
 
 
 def export(

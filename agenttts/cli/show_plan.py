@@ -130,7 +130,7 @@ def _search_plan(document: dict[str, Any]) -> None:
     say(
         f"{search['method']}: budget {search['budget']:.10g} units an example (the "
         f"cheapest allocation costs {units_text(search['least_budget'])}), "
-        f"{search['initial_trials']} initial trials + {search['iterations']} x "
+        f"{counted(search['initial_trials'], 'initial trial')} + {search['iterations']} x "
         f"{search['batch_size']} "
         f"= {search['trials_at_most']} at most{_last_trials(search)}"
     )

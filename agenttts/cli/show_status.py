@@ -75,13 +75,14 @@ def _status_view(document: dict[str, Any]) -> list[Text | Table]:
         parts.append(Text(f"the queue cannot be read: {document['controller']['queue']}"))
     parts += [Text(line) for line in where_to_look(document)]
     untried = f"; {unscored}" if (unscored := unscored_text(document)) else ""
+    best = document["best"]
     if document["recommended"]:
-        parts.append(
-            Text(
-                f"recommended: {choices_text(document['recommended'])} (expected to score best"
-                f"{untried}). 'best' above is the highest measured score."
-            )
+        own = (
+            "('best' above)"
+            if best and best["allocation"] == document["recommended"]
+            else f"(expected to score best{untried}). 'best' above is the highest measured score."
         )
+        parts.append(Text(f"recommended: {choices_text(document['recommended'])} {own}"))
         if (since := document["scored_since"]) and outcome is not None:
             parts.append(Text(f"{since_text(since)}; {how_they_count(document['path'])}"))
     if document["confidence"]:

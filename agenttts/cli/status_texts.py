@@ -16,18 +16,18 @@ def status_line(document: dict[str, Any]) -> str:
     best = document["best"]
     found = f"; best {best['score']:.3f} {choices_text(best['allocation'])}" if best else ""
     over = f"; over: {document['outcome']}" if document["outcome"] else ""
-    tests = [test for test in document["test"] if test["score"] is not None]
-    found += _test_text(tests, best["allocation"] if best else None)
+    found += _test_text(document["test"], best["allocation"] if best else [])
     return f"{iteration_text(document)}: {states or 'no trial yet'}{found}{over}"
 
 
-def _test_text(tests: list[dict[str, Any]], best: list[dict[str, Any]] | None) -> str:
+def _test_text(tests: list[dict[str, Any]], best: list[dict[str, Any]]) -> str:
     """Return the best allocation's test score, else another one's with its allocation."""
-    if not tests:
+    from agenttts.report.contents import tested_row
+
+    shown = tested_row(tests, best)
+    if shown is None:
         return ""
-    own = next((test for test in tests if test["allocation"] == best), None)
-    shown = own or tests[0]
-    name = "" if own else f" ({choices_text(shown['allocation'])})"
+    name = "" if shown["allocation"] == best else f" ({choices_text(shown['allocation'])})"
     return f"; test {shown['score']:.3f}{name}"
 
 

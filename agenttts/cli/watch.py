@@ -109,7 +109,8 @@ def fitted(lines: list[Text], height: int) -> list[Text]:
     if len(lines) <= height:
         return lines
     kept = lines[: max(0, height - 1)]
-    return [*kept, Text(f"... {len(lines) - len(kept)} more lines; a higher window shows them")]
+    more = counted(len(lines) - len(kept), "more line")
+    return [*kept, Text(f"... {more}; a higher window shows them")]
 
 
 def watch_lines(document: dict[str, Any], now: datetime, console: Console) -> list[Text]:
@@ -257,7 +258,7 @@ def _trial(job: dict[str, Any]) -> Text:
         full = int(part * _BAR)
         line.append(f"stage {at['number']} of {at['stages']} {at['stage']} ")
         line.append(f"[{'#' * full}{'.' * (_BAR - full)}] ", style="green")
-        line.append(f"{at['done']} of {at['examples']} examples")
+        line.append(f"{at['done']} of {counted(at['examples'], 'example')}")
     line.append(f"  {job['allocation']}", style="dim")
     return line
 

@@ -34,6 +34,19 @@ CACHE_FOLDER = "cache"
 HOME_FOLDER = "home"
 
 
+def in_container(command: Sequence[str]) -> bool:
+    """Return whether a command is one of `exec_command`.
+
+    It then names the job's scratch directory.
+    """
+    return any(SCRATCH in part for part in command)
+
+
+def with_scratch(command: Sequence[str], scratch: Path) -> list[str]:
+    """Return a command with the path of the job's scratch directory."""
+    return [part.replace(SCRATCH, str(scratch)) for part in command]
+
+
 def compiler_caches(folder: str) -> dict[str, str]:
     """Return the variables that make engines keep in ``folder`` what they compile."""
     return {

@@ -26,7 +26,7 @@ from agenttts.dispatch.pickled import Pickled
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.syntax import minutes
-from agenttts.errors import MissingRequirement
+from agenttts.errors import MissingRequirement, counted
 from agenttts.files.documents import parse_json
 from agenttts.files.processes import (
     children,
@@ -120,7 +120,7 @@ class LocalScheduler(HostScheduler):
         listed = len(self._devices())
         if gpus > listed and numbered_devices():
             raise MissingRequirement(
-                f"a trial takes {gpus} GPUs, and CUDA_VISIBLE_DEVICES lists {listed}",
+                f"a trial takes {counted(gpus, 'GPU')}, and CUDA_VISIBLE_DEVICES lists {listed}",
                 fix="list more GPUs in CUDA_VISIBLE_DEVICES, or unset it to use all of this "
                 "machine",
             )

@@ -17,6 +17,7 @@ from agenttts.dispatch.profile import Profile
 from agenttts.doctor.limits import limit_check, limits_fix
 from agenttts.doctor.probe import Seen
 from agenttts.doctor.probe_job import SCRATCH_DIRECTORY, TMPDIR
+from agenttts.errors import counted
 from agenttts.images.cuda import Gpu, driver_problem, memory_problem
 
 _CLOCK_S = 2.0
@@ -333,7 +334,8 @@ def _driver_checks(
             "driver; run 'nvidia-smi' on the node to see whether the driver works"
         )
         return [*checks, Check(what, False, driver["error"], fix)]
-    seen = f"{driver.get('devices', 0)} devices, the driver supports CUDA {driver.get('cuda', '?')}"
+    devices = counted(driver.get("devices", 0), "device")
+    seen = f"{devices}, the driver supports CUDA {driver.get('cuda', '?')}"
     return [*checks, Check(what, True, seen)]
 
 

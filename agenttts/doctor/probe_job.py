@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts import __version__
-from agenttts.dispatch.apptainer import SCRATCH, Container, exec_command, granted_devices
+from agenttts.dispatch.apptainer import Container, exec_command, granted_devices, with_scratch
 from agenttts.dispatch.node.devices import device_problem, list_devices
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, write_problem
 from agenttts.dispatch.node.scratch import NoScratchDirectory, scratch_directory
@@ -140,7 +140,7 @@ class ProbeJob(EndingJob):
                     read_only=(),
                     writable=(self.question.folder,),
                 )
-                command = tuple(part.replace(SCRATCH, str(scratch)) for part in command)
+                command = tuple(with_scratch(command, scratch))
                 env |= granted_devices()
             started = time.monotonic()
             answer = ask(command, _ENVIRONMENT_S, env)

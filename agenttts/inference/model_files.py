@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agenttts.errors import Unavailable
+from agenttts.errors import Unavailable, counted
 from agenttts.files.access import check_readable, read_problem
 from agenttts.files.documents import holds_object, read_object
 from agenttts.inference.fingerprint import WEIGHT_SUFFIXES
@@ -247,7 +247,7 @@ def _lacking_weights(place: Path, suffixes: tuple[str, ...]) -> str | None:
     for index in sorted(place.glob("*.index.json")):
         names = _names_in(read_object(index))
         if names and not any((place / name).exists() for name in names):
-            return f"has none of the {len(names)} files that {index.name} names"
+            return f"has none of the {counted(len(names), 'file')} that {index.name} names"
     if any(map(_is_weights, place.glob("*/*"))):
         return None
     return "has no weights (*.safetensors, *.bin, *.gguf)"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.endpoint import BROKEN_OFF
+from agenttts.errors import counted
 from agenttts.files.documents import read_object
 from agenttts.files.processes import usable_cpus
 from agenttts.inference.base import (
@@ -182,8 +183,8 @@ class VLLMEngine:
         broken = [s.finish_reason for s in samples if s.finish_reason in BROKEN_OFF]
         if broken:
             raise EngineError(
-                f"model '{self._config.name}': vLLM broke {len(broken)} of {len(samples)} samples "
-                f"off (finish reason '{broken[0]}')",
+                f"model '{self._config.name}': vLLM broke {len(broken)} of "
+                f"{counted(len(samples), 'sample')} off (finish reason '{broken[0]}')",
                 kind="INFRA_FAILED",
             )
         return samples

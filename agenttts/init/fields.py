@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from agenttts.errors import UserError, valid_names
+from agenttts.errors import UserError, counted, valid_names
 from agenttts.init.options import FORMS, all_options, options_of
 from agenttts.init.template_names import usable
 from agenttts.tasks.loading.answers import texts_of_named_answer
@@ -180,8 +180,9 @@ def _without_rare(
         without: dict[str, Any] = {role: None}
         chosen = replace(chosen, **without)
         notes.append(
-            f"the field '{name}' is not used, because {have} of {len(able)} records with question "
-            f"and answer have it; --{role} {name} uses it all the same"
+            f"the field '{name}' is not used, because {have} of "
+            f"{counted(len(able), 'record')} with question and answer have it; --{role} {name} "
+            "uses it all the same"
         )
     return chosen, tuple(notes)
 

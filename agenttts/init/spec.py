@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agenttts.dispatch.sizing.model_facts import is_quantised
+from agenttts.errors import counted
 from agenttts.init.models import ModelDraft
 from agenttts.init.task import StageDraft
 from agenttts.init.yaml_text import comment, flow, scalar
@@ -67,13 +68,13 @@ def spec_text(
     ]
     if bad:
         lines += comment(
-            f"{bad} of {records + bad} records cannot be used, e.g. because a field is missing: "
-            "skip_bad leaves out at most so many."
+            f"{bad} of {counted(records + bad, 'record')} cannot be used, e.g. because a field is "
+            "missing: skip_bad leaves out at most so many."
         )
     lines += [
         *comment(
-            f"A trial is scored on {examples} of {records} examples. More examples give more "
-            "precise scores, and trials cost more."
+            f"A trial is scored on {examples} of {counted(records, 'example')}. More examples give "
+            "more precise scores, and trials cost more."
         ),
         f"task: {flow(task).removesuffix('}')}, examples: {examples}{skip}}}",
         *comment(
@@ -206,10 +207,11 @@ def _explained(
         "Here:"
     )
     count = _count(stages, models, budget)
+    costs = "costs" if count == "1" else "cost"
     return [
         *(f"  {line}" for line in comment(text)),
         *(f"  #   {label:{width}}  {cost:8.1f}" for label, cost in rows),
-        f"  # {count} allocations cost at most {budget:g}.",
+        f"  # {counted(count, 'allocation')} {costs} at most {budget:g}.",
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agenttts.errors import UserError
+from agenttts.errors import UserError, counted
 from agenttts.init.answers import (
     LETTERS,
     AnswerForm,
@@ -91,7 +91,7 @@ def task_text(name: str, data: Data, form: AnswerForm, stages: Sequence[StageDra
     lines = [
         *comment(
             f"The task of {data.path.name}, as 'agenttts-hpc init' drafted it from "
-            f"{data.total} records. Read the prompts, and change what does not fit: "
+            f"{counted(data.total, 'record')}. Read the prompts, and change what does not fit: "
             f"docs/how-to/own-task.md says what such a file may hold. {more}"
         ),
         f"name: {scalar(name)}",

@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agenttts.errors import UserError
+from agenttts.errors import KeyPath, UserError, dotted
+from agenttts.launch.differences import changed_values
 from agenttts.space import Allocation
 from agenttts.spec import JobSpec
 from agenttts.spec.allocations import ChoiceSection, read_allocation
@@ -21,6 +22,11 @@ from agenttts.spec.model import SearchSection
 
 _FORM = "valid: 'STAGE=MODEL xSAMPLES, ...', e.g. 'retrieval=qwen-7b x8, answer=llama-3b x4'"
 _MOST_OF_NAME = 48
+_INSTEAD = {
+    "search.examples": "--examples N gives the number of examples",
+    "search.test_split": "--set task.split=test takes the examples of the split 'test'",
+}
+"""What to give in place of keys without effect."""
 
 
 def evaluation_spec(
@@ -40,6 +46,7 @@ def evaluation_spec(
 
     Raises:
         UserError: The allocation has another form, or is not one of the spec's stages and models.
+            Or a value was given with ``--set`` that such a run does not have.
     """
     chosen = _read(spec, allocation)
     budget = max(spec.search.budget, spec.space().cost(chosen))
@@ -64,7 +71,39 @@ def evaluation_spec(
         text = f"{chosen} on {examples or spec.task.examples}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         changes["name"] = f"{spec.name[:_MOST_OF_NAME]}-eval-{digest}"
-    return spec.model_copy(update=changes)
+    evaluated = spec.model_copy(update=changes)
+    with spec.located():
+        _check_effects(spec, evaluated)
+    return evaluated
+
+
+def _check_effects(spec: JobSpec, evaluated: JobSpec) -> None:
+    """Check that the run has every value that was given with ``--set``.
+
+    Raises:
+        UserError: It has another value for a key.
+    """
+    sections = {"search", "agent", "task"}
+    old, new = (s.model_dump(mode="json", include=sections) for s in (spec, evaluated))
+    changed = [path for path in changed_values(old, new) if path != ("search", "budget")]
+    for given in spec.overridden():
+        keys: list[KeyPath] = [given]
+        if given == ("search",):
+            keys = [("search", name) for name in sorted(spec.search.model_fields_set)]
+        for key in keys:
+            if any(path[: len(key)] == key or key[: len(path)] == path for path in changed):
+                raise UserError(_without_effect(key), at=key)
+
+
+def _without_effect(key: KeyPath) -> str:
+    """Return what is said of a ``--set`` of a key that the run takes from elsewhere."""
+    if key[0] == "task":
+        return "--examples gives another number; give one of the two"
+    instead = _INSTEAD.get(dotted(key[:2]), "leave it out")
+    return (
+        "evaluate has no search and asks no language model, so this would have no effect; "
+        f"{instead} (of search, evaluate takes budget and seed)"
+    )
 
 
 def _read(spec: JobSpec, text: str) -> Allocation:

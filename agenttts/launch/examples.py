@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agenttts.errors import UserError, located
+from agenttts.errors import UserError, counted, located
 from agenttts.launch.experiment import Experiment
 from agenttts.launch.problems import Problems
 from agenttts.run.directory import Run
@@ -118,8 +118,8 @@ def finalist_examples(
         return None
     if section.examples <= len(searched):
         raise UserError(
-            f"{section.examples} is not above the {len(searched)} examples of every trial "
-            "(task.examples); raise it, or remove search.finalists",
+            f"{section.examples} is not above the {counted(len(searched), 'example')} of every "
+            "trial (task.examples); raise it, or remove search.finalists",
             at=("search", "finalists", "examples"),
         )
     try:
@@ -156,7 +156,7 @@ def held_out_examples(
     wanted = len(left) if section.examples is None else section.examples
     if wanted > len(left) or not left:
         raise UserError(
-            f"{wanted or 'no'} examples asked for, but of the {len(every)} in split "
+            f"{counted(wanted or 'no', 'example')} asked for, but of the {len(every)} in split "
             f"'{section.split}' only {len(left)} are not used by the search; ask for at most "
             "that many, or lower task.examples",
             at=("search", "test_split", "examples"),

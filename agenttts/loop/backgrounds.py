@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from agenttts.errors import AgentTTSError, cli_command
+from agenttts.errors import AgentTTSError, cli_command, counted
 from agenttts.loop.told_results import told_results
 from agenttts.report.background import Background, Provenance
 from agenttts.run.directory import Run, RunDirectory
@@ -41,7 +41,9 @@ def _provenance(run: Run, state: RunState) -> Provenance:
         "image": str(container.image) if container else "none (Python of the host)",
         "SHA-256 of the image": record.image_sha256 or "-",
         "task": spec.task.name,
-        "data": "; ".join(f"{each.source}: {each.records:,} records" for each in record.data)
+        "data": "; ".join(
+            f"{each.source}: {counted(f'{each.records:,}', 'record')}" for each in record.data
+        )
         or "-",
         "score": record.main_metric or "-",
         "search": f"{spec.search.method}, budget {units_text(spec.search.budget)}, "

@@ -219,7 +219,8 @@ def make_controller(run: Run, check: Callable[[], None] | None = None) -> Contro
         poll_seconds=profile.poll_seconds,
         check=look,
     )
-    transcript = Transcript(directory.transcript_file)
+    go_on = f"run '{cli_command('resume', directory.path)}'"
+    transcript = Transcript(directory.transcript_file, go_on=go_on)
     served, asked = served_model(run, transcript, lambda: journal.state.avoided, idle)
     evaluation = Evaluation(run, journal, scheduler, workers, served, look)
     searcher = partial(make_searcher, run, transcript, asked)

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from agenttts.dispatch.attempts import HANDED_OVER, read_attempts, retry_pause
 from agenttts.dispatch.base import JobRequest, QueueUnavailable, Scheduler, SubmitLimitReached
-from agenttts.errors import AgentTTSError, MissingRequirement, cli_command
+from agenttts.errors import AgentTTSError, MissingRequirement, cli_command, counted
 from agenttts.files.trouble import PATIENCE_S, FilePatience, passing_trouble
 from agenttts.loop.avoided_nodes import AvoidedNodes
 from agenttts.loop.collect import failed_row, finished_row
@@ -254,7 +254,7 @@ class Evaluation:
             if cancel:
                 self._scheduler.cancel(found.values())
             if found:
-                log.info("adopted %d jobs of batch %s", len(found), batch)
+                log.info("adopted %s of batch %s", counted(len(found), "job"), batch)
                 jobs = _by_trial(found, lists)
                 self._journal.append("submitted", batch=batch, jobs=jobs)
             missing = [members for members in lists if _name(members) not in found]

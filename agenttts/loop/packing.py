@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from agenttts.errors import counted
 from agenttts.loop.hand_over import Place, parts_now
 from agenttts.loop.idling import idle_limit, worth_keeping
 from agenttts.loop.items import EnginePlans, Item, Items
@@ -91,7 +92,7 @@ class Packing:
                 longest = (slot.limit, taken)
         if longest is None:
             return (
-                f"no worker and no resource class has {item.gpus} GPUs and serves "
+                f"no worker and no resource class has {counted(item.gpus, 'GPU')} and serves "
                 f"{', '.join(sorted(item.models)) or 'it'}"
             )
         return (

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
+from agenttts.errors import counted
 from agenttts.loop.iterations import Iterations
 from agenttts.loop.search_end import concluded, last_proposals, ranked
 from agenttts.loop.told_results import told_results
@@ -134,7 +135,8 @@ class RecordedSearch:
         ]
         if planned:
             self._journal.propose(planned, self._searcher.guidelines())
-            log.info("%s: %d trials", what or f"iteration {iteration}", len(planned))
+            trials = counted(len(planned), "trial")
+            log.info("%s: %s", what or f"iteration {iteration}", trials)
 
     def _examples_of(self, proposal: Proposal) -> tuple[int, ...] | None:
         """Return the examples that a trial is scored on; None: all.

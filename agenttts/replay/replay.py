@@ -17,13 +17,7 @@ from agenttts.replay.table import RecordedTable
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.search.fidelity import Fidelity
 from agenttts.space import Allocation, SearchSpace
-from agenttts.tables.recorded_results import is_parquet
-
-# Endings of other formats; a file with one would hold CSV.
-_OTHER_FORMATS = (
-    *(".jsonl", ".ndjson", ".json", ".xlsx", ".tsv", ".html", ".feather", ".arrow"),
-    *(".gz", ".bz2", ".xz", ".zst", ".zip"),
-)
+from agenttts.tables.recorded_results import OTHER_FORMATS, is_parquet
 
 _CHOICES = pl.List(pl.Struct({"stage": pl.String, "model": pl.String, "samples": pl.Int64}))
 
@@ -165,7 +159,7 @@ def check_out(path: Path, read: Iterable[Path] = ()) -> None:
     """
     if path.is_dir():
         raise UserError(f"{path} is a directory; valid: a file, .csv or .parquet")
-    if path.suffix.lower() in _OTHER_FORMATS:
+    if path.suffix.lower() in (*OTHER_FORMATS, ".tsv"):  # it would hold CSV
         raise UserError(f"{path}: a trace is not written as {path.suffix}; valid: .csv or .parquet")
     if path.exists() and any(each.exists() and path.samefile(each) for each in read):
         raise UserError(f"{path}: the replay reads this file; valid: another file")

@@ -309,7 +309,8 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     rows = list(_trials(path, space) if nested else _flat_rows(path, frame, space))
     rows = _comparable(path, rows)
     if not rows:
-        raise UserError(f"{path}: the table has no rows")
+        only = ", only finalists and final tests, which are left out" if frame.height else ""
+        raise UserError(f"{path}: the table has no rows{only}")
     points: dict[tuple[str, ...], dict[tuple[int, ...], list[Recorded]]] = {}
     for row in _rows_in_space(path, space, rows):
         points.setdefault(row.models, {}).setdefault(row.counts, []).append(row.recorded)
@@ -423,9 +424,11 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
     error_column = "stderr" if "stderr" in frame.columns else "score_stderr"
     own = {stage.name for stage in space.stages}
     others: list[list[str]] = []
+    searched = 0
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
         if row.get("source") in AFTER_SEARCH:
             continue
+        searched += 1
         if exported and {*(stages := stages_in(frame.columns, row))} != own:
             others.append(stages)
             continue
@@ -445,14 +448,21 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
         count = row.get("examples") if exported and not by_example else None
         yield _Row(number, models, counts, recorded, example_count=count)
     if others:
+        wanted = ", ".join(stage.name for stage in space.stages)
+        theirs = " or ".join(dict.fromkeys(", ".join(stages) or "(none)" for stages in others))
+        if len(others) == searched:
+            raise UserError(
+                f"{path}: every row is of a run with the stages {theirs}, but the stages of the "
+                f"spec are {wanted}; give --space a spec with the stages of one of these runs"
+            )
         log.warning(
             "%s: %d of %d rows are left out: the stages of their runs are %s, not those of the "
             "spec (%s)",
             path,
             len(others),
             frame.height,
-            " or ".join(dict.fromkeys(", ".join(stages) for stages in others)),
-            ", ".join(stage.name for stage in space.stages),
+            theirs,
+            wanted,
         )
 
 

@@ -126,15 +126,13 @@ def _sure(
         yield "measured score", f"{text} ({row['trial']})"
     else:
         yield "measured score", f"none: {unscored}"
-    tested = tested_row(run, records)
+    tested = tested_row(run.tests, records)
     if tested is not None:
         interval = run.after_intervals.get(tested["trial"])
         own = allocation_text(tested["allocation"])
         yield "on the test split", f"{score_text(tested['score'], interval)} ({own})"
     # The model of the scores knows nothing of finalists; what it says is of its recommendation.
-    known = run.recommended is None or [dict(c) for c in run.recommended] == [
-        dict(c) for c in records
-    ]
+    known = run.search_agrees
     if run.recommended is not None and not known:
         yield "recommended by the search", allocation_text(run.recommended)
     of = "" if known else " (of the search's recommendation)"

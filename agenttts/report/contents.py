@@ -104,7 +104,7 @@ def _test_text(run: RunReport) -> str:
 
     If only others were tested, it is the score of the most promising one, with its name.
     """
-    tested = tested_row(run, run.best["allocation"] if run.best else [])
+    tested = tested_row(run.tests, run.best["allocation"] if run.best else [])
     if tested is None:
         return "-"
     text = score_text(tested["score"], run.after_intervals.get(tested["trial"]))
@@ -112,12 +112,18 @@ def _test_text(run: RunReport) -> str:
     return text if own else f"{text} ({allocation_text(tested['allocation'])})"
 
 
-def tested_row(run: RunReport, allocation: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def tested_row(
+    tests: Iterable[Mapping[str, Any]], allocation: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
     """Return an allocation's row of the final test, else the first one with a score.
 
     It is None if no allocation has a score in the final test.
+
+    Args:
+        tests: The rows of the final test, each with a score and an allocation.
+        allocation: The allocation.
     """
-    rows = [row for row in run.tests if row["score"] is not None]
+    rows = [row for row in tests if row["score"] is not None]
     wanted = [dict(choice) for choice in allocation]
     return next((row for row in rows if row["allocation"] == wanted), rows[0] if rows else None)
 
@@ -362,17 +368,33 @@ def _dated(guideline: str, iteration: int | None) -> str:
 
 
 def _recommended_lines(run: RunReport) -> list[str]:
-    """Return the searcher's recommendation and how it differs from the best trial."""
-    if run.recommended is None:
-        return []
-    row = run.recommended_trial
+    """Return what is recommended, and how that differs from the best trial."""
+    row, best = run.recommended_trial, run.best_finalist
     unscored = unscored_text(run) or ("not tried" if run.outcome else "not tried yet")
     trial = f" ({row['trial']}, score {row['score']:.4f})" if row else f" ({unscored})"
+    lines, sure = [], "the recommended allocation"
+    if best is not None:
+        lines.append(
+            f"recommended: {allocation_text(best['allocation'])} ({best['trial']}, score "
+            f"{best['score']:.4f}): the best finalist"
+        )
+    if run.recommended is not None and not run.search_agrees:
+        lines.append(
+            f"the search recommended {allocation_text(run.recommended)}{trial} before the finalists"
+        )
+        sure = "by the search's scores, its recommendation"
+    elif run.recommended is not None and best is None:
+        lines.append(
+            f"recommended: {allocation_text(run.recommended)}{trial}: the allocation that the "
+            "search expects to score best; the best trial is the one with the highest measured "
+            "score"
+        )
+    if not lines:
+        return []
     return [
-        f"recommended: {allocation_text(run.recommended)}{trial}: the allocation that the search "
-        "expects to score best; the best trial is the one with the highest measured score",
+        *lines,
         *([since_text(run.scored_since)] if run.scored_since else []),
-        *([f"the recommended allocation is {run.confidence}"] if run.confidence else []),
+        *([f"{sure} is {run.confidence}"] if run.confidence else []),
         *(
             [f"{_compared_name(run)}against the baseline: {text}"]
             if (text := baseline_text(run))
@@ -407,7 +429,9 @@ def baseline_text(run: RunReport) -> str:
     score, tokens = found["score"], found["tokens"]
     text = _compared(score, "score", "+.4f", name)
     if score["more_examples"]:
-        text += f"; about {score['more_examples']} more examples would tell the two apart"
+        text += (
+            f"; about {counted(score['more_examples'], 'more example')} would tell the two apart"
+        )
     if tokens is not None:
         text += f"; {_compared(tokens, 'tokens of one example', '+,.1f')}"
     if found["kind"] == "search":

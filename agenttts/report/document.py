@@ -18,10 +18,7 @@ from agenttts.tables.documents import (
 
 
 class IntervalDocument(Document):
-    """A confidence interval of a score.
-
-    ``level`` is the share of resamples between its bounds.
-    """
+    """A confidence interval of a score: its bounds and its level."""
 
     low: float
     high: float
@@ -102,10 +99,13 @@ class BestDocument(TrialDocument):
 
 
 class RecommendedDocument(Document):
-    """The allocation that the searcher expects to score best.
+    """The recommended allocation.
+
+    It is the best finalist's; without finalists, the one that the searcher expects to score best.
 
     ``trial`` is null if it was not tried, and ``score`` if its trial has none. ``confidence`` says
-    how sure the searcher is; it is null if that is not known.
+    how sure the searcher is; it is null if that is not known, or if the searcher recommends another
+    allocation than the best finalist's.
     """
 
     trial: str | None
@@ -121,7 +121,9 @@ class BaselineDocument(Document):
     Attributes:
         allocation: The baseline.
         trial: Its trial.
-        of: Whether the recommended or the best measured allocation is compared with it.
+        of: Which allocation of the run is compared with it: the one that the searcher recommends
+            (``recommended``), or the one with the best score (``best``). It is the latter if there
+            are finalists, or if the recommended one has no score.
         same_allocation: Whether both are equal.
         kind: Where the compared trials are from: the search, the finalists or the final test.
         score: The difference of the scores: the run's allocation minus the baseline.
@@ -212,14 +214,15 @@ class RunReportDocument(Document):
         sources: Trials by who proposed them.
         trials: Every trial.
         best: The best one; None when none scored.
-        recommended: What the searcher recommends; None where it says nothing.
-        baseline: It against the user's baseline; None without one, or without scores.
-        finalists: The best again on more examples, best first.
+        recommended: What is recommended; None without finalists if the searcher names none.
+        baseline: The run's allocation against the user's baseline; None without one, or without
+            scores.
+        finalists: The best allocations, scored again on more examples, best first.
         test: The final test.
         agent: What the search's language model did; None without one.
         trace: The best score so far, by step.
         pareto: The trials that no other dominates, by cost: ``budget``, ``tokens``,
-            ``gpu_seconds``.
+            ``gpu_seconds``. Only trials on the most examples are compared.
         totals: Counts and sums.
         cost: What the run used; None for runs of versions that did not record it.
         jobs: What each job used.

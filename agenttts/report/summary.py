@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 import yaml
 
-from agenttts.errors import UserError
+from agenttts.errors import UserError, counted
 from agenttts.files.json_lines import readable_json_lines
 from agenttts.report.background import Background
 from agenttts.report.document import ReportDocument
@@ -53,6 +53,8 @@ from agenttts.tables.schema import (
     trial_rows,
     trials_frame,
 )
+
+_Records = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ class RunReport:
         if self.best is None:
             return ""
         count, finalist = self.best["examples"], self.best["source"] == FINALIST_SOURCE
-        examples = "an unknown number of" if count is None else count
-        return f"{examples} examples of the {'finalists' if finalist else 'search'}"
+        examples = counted("an unknown number of" if count is None else count, "example")
+        return f"{examples} of the {'finalists' if finalist else 'search'}"
 
     @property
     def best_finalist(self) -> dict[str, Any] | None:
@@ -294,9 +296,22 @@ class RunReport:
 
         If there are several, it is the one on the most examples.
         """
-        if self.recommended is None:
+        return self._search_trial(self.recommended)
+
+    @cached_property
+    def result_trial(self) -> dict[str, Any] | None:
+        """The row of the search trial that evaluated the best finalist's allocation.
+
+        Without finalists it is `recommended_trial`.
+        """
+        if self.best_finalist is None:
+            return self.recommended_trial
+        return self._search_trial(self.best_finalist["allocation"])
+
+    def _search_trial(self, allocation: _Records | None) -> dict[str, Any] | None:
+        if allocation is None:
             return None
-        return self._row_of(scored(self.trials).sort("examples", descending=True))
+        return _row_of(allocation, scored(self.trials).sort("examples", descending=True))
 
     @cached_property
     def recommended_failure(self) -> dict[str, Any] | None:
@@ -306,21 +321,24 @@ class RunReport:
         """
         if self.recommended_trial is not None:
             return None
-        return self._row_of(self.trials.filter(~pl.col("source").is_in(AFTER_SEARCH)).reverse())
+        searched = self.trials.filter(~pl.col("source").is_in(AFTER_SEARCH))
+        return _row_of(self.recommended or (), searched.reverse())
 
-    def _row_of(self, rows: pl.DataFrame) -> dict[str, Any] | None:
-        """Return the first row of the recommended allocation."""
-        wanted = [dict(choice) for choice in self.recommended or ()]
-        return next((r for r in rows.iter_rows(named=True) if r["allocation"] == wanted), None)
+    @property
+    def search_agrees(self) -> bool:
+        """Whether the best finalist, if there is one, is what the searcher recommends."""
+        if self.best_finalist is None or self.recommended is None:
+            return True
+        return bool(self.best_finalist["allocation"] == [dict(c) for c in self.recommended])
 
     def _recommended_document(self) -> dict[str, Any] | None:
-        if self.recommended is None:
+        row = self.best_finalist or self.recommended_trial or self.recommended_failure or {}
+        allocation = row.get("allocation") or self.recommended
+        if allocation is None:
             return None
-        row = self.recommended_trial or self.recommended_failure or {}
         found = {name: _plain(row.get(name)) for name in ("trial", "score", "budget")}
-        allocation = [dict(choice) for choice in self.recommended]
-        sure = self.confidence and asdict(self.confidence)
-        return {**found, "allocation": allocation, "confidence": sure}
+        sure = asdict(self.confidence) if self.confidence and self.search_agrees else None
+        return {**found, "allocation": [dict(c) for c in allocation], "confidence": sure}
 
     def _with_search_score(self, rows: pl.DataFrame) -> list[dict[str, Any]]:
         searched = {
@@ -396,6 +414,7 @@ def build_report(
     costs: Mapping[Path, RunCost | None] | None = None,
     backgrounds: Mapping[Path, Background] | None = None,
     main_metrics: Mapping[Path, str] | None = None,
+    extended_at: Mapping[Path, Sequence[int]] | None = None,
 ) -> Report:
     """Read runs, finished or not, and build the report on them.
 
@@ -409,6 +428,8 @@ def build_report(
         backgrounds: What the page shows of the run besides its trials, by entry of ``run_dirs``.
         main_metrics: The metric that is the score, by entry of ``run_dirs``. If none is given, it
             is the metric whose values equal the score (`main_metric`).
+        extended_at: For each extension of the search, the number of the next trial, by entry of
+            ``run_dirs``. The journal has them too, but it may be lost.
 
     Raises:
         UserError: A directory is absent or not a run, or a table is damaged; the message names the
@@ -422,6 +443,7 @@ def build_report(
         costs or {},
         backgrounds or {},
         main_metrics or {},
+        extended_at or {},
     )
     return Report(tuple(_read_run(path, *told) for path in run_dirs))
 
@@ -438,6 +460,7 @@ def _read_run(
     costs: Mapping[Path, RunCost | None],
     backgrounds: Mapping[Path, Background],
     main_metrics: Mapping[Path, str],
+    extended_at: Mapping[Path, Sequence[int]],
 ) -> RunReport:
     if not path.is_dir():
         raise UserError(f"{path}: the run directory does not exist")
@@ -452,7 +475,7 @@ def _read_run(
     name = path.resolve().name
     trials = trials.with_columns(pl.lit(name).alias("run"))
     events = readable_json_lines(journal)
-    since = _extended_at(events)
+    since = max([0, *_extended_at(events), *extended_at.get(path, ())])
     best = _best(trials, since)
     cost = costs.get(path)
     metric = main_metrics.get(path) or main_metric(trials)
@@ -478,6 +501,12 @@ def _read_run(
         cost=cost,
         background=backgrounds.get(path, Background()),
     )
+
+
+def _row_of(allocation: _Records, rows: pl.DataFrame) -> dict[str, Any] | None:
+    """Return the first row of an allocation."""
+    wanted = [dict(choice) for choice in allocation]
+    return next((r for r in rows.iter_rows(named=True) if r["allocation"] == wanted), None)
 
 
 def _best(trials: pl.DataFrame, since: int) -> dict[str, Any] | None:
@@ -520,10 +549,10 @@ def _outcome(events: Iterable[Mapping[str, Any]]) -> str | None:
     return outcome
 
 
-def _extended_at(events: Iterable[Mapping[str, Any]]) -> int:
-    """Return the number of the first trial after the last extension; 0 without one."""
+def _extended_at(events: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Return the numbers of the trials that followed extensions of the search."""
     numbers = [event.get("trials") for event in events if event.get("event") == "extended"]
-    return max((number for number in numbers if isinstance(number, int)), default=0)
+    return [number for number in numbers if isinstance(number, int)]
 
 
 _Span = tuple[datetime, datetime]

@@ -130,7 +130,7 @@ def session_for_replay(
     try:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        transcript = Transcript(path)
+        transcript = Transcript(path, go_on="run the same replay")
     except OSError as error:
         raise UserError(
             f"{path}: the replay records its questions to the language model and the replies here, "

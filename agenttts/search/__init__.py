@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from agenttts.errors import UserError, located, valid_names
+from agenttts.errors import UserError, counted, located, valid_names
 from agenttts.named_classes import NamedClasses
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.search.fidelity import Fidelity
@@ -159,8 +159,8 @@ def fidelity_for(spec: JobSpec, examples: int | None) -> Fidelity | None:
         key = "first" if section.first > examples else "most"
         with spec.located():
             raise UserError(
-                f"{getattr(section, key)} is above the {examples} examples of the task; valid: 1 "
-                f"to {examples}",
+                f"{getattr(section, key)} is above the {counted(examples, 'example')} of the task; "
+                f"valid: 1 to {examples}",
                 at=("search", "examples", key),
             )
     return Fidelity(section.first, most, examples)

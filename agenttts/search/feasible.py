@@ -18,7 +18,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from agenttts.errors import UserError
+from agenttts.errors import UserError, counted
 from agenttts.search.encoding import SLACK, ChoiceGrid
 from agenttts.search.gaussian import Floats
 from agenttts.space import Allocation, SearchSpace
@@ -48,8 +48,8 @@ class FeasibleSet:
             level //= 2
         if first is None or last is None:
             raise UserError(
-                f"{len(space.stages)} stages with so many models have too many combinations to "
-                "draw allocations from; leave out models of some stages",
+                f"{counted(len(space.stages), 'stage')} with so many models: too many combinations "
+                "to draw allocations from; leave out models of some stages",
                 at=("stages",),
             )
         (costs, self._first), (second_costs, second) = first, last

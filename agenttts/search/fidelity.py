@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from agenttts.errors import UserError
+from agenttts.errors import UserError, counted
 from agenttts.search.archive import Archive
 from agenttts.space import Allocation
 
@@ -40,7 +40,8 @@ class Fidelity:
     def __post_init__(self) -> None:
         if not 1 <= self.first <= self.most <= self.total:
             raise UserError(
-                f"examples: first {self.first}, most {self.most} do not fit {self.total} examples; "
+                f"examples: first {self.first}, most {self.most} do not fit "
+                f"{counted(self.total, 'example')}; "
                 f"valid: 1 <= first <= most <= {self.total}"
             )
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from agenttts.errors import counted
 from agenttts.search.noise import score_text
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
@@ -87,11 +88,14 @@ def _direction(
 
     subject = f"{stage.name}: {choice.model}"
     if more > choice.samples and gain(more) > clear / 2:
-        yield f"{subject} still rises: try more than {choice.samples} samples"
+        yield f"{subject} still rises: try more than {counted(choice.samples, 'sample')}"
     elif fewer < choice.samples and gain(fewer) > clear / 2:
-        yield f"{subject} falls: try fewer than {choice.samples} samples"
+        yield f"{subject} falls: try fewer than {counted(choice.samples, 'sample')}"
     elif fewer < choice.samples and abs(gain(fewer)) <= clear / 2:
-        yield f"{subject} is flat from {fewer} to {choice.samples} samples: {fewer} are enough"
+        yield (
+            f"{subject} is flat from {fewer} to {counted(choice.samples, 'sample')}: {fewer} "
+            f"{'is' if fewer == 1 else 'are'} enough"
+        )
 
 
 def _shift(space: SearchSpace, model: Surrogate, best: Allocation, clear: float) -> Iterator[str]:

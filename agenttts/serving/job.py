@@ -28,7 +28,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from agenttts.dispatch.apptainer import SCRATCH, granted_devices
+from agenttts.dispatch.apptainer import granted_devices, in_container, with_scratch
 from agenttts.dispatch.job_starts import JobStart, next_number, write_job_start
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.scratch import (
@@ -212,7 +212,7 @@ def serve(directory: Path, submitted: str | None = None) -> int:
         written=address.started,
     )
     _record(directory, start)
-    in_container = any(SCRATCH in part for part in serving.command)
+    contained = in_container(serving.command)
     kept = (
         CompileCache(Path(serving.cache["directory"]), serving.cache["image"])
         if serving.cache
@@ -231,17 +231,15 @@ def serve(directory: Path, submitted: str | None = None) -> int:
                 scratch,
                 [Path(path) for path in serving.needs],
                 gpus=gpus,
-                scratch_bytes=SCRATCH_BYTES if in_container else 0,
+                scratch_bytes=SCRATCH_BYTES if contained else 0,
             )
         if problem is not None:
             output.write(f"{address.node} cannot serve the model: {problem}\n".encode())
             return UNUSABLE_NODE
-        caches = {} if kept is None or in_container else host_caches(scratch)
+        caches = {} if kept is None or contained else host_caches(scratch)
         env = {**os.environ, **granted_devices(), **caches, **serving.env}
         env |= dict.fromkeys(serving.key_variables, key)
-        command = [
-            p.replace(SCRATCH, str(scratch)).replace(PORT, str(port)) for p in serving.command
-        ]
+        command = [part.replace(PORT, str(port)) for part in with_scratch(serving.command, scratch)]
         child = subprocess.Popen(
             command,
             env=env,

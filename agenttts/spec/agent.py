@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from agenttts.errors import valid_names
+from agenttts.errors import shortened, valid_names
 from agenttts.spec.endpoint import (
     KEY_LIKE,
     BaseUrl,
@@ -194,9 +194,9 @@ def check_kind(value: Any) -> Any:
         if "kind" not in value:
             raise PlacedError(("agent", "kind"), f"this key is required; valid: {', '.join(KINDS)}")
         if value["kind"] not in list(KINDS):
+            given = shortened(str(value["kind"]))
             raise PlacedError(
-                ("agent", "kind"),
-                f"unknown kind '{value['kind']}'; {valid_names(value['kind'], KINDS)}",
+                ("agent", "kind"), f"unknown kind '{given}'; {valid_names(given, KINDS)}"
             )
     elif value != "none" and not isinstance(value, _Talk):
         raise PlacedError(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from agenttts.errors import UserError, located, valid_names
+from agenttts.errors import UserError, counted, located, valid_names
 from agenttts.space import Allocation, Choice, SearchSpace, Stage, fits
 from agenttts.spec.section import Section
 
@@ -106,7 +106,7 @@ def _choice(stage: Stage, given: ChoiceSection) -> Choice:
         )
     if given.samples not in stage.samples:
         raise UserError(
-            f"{given.samples} samples are not allowed at stage '{stage.name}'; valid: "
+            f"stage '{stage.name}' does not allow {counted(given.samples, 'sample')}; valid: "
             + _counts(stage.samples),
             at=(stage.name,),
         )

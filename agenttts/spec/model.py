@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from agenttts.errors import counted, located, valid_names
+from agenttts.errors import KeyPath, counted, located, shortened, valid_names
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.spec.agent import AgentSection, ScriptedAgent, ServeAgent, check_kind
 from agenttts.spec.allocations import ChoiceSection
@@ -307,7 +307,7 @@ class SearchSection(Section):
             if mark is not None and not isinstance(mark, bool):
                 raise PlacedError(
                     ("search", "first", position, BASELINE_KEY),
-                    f"'{mark}' is not valid; valid: true or false",
+                    f"'{shortened(str(mark))}' is not valid; valid: true or false",
                 )
             marked += [position] if mark else []
         if len(marked) > 1:
@@ -422,7 +422,7 @@ class JobSpec(Section):
                 if model not in self.models:
                     raise PlacedError(
                         ("stages", stage, "models", position),
-                        f"unknown model '{model}'; " + valid_names(model, self.models),
+                        f"unknown model '{shortened(model)}'; " + valid_names(model, self.models),
                     )
             if len(set(section.models)) != len(section.models):
                 raise PlacedError(("stages", stage, "models"), "a model is listed twice")
@@ -445,6 +445,10 @@ class JobSpec(Section):
     def located(self) -> AbstractContextManager[None]:
         """Return a context that adds file and line to errors about values of this spec."""
         return self._source.located()
+
+    def overridden(self) -> tuple[KeyPath, ...]:
+        """Return the keys whose values were given with ``--set``."""
+        return self._source.overridden()
 
     def space(self) -> SearchSpace:
         """Return the search space.

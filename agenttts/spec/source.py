@@ -31,6 +31,18 @@ class Source:
         above = (path[:length] for length in range(len(path), 0, -1))
         return next((self.places[p] for p in above if p in self.places), (self.name, None))
 
+    def overridden(self) -> tuple[KeyPath, ...]:
+        """Return the keys whose values were given with ``--set``."""
+        given = {path: place for path, place in self.places.items() if place[1] is None}
+        # An override also makes the sections around its key that the document lacks.
+        made = {
+            path[:length]
+            for path, place in given.items()
+            for length in range(len(path))
+            if given.get(path[:length]) == place
+        }
+        return tuple(path for path in given if path not in made)
+
     @contextmanager
     def located(self) -> Iterator[None]:
         """Add file and line to an error about a value of this document."""

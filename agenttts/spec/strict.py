@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from agenttts.errors import KeyPath, UserError, WrongValues, dotted, valid_names
+from agenttts.errors import KeyPath, UserError, WrongValues, dotted, shortened, valid_names
 from agenttts.spec.field_types import models, step
 from agenttts.spec.section import Section
 from agenttts.spec.source import Place, Source
@@ -49,13 +49,13 @@ def load_with_source(
         path, new = _override(model, document, override, source)
         if path in given:
             raise UserError(
-                f"--set {_shortened(override)}: {dotted(path)} is set twice; give one of the two"
+                f"--set {shortened(override)}: {dotted(path)} is set twice; give one of the two"
             )
         # Later overrides apply to the document of the earlier ones.
         dropped = next((p for p in given if p[: len(path)] == path), None)
         if dropped is not None:
             raise UserError(
-                f"--set {_shortened(override)}: it replaces {dotted(dropped)}, which another --set "
+                f"--set {shortened(override)}: it replaces {dotted(dropped)}, which another --set "
                 f"gives; give that value in {dotted(path)}, or its --set after this one"
             )
         given.add(path)
@@ -99,7 +99,7 @@ def _override(
     Returns:
         The path of the value, and all paths that the override added.
     """
-    shown = _shortened(override)
+    shown = shortened(override)
     key, separator, text = override.partition("=")
     path = _parts(document, key)
     if not separator or not path:
@@ -121,7 +121,7 @@ def _override(
         if not fits or (isinstance(part, int) and part >= len(place)):
             what = dotted(path[:number]) or "the document"
             raise UserError(
-                f"--set {shown}: '{_shortened(what)}' in {source} holds {_nothing_at(part)}; "
+                f"--set {shown}: '{shortened(what)}' in {source} holds {_nothing_at(part)}; "
                 f"{_valid_at(place, what)}"
             )
         if number == len(path) - 1:
@@ -166,7 +166,7 @@ def _parts(document: Any, key: str) -> list[str | int] | None:
 def _place(override: str) -> str:
     """Return how an override was given; the command line has options for two keys."""
     key, _, value = override.partition("=")
-    return f"--{key} {value}" if key in ("cluster", "name") else f"--set {_shortened(override)}"
+    return f"--{key} {value}" if key in ("cluster", "name") else f"--set {shortened(override)}"
 
 
 def _nothing_at(part: str | int) -> str:
@@ -175,7 +175,7 @@ def _nothing_at(part: str | int) -> str:
 
 def _valid_at(place: Any, what: str) -> str:
     """Return what may follow a path at ``place``, where the override has a wrong part."""
-    shown = _shortened(what)
+    shown = shortened(what)
     if isinstance(place, list) and place:
         return f"valid: {shown}[0] to {shown}[{len(place) - 1}]"
     if isinstance(place, Mapping) and place:
@@ -216,7 +216,7 @@ def _described(model: type[BaseModel], document: Any, problem: Any, owner: str) 
     elif kind == "missing":
         what = "this key is required but missing"
     elif cause is not None:
-        what = str(cause)
+        what = _with_short_value(str(cause), value)
     elif valid:
         what = f"{_shown(value)} is not valid; valid: {valid}"
     elif kind == "too_short":
@@ -273,9 +273,12 @@ def _described_values(model: type[BaseModel], path: KeyPath) -> str | None:
     return found
 
 
+def _with_short_value(message: str, value: Any) -> str:
+    """Return the message of a validator, with its value cut if that is long."""
+    for whole in {str(value), repr(value)}:
+        message = message.replace(whole, shortened(whole))
+    return message
+
+
 def _shown(value: Any) -> str:
-    return _shortened(repr(value))
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shortened(repr(value))

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from agenttts.errors import KeyPath, UserError, dotted
+from agenttts.errors import KeyPath, UserError, dotted, shortened
 from agenttts.spec.field_types import field_type, is_text_field, step
 
 _TAG = "tag:yaml.org,2002:"
@@ -26,6 +26,8 @@ _TAG = "tag:yaml.org,2002:"
 # can stand for any number of values.
 _DEEPEST = 50
 _MOST_VALUES = 200_000
+# Of 64 bits, which tables hold. Python's own whole numbers have no limit, but its floats have.
+_LARGEST = 2**63 - 1
 _SCALAR_TAGS = {_TAG + name for name in ("str", "int", "float", "bool", "null")}
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$")
 _FLOAT = re.compile(
@@ -217,7 +219,13 @@ class _Reader:
         except (ValueError, KeyError):
             kind = node.tag.removeprefix(_TAG)
             raise self._refused(node, f"'{node.value}' is not a valid {kind}") from None
-        return node.value if is_text_field(annotation, value) else value
+        if is_text_field(annotation, value):
+            return node.value
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise self._refused(
+                node, f"the number {shortened(node.value)} is too large", known=True
+            )
+        return value
 
     def _unknown_tag(self, node: yaml.Node) -> UserError:
         tag = node.tag.replace(_TAG, "!!")

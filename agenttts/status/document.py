@@ -192,11 +192,13 @@ class StatusDocument(Document):
         best_interval: The interval of its score; None if its examples were not kept.
         guideline: The latest guideline of the search's language model; None without one.
         started: When the run began (ISO 8601); None before.
-        recommended: The allocation that the searcher expects to score best; None if it names none.
+        recommended: The best finalist's allocation; without one, what the searcher expects to score
+            best; None if it names none.
         recommended_tried: Whether a trial of it has scored.
         recommended_failed: Id and state of its last trial without a score; None without one.
         scored_since: Number of trials that have scored since, which it does not take into account.
-        confidence: How sure the searcher is of it; None if it does not say.
+        confidence: How sure the searcher is of it; None if it does not say, or recommends another
+            allocation than the best finalist's.
         test: Trials of the final test.
         cost: What the run used so far; None before its first job, and in runs of versions that did
             not record it.

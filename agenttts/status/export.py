@@ -82,7 +82,8 @@ def _write_trials(run: RunDirectory, form: str, place: Path) -> int:
         outcome = read_state(run.journal_file).finished
     except UserError:  # the trials are in their table
         outcome = None
-    table = FinishedTable(run.name, run.spec(), OpenedRun(run).trials(), outcome)
+    opened = OpenedRun(run)
+    table = FinishedTable(run.name, run.spec(), opened.trials(), outcome, opened.best())
     try:
         count: int = getattr(importlib.import_module(module), name)(table, place)
     except BaseException:  # nothing was there before, and a part would be in the way of a repeat

@@ -15,7 +15,7 @@ from agenttts.dispatch.attempts import Attempt, read_attempts
 from agenttts.dispatch.messages import MACHINE_MESSAGES, find_in_log, memory_ran_out
 from agenttts.dispatch.node.trial_log import log_of
 from agenttts.dispatch.tracebacks import exceptions_behind
-from agenttts.errors import UserError, cli_command, valid_names
+from agenttts.errors import UserError, cli_command, counted, valid_names
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.progress import TrialProgress
@@ -101,7 +101,7 @@ def trial_log(run: RunDirectory, given: str, lines: int | None) -> Iterator[str]
     yield ""
     yield f"log: {log.resolve()}"
     if last.together > 1 and last.log:
-        yield f"  (of its job, with {last.together - 1} other trials)"
+        yield f"  (of its job, with {counted(last.together - 1, 'other trial')})"
     yield from _shown(log, part, lines, warnings=last.state == TrialState.COMPLETED)
 
 

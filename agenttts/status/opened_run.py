@@ -82,7 +82,9 @@ class OpenedRun:
         """
         from agenttts.report import build_report
 
-        return build_report([self.path]).runs[0].best
+        record = self._directory.known_record()
+        extended_at = {self.path: record.extended_at} if record else {}
+        return build_report([self.path], extended_at=extended_at).runs[0].best
 
     def recommended(self) -> Mapping[str, Any] | None:
         """Return the recommended allocation; None if the run does not name one yet.

@@ -15,7 +15,7 @@ import polars as pl
 from agenttts.dispatch.base import OUTLIVED, JobStatus
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import ELSEWHERE, Service
-from agenttts.errors import MissingRequirement, RunFailed, cli_command
+from agenttts.errors import MissingRequirement, RunFailed, cli_command, counted
 from agenttts.files.locks import is_locked
 from agenttts.launch.controller import (
     StartedController,
@@ -318,21 +318,24 @@ def _results(
 ) -> dict[str, Any]:
     """Return the best trial, the recommended allocation and the final test."""
     scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
+    finalists = {row.trial for row in rows if row.source == FINALIST_SOURCE}
+    recommended, sure = state.recommended, state.confidence
+    if best is not None and best["trial"] in finalists:
+        sure = sure if recommended == best["allocation"] else None
+        recommended = best["allocation"]
     return {
         "best": best,
-        "recommended": state.recommended,
+        "recommended": recommended,
         "scored_since": state.scored_since(),
-        "confidence": state.confidence and asdict(state.confidence),
-        "recommended_tried": any(
-            row.allocation.to_records() == state.recommended for row in scored
-        ),
+        "confidence": sure and asdict(sure),
+        "recommended_tried": any(row.allocation.to_records() == recommended for row in scored),
         "recommended_failed": next(
             (
                 f"{row.trial} {row.state.value}"
                 for row in reversed(rows)
                 if row.score is None
                 and row.source not in AFTER_SEARCH
-                and row.allocation.to_records() == state.recommended
+                and row.allocation.to_records() == recommended
             ),
             None,
         ),
@@ -493,6 +496,6 @@ def check_outcome(run: RunDirectory) -> None:
     if failed:
         first = f"{failed[0].trial} {failed[0].state}: {failed[0].error}"
         raise RunFailed(
-            f"{len(failed)} of {len(rows)} trials of {run.path} failed; the first: "
+            f"{len(failed)} of {counted(len(rows), 'trial')} of {run.path} failed; the first: "
             + with_profile_fix(first, run, retry=True)
         )

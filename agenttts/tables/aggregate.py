@@ -23,6 +23,7 @@ from agenttts.tables.schema import (
     read_trials,
     trials_schema,
 )
+from agenttts.tables.uncertainty import interval_of_equal
 
 Cost = Literal["budget", "tokens", "gpu_seconds"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
@@ -44,7 +45,7 @@ _TOKENS = (pl.col("prompt_tokens") + pl.col("decode_tokens")).alias("tokens")
 
 
 class Interval(NamedTuple):
-    """A confidence interval: its bounds, and the share of resamples between them."""
+    """A confidence interval: its bounds and its level."""
 
     low: float
     high: float
@@ -243,7 +244,10 @@ def bootstrap_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval | None:
-    """Return the percentile-bootstrap confidence interval of a trial's mean metric.
+    """Return the confidence interval of a trial's mean metric.
+
+    It is the percentile interval of the bootstrap. If the metric is 0 for all examples, or 1 for
+    all, it is Wilson's interval (`agenttts.tables.uncertainty`).
 
     The examples are resampled: the interval says how far the mean of other examples may be off. The
     samples of the models are not resampled. The same seed gives the same interval in any order of
@@ -252,17 +256,21 @@ def bootstrap_interval(
     Args:
         examples: The trial's table of examples.
         metric: Name of the metric, ``STAGE.METRIC``.
-        level: Share of resamples within the interval.
+        level: The level of the interval.
         resamples: Number of resamples.
         seed: Seed of the resamples.
 
     Returns:
-        The interval; None with fewer than two examples, or without the metric.
+        The interval; None with fewer than two examples, without the metric, or if all examples
+        have one value other than 0 and 1.
     """
     values = _metric_values(examples, metric)
     count = values.len()
     if count < 2:
         return None
+    if values.n_unique() == 1:
+        bounds = interval_of_equal(values[0], count, level)
+        return bounds and Interval(*bounds, level)
     block = max(1, _MOST_DRAWS // count)
     sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
     means = pl.concat(

@@ -2,6 +2,11 @@
 
 The same examples are compared in pairs: what makes an example hard for both sides then drops out of
 the difference. Different examples are compared by the means of the two sides.
+
+Examples that are all equal have no standard error, but others may differ from them. If all values
+are from 0 to 1, the interval allows for the share of these that Wilson's interval leaves open
+(`other_share`). Reference: R. G. Newcombe, *Interval estimation for the difference between
+independent proportions*, Statistics in Medicine 17 (1998), method 10.
 """
 
 from __future__ import annotations
@@ -11,7 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agenttts.tables.uncertainty import bootstrap, standard_error
+from agenttts.tables.uncertainty import (
+    bootstrap,
+    interval_of_equal,
+    other_share,
+    standard_error,
+)
 
 Verdict = Literal["better", "worse", "not to be told"]
 
@@ -99,12 +109,11 @@ def _paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     differences = [a - b for a, b in zip(first, second, strict=True)]
     different = sum(1 for value in differences if value != 0)
     stderr = standard_error(differences)
-    interval = bootstrap(differences) if stderr is not None else None
     return _judged(
         _mean(first),
         _mean(second),
         _mean(differences),
-        None if interval is None else (interval.low, interval.high),
+        None if stderr is None else _paired_bounds(first, second),
         stderr,
         examples=len(first),
         paired=True,
@@ -113,11 +122,29 @@ def _paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     )
 
 
+def _paired_bounds(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    shares = all(0.0 <= value <= 1.0 for value in (*first, *second))
+    equal = len(set(differences)) == 1
+    if shares and equal and (one := differences[0]) in (-1.0, 0.0, 1.0):
+        # In a share of other pairs, the difference may be anything from -1 to 1.
+        other = other_share(len(differences))
+        return one - other * (1.0 + one), one + other * (1.0 - one)
+    found = bootstrap(differences)
+    return None if found is None else (found.low, found.high)
+
+
 def _unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
     errors = (standard_error(first), standard_error(second))
     difference = _mean(first) - _mean(second)
     stderr = None if None in errors else math.hypot(*(error or 0.0 for error in errors))
-    bounds = None if stderr is None else (difference - Z * stderr, difference + Z * stderr)
+    bounds = None
+    if stderr is not None:
+        up, down = _half_widths(first), _half_widths(second)
+        bounds = (
+            difference - math.hypot(up[0], down[1]),
+            difference + math.hypot(up[1], down[0]),
+        )
     return _judged(
         _mean(first),
         _mean(second),
@@ -128,6 +155,14 @@ def _unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
         paired=False,
         least=LEAST_OF_A_SIDE,
     )
+
+
+def _half_widths(values: Sequence[float]) -> tuple[float, float]:
+    """Return how far the mean of other examples may be below and above that of these."""
+    error = standard_error(values)
+    if error == 0.0 and (bounds := interval_of_equal(values[0], len(values))):
+        return values[0] - bounds[0], bounds[1] - values[0]
+    return Z * (error or 0.0), Z * (error or 0.0)
 
 
 def _judged(

@@ -13,12 +13,14 @@ from agenttts.errors import UserError
 if TYPE_CHECKING:
     import polars as pl
 
-_OF_REPORT = ("run", "trial", "iteration", "source", "state")
-_MAGIC = b"PAR1"
-_OTHERS = (
-    *(".jsonl", ".ndjson", ".json", ".xlsx", ".xls", ".ods", ".feather", ".arrow"),
+OTHER_FORMATS = (
+    *(".jsonl", ".ndjson", ".json", ".xlsx", ".xls", ".ods", ".feather", ".arrow", ".html"),
     *(".gz", ".bz2", ".xz", ".zst", ".zip"),
 )
+"""Endings of files that are neither Parquet nor CSV."""
+
+_OF_REPORT = ("run", "trial", "iteration", "source", "state")
+_MAGIC = b"PAR1"
 _SEPARATORS = {"\t": "tabs", ";": "semicolons"}
 
 
@@ -47,7 +49,7 @@ def read_results(path: Path) -> pl.DataFrame:
     """
     import polars as pl
 
-    if path.suffix.lower() in _OTHERS:
+    if path.suffix.lower() in OTHER_FORMATS:
         raise UserError(
             f"{path}: {path.suffix} is not a format of recorded results; valid: .parquet, or .csv "
             "with commas",

@@ -3,6 +3,10 @@
 A trial's score is the mean over its examples. Other examples would have given another score, and
 resampling the examples with replacement shows by how much it varies. Reference: Efron & Tibshirani,
 *An Introduction to the Bootstrap* (1993), chapters 6 and 13.
+
+Equal values show nothing by resampling, although a few of them say little about other examples. If
+all examples are right, or all wrong, the interval is Wilson's, which is that of a share (E. B.
+Wilson, *Probable Inference, the Law of Succession, and Statistical Inference*, 1927).
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 DEFAULT_RESAMPLES = 1000
 
@@ -44,6 +49,36 @@ def standard_error(values: Sequence[float]) -> float | None:
         return None
     mean = math.fsum(values) / count
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count)
+
+
+def other_share(count: int, level: float = 0.95) -> float:
+    """Return the largest share of other examples that may differ from equal ones.
+
+    It is the width of Wilson's interval of a share of 0 or 1.
+
+    Args:
+        count: The number of examples that are equal.
+        level: The level of the interval.
+    """
+    square = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    return square / (count + square)
+
+
+def interval_of_equal(value: float, count: int, level: float = 0.95) -> tuple[float, float] | None:
+    """Return the interval of a mean where all examples have the same value.
+
+    Args:
+        value: The value.
+        count: The number of examples.
+        level: The level of the interval.
+
+    Returns:
+        Its bounds; None unless the value is 0 or 1, the least and greatest of a share.
+    """
+    if value not in (0.0, 1.0):
+        return None
+    other = other_share(count, level)
+    return (0.0, other) if value == 0.0 else (1.0 - other, 1.0)
 
 
 def bootstrap(

@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from agenttts import tasks
-from agenttts.errors import UserError, valid_names
+from agenttts.errors import UserError, counted, valid_names
 from agenttts.files.documents import parse_json, typed
 from agenttts.inference.base import Prompt, SamplingParams
 from agenttts.inference.draws import DrawRequest, DrawResult
@@ -136,7 +136,9 @@ def examples_of(spec: TrialSpec) -> list[Example]:
     every = read_examples(Path(spec.examples))
     numbers = range(len(every)) if spec.example_numbers is None else spec.example_numbers
     if lacking := [number for number in numbers if not 0 <= number < len(every)]:
-        raise UserError(f"{spec.examples}: has {len(every)} examples, but not number {lacking[0]}")
+        raise UserError(
+            f"{spec.examples}: has {counted(len(every), 'example')}, but not number {lacking[0]}"
+        )
     return [every[number] for number in numbers]
 
 

@@ -14,7 +14,9 @@ from agenttts.dispatch.apptainer import (
     check_runtime,
     container_env,
     exec_command,
+    in_container,
     link_targets,
+    with_scratch,
 )
 from agenttts.errors import MissingRequirement, UserError
 
@@ -148,3 +150,12 @@ def test_a_path_that_bind_would_cut_is_refused(tmp_path, name):
     for bound in ({"read_only": [tmp_path / name], "writable": []}, {"read_only": [], "writable": [tmp_path / name]}):  # fmt: skip
         with pytest.raises(UserError, match="cannot be bound"):
             exec_command(Container(Path("/i.sif")), ("true",), **bound)
+
+
+def test_a_command_for_a_container_names_the_scratch_directory():
+    words = exec_command(Container(Path("/i.sif")), ("true",), read_only=[], writable=[])
+    assert in_container(words)
+    assert not in_container(("python", "-m", "agenttts.trial"))
+    given = with_scratch(words, Path("/tmp/job 1"))
+    assert "/tmp/job 1:/tmp" in given
+    assert not in_container(given)

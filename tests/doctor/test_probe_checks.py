@@ -76,7 +76,7 @@ def test_all_is_well():
     assert [check for check in found if check.ok is not True] == []
     assert {check.where for check in found} == {"trial job 7 on n1"}
     text = " ".join(check.detail for check in found)
-    for part in ("it ran, 3 s after", "0.4 s (settle_seconds 120)", "vllm 0.33.0", "580.95.05, enough for CUDA 13.0 of the image", "1 devices, the driver supports CUDA 13.0", "H100, 86 GB (gpu_memory_gb 80)"):  # fmt: skip
+    for part in ("it ran, 3 s after", "0.4 s (settle_seconds 120)", "vllm 0.33.0", "580.95.05, enough for CUDA 13.0 of the image", "1 device, the driver supports CUDA 13.0", "H100, 86 GB (gpu_memory_gb 80)"):  # fmt: skip
         assert part in text
 
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from agenttts.run.directory import RunDirectory
 from tests.support.runs import table
 
 OWN = "retrieval=weak x3, answer=strong x2"
@@ -58,7 +59,7 @@ def test_an_allocation_over_the_budget_is_evaluated_all_the_same(cli, scripted_s
         ("retrieval=weak x3", "no choice for answer"),
         ("retrieval=weak x3, answer=string x2", "did you mean 'strong'?"),
         ("retrieval=weak x3, ansver=strong x2", "did you mean 'answer'?"),
-        ("retrieval=weak x3, answer=strong x999", "999 samples are not allowed at stage 'answer'"),
+        ("retrieval=weak x3, answer=strong x999", "stage 'answer' does not allow 999 samples"),
         ("retrieval=weak x3, answer=strong", "'strong' is not a model and a number of samples"),
         ("retrieval=weak x3, answer=strong x0", "stage 'answer'"),
         ("retrieval=weak x3, retrieval=weak x2, answer=strong x1", "given twice"),
@@ -79,3 +80,47 @@ def test_it_needs_an_allocation_and_a_spec(cli, scripted_spec):
     assert cli("evaluate", scripted_spec()).returncode == 2
     assert cli("evaluate", "nowhere.yaml", "--allocation", OWN).returncode == 2
     assert cli("evaluate", scripted_spec(), "--allocation", OWN, "--examples", "0").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "key", "said"),
+    [
+        ("search.iterations=9", "search.iterations", "evaluate takes budget and seed"),
+        ("search.method=grid", "search.method", "would have no effect; leave it out"),
+        ("search.stored=true", "search.stored", "would have no effect"),
+        ("search.examples=4", "search.examples", "--examples N gives"),
+        ("search.examples.first=4", "search.examples.first", "--examples N gives"),
+        ("search.finalists.examples=9", "search.finalists.examples", "would have no effect"),
+        ("search.test_split=test", "search.test_split", "--set task.split=test takes"),
+        ("search.first[0].answer=weak x1", "search.first[0].answer", "would have no effect"),
+        ("search={budget: 70, batch_size: 2}", "search.batch_size", "would have no effect"),
+        ("agent={kind: scripted, replies: r.json}", "agent", "asks no language model"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(cli, scripted_spec, tmp_path, setting, key, said):
+    path = scripted_spec(search__first=[{"retrieval": "weak x1", "answer": "weak x2"}])
+    done = cli("evaluate", path, "--allocation", OWN, "--set", setting)
+    assert done.returncode == 2
+    told = " ".join(done.stderr.split())
+    assert f": {key}: " in told
+    assert said in told
+    assert not (tmp_path / "results").exists()
+
+
+def test_two_numbers_of_examples_are_refused(cli, scripted_spec, tmp_path):
+    given = ("evaluate", scripted_spec(), "--allocation", OWN, "--set", "task.examples=6")
+    done = cli(*given, "--examples", "5")
+    assert done.returncode == 2
+    assert "task.examples: --examples gives another number" in " ".join(done.stderr.split())
+    assert cli(*given, "--examples", "6", "--name", "six", "--wait").returncode == 0
+    assert table(tmp_path / "results/six")["examples"].to_list() == [6]
+
+
+def test_settings_with_an_effect_are_taken(cli, scripted_spec, tmp_path):
+    settings = ("search={budget: 70, seed: 5}", "task.examples=4", "search.iterations=0", "agent=none")  # fmt: skip
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = cli("evaluate", scripted_spec(), "--allocation", OWN, "--name", "set", "--wait", *words)
+    assert done.returncode == 0, done.stderr
+    [row] = table(tmp_path / "results/set").iter_rows(named=True)
+    assert row["examples"] == 4
+    assert RunDirectory(tmp_path / "results/set").spec().search.seed == 5

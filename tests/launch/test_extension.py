@@ -23,6 +23,7 @@ from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.progress import TrialProgress
 from agenttts.run.starts import ControllerHandle, RunCancelled, read_handle, write_handle
+from agenttts.status.opened_run import OpenedRun
 from agenttts.tables.schema import (
     AFTER_SEARCH,
     CLOSING_SOURCES,
@@ -115,6 +116,12 @@ def test_a_finished_run_goes_on_and_ends_anew(cli, scripted_spec, run, asynchron
     assert {t["trial"] for t in report["finalists"]} == set(names(run, FINALIST_SOURCE)) & new
 
     content = (run / "journal.jsonl").read_bytes()
+    (run / "journal.jsonl").unlink()
+    lost = OpenedRun(RunDirectory(run)).best()
+    assert lost is not None
+    assert lost["trial"] == report["best"]["trial"], "run.json has the extensions too"
+    (run / "journal.jsonl").write_bytes(content)
+
     done = cli("extend", "small", *MORE)
     assert (done.returncode, "nothing changes" in done.stdout) == (0, True)
     assert (run / "journal.jsonl").read_bytes() == content

@@ -10,6 +10,7 @@ from agenttts.replay.table import load_table
 from agenttts.search import create
 from agenttts.space import Allocation, SearchSpace
 from agenttts.tables.schema import TrialRow, TrialState, trials_frame
+from tests.support.full_disk import full_disk
 from tests.support.recorded import SPACE
 
 
@@ -236,6 +237,20 @@ def test_a_transcript_that_cannot_be_opened_is_one_error(asking, tmp_path, out):
     [line] = done.stderr.splitlines()
     assert "t.csv.agent.jsonl: the replay records its questions" in line
     assert "Is a directory; make it a writable file, or name another trace with --out" in line
+
+
+def test_a_full_disk_names_the_same_replay(asking, tmp_path):
+    assert asking("--batch", 2, "--trials", 2).returncode == 0
+    transcript = tmp_path / "t.csv.agent.jsonl"
+    with transcript.open("a") as file:  # longer than all other files
+        file.write(json.dumps({"event": "fallback", "key": "k", "reason": "r" * 50_000}) + "\n")
+    with full_disk(transcript.stat().st_size + 20):
+        done = asking("--batch", 2, "--trials", 4)
+    assert done.returncode == 3
+    line = " ".join(done.stderr.split())
+    assert "t.csv.agent.jsonl: the transcript cannot be written" in line
+    assert "free space there, then run the same replay; recorded replies are used again" in line
+    assert "resume" not in line
 
 
 def test_a_transcript_without_questions_belongs_to_no_replay(asking, tmp_path):

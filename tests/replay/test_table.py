@@ -2,6 +2,7 @@ import polars as pl
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.replay.replay import check_out
 from agenttts.replay.table import load_table
 from agenttts.report.export import flat_table
 from agenttts.search import TrialResult
@@ -293,3 +294,37 @@ def test_runs_with_other_stages_in_one_table_of_a_report_are_left_out(tmp_path, 
     assert "2 of 4 rows are left out: the stages of their runs are retrieval, answer, check or answer, not those of the spec (retrieval, answer)" in caplog.text  # fmt: skip
     [known] = load_experience([str(path)])
     assert [len(allocation.choices) for allocation, _, _ in known.points] == [1, 3, 2, 2]
+
+
+def test_a_table_of_other_stages_alone_says_which_it_has(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text(REPORT)
+    models = (Model("weak", 3e9),)
+    stages = [Stage(name, models, 64, 64, (1, 2)) for name in ("answer", "check")]
+    with pytest.raises(UserError) as caught:
+        load_table(path, SearchSpace(tuple(stages), 100))
+    assert str(caught.value) == (
+        f"{path}: every row is of a run with the stages retrieval, answer or "
+        "retrieval, answer, check or answer, but the stages of the spec are answer, check; give "
+        "--space a spec with the stages of one of these runs"
+    )
+
+
+def test_a_table_of_closing_trials_alone_says_so(tmp_path):
+    path = tmp_path / "runs.csv"
+    header, *rows = REPORT.splitlines()[:3]
+    path.write_text("\n".join([header, *(row.replace("initial", "test") for row in rows)]))
+    models = (Model("weak", 3e9),)
+    stages = [Stage(name, models, 64, 64, (1, 2)) for name in ("retrieval", "answer")]
+    with pytest.raises(UserError, match="no rows, only finalists and final tests, which are left"):
+        load_table(path, SearchSpace(tuple(stages), 100))
+
+
+@pytest.mark.parametrize("ending", [".html", ".xls", ".JSONL", ".gz"])
+def test_other_formats_are_neither_read_nor_written(tmp_path, ending):
+    path = tmp_path / f"t{ending}"
+    with pytest.raises(UserError, match="a trace is not written as"):
+        check_out(path)
+    path.write_text(REPORT)
+    with pytest.raises(UserError, match="is not a format of recorded results"):
+        load_table(path, SPACE)

@@ -15,6 +15,7 @@ from agenttts.report.render_html import render_html
 from agenttts.report.render_table import tables_text
 from agenttts.report.summary import Report
 from agenttts.space import Allocation, Choice
+from agenttts.tables.confidence import Confidence
 from agenttts.tables.insights import Expected, Rival
 from agenttts.tables.schema import TrialState
 from tests.support.outlooks import small_outlook
@@ -111,6 +112,53 @@ def test_a_recommendation_that_failed_once_has_its_score(make_run):
     assert found is not None
     assert found.unscored == ""
     assert run.as_dict()["recommended"]["trial"] == "t0007"
+
+
+def finals(*numbers: int):
+    """A search whose trials are those of finalists again, the best one being another than in it."""
+    first, second = trial(1, 0.9, 100.0), trial(2, 0.8, 200.0)
+    rows = [first, second]
+    for number, row in ((3, first), (4, second)):
+        score = 0.1 * numbers[number - 3]
+        rows.append(replace(row, trial=f"t{number:04d}", score=score, source="finalist"))
+    return rows
+
+
+SURE = Confidence(0.02, 0.9, 0.01)
+
+
+def test_the_best_finalist_is_what_is_recommended_everywhere(make_run):
+    rows = finals(5, 7)
+    told = {"recommended": rows[0].allocation.to_records(), "confidences": SURE}
+    run = run_of(make_run, rows, **told)
+    assert run.best is not None
+    assert run.best["trial"] == "t0004"
+    document = run.as_dict()["recommended"]
+    assert (document["trial"], document["score"]) == ("t0004", pytest.approx(0.7))
+    assert document["allocation"] == run.best["allocation"] == rows[1].allocation.to_records()
+    assert document["confidence"] is None, "what the search is sure of is another allocation"
+    text = " ".join(tables_text(Report((run,))).split())
+    assert "recommended: qwen-7b×2 → llama[3b]×4 (t0004, score 0.7000): the best finalist" in text
+    assert "the search recommended qwen-7b×1 → llama[3b]×2 (t0001, score 0.9000) before" in text
+    assert f"by the search's scores, its recommendation is {SURE}" in text
+    assert run.result_trial is not None
+    assert run.result_trial["trial"] == "t0002", "where the Pareto figure has its diamond"
+
+
+def test_a_finalist_that_the_search_recommends_too_is_named_once(make_run):
+    rows = finals(7, 5)
+    run = run_of(make_run, rows, recommended=rows[0].allocation.to_records(), confidences=SURE)
+    document = run.as_dict()["recommended"]
+    assert (document["trial"], document["confidence"]["probability"]) == ("t0003", 0.9)
+    text = " ".join(tables_text(Report((run,))).split())
+    assert "recommended: qwen-7b×1 → llama[3b]×2 (t0003, score 0.7000): the best finalist" in text
+    assert f"the recommended allocation is {SURE}" in text
+    assert "the search recommended" not in text
+
+
+def test_the_best_finalist_of_a_search_that_recommends_nothing(make_run):
+    document = run_of(make_run, finals(7, 5)).as_dict()["recommended"]
+    assert (document["trial"], document["confidence"]) == ("t0003", None)
 
 
 def test_without_a_recommendation_the_best_trial_answers(make_run):

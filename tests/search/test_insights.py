@@ -129,6 +129,8 @@ def test_guidelines_say_where_samples_go():
     )
     flat = told(*INITIAL[:2], *((0.66, ("q72", 1), ("l3", n)) for n in (8, 15, 30, 60)))
     assert any("l3 still rises" in line for line in rising.findings())
+    one = told((0.3, ("q7", 1), ("l3", 1)), (0.4, ("q7", 1), ("l3", 2)), (0.2, ("q72", 1), ("l3", 1)))  # fmt: skip
+    assert not any("1 samples" in line for line in [*one.findings(), *rising.findings()])
     assert not any("l3 still rises" in line for line in falling.findings())
     assert any("l3 is flat" in line for line in flat.findings())
     proposals = rising.propose_by_rules(5)

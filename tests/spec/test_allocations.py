@@ -64,11 +64,11 @@ GIVEN = "retrieval: small x8, answer: small x2"
         ),
         (
             ("retrieval: small x8, answer: small x3",),
-            r"job.yaml:12: search.first\[0\].answer: 3 samples are not allowed .*valid: 1, 2, 8",
+            r"job.yaml:12: search.first\[0\].answer: stage .answer. does not allow 3 samples; valid: 1, 2, 8",
         ),
         (
             ("retrieval: small x101, answer: small x2",),
-            r"search.first\[0\].retrieval: 101 samples are not allowed .*valid: 1 to 100",
+            r"search.first\[0\].retrieval: stage .* does not allow 101 samples; valid: 1 to 100",
         ),
         (
             ("retrieval: large x100, answer: small x2",),

@@ -250,3 +250,41 @@ def test_two_stages_that_replies_do_not_tell_apart_are_refused(name):
     problem = rf"job.yaml:\d+: stages.{name}: .*'retrieval' and '{name}' .*or set 'agent: none'"
     with pytest.raises(UserError, match=problem):
         parse(renamed(name, SCRIPTED))
+
+
+LONG = [[0, *range(999)], "x" * 3000, 10**400]
+
+
+@pytest.mark.parametrize("value", LONG, ids=["list", "text", "number"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        ("stages", "retrieval", "samples"),
+        ("stages", "retrieval", "models", 0),
+        ("search", "first", 0, "baseline"),
+        ("search", "first", 0, "answer"),
+        ("agent", "kind"),
+        ("name",),
+    ],
+    ids=str,
+)
+def test_a_long_value_is_cut_in_its_error(tmp_path, key, value):
+    spec = yaml.safe_load(small_spec(tmp_path).read_text())
+    spec["search"]["first"] = [{"retrieval": "weak x1", "answer": "weak x1", "baseline": True}]
+    spec["agent"] = {"kind": "scripted", "replies": "r.json"}
+    place = spec
+    for part in key[:-1]:
+        place = place[part]
+    place[key[-1]] = value
+    with pytest.raises(UserError) as caught:
+        parse_spec(yaml.safe_dump(spec), "s.yaml", tmp_path)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "key", ["models.weak.params", "search.budget", "stages.answer.prompt_tokens", "search.seed"]
+)
+def test_a_number_of_any_size_is_one_error(tmp_path, key):
+    path = small_spec(tmp_path)
+    with pytest.raises(UserError, match=r"the number 10{56}\.\.\. is too large"):
+        load_spec(path, [f"{key}=1{'0' * 400}"])

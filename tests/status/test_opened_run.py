@@ -287,6 +287,34 @@ def test_a_tracker_that_is_there_writes_a_run_for_each_trial(export, run, tmp_pa
     assert {each.info.status for each in runs} == {"FINISHED"}
 
 
+def test_the_run_in_mlflow_has_the_score_that_reports_call_best(tmp_path, monkeypatch):
+    spec = small_spec(
+        tmp_path, search__iterations=1, search__batch_size=2, task__examples=2,
+        search__finalists={"examples": 8, "top": 2},
+    )  # fmt: skip
+    assert command_line.call("launch", spec, "--wait", cwd=tmp_path).returncode == 0
+    run = find_run("small", tmp_path / "results")
+    written = []
+    monkeypatch.setattr("agenttts.report.trackers.mlflow_run.check", lambda path: None)
+    monkeypatch.setattr(
+        "agenttts.report.trackers.mlflow_run.write_mlflow",
+        lambda table, path: written.append(table) or 0,
+    )
+    export_run(run, {"mlflow": tmp_path / "store.db"})
+    shown = json.loads(command_line.call("report", run.path, "--format", "json", cwd=tmp_path).stdout)  # fmt: skip
+    assert written[0].best["trial"] == shown["best"]["trial"]
+    assert written[0].best["source"] == "finalist"
+    monkeypatch.undo()
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed here")
+    write_mlflow(written[0], tmp_path / "store.db")
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'store.db'}")
+    [experiment] = client.search_experiments(filter_string="name = 'agenttts'")
+    runs = client.search_runs([experiment.experiment_id])
+    [parent] = [each for each in runs if "mlflow.parentRunId" not in each.data.tags]
+    assert parent.data.metrics["score"] == shown["best"]["score"]
+    assert parent.data.metrics["examples"] == 8
+
+
 @pytest.mark.parametrize(("outcome", "status"), [("cancelled", "KILLED"), (None, "RUNNING"), ("no trial scored", "FAILED")])  # fmt: skip
 def test_mlflow_takes_any_name_and_knows_when_runs_have_ended(finished, tmp_path, outcome, status):
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed here")

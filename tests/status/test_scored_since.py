@@ -1,4 +1,4 @@
-"""Trials that a stopped run's recommendation does not count."""
+"""What ``status`` says of a run's recommendation."""
 
 from __future__ import annotations
 
@@ -54,6 +54,28 @@ def test_a_recommendation_whose_trial_failed_says_so(cli, finished_run):
     assert f"(expected to score best; {failed['trial']} OOM, no score)" in text
     view = watch.watch_lines(document, datetime.now(UTC), Console(width=200))
     assert f", {failed['trial']} OOM, no score" in "\n".join(line.plain for line in view)
+
+
+def test_the_best_finalist_is_recommended(cli, finished_run):
+    finalists = {"examples": 10, "top": 2}
+    run = RunDirectory(finished_run("small", search__iterations=1, search__finalists=finalists))
+    events = [json.loads(line) for line in run.journal_file.read_text().splitlines()]
+    rows = [event["row"] for event in events if event.get("row")]
+    best, other = (row["allocation"] for row in rows if row["source"] == "finalist")
+    confidence = {"within": 0.02, "probability": 0.9, "shortfall": 0.1}
+    for event in events:
+        if event["event"] in ("told", "concluded"):
+            event |= {"recommended": other, "confidence": confidence}
+        if (row := event.get("row")) and row["source"] == "finalist":
+            row["score"] = 0.7 if row["allocation"] == best else 0.6
+    run.journal_file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert read_state(run.journal_file).recommended == other
+    document = json.loads(cli("status", "small", "--json").stdout)
+    assert document["recommended"] == document["best"]["allocation"] == best
+    assert (document["recommended_tried"], document["confidence"]) == (True, None)
+    text = " ".join(cli("status", "small").stdout.split())
+    assert re.search(r"recommended: [^ ]+ → [^ ]+ \('best' above\)", text)
+    assert "expected to score best" not in text
 
 
 @pytest.mark.parametrize(

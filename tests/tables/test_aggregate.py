@@ -267,6 +267,16 @@ def test_no_interval_without_two_examples_of_the_metric() -> None:
     assert bootstrap_interval(examples([1.0, None]), "answer.em") is None
     assert bootstrap_interval(examples([1.0, 0.0]), "answer.f1") is None
     assert bootstrap_interval(examples([1.0, 0.0]), "other.em") is None
-    constant = bootstrap_interval(examples([1.0, 1.0, 1.0]), "answer.em")
-    assert constant is not None
-    assert (constant.low, constant.high) == (1.0, 1.0)
+    assert bootstrap_interval(examples([0.3, 0.3, 0.3]), "answer.em") is None
+
+
+# Wilson's interval of 4 of 4, and of 50 of 50, as in published tables.
+@pytest.mark.parametrize(("count", "low"), [(4, 0.5101), (50, 0.9287)])
+def test_examples_that_are_all_right_or_all_wrong_leave_others_open(count, low) -> None:
+    right = bootstrap_interval(examples([1.0] * count), "answer.em")
+    wrong = bootstrap_interval(examples([0.0] * count), "answer.em")
+    assert right == (pytest.approx(low, abs=1e-4), 1.0, 0.95)
+    assert wrong == (0.0, pytest.approx(1 - low, abs=1e-4), 0.95)
+    narrower = bootstrap_interval(examples([1.0] * count), "answer.em", level=0.5)
+    assert narrower is not None
+    assert low < narrower.low < 1.0

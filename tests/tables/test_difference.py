@@ -65,8 +65,35 @@ def test_so_may_a_handful_of_different_examples(count, verdict):
 
 def test_equal_sides_differ_by_nothing_and_no_number_of_examples_helps():
     found = compared(named([0.0, 1.0] * 9), named([0.0, 1.0] * 9))
-    assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert (found.difference, found.stderr) == (0.0, 0.0)
     assert (found.verdict, found.more_examples) == ("not to be told", None)
+
+
+def test_pairs_that_all_differ_alike_leave_others_open():
+    # Wilson's interval of 18 of 18 begins at 0.824.
+    same = compared(named([0.0, 1.0] * 9), named([0.0, 1.0] * 9))
+    assert (same.low, same.high) == (
+        pytest.approx(-0.176, abs=1e-3),
+        pytest.approx(0.176, abs=1e-3),
+    )
+    up = compared(named([1.0] * 18), named([0.0] * 18))
+    down = compared(named([0.0] * 18), named([1.0] * 18))
+    assert (up.low, up.high) == (pytest.approx(0.648, abs=1e-3), 1.0)
+    assert (down.low, down.high) == (-1.0, pytest.approx(-0.648, abs=1e-3))
+    tokens = compared(named([300.0] * 18), named([100.0] * 18))
+    assert (tokens.low, tokens.high) == (200.0, 200.0), "no share: its bounds are not known"
+
+
+def test_sides_that_are_all_right_or_all_wrong_leave_others_open():
+    # Newcombe's method 10: 1 - sqrt(0.490**2 + 0.490**2).
+    told = compared(named([1.0] * 4), named([0.0] * 4, "other"))
+    assert (told.low, told.high) == (pytest.approx(0.307, abs=1e-3), 1.0)
+    assert told.verdict == "better"
+    alike = compared(named([1.0] * 4), named([1.0] * 4, "other"))
+    assert (alike.low, alike.high) == (
+        pytest.approx(-0.49, abs=1e-3),
+        pytest.approx(0.49, abs=1e-3),
+    )
 
 
 def test_one_example_has_no_interval_and_none_no_difference():

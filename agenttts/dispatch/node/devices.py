@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from agenttts.errors import counted
 from agenttts.files.commands import ask
 
 DEADLINE_S = 5.0
@@ -72,7 +73,7 @@ def device_problem(gpus: int, env: Mapping[str, str], deadline: float = DEADLINE
     if any(device.startswith("MIG-") for device in granted):
         return None
     if len(listing.gpus) < gpus:
-        return f"the job needs {gpus} GPUs, and nvidia-smi -L lists {len(listing.gpus)}"
+        return f"the job needs {counted(gpus, 'GPU')}, and nvidia-smi -L lists {len(listing.gpus)}"
     return None
 
 

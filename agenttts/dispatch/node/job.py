@@ -27,10 +27,11 @@ import submitit
 from submitit.core.utils import UncompletedJobError
 
 from agenttts.dispatch.apptainer import (
-    SCRATCH,
     container_env,
     granted_devices,
+    in_container,
     passed_variables,
+    with_scratch,
 )
 from agenttts.dispatch.attempts import HANDED_OVER, Attempt, count_state, read_attempts
 from agenttts.dispatch.base import JobRequest, JobTrial
@@ -356,9 +357,7 @@ class TrialJob:
                     self._caches = self._host_caches(scratch)
                     kills = oom_kills()
                     command = self._command_of(trials)
-                    whole = self._run_command(
-                        [part.replace(SCRATCH, str(scratch)) for part in command]
-                    )
+                    whole = self._run_command(with_scratch(command, scratch))
                     if not whole or oom_kills() > kills:
                         discard_compiled(scratch)
         except NoScratchDirectory as error:
@@ -442,7 +441,7 @@ class TrialJob:
 
     @property
     def _in_container(self) -> bool:
-        return any(SCRATCH in part for part in self.command)
+        return in_container(self.command)
 
     def _host_caches(self, scratch: Path) -> Mapping[str, str]:
         """Return the environment variables that say where engines keep compiled code.

@@ -21,7 +21,7 @@ from typing import Any
 from agenttts.dispatch.sizing.kv_cache import integer
 from agenttts.dispatch.sizing.mig import mig_memory
 from agenttts.dispatch.sizing.model_facts import ModelFacts
-from agenttts.errors import Unavailable, UserError
+from agenttts.errors import Unavailable, UserError, counted
 from agenttts.inference.placement import GPU_SHARE, PARALLEL_OPTIONS
 
 _GB = 1e9
@@ -161,7 +161,7 @@ def gpu_need(
     if on_mig:
         where = f"the one MIG device ({gpu_type}, {gpu_memory_gb:g} GB) that an engine can use"
         return _fewest(name, memory, 1, where)
-    where = f"the {gpus_per_node} GPUs of {gpu_memory_gb:g} GB of one node"
+    where = f"the {counted(gpus_per_node, 'GPU')} of {gpu_memory_gb:g} GB of one node"
     return _fewest(name, memory, gpus_per_node, where)
 
 
@@ -321,8 +321,8 @@ def _fewest(name: str, memory: _Memory, most: int, where: str) -> GpuNeed:
             at=("models", name),
         )
     raise Unavailable(
-        f"{facts.weight_bytes / _GB:.0f} GB of weights do not fit {where} (about {needed} GPUs "
-        "are needed)",
+        f"{facts.weight_bytes / _GB:.0f} GB of weights do not fit {where} (about "
+        f"{counted(needed, 'GPU')} needed)",
         fix=fix,
         at=("models", name),
     )
@@ -366,7 +366,9 @@ def _held(memory: _Memory, count: int) -> str:
         return "the KV cache of a context is not known"
     contexts = max(0, math.floor(memory.contexts(count)))
     least = "at least" if memory.facts.cache.bound else "about"
-    return f"KV cache for {least} {contexts} contexts of {memory.context} tokens at a time"
+    return (
+        f"KV cache for {least} {counted(contexts, 'context')} of {memory.context} tokens at a time"
+    )
 
 
 def _as_asked(asked: int, gpus: int | None, options: Mapping[str, Any], memory: _Memory) -> GpuNeed:

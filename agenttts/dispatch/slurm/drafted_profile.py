@@ -14,7 +14,7 @@ from agenttts.dispatch.sizing.mig import mig_memory
 from agenttts.dispatch.slurm.partitions import Partition, with_parents
 from agenttts.dispatch.slurm.survey import Nodes, Survey
 from agenttts.dispatch.slurm.tried_request import request_check
-from agenttts.errors import cli_command
+from agenttts.errors import cli_command, counted
 from agenttts.spec.strict import load_strict
 
 _NOT_FOR_SEARCHES = re.compile(
@@ -183,13 +183,16 @@ def _trial_section(found: Survey, gpu_nodes: Sequence[Nodes]) -> Section:
     def size(partition: Partition) -> int:
         return sum(n.gpus * n.count for n in gpu_nodes if n.partition == partition.name)
 
+    def gpus(partition: Partition) -> str:
+        return counted(size(partition), "GPU")
+
     whole = {n.partition for n in gpu_nodes if mig_memory(n.gpu_type) is None}
     offers = [p for p in found.partitions.values() if size(p)]
     chosen = _best(found, offers, lambda p: (p.name in whole, size(p)))
     rest = sorted((p for p in offers if p != chosen), key=size, reverse=True)
     kinds = {p.name: ", whole nodes" if _gives_whole_nodes(found, p) else "" for p in rest}
-    others = ", ".join(f"{p.name} ({size(p)} GPUs{kinds[p.name]})" for p in rest[:_SHOWN])
-    why = f"{size(chosen)} GPUs" if chosen else "GPUs"
+    others = ", ".join(f"{p.name} ({gpus(p)}{kinds[p.name]})" for p in rest[:_SHOWN])
+    why = gpus(chosen) if chosen else "GPUs"
     return Section(chosen, f"{why}; others: {others or 'none'}", _account(found, chosen))
 
 
@@ -555,8 +558,8 @@ def _limit_of(section: Section) -> str:
 def _described(nodes: Nodes | None) -> str:
     if nodes is None:
         return "no nodes"
-    kind = f" {nodes.gpu_type}" if nodes.gpu_type else ""
-    return f"{nodes.count} nodes with {nodes.gpus}{kind} GPUs, {nodes.cpus} CPUs"
+    gpus = counted(nodes.gpus, f"{nodes.gpu_type} GPU" if nodes.gpu_type else "GPU")
+    return f"{counted(nodes.count, 'node')} with {gpus}, {counted(nodes.cpus, 'CPU')}"
 
 
 def _time(minutes: int) -> str:

@@ -15,7 +15,7 @@ from agenttts.dispatch.profile import JobResources
 from agenttts.dispatch.slurm.node_lists import node_names
 from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.dispatch.slurm.syntax import minutes
-from agenttts.errors import MissingRequirement
+from agenttts.errors import MissingRequirement, counted
 
 SHOW_PARTITIONS = ["scontrol", "--all", "show", "partition", "--oneliner"]
 """Shows every partition on a line of its own, also hidden ones."""
@@ -309,7 +309,7 @@ def _judge(
             f"run on one of these hosts, or choose another {what}.partition",
         )
     limit = "no time limit" if most is None else f"MaxTime {_time(most)}"
-    detail = f"{shown}: {partition.nodes} nodes, {limit}, {what}.time {time}"
+    detail = f"{shown}: {counted(partition.nodes, 'node')}, {limit}, {what}.time {time}"
     notes = ["gives each job a whole node"] if partition.whole_nodes else []
     for key, named, allowed, denied, above in (
         ("account", resources.account, partition.accounts, partition.denied_accounts, parents),

@@ -31,7 +31,7 @@ from agenttts.dispatch.slurm.queue_reader import (
     read_squeue,
 )
 from agenttts.dispatch.slurm.queue_reasons import Waiting, end_sentence, wait_sentence, waiting_for
-from agenttts.errors import MissingRequirement
+from agenttts.errors import MissingRequirement, counted
 from agenttts.files.commands import Answer, ask
 from agenttts.tables.schema import TrialState
 
@@ -348,7 +348,7 @@ def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
     problems = _problems(answer)
     if problems:
         raise QueueUnavailable(
-            f"'scancel' of {len(command) - 1 - len(options)} jobs: "
+            f"'scancel' of {counted(len(command) - 1 - len(options), 'job')}: "
             f"{'; '.join(dict.fromkeys(problems))[:500]}",
             fix=(
                 "check that slurmctld answers ('scontrol ping'); 'squeue --me' lists the jobs "

@@ -29,6 +29,7 @@ from agenttts.report.figures.style import (
 from agenttts.report.summary import RunReport
 from agenttts.tables.aggregate import BY_TRIAL, Cost, on_most_examples, scored
 from agenttts.tables.schema import AFTER_SEARCH
+from agenttts.tables.uncertainty import interval_of_equal
 
 # Half the width of a 95 % interval, in standard errors.
 _NORMAL_95 = 1.96
@@ -165,7 +166,7 @@ def pareto_figure(run: RunReport, cost: Cost, name: str) -> Figure | None:
         .mark_circle(color=ACCENT, size=80, opacity=1)
         .encode(x=at_x, y=at_y, tooltip=_TRIAL_TIPS),
     ]
-    chosen = run.recommended_trial
+    chosen = run.result_trial
     if chosen is not None:
         mine = rows.filter(pl.col("trial") == chosen["trial"])
         layers.append(
@@ -222,11 +223,23 @@ def _described(rows: pl.DataFrame) -> pl.DataFrame:
     found = rows.with_columns(pl.Series("text", texts, dtype=pl.String))
     if "score_stderr" not in rows.columns:  # rows of a front
         return found
-    half = _NORMAL_95 * pl.col("score_stderr")
-    low, high = pl.col("score") - half, pl.col("score") + half
+    bounds = [_bounds(*row) for row in rows.select("score", "score_stderr", "examples").iter_rows()]
+    low, high = (
+        pl.Series(name, [b and b[side] for b in bounds], dtype=pl.Float64)
+        for side, name in enumerate(("low", "high"))
+    )
     if rows.height and min(rows["score"]) >= 0.0 and max(rows["score"]) <= 1.0:
         low, high = low.clip(0.0, 1.0), high.clip(0.0, 1.0)
-    return found.with_columns(low.alias("low"), high.alias("high"))
+    return found.with_columns(low, high)
+
+
+def _bounds(score: float, stderr: float | None, examples: int | None) -> tuple[float, float] | None:
+    """Return the 95 % interval of a score; None where it is not known."""
+    if stderr is None:
+        return None
+    if stderr == 0.0:
+        return interval_of_equal(score, examples) if examples else None
+    return score - _NORMAL_95 * stderr, score + _NORMAL_95 * stderr
 
 
 def _progress(run: RunReport, over: str) -> pl.DataFrame:
@@ -248,14 +261,14 @@ def _progress(run: RunReport, over: str) -> pl.DataFrame:
         .sort("step")
     )
     x = pl.col("step").cast(pl.Float64) if over == "trials" else pl.col(over)
-    best = pl.when(pl.col("improved"))
+    # As one value, because the bounds of a best trial may not be known.
+    bounds = pl.when("improved").then(pl.struct("low", "high")).forward_fill().alias("bounds")
     return rows.select(
         *("trial", "source", "budget", "score", "improved", "text"),
         x.alias("x"),
         pl.col("best_so_far").alias("best"),
-        best.then(pl.col("low")).forward_fill().alias("low"),
-        best.then(pl.col("high")).forward_fill().alias("high"),
-    )
+        bounds,
+    ).unnest("bounds")
 
 
 def _ended(rows: pl.DataFrame, end: float) -> pl.DataFrame:

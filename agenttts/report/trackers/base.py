@@ -21,13 +21,20 @@ from agenttts.tables.schema import AFTER_SEARCH
 class FinishedTable:
     """A run's table of trials, with the spec that it was launched with.
 
-    ``outcome`` is how the run ended, as in its journal; None if it goes on.
+    Attributes:
+        run: The run's name.
+        spec: The spec.
+        trials: The table.
+        outcome: How the run ended, as in its journal; None if it goes on.
+        best: The row of the best trial, as in reports: a finalist if there are any. None if no
+            trial has a score.
     """
 
     run: str
     spec: JobSpec
     trials: pl.DataFrame
     outcome: str | None = None
+    best: Mapping[str, Any] | None = None
 
     def searched(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of the search, in the order of the trials.

@@ -21,10 +21,11 @@ from agenttts.report.trackers.base import (
     needed,
     numbers_of,
 )
-from agenttts.tables.aggregate import best_trial
 
 OPTION = "--mlflow"
 _EXPERIMENT = "agenttts"
+_RESULT = ("score", "score_stderr", "examples")
+"""What the run itself has of its best trial."""
 _MOST_CHARACTERS = 500
 """MLflow refuses longer values of parameters in some versions."""
 _LONGEST_NAME = 250
@@ -68,9 +69,9 @@ def write_mlflow(table: FinishedTable, path: Path) -> int:
     span = _milliseconds(min(begun, default=None)), _milliseconds(max(ended, default=None))
     parent = client.create_run(experiment, start_time=span[0], run_name=table.run)
     params = {"method": search.method, "budget": search.budget, "seed": search.seed}
-    best = best_trial(table.trials)
-    score = {} if best is None else {"score": best["score"]}
-    _log(mlflow, client, parent, params, score, span[1])
+    best = table.best or {}
+    result = {name: best[name] for name in _RESULT if best.get(name) is not None}
+    _log(mlflow, client, parent, params, result, span[1])
     numbers = mlflow_names(name for row in rows for name in numbers_of(row))
     labels = mlflow_names(name for row in rows for name in labels_of(row))
     for row in rows:

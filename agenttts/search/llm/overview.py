@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from agenttts.errors import counted
 from agenttts.search.archive import Archive, Scored
 from agenttts.search.noise import score_text
 from agenttts.search.surrogate import Surrogate
@@ -106,7 +107,7 @@ def _noise(archive: Archive, model: Surrogate, examples: int | None) -> str:
     sizes = [len(trial.examples) for trial in archive.scored if trial.examples]
     typical = score_text(statistics.median(errors or [model.noise]), None, 2)
     n = int(statistics.median(sizes)) if sizes else examples
-    root = f"{typical} at {n} examples, and falls with the square root of that number"
+    root = f"{typical} at {counted(n, 'example')}, and falls with the square root of that number"
     return root if n else typical
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from agenttts.errors import counted
 from agenttts.search.agenttts import Offer
 from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal
@@ -143,7 +144,7 @@ def _shown(written: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     kept = sets[:1] + sets[1:][-2:]
     return [
         {
-            "title": f"Written after {event['trials']} trials"
+            "title": f"Written after {counted(event['trials'], 'trial')}"
             + (" (the first)" if event is sets[0] else ""),
             "sentences": event["guidelines"],
         }

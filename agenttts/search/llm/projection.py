@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 
-from agenttts.errors import nearest_name
+from agenttts.errors import counted, nearest_name
 from agenttts.search.llm.reading import RawAllocation, RawChoice
 from agenttts.search.moves import smaller_model
 from agenttts.space import Allocation, Choice, SearchSpace, Stage, cost_above, fits, units_text
@@ -70,7 +70,9 @@ def _samples(stage: Stage, choice: RawChoice, otherwise: Allocation, notes: list
         return samples
     samples = stage.nearest_samples(choice.samples)
     if samples != choice.samples:
-        notes.append(f"{stage.name}: {choice.samples:g} samples are not allowed; {samples} is used")
+        wanted = counted(f"{choice.samples:g}", "sample")
+        are = "is" if choice.samples == 1 else "are"
+        notes.append(f"{stage.name}: {wanted} {are} not allowed; {samples} is used")
     return samples
 
 
@@ -98,7 +100,9 @@ def _within_budget(space: SearchSpace, wanted: Allocation, notes: list[str]) -> 
     scaled = _scaled(space, wanted, _largest_factor(space, wanted))
     for before, after in zip(wanted.choices, scaled.choices, strict=True):
         if before.samples != after.samples:
-            notes.append(f"{after.stage}: {before.samples} samples scaled down to {after.samples}")
+            notes.append(
+                f"{after.stage}: {counted(before.samples, 'sample')} scaled down to {after.samples}"
+            )
     return scaled
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agenttts.errors import counted
 from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal
 from agenttts.search.llm.base import Chat, LLMError, Reply
@@ -143,7 +144,8 @@ class AllocationProposer:
                 if attempt + 1 < replies:
                     chat = self._again(first, reply, problem, n, attempt)
                     reply = self._caller.ask(chat)
-            reason = f"{replies} replies without a usable allocation; the last: {problem}"
+            number = counted(replies, "reply", "replies")
+            reason = f"{number} without a usable allocation; the last: {problem}"
         except LLMError as error:
             reason = f"{error.fault}: {error}"
         self.fall_back(asked[-1], reason)

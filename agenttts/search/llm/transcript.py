@@ -33,7 +33,6 @@ from typing import Any
 
 from pydantic import BaseModel, create_model
 
-from agenttts.errors import cli_command
 from agenttts.files.documents import typed
 from agenttts.files.json_lines import JsonLinesFile, read_json_lines
 from agenttts.search.llm.base import Chat, LLMError, Reply
@@ -43,9 +42,14 @@ log = logging.getLogger(__name__)
 
 
 class Transcript:
-    """Appends events to a file, or only keeps them if there is no path."""
+    """Appends events to a file, or only keeps them if there is no path.
 
-    def __init__(self, path: Path | None = None) -> None:
+    Args:
+        path: The file.
+        go_on: What goes on with the calls after the file could not be written, for errors.
+    """
+
+    def __init__(self, path: Path | None = None, *, go_on: str = "run the command again") -> None:
         self.events: list[dict[str, Any]] = []
         self._file: JsonLinesFile | None = None
         if path is not None:
@@ -58,7 +62,8 @@ class Transcript:
                     path,
                     lines,
                 )
-            self._file = JsonLinesFile(path, what="transcript", fix=_make_room(path))
+            fix = f"free space there, then {go_on}; recorded replies are used again"
+            self._file = JsonLinesFile(path, what="transcript", fix=fix)
 
     @property
     def calls(self) -> int:
@@ -217,13 +222,6 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
         else:
             events.append(event)
     return events, damaged
-
-
-def _make_room(path: Path) -> str:
-    return (
-        f"free space there, then run '{cli_command('resume', path.parent)}' (or the same replay); "
-        "recorded replies are used again"
-    )
 
 
 @dataclass(frozen=True)

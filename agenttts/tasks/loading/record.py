@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any
 
-from agenttts.errors import UserError, nearest_name
+from agenttts.errors import UserError, nearest_name, shortened
 from agenttts.tasks.loading.values import json_from_text
 
 _FIELDS_LISTED = 12
@@ -145,8 +145,7 @@ class RecordSet:
 
 def shown(value: object) -> str:
     """Return a value as it is shown in an error, cut if it is long."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shortened(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _is_text(value: object) -> bool:

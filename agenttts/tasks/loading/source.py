@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from agenttts.errors import UserError, valid_names
+from agenttts.errors import UserError, counted, valid_names
 from agenttts.tasks.loading.hub import hub_id, read_hub
 from agenttts.tasks.loading.json_records import Fields
 from agenttts.tasks.loading.records import Record, RecordSet, read_file, undamaged
@@ -140,7 +140,7 @@ def take_split(
                 f", and the option search_examples leaves those after {available} to split 'test'"
             )
         raise UserError(
-            f"{wanted or 'no'} examples asked for, but '{data}' has "
+            f"{counted(wanted or 'no', 'example')} asked for, but '{data}' has "
             f"{len(items)}{left}{hint}; "
             f"valid for split '{split}': at most {available}",
             at=("examples",),

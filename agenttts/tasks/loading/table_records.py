@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from agenttts.errors import UserError
+from agenttts.errors import UserError, counted
 from agenttts.tasks.loading.content import decode_leniently, undecoded
 from agenttts.tasks.loading.record import Record, RecordSet
 from agenttts.tasks.loading.values import plain_value, value_of_cell
@@ -49,7 +49,8 @@ def read_csv(path: Path, content: bytes, *, tabs: bool) -> RecordSet:
     for number, (line, row, problem) in enumerate(rows[1:], 1):
         place = f"{path}:{line} (record {number})"
         if not problem and len(row) != len(header):
-            problem = f"has {len(row)} fields, and the header has {len(header)}: {_listed(names)}"
+            fields = counted(len(row), "field")
+            problem = f"has {fields}, and the header has {len(header)}: {_listed(names)}"
         records.append(_record(place, names, row, problem))
     return RecordSet(str(path), records)
 
@@ -123,7 +124,7 @@ def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str
         problem = problem or next(filter(None, map(undecoded, row)), "")
         several = reader.line_num > line
         if several and (problem or (width and len(row) != width)):
-            what = problem or f"has {len(row)} fields, and the header has {width}"
+            what = problem or f"has {counted(len(row), 'field')}, and the header has {width}"
             raise UserError(
                 f"{path}:{line}: a record that spans lines {line} to {reader.line_num} {what}; "
                 "is a quote before it not "

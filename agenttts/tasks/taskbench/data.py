@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agenttts.errors import Unavailable, UserError
+from agenttts.errors import Unavailable, UserError, counted
 from agenttts.files.unicode import clean_value
 from agenttts.tasks.base import Example
 from agenttts.tasks.loading.hub import hub_id
@@ -264,8 +264,8 @@ def _unknown_tools(
     if len(given) == sum(map(len, plans)):
         raise UserError(
             f"{file}: has none of the tools in the gold plans, such as '{given[0]}', but "
-            f"{len(known)} others, such as '{known[0].id}'; name the {TOOLS_FILE} that belongs to "
-            "the data",
+            f"{counted(len(known), 'other')}, such as '{known[0].id}'; name the {TOOLS_FILE} that "
+            "belongs to the data",
             at=("options", "tools"),
         )
     return [

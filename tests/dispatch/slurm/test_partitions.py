@@ -122,9 +122,9 @@ def test_an_account_whose_place_is_not_known_is_not_refused():
     ("limits", "ok", "part"),
     [
         ("RootOnly=YES", False, "accepts only jobs of root (RootOnly)"),
-        ("RootOnly=NO Hidden=YES", True, "1 nodes"),
-        ("AllocNodes=login[1-2]", True, "1 nodes"),
-        ("AllocNodes=ALL", True, "1 nodes"),
+        ("RootOnly=NO Hidden=YES", True, "p: 1 node, "),
+        ("AllocNodes=login[1-2]", True, "p: 1 node, "),
+        ("AllocNodes=ALL", True, "p: 1 node, "),
         ("OverSubscribe=EXCLUSIVE", True, "; it gives each job a whole node"),
         ("Exclusive=TOPO OverSubscribe=NO", True, "; it gives each job a whole node"),
         ("AllocNodes=login1,n[1-9]", False, "submitted on login1,n[1-9] (AllocNodes), and this is login2"),

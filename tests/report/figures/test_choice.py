@@ -17,8 +17,9 @@ from agenttts.report.figures.choice import (
     time_figures,
 )
 from agenttts.report.figures.drawing import svg
+from agenttts.report.figures.style import Figure
 from agenttts.space import Allocation, Choice
-from agenttts.tables.schema import TrialState
+from agenttts.tables.schema import TrialRow, TrialState
 
 ALL = {
     "best-trials", "best-gpu_hours", "best-tokens", "pareto-budget", "pareto-tokens", "pareto-gpu-seconds",
@@ -170,3 +171,24 @@ def test_a_front_of_some_of_the_trials_says_so(read_runs, trial):
     assert run.compared is None
     assert "most examples" not in run_contents(run, "demo").fronts[0].title
     assert "hollow" not in pareto_figures(run)[0].caption
+
+
+def test_bars_of_scores_that_no_example_varies(read_run, trial):
+    def row(number: int, score: float, **changes: object) -> TrialRow:
+        return trial(number, score, 10.0 * number, examples=4, **changes)
+
+    scores = [(0.0, 0.0), (0.2, 0.0), (0.5, None), (0.75, 0.25), (1.0, 0.0)]
+    rows = [row(n, s, score_stderr=e) for n, (s, e) in enumerate(scores, start=1)]
+    run = read_run(rows=rows, examples=False)
+    bars = _bounds_of(pareto_figures(run)[0], "score")
+    assert bars[0.0] == (0.0, pytest.approx(0.490, abs=1e-3))
+    assert bars[1.0] == (pytest.approx(0.510, abs=1e-3), 1.0)
+    assert bars[0.75] == (pytest.approx(0.26, abs=1e-3), 1.0)
+    assert bars[0.2] == bars[0.5] == (None, None)
+    band = _bounds_of(progress_figures([run], ["demo"])[0], "best")
+    assert band == bars, "a best score without bounds has no band of another"
+
+
+def _bounds_of(figure: Figure, score: str) -> dict[float, tuple[float | None, float | None]]:
+    rows = [row for rows in figure.spec["datasets"].values() for row in rows]
+    return {row[score]: (row["low"], row["high"]) for row in rows if "low" in row and score in row}

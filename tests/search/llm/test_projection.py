@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agenttts.search.llm.projection import Projected, project_to_space
 from agenttts.search.llm.reading import RawAllocation, RawChoice
-from agenttts.space import SearchSpace
+from agenttts.space import Allocation, Choice, SearchSpace
 from tests.support.llm import SPACE
 from tests.support.repeatable import max_examples
 from tests.support.spaces import small_medium_large_spaces
@@ -41,6 +41,17 @@ def test_small_mistakes(first, second, expected, note):
     result = projected(first, second)
     assert result.allocation == SPACE.allocation(*expected)
     assert any(note in said for said in result.notes)
+
+
+def test_one_sample_is_one():
+    stages = tuple(replace(stage, samples=(2, 4)) for stage in SPACE.stages)
+    space = SearchSpace(stages, SPACE.budget)
+    otherwise = space.allocation(("qwen-7b", 2), ("llama-3b", 2))
+    choices = {"retrieval": RawChoice("qwen-7b", 1), "answer": RawChoice("llama-3b", 2)}
+    notes = project_to_space(RawAllocation(choices), space, otherwise).notes
+    assert "retrieval: 1 sample is not allowed; 2 is used" in notes
+    outside = Allocation((Choice("retrieval", "qwen-7b", 1), Choice("answer", "llama-3b", 2)))
+    assert space.violation(outside) == "stage 'retrieval' does not allow 1 sample"
 
 
 def test_over_the_budget_samples_are_scaled_down_together():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.errors import MissingRequirement, cli_command
+from agenttts.errors import MissingRequirement
 from agenttts.search import TrialResult, create
 from agenttts.search.llm.base import Chat, Reply
 from agenttts.search.llm.transcript import Transcript, summarise
@@ -124,7 +124,7 @@ def test_a_search_that_is_repeated_asks_nothing(method, tmp_path):
 
 def test_a_full_disk_takes_nothing_from_the_transcript(tmp_path: Path) -> None:
     path = tmp_path / "agent.jsonl"
-    transcript = Transcript(path)
+    transcript = Transcript(path, go_on="go on like this")
     replied(transcript, "one")
     before = path.read_bytes()
     with (
@@ -134,7 +134,7 @@ def test_a_full_disk_takes_nothing_from_the_transcript(tmp_path: Path) -> None:
         ) as caught,
     ):
         replied(transcript, "two")
-    assert f"run '{cli_command('resume', tmp_path)}'" in str(caught.value)
+    assert "free space there, then go on like this; recorded" in str(caught.value)
     assert path.read_bytes() == before
     assert (transcript.recorded(chat("two")), len(transcript.events)) == (None, 1)
     replied(transcript, "two")
