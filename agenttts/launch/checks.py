@@ -32,6 +32,7 @@ from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.endpoint_check import check_listed
 from agenttts.inference.engine_options import check_options
 from agenttts.inference.model_files import check_model_files, check_there, weight_files
+from agenttts.launch.effective_options import check_effective
 from agenttts.launch.experiment import PLACES, Experiment
 from agenttts.launch.problems import Problems
 from agenttts.loop.job_builder import is_place
@@ -129,6 +130,17 @@ def check_engine_options(spec: JobSpec) -> None:
     for name, model in spec.models.items():
         with located("models", name, "options"):
             check_options(model.engine, model.options)
+
+
+def check_effective_options(spec: JobSpec) -> None:
+    """Check that no option of a model is there for nothing; for new runs only.
+
+    Raises:
+        UserError: An option would change no sample.
+    """
+    for name, model in spec.models.items():
+        with located("models", name, "options"):
+            check_effective(model.engine, model.options)
 
 
 def check_prompt_styles(spec: JobSpec) -> None:

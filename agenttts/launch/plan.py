@@ -21,6 +21,7 @@ from agenttts.inference.base import ModelConfig
 from agenttts.launch.agent_checks import check_agent, served_dtype
 from agenttts.launch.checks import (
     check_agent_files,
+    check_effective_options,
     check_endpoints,
     check_engine_options,
     check_formats,
@@ -129,9 +130,11 @@ def _make_plan(
     check_trials(spec, search.create_for(spec))
     experiment = Experiment(spec, results, profile, scheduler, task, space)
     experiment = _with_models(experiment, problems)
+    # Not of runs that exist: they go on as they were.
+    check_effective_options(experiment.spec)
     check_servers_differ(experiment.spec)
     check_formats(experiment.spec)
-    check_prompt_styles(experiment.spec)  # not of runs that exist: their trials showed it
+    check_prompt_styles(experiment.spec)
     found = _Found(
         find_facts(experiment.spec, gpus_per_node=profile.gpus_per_node),
         served_dtype(experiment.spec, gpus_per_node=profile.gpus_per_node),

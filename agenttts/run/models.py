@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from agenttts.inference.chat_form import (
 from agenttts.inference.context import only_cuts
 from agenttts.inference.fingerprint import contents_digest, fingerprint
 from agenttts.inference.placement import PLACING_OPTIONS
+from agenttts.inference.sampling_options import sampling_of
 from agenttts.inference.scripted import script_thinking
 from agenttts.replies import COMMON_THINKING, Thinking, detect_thinking, named_thinking
 from agenttts.run.record import RunRecord
@@ -48,6 +49,7 @@ class ModelFacts:
             number, and so finds the samples that it has stored.
         dtype: The data type that it gets on a CPU (`cpu_dtype`); None for its engine's default.
         chat_form: As in `agenttts.inference.base.ModelConfig`.
+        sampling: As in `agenttts.inference.base.ModelConfig`.
     """
 
     thinking: Thinking | None
@@ -55,6 +57,7 @@ class ModelFacts:
     rules: int
     dtype: str | None = None
     chat_form: str = ""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_facts(spec: JobSpec, *, gpus_per_node: int) -> dict[str, ModelFacts]:
@@ -82,6 +85,7 @@ def find_facts(spec: JobSpec, *, gpus_per_node: int) -> dict[str, ModelFacts]:
                 gpus_per_node=gpus_per_node,
             ),
             chat_form=_chat_form(model),
+            sampling=sampling_of(model.engine, model.options),
         )
         for name, model in spec.models.items()
     }
@@ -102,7 +106,12 @@ def frozen_facts(spec: JobSpec, models: Mapping[str, ModelConfig]) -> dict[str, 
 
     return {
         name: ModelFacts(
-            model.thinking, model.weights, model.rules, dtype(name, model), model.chat_form
+            model.thinking,
+            model.weights,
+            model.rules,
+            dtype(name, model),
+            model.chat_form,
+            model.sampling,
         )
         for name, model in models.items()
     }
@@ -210,6 +219,7 @@ def model_configs(
             weights=facts[name].weights,
             rules=facts[name].rules,
             chat_form=facts[name].chat_form,
+            sampling=facts[name].sampling,
         )
         for name, model in spec.models.items()
     }

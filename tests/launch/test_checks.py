@@ -168,6 +168,21 @@ def test_a_model_without_a_chat_template_is_not_launched_for_chats(
         make_plan(spec, [], tmp_path / "results", dry_run=True)
 
 
+def test_an_option_that_changes_no_sample_is_refused_at_launch_only(scripted_spec, tmp_path):
+    model = tmp_path / "base"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    strong = {"path": str(model), "params": 1e9, "prompt_style": "few_shot_completion"}
+    strong["options"] = {"seed": 3, "override_generation_config": {"top_k": 20}}
+    spec = load_spec(scripted_spec(models__strong=strong))  # a run that exists is read
+    with pytest.raises(UserError, match=r"models\.strong\.options\.seed: .*set search\.seed"):
+        make_plan(spec, [], tmp_path / "r", dry_run=True)
+    del strong["options"]["seed"]
+    spec = load_spec(scripted_spec(models__strong=strong))
+    plan = make_plan(spec, [], tmp_path / "r", dry_run=True)
+    assert plan.models["strong"].sampling == {"top_k": 20}
+
+
 def test_a_model_whose_template_leaves_the_question_out_is_not_launched(scripted_spec, tmp_path):
     model = tmp_path / "base"
     model.mkdir()
