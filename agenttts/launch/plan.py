@@ -18,7 +18,7 @@ from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.dispatch.sizing.model_size import ModelSize, model_size
 from agenttts.errors import UserError, located
 from agenttts.inference.base import ModelConfig
-from agenttts.launch.agent_checks import check_agent, served_dtype
+from agenttts.launch.agent_checks import check_agent, check_extra_fields, served_dtype
 from agenttts.launch.checks import (
     check_agent_files,
     check_effective_options,
@@ -132,6 +132,7 @@ def _make_plan(
     experiment = _with_models(experiment, problems)
     # Not of runs that exist: they go on as they were.
     check_effective_options(experiment.spec)
+    check_extra_fields(experiment.spec)
     check_servers_differ(experiment.spec)
     check_formats(experiment.spec)
     check_prompt_styles(experiment.spec)
