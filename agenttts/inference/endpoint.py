@@ -265,7 +265,6 @@ class EndpointEngine:
                 reply = read_reply(
                     answer,
                     self._address,
-                    thinking=self._config.thinking,
                     max_tokens=request.params.max_tokens,
                 )
                 self._check_room(reply.prompt_tokens, request.params.max_tokens)

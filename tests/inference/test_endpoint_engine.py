@@ -573,12 +573,12 @@ def test_thinking_that_the_server_keeps_apart_is_stored_and_removed_once(server,
     assert thought in cut
     assert remove_thinking(whole, COMMON_THINKING) == "the Rhine"
     assert remove_thinking(cut, COMMON_THINKING) == ""
-    markers = Thinking(("[THINK]",), ("[/THINK]",))
-    server.answers = [reply("the Rhine", thought, "stop")]
-    [own] = engine(server, thinking=markers).generate([request()])
-    assert remove_thinking(own.samples[0].text, markers) == "the Rhine"
-    [none] = engine(server, thinking=None).generate([request()])
-    assert none.samples[0].text == "the Rhine"
+    for markers in (COMMON_THINKING, Thinking(("[THINK]",), ("[/THINK]",)), None):
+        server.answers = [reply("the Rhine", thought, "stop"), reply(None, thought, "length")]
+        [own] = engine(server, thinking=markers, max_concurrent=1).generate([request(seeds=2)])
+        texts = [sample.text for sample in own.samples]
+        assert texts == [whole, cut], "they have one address, whatever the markers"
+        assert [remove_thinking(text, markers) for text in texts] == ["the Rhine", ""]
 
 
 def test_a_reply_is_valid_text(server):
