@@ -59,7 +59,7 @@ def check_agent(spec: JobSpec, profile: Profile, dtype: str | None) -> GpuNeed |
 
 
 def check_extra_fields(spec: JobSpec) -> None:
-    """Check that no further field of requests to the search's language model is overridden.
+    """Check that no field in ``agent.extra`` is overridden by another key.
 
     It is for launches only: a run of an earlier version goes on with the fields that it has.
 

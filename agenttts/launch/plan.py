@@ -29,6 +29,7 @@ from agenttts.launch.checks import (
     check_servers_differ,
     checks_of,
     model_needs,
+    warn_of_other_servers,
 )
 from agenttts.launch.examples import Examples, frozen_examples, read_examples
 from agenttts.launch.expected_cost import expected_cost
@@ -134,6 +135,7 @@ def _make_plan(
     check_effective_options(experiment.spec)
     check_extra_fields(experiment.spec)
     check_servers_differ(experiment.spec)
+    warn_of_other_servers(experiment.spec, experiment.path)
     check_formats(experiment.spec)
     check_prompt_styles(experiment.spec)
     found = _Found(

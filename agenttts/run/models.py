@@ -14,7 +14,7 @@ from typing import Any
 
 from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
 from agenttts.errors import KeyPath, UserError
-from agenttts.inference.base import ModelConfig
+from agenttts.inference.base import ModelConfig, SamplingParams, sample_key
 from agenttts.inference.chat_form import (
     MessageLeftOut,
     Render,
@@ -171,8 +171,9 @@ def contents_of(models: Mapping[str, ModelConfig]) -> dict[str, str]:
 def same_model(name: str, first: RunRecord, second: RunRecord) -> bool | None:
     """Return whether a model of two runs draws the same samples.
 
-    It may have other files that hold the same, or another number of GPUs. None: that is not known,
-    because an older version launched a run and did not record what the files hold.
+    It may have other files that hold the same, or another number of GPUs. None: that is not known.
+    An older version launched a run and did not record what the files hold, or the model is on two
+    servers and no revision says that it is the same there.
 
     Args:
         name: The model's name, which both runs have.
@@ -182,6 +183,8 @@ def same_model(name: str, first: RunRecord, second: RunRecord) -> bool | None:
     one, two = first.models[name], second.models[name]
     if _without_place(one) != _without_place(two):
         return False
+    if on_other_server(one, two):
+        return None
     unchanged = one.path == two.path and one.weights == two.weights
     if unchanged and one.engine != "scripted":
         return True
@@ -192,6 +195,29 @@ def same_model(name: str, first: RunRecord, second: RunRecord) -> bool | None:
         return True
     local = [model.files is not None for model in (one, two)]
     return None if any(local) else False
+
+
+def on_other_server(one: ModelConfig, two: ModelConfig) -> bool:
+    """Return whether two models share samples though they may be different ones.
+
+    They have one id on different servers. Where a server is does not belong to the address of
+    samples, because a server may move. A ``revision`` says which model it is.
+    """
+    servers = [str(model.options.get("base_url")).rstrip("/") for model in (one, two)]
+    return servers[0] != servers[1] and _server_key(one) == _server_key(two) != ""
+
+
+def _server_key(model: ModelConfig) -> str:
+    """Return what is equal for models that share samples by their id.
+
+    It is empty for all others.
+    """
+    if model.engine != "endpoint" or model.revision is not None:
+        return ""
+    # A chat and a plain text have no common samples.
+    content = "" if model.prompt_style == "few_shot_completion" else ()
+    plain = replace(model, rules=_RULES_WITH_CONTEXT, thinking=None)
+    return sample_key(plain, content, SamplingParams(0.0, 1), 0)
 
 
 def _without_place(model: ModelConfig) -> ModelConfig:

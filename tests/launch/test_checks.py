@@ -11,9 +11,10 @@ from agenttts.dispatch.sizing import model_facts
 from agenttts.errors import Unavailable, UserError
 from agenttts.files.documents import read_object
 from agenttts.launch.checks import check_formats, check_servers_differ
-from agenttts.launch.create import run_record
+from agenttts.launch.create import create_run, run_record
 from agenttts.launch.description import describe_plan
 from agenttts.launch.plan import make_plan, plan_of_run
+from agenttts.run.directory import RunDirectory
 from agenttts.spec import load_spec
 
 
@@ -203,6 +204,8 @@ def test_a_model_whose_template_leaves_the_question_out_is_not_launched(scripted
     ("weak", "refused"),
     [
         ({}, True),
+        ({"prompt_style": "few_shot_chat"}, True),  # a task may have no examples to show
+        ({"prompt_style": "few_shot_completion"}, False),  # no chat is a plain text
         ({"revision": "8b"}, False),
         ({"path": "other"}, False),
         ({"options": {"base_url": "http://a/v1/"}}, False),
@@ -224,6 +227,31 @@ def test_two_servers_with_one_id_are_not_taken_for_one_model(scripted_spec, weak
     for name in ("models__strong", "models__weak"):
         models[name]["revision"] = "8b"
     check_servers_differ(load_spec(scripted_spec(**models)))
+
+
+def test_samples_of_another_run_s_server_are_named(scripted_spec, tmp_path, caplog):
+    """A server may have moved, so the launch goes on."""
+    options = {"base_url": "http://127.0.0.1:9/v1"}
+    server = {"engine": "endpoint", "path": "default", "params": 1e9, "options": options}
+    store = str(tmp_path / "store")
+    models = {"models__strong": server}
+
+    def plan(name):
+        spec = load_spec(scripted_spec(name=name, samples=store, **models))
+        return make_plan(spec, [], tmp_path / "r", dry_run=True)
+
+    create_run(RunDirectory(tmp_path / "r" / "first"), plan("first"))
+    plan("second")
+    assert caplog.messages == []
+    server["options"] = {"base_url": "http://127.0.0.1:8/v1/"}
+    plan("second")
+    [said] = caplog.messages
+    for part in ("models.strong", store, "'first'", "127.0.0.1:9/v1", "127.0.0.1:8/v1", "revision"):
+        assert part in said
+    plan("first")  # the run itself: what differs in its spec is said elsewhere
+    server["revision"] = "8b"
+    plan("second")
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize(
