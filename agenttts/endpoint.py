@@ -36,11 +36,13 @@ _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _TOO_LONG = re.compile(
     r"context.{0,20}(length|size|window)|context_length|maximum context|too long|too many tokens|"
     r"max_model_len|reduce the length|max_new_tokens.{0,20} must be <=|"
-    # xAI, Gemini, Moonshot, DashScope
+    # xAI, Gemini, Moonshot, DashScope, TensorRT-LLM
     r"maximum prompt length|token count.{0,40}exceeds|exceeded model token limit|"
-    r"range of input length",
+    r"range of input length|max_seq_len|max_num_tokens",
     re.I,
 )
+# With status 413, Groq refuses a request that is larger than what a minute allows.
+_RATE = re.compile(r"rate.?limit|per minute|\bTPM\b", re.I)
 
 ServerFault = Literal["timeout", "connection", "http", "refused", "context", "reply"]
 """Why a request failed.
@@ -221,7 +223,12 @@ def refusal(answer: Answer, address: Address) -> ServerError:
 
 
 def says_too_long(answer: Answer) -> bool:
-    """Return whether the server refused a prompt that is too long for the model."""
+    """Return whether the server refused a prompt that is too long for the model.
+
+    Status 413 is also a proxy's, for a body that is larger than it passes on.
+    """
+    if answer.status == 413 and not _RATE.search(answer.text):
+        return True
     return answer.status in (400, 413, 422) and _TOO_LONG.search(answer.text) is not None
 
 

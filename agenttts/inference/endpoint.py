@@ -53,6 +53,8 @@ _NO_TEMPLATE = re.compile(r"chat.?template", re.I)
 _SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
 # With status 400, Azure and other servers refuse a prompt that does not pass their filter.
 _PROMPT_FILTERED = re.compile(r"content_filter|content_policy|content management policy", re.I)
+_ONLY_CHATS = re.compile(r"chat model|chat/completions", re.I)
+_TEMPERATURE = re.compile(r"\btemperature\b", re.I)
 # With status 400, OpenAI and Azure end a reply whose thinking has taken all its tokens.
 _CUT = re.compile(r"could not finish the message.{0,80}limit was reached", re.I)
 # Only codes are matched. The texts of OpenAI and Gemini name billing and quota also when only a
@@ -266,6 +268,7 @@ class EndpointEngine:
                     answer,
                     self._address,
                     max_tokens=request.params.max_tokens,
+                    stop=request.stop,
                 )
                 self._check_room(reply.prompt_tokens, request.params.max_tokens)
                 return reply
@@ -391,6 +394,16 @@ class EndpointEngine:
             raise self._infra(text) from None
         if status == 404:
             text += "; check base_url and the model's path, which is the server's id of the model"
+        if self._config.prompt_style == "few_shot_completion" and (
+            status in (404, 405) or _ONLY_CHATS.search(text)
+        ):
+            text += (
+                "; the server may take no plain text for it (prompt_style: few_shot_completion "
+                "needs its path /completions): prompt_style: chat or few_shot_chat asks in chats"
+            )
+        if status in (400, 422) and _TEMPERATURE.search(text):
+            text += "; for a model that takes its own temperature only, set options.extra to "
+            text += "{temperature: null}"
         if _NO_TEMPLATE.search(text):
             raise EngineError(
                 f"model '{name}' ({self._config.path}) has no chat template on its server (it may "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +35,15 @@ class ServerReply:
     prompt_tokens: int | None
 
 
-def read_reply(answer: Answer, address: Address, *, max_tokens: int) -> ServerReply:
+def read_reply(
+    answer: Answer, address: Address, *, max_tokens: int, stop: Sequence[str] = ()
+) -> ServerReply:
     """Return the samples of an answer with status 200.
 
     Thinking that the server keeps apart is put before the text (`with_kept_apart`). Token
     counts are the server's, or estimates if it gives none. Those of several samples are divided by
-    the lengths of their texts.
+    the lengths of their texts. A completion ends before the first stop string, also if the server
+    does not know them or returns them.
 
     Raises:
         ServerError: The answer is not a completion, or the server broke it off.
@@ -48,7 +51,7 @@ def read_reply(answer: Answer, address: Address, *, max_tokens: int) -> ServerRe
     document = parse_answer(answer, address)
     try:
         usage = document.get("usage") or {}
-        found = [_text_and_reason(choice) for choice in document["choices"]]
+        found = [_text_and_reason(choice, stop) for choice in document["choices"]]
         if not found:
             raise ValueError("no choices")
         broken = next((reason for _, reason in found if reason in BROKEN_OFF), None)
@@ -68,13 +71,15 @@ def read_reply(answer: Answer, address: Address, *, max_tokens: int) -> ServerRe
         raise not_a_completion(answer, address) from None
 
 
-def _text_and_reason(choice: Mapping[str, Any]) -> tuple[str, str]:
+def _text_and_reason(choice: Mapping[str, Any], stop: Sequence[str]) -> tuple[str, str]:
     said = str(choice.get("finish_reason") or "stop").lower()
     reason = "length" if said in _LENGTH else said
     if reason not in ("length", FILTERED, *BROKEN_OFF):
         reason = "stop"
     if "message" not in choice:
-        return str(choice["text"]), reason
+        text = message_text(choice["text"])
+        ends = [place for string in stop if (place := text.find(string)) >= 0]
+        return (text[: min(ends)], "stop") if ends else (text, reason)
     message = choice["message"]
     text = message_text(message.get("content") or message.get("refusal"))
     # The field's names: "reasoning_content" (DeepSeek, SGLang, vLLM to 0.11), "reasoning" (vLLM

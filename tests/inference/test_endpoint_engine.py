@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import socket
@@ -407,6 +408,24 @@ def test_a_request_that_the_server_refuses_is_the_allocation_s(server):
     engine(server, extra={"temperature": None, "seed_text": "x"}).generate([request()])
     assert "temperature" not in bodies(server)[-1]
 
+    server.answers = [(400, "Unsupported value: 'temperature' does not support 0.7", {})]
+    with pytest.raises(EngineError, match=r"set options\.extra to \{temperature: null\}"):
+        engine(server).generate([request()])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(404, "Not Found", {}), (400, "This is a chat model. Did you mean v1/chat/completions?", {})],
+)
+def test_a_server_that_takes_no_plain_text(server, answer):
+    server.answers = [answer]
+    plainly = dataclasses.replace(config(server), prompt_style="few_shot_completion")
+    with pytest.raises(EngineError, match=r"no plain text.*prompt_style: chat"):
+        EndpointEngine(plainly).generate([request("Q: A:")])
+    with pytest.raises(EngineError) as error:
+        engine(server).generate([request()])
+    assert "plain text" not in str(error.value)
+
 
 def test_a_chat_without_a_template(server):
     server.answers = [(400, "default chat template is no longer allowed", {})]
@@ -456,6 +475,7 @@ def limited(context: int, message: str):
         "The input token count ({tokens}) exceeds the maximum number of tokens allowed ({context}).",
         "Invalid request: Your request exceeded model token limit: {context} (requested: {tokens})",
         "InternalError.Algo.InvalidParameter: Range of input length should be [1, {context}]",
+        "The sum of prompt length ({tokens}) and max_tokens should not exceed max_seq_len ({context})",
         "the prompt is too long",
     ],
 )
@@ -473,6 +493,36 @@ def test_a_prompt_too_long_loses_its_middle(server, message, chat):
     assert text.startswith("Be short." if chat else "begin")
     assert text.endswith("word999")
     assert len(server.requests) < 40
+
+
+def test_a_body_that_a_proxy_does_not_pass_on_is_shortened(server):
+    def proxy(body):
+        size = len(json.dumps(body))
+        return (413, "<h1>413 Request Entity Too Large</h1>", {}) if size > 3000 else plain("hi")
+
+    server.answers = [proxy]
+    [completion] = engine(server).generate([request("word " * 1000)])
+    assert (completion.truncated, completion.samples[0].text) == (True, "hi")
+    server.answers = [(413, "Request too large on tokens per minute (TPM): Limit 6000", {})]
+    with pytest.raises(EngineError, match="Limit 6000"):
+        engine(server).generate([request("word " * 1000)])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "left"),
+    [
+        ("oak\n\nQ: Which", "length", ("oak", "stop")),  # a server without stop strings
+        ("oak\n\n", "stop", ("oak", "stop")),  # one that returns them
+        ("oak END\n\n", "stop", ("oak ", "stop")),
+        ("oak\n", "length", ("oak\n", "length")),
+        (None, "stop", ("", "stop")),
+    ],
+)
+def test_a_completion_ends_before_its_stop_strings(server, text, reason, left):
+    server.answers = [plain(text, reason)]
+    [completion] = engine(server).generate([request("Q: A:", stop=("\n\n", "END"))])
+    [sample] = completion.samples
+    assert (sample.text, sample.finish_reason) == left
 
 
 def test_a_shortened_prompt_is_the_same_every_time(server):
