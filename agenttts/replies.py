@@ -359,6 +359,8 @@ def _joined(families: Iterable[_Family], wrappers: Iterable[str] = ()) -> Thinki
 
 COMMON_THINKING = _joined(_TAGGED, _BOX)
 """Markers for a model whose own are not known: tags that occur in no other text."""
+KNOWN_THINKING = _joined((*_TAGGED, *_UNTAGGED))
+"""Markers of all models that are known here."""
 
 
 def detect_thinking(directory: Path | None) -> Thinking | None:
