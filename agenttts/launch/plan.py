@@ -43,7 +43,7 @@ from agenttts.launch.experiment import (
 )
 from agenttts.launch.node_record import last_look
 from agenttts.launch.problems import Problem, Problems
-from agenttts.run.directory import Run
+from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.models import (
     ModelFacts,
     find_facts,
@@ -131,9 +131,10 @@ def _make_plan(
     check_trials(spec, search.create_for(spec))
     experiment = Experiment(spec, results, profile, scheduler, task, space)
     experiment = _with_models(experiment, problems)
-    # Not of runs that exist: they go on as they were.
-    check_effective_options(experiment.spec)
-    check_extra_fields(experiment.spec)
+    # Not of runs that exist: they go on as they were, also by a launch of their spec.
+    if not RunDirectory(experiment.path).exists:
+        check_effective_options(experiment.spec)
+        check_extra_fields(experiment.spec)
     check_servers_differ(experiment.spec)
     warn_of_other_servers(experiment.spec, experiment.path)
     check_formats(experiment.spec)

@@ -182,6 +182,10 @@ def test_an_option_that_changes_no_sample_is_refused_at_launch_only(scripted_spe
     spec = load_spec(scripted_spec(models__strong=strong))
     plan = make_plan(spec, [], tmp_path / "r", dry_run=True)
     assert plan.models["strong"].sampling == {"top_k": 20}
+    # A launch of a run's spec goes on with the run, which may be of an earlier version.
+    create_run(RunDirectory(plan.experiment.path), plan)
+    strong["options"]["seed"] = 3
+    make_plan(load_spec(scripted_spec(models__strong=strong)), [], tmp_path / "r", dry_run=True)
 
 
 def test_a_model_whose_template_leaves_the_question_out_is_not_launched(scripted_spec, tmp_path):
