@@ -251,7 +251,7 @@ def message_text(content: Any) -> str:
     if content is None:
         return ""
     if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     return str(content)
 
 

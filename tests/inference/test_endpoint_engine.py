@@ -525,6 +525,13 @@ def test_a_completion_ends_before_its_stop_strings(server, text, reason, left):
     assert (sample.text, sample.finish_reason) == left
 
 
+def test_parts_of_a_reply_without_a_text(server):
+    parts = [{"type": "text", "text": None}, {"type": "text", "text": "oak"}, {"type": "image"}]
+    server.answers = [(200, json.dumps({"choices": [{"message": {"content": parts}}]}), {})]
+    [completion] = engine(server).generate([request()])
+    assert completion.samples[0].text == "oak"
+
+
 def test_a_shortened_prompt_is_the_same_every_time(server):
     server.answers = [limited(200, "too long")]
     long = " ".join(f"word{number}" for number in range(1000))
