@@ -34,6 +34,23 @@ Render = Callable[[Messages], str]
 _WRITTEN_PART = re.compile(r"""['"]text['"]\\?\s*:""")
 
 
+TEMPLATE_DAY = datetime(2024, 7, 26)
+"""The day that templates write as today's (Llama 3.2, gpt-oss, SmolLM3).
+
+With the day of the draw, samples of one address would be of several prompts. It is the day that the
+templates of Llama 3.1 and 3.3 write.
+"""
+
+
+def day_values(template: object) -> dict[str, Any]:
+    """Return the values with which a chat template writes `TEMPLATE_DAY` as today.
+
+    They are empty for a template that asks for no day.
+    """
+    asks = "strftime_now" in str(template)
+    return {"strftime_now": TEMPLATE_DAY.strftime} if asks else {}
+
+
 class MessageLeftOut(Exception):
     """A template writes the messages without one of them, in every form."""
 
@@ -146,7 +163,7 @@ def renderer(directory: Path, template_args: Mapping[str, object]) -> Render | N
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals.update(day_values(text))
     try:
         # The tag marks what a training counts as the model's; it changes no text.
         template = environment.from_string(_GENERATION_TAG.sub("", text))
