@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from agenttts.files.documents import read_object
-from agenttts.inference.base import PromptStyle
+from agenttts.inference.base import PROMPT_END, PromptStyle
 
 ChatForm = Literal["plain", "merged", "parts", "merged parts"]
 """How messages are given to a template.
@@ -96,6 +96,17 @@ def changed_form(render: Render, roles: Sequence[str]) -> str:
     refused = _missing(render, roles, "plain") is None
     before: ChatForm = "merged" if refused else "plain"
     return "" if form is None or form == before else form
+
+
+def prompt_end(render: Render, roles: Sequence[str]) -> str:
+    """Return the last characters (`PROMPT_END`) that a template writes before a reply.
+
+    They are empty if the template refuses the messages.
+    """
+    try:
+        return render([{"role": role, "content": "text"} for role in roles])[-PROMPT_END:]
+    except Exception:  # a template may raise anything
+        return ""
 
 
 def shaped(messages: Sequence[Mapping[str, str]], form: str) -> Messages:

@@ -32,6 +32,7 @@ RECORD = RunRecord(
     agent=AgentRecord(
         gpus=1,
         thinking=Thinking(("<b>",), ("</b>",)),
+        opening="<b>",
         fields={"n": 1},
         task_description=TaskDescription("qa", "Answer.", {"answer": "One word."}, "answer.em", 50),
     ),
