@@ -26,7 +26,9 @@ BROKEN_OFF = {"abort", "aborted", "cancelled", "error"}
 vLLM answers so when it is shut down during a request. Other servers do so when one of their workers
 fails.
 """
-_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_AGAIN = {408, 409, 425, 429}
+_NOT_AGAIN = {501, 505}
+"""Failures that do not pass. All others of 500 and more may (Cloudflare: 520 to 530)."""
 _LARGEST_ANSWER = 4_000_000
 # What httpx reads of the environment. A proxy's value may hold a password: no message shows it.
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -213,7 +215,7 @@ def refusal(answer: Answer, address: Address) -> ServerError:
         target = address.without_key(answer.headers.get("location", "another address"))
         message += f" (it redirects to {target}, which is not followed: give the final address)"
         return ServerError("refused", message, status=status)
-    if status in _AGAIN:
+    if status in _AGAIN or (status >= 500 and status not in _NOT_AGAIN):
         return ServerError(
             "http", message, again=True, retry_after=_retry_after(answer.headers), status=status
         )

@@ -51,8 +51,13 @@ _LARGEST_ANSWER = 64 << 20
 """The most bytes of an answer."""
 _NO_TEMPLATE = re.compile(r"chat.?template", re.I)
 _SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
-# With status 400, Azure and other servers refuse a prompt that does not pass their filter.
-_PROMPT_FILTERED = re.compile(r"content_filter|content_policy|content management policy", re.I)
+# With status 400, Azure and other servers refuse a prompt that does not pass their filter, and with
+# status 403, OpenRouter and xAI.
+_PROMPT_FILTERED = re.compile(
+    r"content_filter|content_policy|content management policy|input was flagged|"
+    r"violates usage guidelines|SAFETY_CHECK",
+    re.I,
+)
 _ONLY_CHATS = re.compile(r"chat model|chat/completions", re.I)
 _TEMPERATURE = re.compile(r"\btemperature\b", re.I)
 # With status 400, OpenAI and Azure end a reply whose thinking has taken all its tokens.
@@ -272,9 +277,11 @@ class EndpointEngine:
                 )
                 self._check_room(reply.prompt_tokens, request.params.max_tokens)
                 return reply
-            if answer.status in (400, 422) and not says_too_long(answer):
-                if _PROMPT_FILTERED.search(answer.text):
-                    return ServerReply((Sample("", 0, FILTERED),), None)
+            too_long = says_too_long(answer)
+            refused = answer.status in (400, 403, 422) and not too_long
+            if refused and _PROMPT_FILTERED.search(answer.text):
+                return ServerReply((Sample("", 0, FILTERED),), None)
+            if answer.status in (400, 422) and not too_long:
                 if _CUT.search(answer.text):
                     cut = Sample("", request.params.max_tokens, "length")
                     return ServerReply((cut,), None)

@@ -166,6 +166,9 @@ def test_no_more_requests_in_a_minute_than_allowed(server):
     [
         (500, "oops", {}),
         (503, "busy", {}),
+        (520, "<h1>unknown error</h1>", {}),
+        (524, "a timeout occurred", {}),
+        (530, "error 1033", {}),
         (429, "slow down", {"Retry-After": "0.2"}),
         (200, "not JSON", {}),
         (200, '{"choices": []}', {}),
@@ -180,6 +183,14 @@ def test_what_may_pass_is_asked_again(server, wrong):
     [completion] = engine(server).generate([request()])
     assert completion.samples[0].text == "well"
     assert len(server.requests) == 2
+
+
+def test_what_a_server_cannot_do_is_asked_once(server):
+    server.answers = [(501, "not implemented", {})]
+    with pytest.raises(EngineError, match="not implemented") as caught:
+        engine(server).generate([request()])
+    assert caught.value.kind == "INFRA_FAILED"
+    assert len(server.requests) == 1
 
 
 def test_a_late_answer_is_asked_for_again(server):
@@ -599,8 +610,15 @@ def test_a_reply_whose_thinking_takes_all_its_tokens_is_an_empty_sample(server):
     assert completion.prompt_tokens == 11, "as the other replies say"
 
 
-def test_what_the_server_s_filter_withholds_is_an_empty_sample(server):
-    refused = (400, '{"error": {"code": "content_filter", "message": "no"}}', {})
+@pytest.mark.parametrize(
+    "refused",
+    [
+        (400, '{"error": {"code": "content_filter", "message": "no"}}', {}),
+        (403, "Your chosen model requires moderation and your input was flagged", {}),
+        (403, "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO", {}),
+    ],
+)
+def test_what_the_server_s_filter_withholds_is_an_empty_sample(server, refused):
     message = {"message": {"content": None}, "finish_reason": "content_filter"}
     server.answers = [refused, (200, json.dumps({"choices": [message]}), {})]
     [completion] = engine(server, max_concurrent=1).generate([request(seeds=2)])
