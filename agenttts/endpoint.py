@@ -46,6 +46,9 @@ _TOO_LONG = re.compile(
 # With status 413, Groq refuses a request that is larger than what a minute allows.
 _RATE = re.compile(r"rate.?limit|per minute|\bTPM\b", re.I)
 
+# "System role not supported" (Gemma 2), "Conversation roles must alternate" (early Mistral).
+_SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
+
 ServerFault = Literal["timeout", "connection", "http", "refused", "context", "reply"]
 """Why a request failed.
 
@@ -267,6 +270,22 @@ def parse_answer(answer: Answer, address: Address) -> Any:
         return json.loads(answer.text)
     except (ValueError, RecursionError):
         raise not_a_completion(answer, address) from None
+
+
+def without_system(messages: list[dict[str, str]]) -> list[dict[str, str]] | None:
+    """Return a chat with the system's text at the head of the first user turn.
+
+    None if it does not begin with both.
+    """
+    if len(messages) < 2 or messages[0]["role"] != "system":
+        return None
+    first = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+    return [first, *messages[2:]]
+
+
+def refuses_system(complaint: str) -> bool:
+    """Return whether a refusal may be of the system message, by a chat template."""
+    return _SYSTEM_REFUSED.search(complaint) is not None
 
 
 def estimated_tokens(characters: int) -> int:

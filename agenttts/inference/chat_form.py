@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from agenttts.endpoint import without_system
 from agenttts.files.documents import read_object
 from agenttts.inference.base import PROMPT_END, PromptStyle
 
@@ -117,17 +118,6 @@ def shaped(messages: Sequence[Mapping[str, str]], form: str) -> Messages:
     if form.endswith("parts"):
         found = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in found]
     return found
-
-
-def without_system(messages: list[dict[str, str]]) -> list[dict[str, str]] | None:
-    """Return a chat with the system's text at the head of the first user turn.
-
-    None if it does not begin with both.
-    """
-    if len(messages) < 2 or messages[0]["role"] != "system":
-        return None
-    first = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
-    return [first, *messages[2:]]
 
 
 def roles_of(style: PromptStyle) -> tuple[str, ...]:

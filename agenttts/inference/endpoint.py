@@ -20,8 +20,10 @@ from agenttts.endpoint import (
     ServerError,
     estimated_tokens,
     refusal,
+    refuses_system,
     says_too_long,
     shown_variable,
+    without_system,
 )
 from agenttts.errors import MissingRequirement, UserError, valid_names
 from agenttts.inference.base import (
@@ -35,7 +37,6 @@ from agenttts.inference.base import (
     ServerSilent,
 )
 from agenttts.inference.beats import Beat
-from agenttts.inference.chat_form import without_system
 from agenttts.inference.endpoint_calls import GivenUp, PatientCalls, Stopped
 from agenttts.inference.endpoint_models import has_model, read_models
 from agenttts.inference.endpoint_options import find_address, read_endpoint_options
@@ -50,7 +51,6 @@ from agenttts.inference.endpoint_replies import FILTERED, ServerReply, read_repl
 _LARGEST_ANSWER = 64 << 20
 """The most bytes of an answer."""
 _NO_TEMPLATE = re.compile(r"chat.?template", re.I)
-_SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
 # With status 400, Azure and other servers refuse a prompt that does not pass their filter, and with
 # status 403, OpenRouter and xAI.
 _PROMPT_FILTERED = re.compile(
@@ -368,7 +368,7 @@ class EndpointEngine:
             self._left_out.add("n")
             return True
         first = (body.get("messages") or [{}])[0]
-        if first.get("role") == "system" and _SYSTEM_REFUSED.search(text):
+        if first.get("role") == "system" and refuses_system(text):
             # The system message becomes a part of the first user message, as with other engines.
             self._merges_system = True
             return True

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agenttts.endpoint import without_system
 from agenttts.inference.base import (
     PROMPT_END,
     Completion,
@@ -27,7 +28,6 @@ from agenttts.inference.chat_form import (
     day_values,
     shaped,
     template_in,
-    without_system,
 )
 
 log = logging.getLogger(__name__)

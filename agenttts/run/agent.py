@@ -9,7 +9,14 @@ from typing import Any
 
 from agenttts import search, tasks
 from agenttts.errors import UserError, dotted, located
-from agenttts.inference.chat_form import prompt_end, renderer, roles_of
+from agenttts.inference.chat_form import (
+    MessageLeftOut,
+    Render,
+    changed_form,
+    prompt_end,
+    renderer,
+    roles_of,
+)
 from agenttts.replay.table import RecordedTable
 from agenttts.replies import Thinking, opened_thinking
 from agenttts.run.models import model_thinking, resolve_thinking
@@ -43,6 +50,7 @@ def agent_record(
         gpus=gpus,
         thinking=thinking,
         opening=opening_of(spec, thinking),
+        merges_system=merges_system(spec),
         fields=served_fields(spec, thinking),
         dtype=dtype,
         task_description=task_description_of(task, examples),
@@ -71,19 +79,25 @@ def opening_of(spec: JobSpec, thinking: Thinking | None) -> str:
     is empty for other models, and if a server separates the thinking itself. ``thinking`` is the
     result of `agent_thinking`.
     """
-    agent = spec.agent
-    if not isinstance(agent, ServeAgent):
+    if not isinstance(spec.agent, ServeAgent):
         return ""
-    known = spec.models.get(agent.model)
-    options = {**(known.options if known else {}), **agent.options}
-    tokenizer = options.get("tokenizer")
-    path = known.path if known else agent.model
-    place = Path(tokenizer if isinstance(tokenizer, str) else path)
-    if options.get("reasoning_parser") or not place.is_absolute():
+    template = _template(spec, spec.agent)
+    if template is None or _served_options(spec, spec.agent).get("reasoning_parser"):
         return ""
-    template = renderer(place, _template_args(spec, agent))
-    end = "" if template is None else prompt_end(template, roles_of("chat"))
-    return opened_thinking(end, thinking)
+    return opened_thinking(prompt_end(template, ("user",)), thinking)
+
+
+def merges_system(spec: JobSpec) -> bool:
+    """Return whether a served model's template leaves out a system message unsaid.
+
+    vLLM's server writes messages in the other forms itself.
+    """
+    template = _template(spec, spec.agent) if isinstance(spec.agent, ServeAgent) else None
+    try:
+        form = "" if template is None else changed_form(template, roles_of("chat"))
+    except MessageLeftOut:
+        return False
+    return form.startswith("merged")
 
 
 def served_fields(spec: JobSpec, thinking: Thinking | None) -> dict[str, Any]:
@@ -98,6 +112,21 @@ def served_fields(spec: JobSpec, thinking: Thinking | None) -> dict[str, Any]:
     if thinking is not None and thinking.special:
         fields["skip_special_tokens"] = False
     return fields
+
+
+def _served_options(spec: JobSpec, agent: ServeAgent) -> dict[str, Any]:
+    """Return the engine options of a served model."""
+    known = spec.models.get(agent.model)
+    return {**(known.options if known else {}), **agent.options}
+
+
+def _template(spec: JobSpec, agent: ServeAgent) -> Render | None:
+    """Return a served model's chat template; None if it is not here."""
+    known = spec.models.get(agent.model)
+    tokenizer = _served_options(spec, agent).get("tokenizer")
+    path = known.path if known else agent.model
+    place = Path(tokenizer if isinstance(tokenizer, str) else path)
+    return renderer(place, _template_args(spec, agent)) if place.is_absolute() else None
 
 
 def _template_args(spec: JobSpec, agent: ServeAgent) -> dict[str, Any]:

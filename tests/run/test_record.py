@@ -33,6 +33,7 @@ RECORD = RunRecord(
         gpus=1,
         thinking=Thinking(("<b>",), ("</b>",)),
         opening="<b>",
+        merges_system=True,
         fields={"n": 1},
         task_description=TaskDescription("qa", "Answer.", {"answer": "One word."}, "answer.em", 50),
     ),
