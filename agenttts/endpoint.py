@@ -26,7 +26,9 @@ BROKEN_OFF = {"abort", "aborted", "cancelled", "error"}
 vLLM answers so when it is shut down during a request. Other servers do so when one of their workers
 fails.
 """
-_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_AGAIN = {408, 409, 425, 429}
+_NOT_AGAIN = {501, 505}
+"""Failures that do not pass. All others of 500 and more may (Cloudflare: 520 to 530)."""
 _LARGEST_ANSWER = 4_000_000
 # What httpx reads of the environment. A proxy's value may hold a password: no message shows it.
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -36,11 +38,16 @@ _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _TOO_LONG = re.compile(
     r"context.{0,20}(length|size|window)|context_length|maximum context|too long|too many tokens|"
     r"max_model_len|reduce the length|max_new_tokens.{0,20} must be <=|"
-    # xAI, Gemini, Moonshot, DashScope
+    # xAI, Gemini, Moonshot, DashScope, TensorRT-LLM
     r"maximum prompt length|token count.{0,40}exceeds|exceeded model token limit|"
-    r"range of input length",
+    r"range of input length|max_seq_len|max_num_tokens",
     re.I,
 )
+# With status 413, Groq refuses a request that is larger than what a minute allows.
+_RATE = re.compile(r"rate.?limit|per minute|\bTPM\b", re.I)
+
+# "System role not supported" (Gemma 2), "Conversation roles must alternate" (early Mistral).
+_SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
 
 ServerFault = Literal["timeout", "connection", "http", "refused", "context", "reply"]
 """Why a request failed.
@@ -211,7 +218,7 @@ def refusal(answer: Answer, address: Address) -> ServerError:
         target = address.without_key(answer.headers.get("location", "another address"))
         message += f" (it redirects to {target}, which is not followed: give the final address)"
         return ServerError("refused", message, status=status)
-    if status in _AGAIN:
+    if status in _AGAIN or (status >= 500 and status not in _NOT_AGAIN):
         return ServerError(
             "http", message, again=True, retry_after=_retry_after(answer.headers), status=status
         )
@@ -221,7 +228,12 @@ def refusal(answer: Answer, address: Address) -> ServerError:
 
 
 def says_too_long(answer: Answer) -> bool:
-    """Return whether the server refused a prompt that is too long for the model."""
+    """Return whether the server refused a prompt that is too long for the model.
+
+    Status 413 is also a proxy's, for a body that is larger than it passes on.
+    """
+    if answer.status == 413 and not _RATE.search(answer.text):
+        return True
     return answer.status in (400, 413, 422) and _TOO_LONG.search(answer.text) is not None
 
 
@@ -244,7 +256,7 @@ def message_text(content: Any) -> str:
     if content is None:
         return ""
     if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     return str(content)
 
 
@@ -258,6 +270,22 @@ def parse_answer(answer: Answer, address: Address) -> Any:
         return json.loads(answer.text)
     except (ValueError, RecursionError):
         raise not_a_completion(answer, address) from None
+
+
+def without_system(messages: list[dict[str, str]]) -> list[dict[str, str]] | None:
+    """Return a chat with the system's text at the head of the first user turn.
+
+    None if it does not begin with both.
+    """
+    if len(messages) < 2 or messages[0]["role"] != "system":
+        return None
+    first = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+    return [first, *messages[2:]]
+
+
+def refuses_system(complaint: str) -> bool:
+    """Return whether a refusal may be of the system message, by a chat template."""
+    return _SYSTEM_REFUSED.search(complaint) is not None
 
 
 def estimated_tokens(characters: int) -> int:

@@ -44,6 +44,33 @@ class Thinking:
         return cls(**parts, special=bool(record.get("special", False)))
 
 
+_KEPT_APART_START = "<think>\n(kept apart by the server)\n"
+_KEPT_APART_END = "\n(kept apart by the server)\n</think>\n\n"
+
+
+def with_kept_apart(thinking: str, reply: str, *, cut: bool) -> str:
+    """Return a reply with the thinking that a server gave in a field of its own.
+
+    The text is the same whatever markers a run has set for the model, and `remove_thinking` finds
+    the thinking with any of them.
+
+    Args:
+        thinking: The thinking; without any, the reply is returned as it is.
+        reply: The reply beside it.
+        cut: Whether the sample ended within its thinking.
+    """
+    if not thinking.strip():
+        return reply
+    return f"{_KEPT_APART_START}{thinking.strip()}{'' if cut else _KEPT_APART_END}{reply}"
+
+
+def _without_kept_apart(text: str) -> tuple[str, bool]:
+    """Return a reply without kept-apart thinking, and whether it had some."""
+    if not text.startswith(_KEPT_APART_START):
+        return text, False
+    return text.partition(_KEPT_APART_END)[2], True
+
+
 def remove_thinking(text: str, thinking: Thinking | None) -> str:
     """Return a reply without its thinking.
 
@@ -55,12 +82,16 @@ def remove_thinking(text: str, thinking: Thinking | None) -> str:
     - A start within a block begins no second block. Models may write about their own markers.
     - A start in the answer that is only mentioned (`_begins_thinking`) is removed, and the text
       around it stays.
+    - Thinking that a server kept apart (`with_kept_apart`) is always removed.
 
-    Without markers, and for None, the reply is returned unchanged. The result holds no marker. The
-    function never raises.
+    Otherwise the reply is returned unchanged without markers, and for None. The result holds no
+    marker. The function never raises.
     """
+    text, kept_apart = _without_kept_apart(text)
     if thinking is None:
         return text
+    if kept_apart:
+        text = text.strip()
     if _HARMONY_ANSWER in thinking.ends:
         text = _HARMONY_HEADER.sub(r"\1<|message|>", text)
     pattern = _pattern(thinking)
@@ -68,6 +99,7 @@ def remove_thinking(text: str, thinking: Thinking | None) -> str:
     if not matches:
         return text
     last_end = max((n for n, m in enumerate(matches) if m.group() in thinking.ends), default=-1)
+    closed = kept_apart or last_end >= 0
     kept: list[str] = []
     since_last_end: list[str] = []
     position, inside, said = 0, False, False
@@ -82,7 +114,7 @@ def remove_thinking(text: str, thinking: Thinking | None) -> str:
         elif match.group() in thinking.starts:
             if number < last_end:
                 inside = True
-            elif not said or _begins_thinking(text, match, thinking, closed=last_end >= 0):
+            elif not said or _begins_thinking(text, match, thinking, closed=closed):
                 return ""
     kept += [*since_last_end, text[position:]]
     answer = "".join(kept)
@@ -327,6 +359,8 @@ def _joined(families: Iterable[_Family], wrappers: Iterable[str] = ()) -> Thinki
 
 COMMON_THINKING = _joined(_TAGGED, _BOX)
 """Markers for a model whose own are not known: tags that occur in no other text."""
+KNOWN_THINKING = _joined((*_TAGGED, *_UNTAGGED))
+"""Markers of all models that are known here."""
 
 
 def detect_thinking(directory: Path | None) -> Thinking | None:

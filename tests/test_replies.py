@@ -21,6 +21,7 @@ from agenttts.replies import (
     opened_thinking,
     remove_thinking,
     repair_json,
+    with_kept_apart,
 )
 
 THINK = Thinking(("<think>",), ("</think>",))
@@ -361,3 +362,32 @@ def test_many_values_side_by_side_are_repaired_quickly():
     # A proposal a line, as models write them, is far below the bound.
     values = repair_json(",\n".join(f'{{"n": {n},}}' for n in range(100)))
     assert [value["n"] for value in values] == list(range(100))
+
+
+@pytest.mark.parametrize("markers", [None, THINK, Thinking(("[T]",), ("[/T]",)), COMMON_THINKING])
+@pytest.mark.parametrize(
+    ("thought", "reply", "cut", "left"),
+    [
+        ("Bo? </think> [/T] no", "Ann Lee", False, "Ann Lee"),
+        ("Bo?", "", True, ""),
+        ("Bo?", "", False, ""),
+        (" \n", "Ann Lee", False, "Ann Lee"),
+        ("Bo?", "the tag in <b> is a word", False, "the tag in <b> is a word"),
+    ],
+)
+def test_thinking_of_a_field_of_its_own_is_removed_with_any_markers(
+    markers, thought, reply, cut, left
+):
+    text = with_kept_apart(thought, reply, cut=cut)
+    assert remove_thinking(text, markers) == left
+    assert (thought in text) == bool(thought.strip())
+
+
+def test_what_a_model_writes_itself_is_not_taken_for_the_server_s():
+    own = "<think>\nBo?\n</think>\n\nAnn Lee"
+    assert remove_thinking(own, None) == own
+    assert remove_thinking(own, THINK) == "Ann Lee"  # as earlier versions stored a server's
+    said = with_kept_apart("Bo?", own, cut=False)
+    assert remove_thinking(said, None) == own
+    mentioned = with_kept_apart("Bo?", "the tag <think> opens it", cut=False)
+    assert remove_thinking(mentioned, THINK) == "the tag  opens it"

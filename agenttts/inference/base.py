@@ -63,7 +63,9 @@ class ModelConfig:
     the rules for the addresses of its samples (`sample_key`); it is 1 in runs that were launched
     before there were other rules. ``chat_form`` is empty unless the model's chat template leaves
     out a message without an error (`agenttts.inference.chat_form`). It is the form in which the
-    template writes all messages.
+    template writes all messages. ``sampling`` are further sampling parameters of every sample, as
+    vLLM names them (`agenttts.inference.sampling_options`); it is empty in runs that were launched
+    before they were applied.
     """
 
     name: str
@@ -78,6 +80,7 @@ class ModelConfig:
     weights: str | None = None
     rules: int = 1
     chat_form: str = ""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def files(self) -> Path | None:
@@ -292,7 +295,7 @@ def sample_key(
     - the rendered prompt, for a chat with the arguments of its template, and its form if the
       template leaves out a message
     - the stop strings
-    - the sampling parameters and the run seed
+    - the sampling parameters, those of the model's options, and the run seed
 
     The number of samples is not part of the address: k samples are samples 0..k-1. Empty values are
     left out of the address, so that samples stored before a key existed are found.
@@ -323,6 +326,8 @@ def sample_key(
         address["chat_form"] = model.chat_form
     if keeps_special(model):
         address["special"] = True
+    if model.sampling:
+        address["sampling"] = dict(model.sampling)
     text = json.dumps(address, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -16,8 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from agenttts.endpoint import without_system
 from agenttts.files.documents import read_object
-from agenttts.inference.base import PromptStyle
+from agenttts.inference.base import PROMPT_END, PromptStyle
 
 ChatForm = Literal["plain", "merged", "parts", "merged parts"]
 """How messages are given to a template.
@@ -32,6 +33,23 @@ Render = Callable[[Messages], str]
 """Writes messages by a template; raises if the template refuses them."""
 # A part that is written as Python or JSON: the template takes a content for a text.
 _WRITTEN_PART = re.compile(r"""['"]text['"]\\?\s*:""")
+
+
+TEMPLATE_DAY = datetime(2024, 7, 26)
+"""The day that templates write as today's (Llama 3.2, gpt-oss, SmolLM3).
+
+With the day of the draw, samples of one address would be of several prompts. It is the day that the
+templates of Llama 3.1 and 3.3 write.
+"""
+
+
+def day_values(template: object) -> dict[str, Any]:
+    """Return the values with which a chat template writes `TEMPLATE_DAY` as today.
+
+    They are empty for a template that asks for no day.
+    """
+    asks = "strftime_now" in str(template)
+    return {"strftime_now": TEMPLATE_DAY.strftime} if asks else {}
 
 
 class MessageLeftOut(Exception):
@@ -81,6 +99,17 @@ def changed_form(render: Render, roles: Sequence[str]) -> str:
     return "" if form is None or form == before else form
 
 
+def prompt_end(render: Render, roles: Sequence[str]) -> str:
+    """Return the last characters (`PROMPT_END`) that a template writes before a reply.
+
+    They are empty if the template refuses the messages.
+    """
+    try:
+        return render([{"role": role, "content": "text"} for role in roles])[-PROMPT_END:]
+    except Exception:  # a template may raise anything
+        return ""
+
+
 def shaped(messages: Sequence[Mapping[str, str]], form: str) -> Messages:
     """Return messages in a form (`ChatForm`); without a system message none is merged."""
     found: Messages = [dict(message) for message in messages]
@@ -89,17 +118,6 @@ def shaped(messages: Sequence[Mapping[str, str]], form: str) -> Messages:
     if form.endswith("parts"):
         found = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in found]
     return found
-
-
-def without_system(messages: list[dict[str, str]]) -> list[dict[str, str]] | None:
-    """Return a chat with the system's text at the head of the first user turn.
-
-    None if it does not begin with both.
-    """
-    if len(messages) < 2 or messages[0]["role"] != "system":
-        return None
-    first = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
-    return [first, *messages[2:]]
 
 
 def roles_of(style: PromptStyle) -> tuple[str, ...]:
@@ -146,7 +164,7 @@ def renderer(directory: Path, template_args: Mapping[str, object]) -> Render | N
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals.update(day_values(text))
     try:
         # The tag marks what a training counts as the model's; it changes no text.
         template = environment.from_string(_GENERATION_TAG.sub("", text))

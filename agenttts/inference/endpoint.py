@@ -20,8 +20,10 @@ from agenttts.endpoint import (
     ServerError,
     estimated_tokens,
     refusal,
+    refuses_system,
     says_too_long,
     shown_variable,
+    without_system,
 )
 from agenttts.errors import MissingRequirement, UserError, valid_names
 from agenttts.inference.base import (
@@ -35,7 +37,6 @@ from agenttts.inference.base import (
     ServerSilent,
 )
 from agenttts.inference.beats import Beat
-from agenttts.inference.chat_form import without_system
 from agenttts.inference.endpoint_calls import GivenUp, PatientCalls, Stopped
 from agenttts.inference.endpoint_models import has_model, read_models
 from agenttts.inference.endpoint_options import find_address, read_endpoint_options
@@ -50,9 +51,15 @@ from agenttts.inference.endpoint_replies import FILTERED, ServerReply, read_repl
 _LARGEST_ANSWER = 64 << 20
 """The most bytes of an answer."""
 _NO_TEMPLATE = re.compile(r"chat.?template", re.I)
-_SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
-# With status 400, Azure and other servers refuse a prompt that does not pass their filter.
-_PROMPT_FILTERED = re.compile(r"content_filter|content_policy|content management policy", re.I)
+# With status 400, Azure and other servers refuse a prompt that does not pass their filter, and with
+# status 403, OpenRouter and xAI.
+_PROMPT_FILTERED = re.compile(
+    r"content_filter|content_policy|content management policy|input was flagged|"
+    r"violates usage guidelines|SAFETY_CHECK",
+    re.I,
+)
+_ONLY_CHATS = re.compile(r"chat model|chat/completions", re.I)
+_TEMPERATURE = re.compile(r"\btemperature\b", re.I)
 # With status 400, OpenAI and Azure end a reply whose thinking has taken all its tokens.
 _CUT = re.compile(r"could not finish the message.{0,80}limit was reached", re.I)
 # Only codes are matched. The texts of OpenAI and Gemini name billing and quota also when only a
@@ -265,14 +272,16 @@ class EndpointEngine:
                 reply = read_reply(
                     answer,
                     self._address,
-                    thinking=self._config.thinking,
                     max_tokens=request.params.max_tokens,
+                    stop=request.stop,
                 )
                 self._check_room(reply.prompt_tokens, request.params.max_tokens)
                 return reply
-            if answer.status in (400, 422) and not says_too_long(answer):
-                if _PROMPT_FILTERED.search(answer.text):
-                    return ServerReply((Sample("", 0, FILTERED),), None)
+            too_long = says_too_long(answer)
+            refused = answer.status in (400, 403, 422) and not too_long
+            if refused and _PROMPT_FILTERED.search(answer.text):
+                return ServerReply((Sample("", 0, FILTERED),), None)
+            if answer.status in (400, 422) and not too_long:
                 if _CUT.search(answer.text):
                     cut = Sample("", request.params.max_tokens, "length")
                     return ServerReply((cut,), None)
@@ -359,7 +368,7 @@ class EndpointEngine:
             self._left_out.add("n")
             return True
         first = (body.get("messages") or [{}])[0]
-        if first.get("role") == "system" and _SYSTEM_REFUSED.search(text):
+        if first.get("role") == "system" and refuses_system(text):
             # The system message becomes a part of the first user message, as with other engines.
             self._merges_system = True
             return True
@@ -392,6 +401,16 @@ class EndpointEngine:
             raise self._infra(text) from None
         if status == 404:
             text += "; check base_url and the model's path, which is the server's id of the model"
+        if self._config.prompt_style == "few_shot_completion" and (
+            status in (404, 405) or _ONLY_CHATS.search(text)
+        ):
+            text += (
+                "; the server may take no plain text for it (prompt_style: few_shot_completion "
+                "needs its path /completions): prompt_style: chat or few_shot_chat asks in chats"
+            )
+        if status in (400, 422) and _TEMPERATURE.search(text):
+            text += "; for a model that takes its own temperature only, set options.extra to "
+            text += "{temperature: null}"
         if _NO_TEMPLATE.search(text):
             raise EngineError(
                 f"model '{name}' ({self._config.path}) has no chat template on its server (it may "

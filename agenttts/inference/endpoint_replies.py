@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from agenttts.endpoint import (
     parse_answer,
 )
 from agenttts.inference.base import Sample
-from agenttts.replies import Thinking
+from agenttts.replies import with_kept_apart
 
 _LENGTH = ("length", "max_tokens", "model_length")
 FILTERED = "content_filter"
@@ -36,13 +36,14 @@ class ServerReply:
 
 
 def read_reply(
-    answer: Answer, address: Address, *, thinking: Thinking | None, max_tokens: int
+    answer: Answer, address: Address, *, max_tokens: int, stop: Sequence[str] = ()
 ) -> ServerReply:
     """Return the samples of an answer with status 200.
 
-    Thinking that the server keeps apart is put before the text, between the model's markers.
-    Without markers (``thinking: none``) it is left out. Token counts are the server's, or estimates
-    if it gives none. Those of several samples are divided by the lengths of their texts.
+    Thinking that the server keeps apart is put before the text (`with_kept_apart`). Token
+    counts are the server's, or estimates if it gives none. Those of several samples are divided by
+    the lengths of their texts. A completion ends before the first stop string, also if the server
+    does not know them or returns them.
 
     Raises:
         ServerError: The answer is not a completion, or the server broke it off.
@@ -50,7 +51,7 @@ def read_reply(
     document = parse_answer(answer, address)
     try:
         usage = document.get("usage") or {}
-        found = [_text_and_reason(choice, thinking) for choice in document["choices"]]
+        found = [_text_and_reason(choice, stop) for choice in document["choices"]]
         if not found:
             raise ValueError("no choices")
         broken = next((reason for _, reason in found if reason in BROKEN_OFF), None)
@@ -70,24 +71,22 @@ def read_reply(
         raise not_a_completion(answer, address) from None
 
 
-def _text_and_reason(choice: Mapping[str, Any], thinking: Thinking | None) -> tuple[str, str]:
+def _text_and_reason(choice: Mapping[str, Any], stop: Sequence[str]) -> tuple[str, str]:
     said = str(choice.get("finish_reason") or "stop").lower()
     reason = "length" if said in _LENGTH else said
     if reason not in ("length", FILTERED, *BROKEN_OFF):
         reason = "stop"
     if "message" not in choice:
-        return str(choice["text"]), reason
+        text = message_text(choice["text"])
+        ends = [place for string in stop if (place := text.find(string)) >= 0]
+        return (text[: min(ends)], "stop") if ends else (text, reason)
     message = choice["message"]
     text = message_text(message.get("content") or message.get("refusal"))
     # The field's names: "reasoning_content" (DeepSeek, SGLang, vLLM to 0.11), "reasoning" (vLLM
     # from 0.12, OpenRouter).
     kept_apart = message_text(message.get("reasoning_content") or message.get("reasoning"))
-    if not kept_apart.strip() or thinking is None:
-        return text, reason
-    opened = f"{thinking.starts[0]}\n{kept_apart.strip()}\n"
-    if not text and reason == "length":
-        return opened, reason  # cut within the thinking
-    return f"{opened}{thinking.ends[0]}\n\n{text}", reason
+    cut = not text and reason == "length"
+    return with_kept_apart(kept_apart, text, cut=cut), reason
 
 
 def _decode_tokens(

@@ -90,7 +90,13 @@ class TransformersOptions(EngineOptions):
     def for_library(self) -> dict[str, Any]:
         """Return the given options that go to the library as they are."""
         own = {"batch_size", "max_model_len", "trust_remote_code"}
-        return self.model_dump(exclude_unset=True, exclude=own)
+        given = self.model_dump(exclude_unset=True, exclude=own)
+        if isinstance(self.max_memory, Mapping):
+            # The numbers of GPUs are texts in the documents of a run, which are JSON.
+            given["max_memory"] = {
+                int(k) if str(k).isdecimal() else k: v for k, v in self.max_memory.items()
+            }
+        return given
 
 
 CHECKED_TYPES: Mapping[str, type] = MappingProxyType({"bool": bool, "int": int, "float": float})

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agenttts.endpoint import without_system
 from agenttts.inference.base import (
     PROMPT_END,
     Completion,
@@ -24,9 +25,9 @@ from agenttts.inference.chat_form import (
     MessageLeftOut,
     Messages,
     changed_form,
+    day_values,
     shaped,
     template_in,
-    without_system,
 )
 
 log = logging.getLogger(__name__)
@@ -204,8 +205,12 @@ def _apply_template(
     # vLLM's tokenizer of Mistral's own files (tekken.json, tokenizer.model.v3) has no template. It
     # encodes messages, and its `encode` takes the control tokens of a text for plain letters.
     encodes_messages = not hasattr(tokenizer, "chat_template")
+    template = template_args.get("chat_template") or getattr(tokenizer, "chat_template", None)
     prompt = tokenizer.apply_chat_template(
-        messages, tokenize=encodes_messages, add_generation_prompt=True, **template_args
+        messages,
+        tokenize=encodes_messages,
+        add_generation_prompt=True,
+        **{**day_values(template), **template_args},
     )
     if isinstance(prompt, str):
         return list(tokenizer.encode(prompt, add_special_tokens=False)), prompt[-PROMPT_END:]

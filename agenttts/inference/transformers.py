@@ -22,6 +22,7 @@ from agenttts.inference.base import (
     SamplingParams,
 )
 from agenttts.inference.beats import Beat
+from agenttts.inference.compiled_code import compiles_kernels, use_executable_caches
 from agenttts.inference.failure_kind import failure_kind
 from agenttts.inference.model_files import stated_context
 from agenttts.inference.option_models import TransformersOptions
@@ -135,6 +136,8 @@ class TransformersEngine:
 
         self._torch = torch
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda":
+            _check_compiled_code(self._config)
         if gpus > 1 and device == "cuda":
             options.setdefault("device_map", "auto")
         self._tokenizer = AutoTokenizer.from_pretrained(self._config.path, **shared)
@@ -305,6 +308,22 @@ def _batches(rows: Sequence[_Row], size: int) -> list[list[_Row]]:
         else:
             batches.append([row])
     return batches
+
+
+def _check_compiled_code(config: ModelConfig) -> None:
+    """Check, before the model is loaded, that the kernels that it needs can be loaded.
+
+    Raises:
+        EngineError: They cannot on this node.
+    """
+    closed = use_executable_caches()
+    if closed is not None and compiles_kernels(config.path):
+        raise EngineError(
+            f"model '{config.name}' ({config.path}) needs kernels that are compiled on the node, "
+            f"and {closed} is mounted noexec, as is every other directory for them; TMPDIR chooses "
+            "another place",
+            kind="INFRA_FAILED",
+        )
 
 
 def _engine_error(config: ModelConfig, what: str, error: Exception) -> EngineError:

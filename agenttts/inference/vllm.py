@@ -153,17 +153,18 @@ class VLLMEngine:
             for place, seed in enumerate(request.seeds):
                 origins.append((position, place))
                 inputs.append(TokensPrompt(prompt_token_ids=prompt.tokens))
-                params.append(
-                    SamplingParams(
-                        temperature=request.params.temperature,
-                        top_p=request.params.top_p if request.params.temperature > 0 else 1.0,
-                        max_tokens=request.params.max_tokens,
-                        seed=seed,
-                        stop=list(request.stop) or None,
-                        skip_special_tokens=not request.keep_special,
-                        **_structured(request),
-                    )
-                )
+                # The stage's own parameters are last: the model's options only add to them.
+                given = {
+                    "top_p": request.params.top_p if request.params.temperature > 0 else 1.0,
+                    **self._config.sampling,
+                    "temperature": request.params.temperature,
+                    "max_tokens": request.params.max_tokens,
+                    "seed": seed,
+                    "stop": list(request.stop) or None,
+                    "skip_special_tokens": not request.keep_special,
+                    **_structured(request),
+                }
+                params.append(SamplingParams(**given))
         if not inputs:
             return []
         told: set[int] = set()

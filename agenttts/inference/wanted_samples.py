@@ -20,7 +20,7 @@ from agenttts.inference.base import (
 from agenttts.inference.context import Context
 from agenttts.inference.draws import DrawRequest
 from agenttts.inference.store import SampleStore, StoredSample, Usable
-from agenttts.replies import COMMON_THINKING, Thinking, opened_thinking
+from agenttts.replies import KNOWN_THINKING, Thinking, opened_thinking
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,10 @@ def _as_stored(
 ) -> list[StoredSample]:
     # If the prompt ends with the opening marker of thinking, the marker is stored at the beginning
     # of the sample. Such a sample may be cut within its thinking, and then has no other marker. The
-    # common markers are also looked for, because a run with another setting may read the sample.
+    # markers of all models are also looked for, because a run with another setting may read the
+    # sample.
     end = completion.prompt_end
-    opening = opened_thinking(end, thinking) or opened_thinking(end, COMMON_THINKING)
+    opening = opened_thinking(end, thinking) or opened_thinking(end, KNOWN_THINKING)
     return [
         StoredSample(
             key=key,

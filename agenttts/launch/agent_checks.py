@@ -15,7 +15,7 @@ from agenttts.inference.engine_options import check_options
 from agenttts.search.llm.connect import check_key
 from agenttts.search.llm.scripted import load_script
 from agenttts.serving.served_model import served_config
-from agenttts.spec import JobSpec, ScriptedAgent, ServeAgent
+from agenttts.spec import EndpointAgent, JobSpec, ScriptedAgent, ServeAgent
 
 
 def check_agent(spec: JobSpec, profile: Profile, dtype: str | None) -> GpuNeed | None:
@@ -56,6 +56,33 @@ def check_agent(spec: JobSpec, profile: Profile, dtype: str | None) -> GpuNeed |
     if not isinstance(spec.agent, ServeAgent):
         return None
     return _served_need(spec, spec.agent, profile, dtype)
+
+
+def check_extra_fields(spec: JobSpec) -> None:
+    """Check that no field in ``agent.extra`` is overridden by another key.
+
+    It is for launches only: a run of an earlier version goes on with the fields that it has.
+
+    Raises:
+        UserError: One is, by another key of the section.
+    """
+    agent = spec.agent
+    if not isinstance(agent, EndpointAgent):
+        return
+    reasons = {
+        **dict.fromkeys(
+            ("max_tokens", "max_completion_tokens"),
+            f"agent.max_tokens ({agent.max_tokens}) bounds a reply: set that",
+        ),
+        "seed": "each question has a seed of its own, made from search.seed: set that",
+    }
+    if agent.temperature is not None:
+        reasons["temperature"] = f"agent.temperature ({agent.temperature:g}) is sent: set that"
+    for name, reason in reasons.items():
+        if name in agent.extra:
+            raise UserError(
+                f"it would be overridden; {reason}, and leave this out", at=("agent", "extra", name)
+            )
 
 
 def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile, dtype: str | None) -> GpuNeed:

@@ -6,6 +6,7 @@ run (`agenttts.launch.problems`).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,21 +27,26 @@ from agenttts.dispatch.sizing.gpu_need import GpuNeed, check_context, gpu_need
 from agenttts.dispatch.sizing.model_facts import ModelFacts
 from agenttts.endpoint import ServerError
 from agenttts.errors import KeyPath, MissingRequirement, Unavailable, UserError, located
-from agenttts.inference.base import ModelConfig, SamplingParams, sample_key
+from agenttts.inference.base import ModelConfig
 from agenttts.inference.chat_form import MessageLeftOut, find_form, roles_of
 from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.endpoint_check import check_listed
 from agenttts.inference.engine_options import check_options
 from agenttts.inference.model_files import check_model_files, check_there, weight_files
+from agenttts.launch.effective_options import check_effective
 from agenttts.launch.experiment import PLACES, Experiment
 from agenttts.launch.problems import Problems
 from agenttts.loop.job_builder import is_place
 from agenttts.replies import lacks_chat_template
-from agenttts.run.models import chat_renderer
+from agenttts.run.directory import RunDirectory
+from agenttts.run.models import chat_renderer, on_other_server
+from agenttts.run.store_users import store_users
 from agenttts.sandbox import check_sandbox
 from agenttts.spec import JobSpec, ServeAgent
 from agenttts.spec.paths import named_places, places_of_options
 from agenttts.trial.toolbox import refusal, toolbox_settings
+
+log = logging.getLogger(__name__)
 
 
 def checks_of(
@@ -131,6 +137,17 @@ def check_engine_options(spec: JobSpec) -> None:
             check_options(model.engine, model.options)
 
 
+def check_effective_options(spec: JobSpec) -> None:
+    """Check that no option of a model is there for nothing; for new runs only.
+
+    Raises:
+        UserError: An option would change no sample.
+    """
+    for name, model in spec.models.items():
+        with located("models", name, "options"):
+            check_effective(model.engine, model.options)
+
+
 def check_prompt_styles(spec: JobSpec) -> None:
     """Check the chat templates of models that are asked in chats.
 
@@ -214,28 +231,65 @@ def check_servers_differ(spec: JobSpec) -> None:
     Raises:
         UserError: Two models have different servers, and samples with the same address.
     """
-    first: dict[str, str] = {}
-    for name, model in spec.models.items():
-        if model.engine != "endpoint" or model.revision is not None:
+    seen: list[ModelConfig] = []
+    for config in _servers(spec):
+        for other in seen:
+            if on_other_server(other, config):
+                raise UserError(
+                    f"{config.path} is the id of '{other.name}' on another server "
+                    f"({other.options['base_url']}), so both would have the same samples; set "
+                    "revision of each model to a text that says which one it is, the same text if "
+                    "both are the same model",
+                    at=("models", config.name, "path"),
+                )
+        seen.append(config)
+
+
+def warn_of_other_servers(spec: JobSpec, run: Path) -> None:
+    """Warn of samples in a shared store that may be another server's.
+
+    Args:
+        spec: The spec.
+        run: The directory of its run, which does not count.
+    """
+    servers = _servers(spec)
+    if not (spec.samples and servers):
+        return
+    store = Path(spec.samples)
+    # A store in a run's own directory has no record of this run.
+    users = dict.fromkeys((store.parent, *(user for user in store_users(store).values() if user)))
+    for other in map(RunDirectory, users):
+        try:
+            drawn = other.record().models.values() if other.path != run and other.exists else ()
+        except (UserError, OSError):  # it may be of another version, or closed
             continue
-        config = ModelConfig(
+        for config in servers:
+            alike = next((model for model in drawn if on_other_server(model, config)), None)
+            if alike is not None:
+                log.warning(
+                    "models.%s: samples in %s that run '%s' drew of %s at %s are used for the one "
+                    "at %s; if they are different models, set revision of this one to a text that "
+                    "says which one it is",
+                    config.name, store, other.name, config.path, alike.options.get("base_url"),
+                    config.options.get("base_url"),
+                )  # fmt: skip
+
+
+def _servers(spec: JobSpec) -> list[ModelConfig]:
+    """Return the models on servers, as far as their samples depend on them."""
+    return [
+        ModelConfig(
             name,
             model.path,
-            engine=model.engine,
+            model.revision,
+            model.engine,
+            model.prompt_style,
             options=model.options,
             template_args=model.template_args,
-            rules=3,
         )
-        key = sample_key(config, (), SamplingParams(0.0, 1), 0)
-        other = first.setdefault(key, name)
-        servers = [str(spec.models[n].options.get("base_url")).rstrip("/") for n in (other, name)]
-        if servers[0] != servers[1]:
-            raise UserError(
-                f"{model.path} is the id of '{other}' on another server ({servers[0]}), so both "
-                "would have the same samples; set revision of each model to a text that says which "
-                "one it is, the same text if both are the same model",
-                at=("models", name, "path"),
-            )
+        for name, model in spec.models.items()
+        if model.engine == "endpoint"
+    ]
 
 
 def model_needs(

@@ -18,9 +18,10 @@ from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.dispatch.sizing.model_size import ModelSize, model_size
 from agenttts.errors import UserError, located
 from agenttts.inference.base import ModelConfig
-from agenttts.launch.agent_checks import check_agent, served_dtype
+from agenttts.launch.agent_checks import check_agent, check_extra_fields, served_dtype
 from agenttts.launch.checks import (
     check_agent_files,
+    check_effective_options,
     check_endpoints,
     check_engine_options,
     check_formats,
@@ -28,6 +29,7 @@ from agenttts.launch.checks import (
     check_servers_differ,
     checks_of,
     model_needs,
+    warn_of_other_servers,
 )
 from agenttts.launch.examples import Examples, frozen_examples, read_examples
 from agenttts.launch.expected_cost import expected_cost
@@ -41,7 +43,7 @@ from agenttts.launch.experiment import (
 )
 from agenttts.launch.node_record import last_look
 from agenttts.launch.problems import Problem, Problems
-from agenttts.run.directory import Run
+from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.models import (
     ModelFacts,
     find_facts,
@@ -129,9 +131,14 @@ def _make_plan(
     check_trials(spec, search.create_for(spec))
     experiment = Experiment(spec, results, profile, scheduler, task, space)
     experiment = _with_models(experiment, problems)
+    # Not of runs that exist: they go on as they were, also by a launch of their spec.
+    if not RunDirectory(experiment.path).exists:
+        check_effective_options(experiment.spec)
+        check_extra_fields(experiment.spec)
     check_servers_differ(experiment.spec)
+    warn_of_other_servers(experiment.spec, experiment.path)
     check_formats(experiment.spec)
-    check_prompt_styles(experiment.spec)  # not of runs that exist: their trials showed it
+    check_prompt_styles(experiment.spec)
     found = _Found(
         find_facts(experiment.spec, gpus_per_node=profile.gpus_per_node),
         served_dtype(experiment.spec, gpus_per_node=profile.gpus_per_node),

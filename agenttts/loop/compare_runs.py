@@ -125,8 +125,9 @@ def _check(one: Side, two: Side, warnings: list[str]) -> None:
         )
     if unknown := [name for name, known in same.items() if known is None]:
         warnings.append(
-            "whether the files of these models hold the same in both runs is not known, because an "
-            f"older version launched one of the runs: {', '.join(unknown)}"
+            "whether these models are the same in both runs is not known, because an older version "
+            "launched one of the runs, or because they are on different servers and have no "
+            f"revision: {', '.join(unknown)}"
         )
     alone = [n for n in {**models[0], **models[1]} if (n in models[0]) != (n in models[1])]
     if alone:

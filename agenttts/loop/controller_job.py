@@ -245,6 +245,7 @@ def make_searcher(run: Run, transcript: Transcript, served: LLM | None) -> Searc
         transcript,
         served,
         thinking=agent.thinking,
+        opening=agent.opening,
         shared_keys=key_variables(run.record.models),
     )
     return search.create_for(spec, llm=session, examples=examples)

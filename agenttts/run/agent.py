@@ -9,8 +9,16 @@ from typing import Any
 
 from agenttts import search, tasks
 from agenttts.errors import UserError, dotted, located
+from agenttts.inference.chat_form import (
+    MessageLeftOut,
+    Render,
+    changed_form,
+    prompt_end,
+    renderer,
+    roles_of,
+)
 from agenttts.replay.table import RecordedTable
-from agenttts.replies import Thinking
+from agenttts.replies import Thinking, opened_thinking
 from agenttts.run.models import model_thinking, resolve_thinking
 from agenttts.run.record import AgentRecord
 from agenttts.run.search_files import search_file_digests
@@ -41,6 +49,8 @@ def agent_record(
     return AgentRecord(
         gpus=gpus,
         thinking=thinking,
+        opening=opening_of(spec, thinking),
+        merges_system=merges_system(spec),
         fields=served_fields(spec, thinking),
         dtype=dtype,
         task_description=task_description_of(task, examples),
@@ -62,6 +72,34 @@ def agent_thinking(spec: JobSpec) -> Thinking | None:
     return resolve_thinking(agent.thinking, known.path if known else agent.model, place)
 
 
+def opening_of(spec: JobSpec, thinking: Thinking | None) -> str:
+    """Return what opens the thinking of a served model's replies in its prompts.
+
+    Chat templates of some models open a block. A reply that is cut in it has no marker. The result
+    is empty for other models, and if a server separates the thinking itself. ``thinking`` is the
+    result of `agent_thinking`.
+    """
+    if not isinstance(spec.agent, ServeAgent):
+        return ""
+    template = _template(spec, spec.agent)
+    if template is None or _served_options(spec, spec.agent).get("reasoning_parser"):
+        return ""
+    return opened_thinking(prompt_end(template, ("user",)), thinking)
+
+
+def merges_system(spec: JobSpec) -> bool:
+    """Return whether a served model's template leaves out a system message unsaid.
+
+    vLLM's server writes messages in the other forms itself.
+    """
+    template = _template(spec, spec.agent) if isinstance(spec.agent, ServeAgent) else None
+    try:
+        form = "" if template is None else changed_form(template, roles_of("chat"))
+    except MessageLeftOut:
+        return False
+    return form.startswith("merged")
+
+
 def served_fields(spec: JobSpec, thinking: Thinking | None) -> dict[str, Any]:
     """Return the fields of requests to a served model that only vLLM has.
 
@@ -69,12 +107,32 @@ def served_fields(spec: JobSpec, thinking: Thinking | None) -> dict[str, Any]:
     """
     if not isinstance(spec.agent, ServeAgent):
         return {}
-    known = spec.models.get(spec.agent.model)
-    template_args = {**(known.template_args if known else {}), **spec.agent.template_args}
+    template_args = _template_args(spec, spec.agent)
     fields: dict[str, Any] = {"chat_template_kwargs": template_args} if template_args else {}
     if thinking is not None and thinking.special:
         fields["skip_special_tokens"] = False
     return fields
+
+
+def _served_options(spec: JobSpec, agent: ServeAgent) -> dict[str, Any]:
+    """Return the engine options of a served model."""
+    known = spec.models.get(agent.model)
+    return {**(known.options if known else {}), **agent.options}
+
+
+def _template(spec: JobSpec, agent: ServeAgent) -> Render | None:
+    """Return a served model's chat template; None if it is not here."""
+    known = spec.models.get(agent.model)
+    tokenizer = _served_options(spec, agent).get("tokenizer")
+    path = known.path if known else agent.model
+    place = Path(tokenizer if isinstance(tokenizer, str) else path)
+    return renderer(place, _template_args(spec, agent)) if place.is_absolute() else None
+
+
+def _template_args(spec: JobSpec, agent: ServeAgent) -> dict[str, Any]:
+    """Return the arguments of a served model's chat template."""
+    known = spec.models.get(agent.model)
+    return {**(known.template_args if known else {}), **agent.template_args}
 
 
 def task_description_of(task: Task, examples: int | None) -> TaskDescription:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from agenttts.dispatch.sizing.cpu_dtype import cpu_dtype
 from agenttts.errors import KeyPath, UserError
-from agenttts.inference.base import ModelConfig
+from agenttts.inference.base import ModelConfig, SamplingParams, sample_key
 from agenttts.inference.chat_form import (
     MessageLeftOut,
     Render,
@@ -25,6 +25,7 @@ from agenttts.inference.chat_form import (
 from agenttts.inference.context import only_cuts
 from agenttts.inference.fingerprint import contents_digest, fingerprint
 from agenttts.inference.placement import PLACING_OPTIONS
+from agenttts.inference.sampling_options import sampling_of
 from agenttts.inference.scripted import script_thinking
 from agenttts.replies import COMMON_THINKING, Thinking, detect_thinking, named_thinking
 from agenttts.run.record import RunRecord
@@ -48,6 +49,7 @@ class ModelFacts:
             number, and so finds the samples that it has stored.
         dtype: The data type that it gets on a CPU (`cpu_dtype`); None for its engine's default.
         chat_form: As in `agenttts.inference.base.ModelConfig`.
+        sampling: As in `agenttts.inference.base.ModelConfig`.
     """
 
     thinking: Thinking | None
@@ -55,6 +57,7 @@ class ModelFacts:
     rules: int
     dtype: str | None = None
     chat_form: str = ""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_facts(spec: JobSpec, *, gpus_per_node: int) -> dict[str, ModelFacts]:
@@ -82,6 +85,7 @@ def find_facts(spec: JobSpec, *, gpus_per_node: int) -> dict[str, ModelFacts]:
                 gpus_per_node=gpus_per_node,
             ),
             chat_form=_chat_form(model),
+            sampling=sampling_of(model.engine, model.options),
         )
         for name, model in spec.models.items()
     }
@@ -102,7 +106,12 @@ def frozen_facts(spec: JobSpec, models: Mapping[str, ModelConfig]) -> dict[str, 
 
     return {
         name: ModelFacts(
-            model.thinking, model.weights, model.rules, dtype(name, model), model.chat_form
+            model.thinking,
+            model.weights,
+            model.rules,
+            dtype(name, model),
+            model.chat_form,
+            model.sampling,
         )
         for name, model in models.items()
     }
@@ -162,8 +171,9 @@ def contents_of(models: Mapping[str, ModelConfig]) -> dict[str, str]:
 def same_model(name: str, first: RunRecord, second: RunRecord) -> bool | None:
     """Return whether a model of two runs draws the same samples.
 
-    It may have other files that hold the same, or another number of GPUs. None: that is not known,
-    because an older version launched a run and did not record what the files hold.
+    It may have other files that hold the same, or another number of GPUs. None: that is not known.
+    An older version launched a run and did not record what the files hold, or the model is on two
+    servers and no revision says that it is the same there.
 
     Args:
         name: The model's name, which both runs have.
@@ -173,6 +183,8 @@ def same_model(name: str, first: RunRecord, second: RunRecord) -> bool | None:
     one, two = first.models[name], second.models[name]
     if _without_place(one) != _without_place(two):
         return False
+    if on_other_server(one, two):
+        return None
     unchanged = one.path == two.path and one.weights == two.weights
     if unchanged and one.engine != "scripted":
         return True
@@ -183,6 +195,29 @@ def same_model(name: str, first: RunRecord, second: RunRecord) -> bool | None:
         return True
     local = [model.files is not None for model in (one, two)]
     return None if any(local) else False
+
+
+def on_other_server(one: ModelConfig, two: ModelConfig) -> bool:
+    """Return whether two models share samples though they may be different ones.
+
+    They have one id on different servers. Where a server is does not belong to the address of
+    samples, because a server may move. A ``revision`` says which model it is.
+    """
+    servers = [str(model.options.get("base_url")).rstrip("/") for model in (one, two)]
+    return servers[0] != servers[1] and _server_key(one) == _server_key(two) != ""
+
+
+def _server_key(model: ModelConfig) -> str:
+    """Return what is equal for models that share samples by their id.
+
+    It is empty for all others.
+    """
+    if model.engine != "endpoint" or model.revision is not None:
+        return ""
+    # A chat and a plain text have no common samples.
+    content = "" if model.prompt_style == "few_shot_completion" else ()
+    plain = replace(model, rules=_RULES_WITH_CONTEXT, thinking=None)
+    return sample_key(plain, content, SamplingParams(0.0, 1), 0)
 
 
 def _without_place(model: ModelConfig) -> ModelConfig:
@@ -210,6 +245,7 @@ def model_configs(
             weights=facts[name].weights,
             rules=facts[name].rules,
             chat_form=facts[name].chat_form,
+            sampling=facts[name].sampling,
         )
         for name, model in spec.models.items()
     }

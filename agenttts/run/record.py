@@ -74,6 +74,9 @@ class AgentRecord(_Part):
     Attributes:
         gpus: GPUs of a model that the run serves itself; None if it serves none.
         thinking: The markers around its thinking; None if it has none.
+        opening: What its prompts end with if they open a block of thinking; else empty.
+        merges_system: Whether its chat template leaves out a system message, whose text is
+            therefore put into the user's.
         fields: Fields of every request beyond those of OpenAI's interface.
         dtype: The data type that a model that the run serves gets on a CPU; None for the engine's
             default.
@@ -82,6 +85,8 @@ class AgentRecord(_Part):
 
     gpus: int | None = None
     thinking: Thinking | None = None
+    opening: str = ""
+    merges_system: bool = False
     fields: dict[str, Any] = {}
     dtype: str | None = None
     task_description: TaskDescription = Field(default_factory=TaskDescription)

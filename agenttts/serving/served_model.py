@@ -69,6 +69,7 @@ def served_model(
         structured=section.structured,
         direct=True,
         extra=record.fields,
+        merges_system=record.merges_system,
     )
     if own is None or temperature is None:
         return served, server

@@ -41,7 +41,8 @@ def model_of_search(served: ModelConfig, models: Mapping[str, ModelConfig]) -> M
 
 
 def _plain(model: ModelConfig) -> str:
-    plain = replace(model, template_args={}, thinking=None, weights=None, rules=2)
+    # The server reads the further sampling parameters from the options, which are compared.
+    plain = replace(model, template_args={}, thinking=None, weights=None, rules=2, sampling={})
     return sample_key(plain, "", SamplingParams(0.0, 1), 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import socket
@@ -165,6 +166,9 @@ def test_no_more_requests_in_a_minute_than_allowed(server):
     [
         (500, "oops", {}),
         (503, "busy", {}),
+        (520, "<h1>unknown error</h1>", {}),
+        (524, "a timeout occurred", {}),
+        (530, "error 1033", {}),
         (429, "slow down", {"Retry-After": "0.2"}),
         (200, "not JSON", {}),
         (200, '{"choices": []}', {}),
@@ -179,6 +183,14 @@ def test_what_may_pass_is_asked_again(server, wrong):
     [completion] = engine(server).generate([request()])
     assert completion.samples[0].text == "well"
     assert len(server.requests) == 2
+
+
+def test_what_a_server_cannot_do_is_asked_once(server):
+    server.answers = [(501, "not implemented", {})]
+    with pytest.raises(EngineError, match="not implemented") as caught:
+        engine(server).generate([request()])
+    assert caught.value.kind == "INFRA_FAILED"
+    assert len(server.requests) == 1
 
 
 def test_a_late_answer_is_asked_for_again(server):
@@ -407,6 +419,24 @@ def test_a_request_that_the_server_refuses_is_the_allocation_s(server):
     engine(server, extra={"temperature": None, "seed_text": "x"}).generate([request()])
     assert "temperature" not in bodies(server)[-1]
 
+    server.answers = [(400, "Unsupported value: 'temperature' does not support 0.7", {})]
+    with pytest.raises(EngineError, match=r"set options\.extra to \{temperature: null\}"):
+        engine(server).generate([request()])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(404, "Not Found", {}), (400, "This is a chat model. Did you mean v1/chat/completions?", {})],
+)
+def test_a_server_that_takes_no_plain_text(server, answer):
+    server.answers = [answer]
+    plainly = dataclasses.replace(config(server), prompt_style="few_shot_completion")
+    with pytest.raises(EngineError, match=r"no plain text.*prompt_style: chat"):
+        EndpointEngine(plainly).generate([request("Q: A:")])
+    with pytest.raises(EngineError) as error:
+        engine(server).generate([request()])
+    assert "plain text" not in str(error.value)
+
 
 def test_a_chat_without_a_template(server):
     server.answers = [(400, "default chat template is no longer allowed", {})]
@@ -456,6 +486,7 @@ def limited(context: int, message: str):
         "The input token count ({tokens}) exceeds the maximum number of tokens allowed ({context}).",
         "Invalid request: Your request exceeded model token limit: {context} (requested: {tokens})",
         "InternalError.Algo.InvalidParameter: Range of input length should be [1, {context}]",
+        "The sum of prompt length ({tokens}) and max_tokens should not exceed max_seq_len ({context})",
         "the prompt is too long",
     ],
 )
@@ -473,6 +504,43 @@ def test_a_prompt_too_long_loses_its_middle(server, message, chat):
     assert text.startswith("Be short." if chat else "begin")
     assert text.endswith("word999")
     assert len(server.requests) < 40
+
+
+def test_a_body_that_a_proxy_does_not_pass_on_is_shortened(server):
+    def proxy(body):
+        size = len(json.dumps(body))
+        return (413, "<h1>413 Request Entity Too Large</h1>", {}) if size > 3000 else plain("hi")
+
+    server.answers = [proxy]
+    [completion] = engine(server).generate([request("word " * 1000)])
+    assert (completion.truncated, completion.samples[0].text) == (True, "hi")
+    server.answers = [(413, "Request too large on tokens per minute (TPM): Limit 6000", {})]
+    with pytest.raises(EngineError, match="Limit 6000"):
+        engine(server).generate([request("word " * 1000)])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "left"),
+    [
+        ("oak\n\nQ: Which", "length", ("oak", "stop")),  # a server without stop strings
+        ("oak\n\n", "stop", ("oak", "stop")),  # one that returns them
+        ("oak END\n\n", "stop", ("oak ", "stop")),
+        ("oak\n", "length", ("oak\n", "length")),
+        (None, "stop", ("", "stop")),
+    ],
+)
+def test_a_completion_ends_before_its_stop_strings(server, text, reason, left):
+    server.answers = [plain(text, reason)]
+    [completion] = engine(server).generate([request("Q: A:", stop=("\n\n", "END"))])
+    [sample] = completion.samples
+    assert (sample.text, sample.finish_reason) == left
+
+
+def test_parts_of_a_reply_without_a_text(server):
+    parts = [{"type": "text", "text": None}, {"type": "text", "text": "oak"}, {"type": "image"}]
+    server.answers = [(200, json.dumps({"choices": [{"message": {"content": parts}}]}), {})]
+    [completion] = engine(server).generate([request()])
+    assert completion.samples[0].text == "oak"
 
 
 def test_a_shortened_prompt_is_the_same_every_time(server):
@@ -542,8 +610,15 @@ def test_a_reply_whose_thinking_takes_all_its_tokens_is_an_empty_sample(server):
     assert completion.prompt_tokens == 11, "as the other replies say"
 
 
-def test_what_the_server_s_filter_withholds_is_an_empty_sample(server):
-    refused = (400, '{"error": {"code": "content_filter", "message": "no"}}', {})
+@pytest.mark.parametrize(
+    "refused",
+    [
+        (400, '{"error": {"code": "content_filter", "message": "no"}}', {}),
+        (403, "Your chosen model requires moderation and your input was flagged", {}),
+        (403, "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO", {}),
+    ],
+)
+def test_what_the_server_s_filter_withholds_is_an_empty_sample(server, refused):
     message = {"message": {"content": None}, "finish_reason": "content_filter"}
     server.answers = [refused, (200, json.dumps({"choices": [message]}), {})]
     [completion] = engine(server, max_concurrent=1).generate([request(seeds=2)])
@@ -573,12 +648,12 @@ def test_thinking_that_the_server_keeps_apart_is_stored_and_removed_once(server,
     assert thought in cut
     assert remove_thinking(whole, COMMON_THINKING) == "the Rhine"
     assert remove_thinking(cut, COMMON_THINKING) == ""
-    markers = Thinking(("[THINK]",), ("[/THINK]",))
-    server.answers = [reply("the Rhine", thought, "stop")]
-    [own] = engine(server, thinking=markers).generate([request()])
-    assert remove_thinking(own.samples[0].text, markers) == "the Rhine"
-    [none] = engine(server, thinking=None).generate([request()])
-    assert none.samples[0].text == "the Rhine"
+    for markers in (COMMON_THINKING, Thinking(("[THINK]",), ("[/THINK]",)), None):
+        server.answers = [reply("the Rhine", thought, "stop"), reply(None, thought, "length")]
+        [own] = engine(server, thinking=markers, max_concurrent=1).generate([request(seeds=2)])
+        texts = [sample.text for sample in own.samples]
+        assert texts == [whole, cut], "they have one address, whatever the markers"
+        assert [remove_thinking(text, markers) for text in texts] == ["the Rhine", ""]
 
 
 def test_a_reply_is_valid_text(server):

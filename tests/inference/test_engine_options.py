@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from contextlib import suppress
 
@@ -15,8 +16,10 @@ from agenttts.inference.engine_options import (
     option_names,
 )
 from agenttts.inference.engines import VLLM_OPTIONS_FILE
+from agenttts.inference.option_models import TransformersOptions
 from agenttts.inference.placement import PARALLEL_OPTIONS, PLACING_OPTIONS, over_gpus
 from agenttts.spec.engine_options import READABLE_NUMBERS, from_command_line
+from agenttts.spec.strict import read_options
 
 READABLE = "a whole number of 1 or more, also as 8k (8,000), 25.6k or 8K (8,192)"
 
@@ -146,6 +149,15 @@ def test_the_list_is_that_of_the_installed_vllm():
     assert lines == [f"{name} {kind}".rstrip() for name, kind in found.items()]
     own = {"revision"}  # a key of the model itself
     assert set(found) == set(option_names("vllm")) | own
+
+
+def test_gpus_have_numbers_after_a_run_s_documents_too():
+    """Accelerate refuses "0"."""
+    given = {"max_memory": {0: "10GiB", 1: 2, "cpu": "30GiB"}, "variant": None}
+    stored = json.loads(json.dumps(given))
+    assert stored != given
+    options = read_options(TransformersOptions, stored, "engine transformers")
+    assert options.for_library() == given
 
 
 @pytest.mark.parametrize(

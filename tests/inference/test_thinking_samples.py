@@ -92,10 +92,14 @@ def test_a_block_that_the_prompt_opened_is_known_when_its_end_was_never_written(
     assert stored(tmp_path) == ["<think>\nhm</think>\n\nthe Danube", "<think>\nhm, the Rhine"]
 
 
-def test_samples_drawn_under_another_setting_are_read_under_this_one(tmp_path):
-    engine = Replies([stop("hm</think>the Danube"), cut("hm, the Rhine")], "assistant\n<think>\n")
-    draw_one(sampler(tmp_path, replace(MODEL, thinking=None), engine), "m", [PROMPT], PARAMS, 2)
-    [draw] = draw_one(sampler(tmp_path, MODEL, None), "m", [PROMPT], PARAMS, 2)
+@pytest.mark.parametrize("tag", ["think", "thought", "reasoning"])
+@pytest.mark.parametrize("other", [None, Thinking(("[T]",), ("[/T]",))])
+def test_samples_drawn_under_another_setting_are_read_under_this_one(tmp_path, tag, other):
+    said = [stop(f"hm</{tag}>the Danube"), cut("hm, the Rhine")]
+    engine = Replies(said, f"assistant\n<{tag}>\n")
+    draw_one(sampler(tmp_path, replace(MODEL, thinking=other), engine), "m", [PROMPT], PARAMS, 2)
+    own = replace(MODEL, thinking=Thinking((f"<{tag}>",), (f"</{tag}>",)))
+    [draw] = draw_one(sampler(tmp_path, own, None), "m", [PROMPT], PARAMS, 2)
     assert draw.texts == ("the Danube", "")
 
 

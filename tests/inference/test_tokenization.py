@@ -129,3 +129,16 @@ def test_its_template_arguments_system_role_and_length_count_as_with_a_template(
     assert (len(cut.tokens), cut.tokens[0], cut.tokens[-1], cut.truncated) == (4, -1, -5, True)
     with pytest.raises(EngineError, match="refused the prompt: no role"):
         encode(MessageTokenizer(refuses=("system", "user")), CONFIG, CHAT)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_template_that_writes_today_gives_one_prompt_on_all_days(named):
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    template = "{{ strftime_now('%d %b %Y') }}: {{ messages[0].content }}"
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, "?"))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words)
+    tokenizer.chat_template = {"default": template} if named else template
+    model = ModelConfig("m", "/models/m")
+    request = Request(({"role": "user", "content": "Oak?"},), SamplingParams(0.7, 5), (1,))
+    assert encode_request(tokenizer, model, request, None).end == "26 Jul 2024: Oak?"

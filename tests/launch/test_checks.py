@@ -11,9 +11,10 @@ from agenttts.dispatch.sizing import model_facts
 from agenttts.errors import Unavailable, UserError
 from agenttts.files.documents import read_object
 from agenttts.launch.checks import check_formats, check_servers_differ
-from agenttts.launch.create import run_record
+from agenttts.launch.create import create_run, run_record
 from agenttts.launch.description import describe_plan
 from agenttts.launch.plan import make_plan, plan_of_run
+from agenttts.run.directory import RunDirectory
 from agenttts.spec import load_spec
 
 
@@ -168,6 +169,25 @@ def test_a_model_without_a_chat_template_is_not_launched_for_chats(
         make_plan(spec, [], tmp_path / "results", dry_run=True)
 
 
+def test_an_option_that_changes_no_sample_is_refused_at_launch_only(scripted_spec, tmp_path):
+    model = tmp_path / "base"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    strong = {"path": str(model), "params": 1e9, "prompt_style": "few_shot_completion"}
+    strong["options"] = {"seed": 3, "override_generation_config": {"top_k": 20}}
+    spec = load_spec(scripted_spec(models__strong=strong))  # a run that exists is read
+    with pytest.raises(UserError, match=r"models\.strong\.options\.seed: .*set search\.seed"):
+        make_plan(spec, [], tmp_path / "r", dry_run=True)
+    del strong["options"]["seed"]
+    spec = load_spec(scripted_spec(models__strong=strong))
+    plan = make_plan(spec, [], tmp_path / "r", dry_run=True)
+    assert plan.models["strong"].sampling == {"top_k": 20}
+    # A launch of a run's spec goes on with the run, which may be of an earlier version.
+    create_run(RunDirectory(plan.experiment.path), plan)
+    strong["options"]["seed"] = 3
+    make_plan(load_spec(scripted_spec(models__strong=strong)), [], tmp_path / "r", dry_run=True)
+
+
 def test_a_model_whose_template_leaves_the_question_out_is_not_launched(scripted_spec, tmp_path):
     model = tmp_path / "base"
     model.mkdir()
@@ -188,6 +208,8 @@ def test_a_model_whose_template_leaves_the_question_out_is_not_launched(scripted
     ("weak", "refused"),
     [
         ({}, True),
+        ({"prompt_style": "few_shot_chat"}, True),  # a task may have no examples to show
+        ({"prompt_style": "few_shot_completion"}, False),  # no chat is a plain text
         ({"revision": "8b"}, False),
         ({"path": "other"}, False),
         ({"options": {"base_url": "http://a/v1/"}}, False),
@@ -209,6 +231,31 @@ def test_two_servers_with_one_id_are_not_taken_for_one_model(scripted_spec, weak
     for name in ("models__strong", "models__weak"):
         models[name]["revision"] = "8b"
     check_servers_differ(load_spec(scripted_spec(**models)))
+
+
+def test_samples_of_another_run_s_server_are_named(scripted_spec, tmp_path, caplog):
+    """A server may have moved, so the launch goes on."""
+    options = {"base_url": "http://127.0.0.1:9/v1"}
+    server = {"engine": "endpoint", "path": "default", "params": 1e9, "options": options}
+    store = str(tmp_path / "store")
+    models = {"models__strong": server}
+
+    def plan(name):
+        spec = load_spec(scripted_spec(name=name, samples=store, **models))
+        return make_plan(spec, [], tmp_path / "r", dry_run=True)
+
+    create_run(RunDirectory(tmp_path / "r" / "first"), plan("first"))
+    plan("second")
+    assert caplog.messages == []
+    server["options"] = {"base_url": "http://127.0.0.1:8/v1/"}
+    plan("second")
+    [said] = caplog.messages
+    for part in ("models.strong", store, "'first'", "127.0.0.1:9/v1", "127.0.0.1:8/v1", "revision"):
+        assert part in said
+    plan("first")  # the run itself: what differs in its spec is said elsewhere
+    server["revision"] = "8b"
+    plan("second")
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,28 @@ def test_copies_of_a_model_are_the_same_model(launched, compared):
     assert not found["only_chance"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ({"options": {"base_url": "http://b/v1"}}, True),
+        ({"options": {"base_url": "http://a/v1/"}}, False),
+        ({"options": {"base_url": "http://b/v1"}, "revision": "8b"}, False),
+        ({"options": {"base_url": "http://a/v1", "max_concurrent": 2}}, False),
+    ],
+)
+def test_a_model_on_two_servers_is_one_if_its_revision_says_so(launched, compared, changes, warned):
+    runs = launched("one"), launched("two")
+    for run, more in zip(runs, ({"revision": changes.get("revision")}, changes), strict=True):
+        record = json.loads((run / "run.json").read_text())
+        server = {"engine": "endpoint", "path": "m", "options": {"base_url": "http://a/v1"}}
+        record["models"]["weak"] |= {**server, **more}
+        del record["contents"]["weak"]
+        (run / "run.json").write_text(json.dumps(record))
+    said = [w for w in compared("one", "two")["warnings"] if "weak" in w]
+    assert len(said) == warned
+    assert all("different servers" in warning for warning in said)
+
+
 def test_other_tasks_and_metrics_are_errors(launched, cli):
     launched("one")
     run = launched("two")

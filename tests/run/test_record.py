@@ -32,6 +32,8 @@ RECORD = RunRecord(
     agent=AgentRecord(
         gpus=1,
         thinking=Thinking(("<b>",), ("</b>",)),
+        opening="<b>",
+        merges_system=True,
         fields={"n": 1},
         task_description=TaskDescription("qa", "Answer.", {"answer": "One word."}, "answer.em", 50),
     ),

@@ -16,13 +16,16 @@ from typing import Any
 _FULL = ("full_attention", "attention", "global_attention", "global", "hybrid")
 _SLIDING = ("sliding_attention", "local_attention", "sliding", "local")
 _NO_CACHE = ("linear_attention", "mamba", "mamba2", "conv", "recurrent", "moe", "mlp")
-_LAYER_LISTS = ("layer_types", "layers_block_type", "block_types", "_block_types")
+_LAYER_LISTS = (
+    *("layer_types", "layers_block_type", "block_types", "_block_types"),
+    "attention_layers",  # GPT-Neo, whose local layers keep every token too
+)
 # One layer in this many attends to all tokens. The configs of these families do not say it.
 _PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
 _ALL_SLIDING = ("mistral", "mixtral", "starcoder2", "phi3")
 # Other names of these keys, by the `attribute_map` of transformers 5.19's configurations (GPT-2,
-# BLOOM, GPT-J, StarCoder, MPT, DBRX, XGLM, XLM), and ChatGLM's. GPT-Neo's num_heads is left out:
-# those of Mamba 2 and xLSTM are no heads of attention.
+# BLOOM, GPT-J, StarCoder, MPT, DBRX, XGLM, XLM), and ChatGLM's. GPT-Neo's num_heads counts for it
+# alone: those of Mamba 2 and xLSTM are no heads of attention.
 _NAMES = {
     "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
     "num_attention_heads": ("n_head", "n_heads", "attention_heads"),
@@ -69,7 +72,10 @@ class CacheSize:
 def with_common_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config with the common names of its layers, heads and width."""
     named = dict(config)
-    for name, others in _NAMES.items():
+    names: dict[str, tuple[str, ...]] = dict(_NAMES)
+    if config.get("model_type") == "gpt_neo":
+        names["num_attention_heads"] = ("num_heads",)
+    for name, others in names.items():
         if not integer(named, name):
             named |= next(({name: config[o]} for o in others if integer(config, o)), {})
     kinds = named.get("layers_block_type")

@@ -44,7 +44,7 @@ class Caller:
     """Asks an `LLM` and records everything. Not safe for several threads.
 
     Replies are recorded whole and returned without the model's thinking. ``thinking`` holds its
-    markers.
+    markers. ``opening`` is the marker with which prompts end, if they open a block.
     """
 
     def __init__(
@@ -54,12 +54,14 @@ class Caller:
         policy: RetryPolicy | None = None,
         sleep: Callable[[float], None] = time.sleep,
         thinking: Thinking | None = COMMON_THINKING,
+        opening: str = "",
     ) -> None:
         self.llm = llm
         self.transcript = transcript
         self._policy = policy or RetryPolicy()
         self._sleep = sleep
         self._thinking = thinking
+        self._opening = opening
 
     def ask(self, chat: Chat) -> Reply:
         """Return the reply, without thinking.
@@ -98,7 +100,7 @@ class Caller:
 
     def without_thinking(self, text: str) -> str:
         """Return a recorded reply without the model's thinking."""
-        return remove_thinking(text, self._thinking)
+        return remove_thinking(self._opening + text, self._thinking)
 
     def _answer(self, reply: Reply) -> Reply:
         return replace(reply, text=self.without_thinking(reply.text))

@@ -30,6 +30,7 @@ def connect(
     served: LLM | None = None,
     *,
     thinking: Thinking | None = COMMON_THINKING,
+    opening: str = "",
     shared_keys: Collection[str] = (),
 ) -> LLMSession | None:
     """Return the session with the model of a section; None for ``agent: none``.
@@ -42,6 +43,7 @@ def connect(
         transcript: Records the questions and replies.
         served: The model that the run serves itself; required for ``kind: serve``.
         thinking: The markers around the model's thinking.
+        opening: The marker with which its prompts end, if they open a block of thinking.
         shared_keys: Variables with keys that trials need too.
     """
     if section == "none":
@@ -70,7 +72,7 @@ def connect(
     else:
         assert served is not None
         llm = served
-    caller = Caller(llm, transcript, policy, thinking=thinking)
+    caller = Caller(llm, transcript, policy, thinking=thinking, opening=opening)
     at_once = not isinstance(section, ServeAgent)
     return LLMSession(caller, task_description, section.bad_replies, at_once)
 

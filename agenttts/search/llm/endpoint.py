@@ -21,7 +21,9 @@ from agenttts.endpoint import (
     not_a_completion,
     parse_answer,
     refusal,
+    refuses_system,
     says_too_long,
+    without_system,
 )
 from agenttts.search.llm.base import Chat, LLMError, Reply
 
@@ -32,7 +34,8 @@ class EndpointLLM:
     ``locate`` gives the address before each attempt, because a model that the run serves itself may
     have moved. It may raise `LLMError`. ``direct`` bypasses any proxy that the environment names,
     as needed within a cluster. ``structured`` sends the JSON schema, until the server refuses it.
-    ``extra`` are further fields of the request's body.
+    ``extra`` are further fields of the request's body. ``merges_system`` puts the system's text at
+    the head of the first user turn; so does a server's refusal of the system message.
     """
 
     def __init__(
@@ -46,12 +49,14 @@ class EndpointLLM:
         structured: bool = True,
         direct: bool = False,
         extra: Mapping[str, Any] | None = None,
+        merges_system: bool = False,
     ) -> None:
         self.model = model
         self._locate = locate
         self._client = EndpointClient(timeout=timeout, use_proxy=not direct)
         self._left_out: list[str] = [] if structured else ["response_format"]
         self._limit_field = "max_tokens"
+        self._merges_system = merges_system
         self._max_tokens = max_tokens
         self._fixed: dict[str, Any] = {"model": model, **(extra or {})}
         if temperature is not None:
@@ -89,9 +94,12 @@ class EndpointLLM:
             return _reply(chat, answer, tuple(notes), address)
 
     def _body(self, chat: Chat) -> dict[str, Any]:
+        messages = [dict(message) for message in chat.messages]
+        if self._merges_system:
+            messages = without_system(messages) or messages
         body = {
             **self._fixed,
-            "messages": [dict(message) for message in chat.messages],
+            "messages": messages,
             self._limit_field: self._max_tokens,
             "seed": chat.seed,
         }
@@ -123,6 +131,10 @@ class EndpointLLM:
             if sent and any(sign in complaint for sign in signs):
                 self._left_out.append(name)
                 return f"the server refuses {name}: left out"
+        first = chat.messages[0]["role"] if chat.messages else ""
+        if first == "system" and not self._merges_system and refuses_system(complaint):
+            self._merges_system = True
+            return "the server refuses a system message: its text is in the user's"
         return None
 
 

@@ -275,6 +275,7 @@ def test_heads_of_keys_have_several_names(config, heads):
         ("codegen", {}, 28 * 16 * 256),
         ("gpt_bigcode", {}, 12 * 1 * 64),
         ("gpt_bigcode", {"multi_query": False}, 12 * 12 * 64),
+        ("gpt_neo", {}, 24 * 16 * 128),
         ("mpt", {}, 24 * 16 * 128),
         ("dbrx", {"attn_config": {"kv_n_heads": 8}}, 24 * 8 * 128),
         ("xglm", {}, 24 * 16 * 64),

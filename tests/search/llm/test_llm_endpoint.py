@@ -83,6 +83,32 @@ def test_a_server_that_wants_other_parameters(server):
     assert client(server).complete(CHAT).text == "100"
 
 
+@pytest.mark.parametrize(
+    "complaint",
+    ["System role not supported", "Conversation roles must alternate user/assistant/user/..."],
+)
+def test_a_server_whose_template_refuses_a_system_message(server, complaint):
+    def answer(body):
+        if body["messages"][0]["role"] == "system":
+            return 400, complaint, {}
+        return said(body["messages"][0]["content"])
+
+    server.answers = [answer]
+    chat = Chat("propose", ({"role": "system", "content": "be short"}, *CHAT.messages), seed=5)
+    llm = client(server)
+    reply = llm.complete(chat)
+    assert reply.text == "be short\n\nhello"
+    assert reply.notes == ("the server refuses a system message: its text is in the user's",)
+    llm.complete(chat)
+    assert len(server.requests) == 3, "it is remembered"
+    told = client(server, merges_system=True)
+    assert (told.complete(chat).text, len(server.requests)) == (reply.text, 4)
+    assert told.complete(CHAT).text == "hello"
+    server.answers = [(400, complaint, {})]
+    with pytest.raises(LLMError, match=complaint.split()[0]):
+        client(server).complete(CHAT)
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_passing_errors_are_worth_another_attempt(server, status):
     server.answers = [(status, "busy", {})]

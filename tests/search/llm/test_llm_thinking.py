@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.replies import COMMON_THINKING, Thinking
-from agenttts.run.agent import agent_thinking, served_fields
+from agenttts.run.agent import agent_thinking, merges_system, opening_of, served_fields
 from agenttts.search.llm.base import Chat
 from agenttts.search.llm.caller import Caller
 from agenttts.search.llm.reading import read_allocations
@@ -120,3 +120,58 @@ def test_a_served_model_has_those_of_its_files_and_its_template_arguments(tmp_pa
     silent = spec("{kind: serve, model: m, thinking: none}")
     assert agent_thinking(silent) is None
     assert fields_of(silent) == {}
+
+
+@pytest.mark.parametrize(
+    ("more", "opening"),
+    [
+        ("", "<think>\n"),
+        (", template_args: {enable_thinking: false}", ""),
+        (", options: {reasoning_parser: qwen3}", ""),
+        (", thinking: none", ""),
+    ],
+)
+def test_a_reply_that_is_cut_in_a_block_that_the_prompt_opened_is_no_proposal(
+    tmp_path, more, opening
+):
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+        "{% if enable_thinking is not defined or enable_thinking %}<think>\n{% endif %}"
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    )
+    served = spec(f"{{kind: serve, model: {tmp_path}{more}}}")
+    thinking = agent_thinking(served)
+    assert opening_of(served, thinking) == opening
+    answers = [
+        caller(reply, thinking=thinking, opening=opening).ask(CHAT).text
+        for reply in (THOUGHT, f"{THOUGHT}</think>{SAID}", SAID)
+    ]
+    if opening:
+        assert answers == ["", SAID, ""]
+    else:
+        assert answers[2] == SAID
+
+
+def test_a_template_that_refuses_messages_opens_nothing(tmp_path):
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no') }}<think>")
+    assert opening_of(spec(f"{{kind: serve, model: {tmp_path}}}"), COMMON_THINKING) == ""
+    assert opening_of(spec("none"), None) == ""
+    assert opening_of(spec(ENDPOINT + "}"), COMMON_THINKING) == ""
+
+
+@pytest.mark.parametrize(
+    ("template", "merged"),
+    [
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", False),
+        ("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}", True),
+        # vLLM's server writes parts itself, and says what it refuses.
+        ("{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}", False),
+        ("{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}", False),
+        ("Answer:", False),
+    ],
+)  # fmt: skip
+def test_a_served_model_whose_template_leaves_out_the_system_message(tmp_path, template, merged):
+    assert not merges_system(spec(f"{{kind: serve, model: {tmp_path}}}")), "it has no template"
+    (tmp_path / "chat_template.jinja").write_text(template)
+    assert merges_system(spec(f"{{kind: serve, model: {tmp_path}}}")) == merged
+    assert not merges_system(spec("none"))
