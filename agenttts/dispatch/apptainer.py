@@ -15,6 +15,7 @@ from pathlib import Path
 from agenttts.dispatch.node.devices import inside_container
 from agenttts.errors import KeyPath, MissingRequirement, Unavailable, UserError, cli_command
 from agenttts.files.access import read_problem
+from agenttts.inference.startup_plan import STARTUP_PLAN
 
 # A container for batch inference needs no hub and must send no usage statistics.
 OFFLINE = {
@@ -44,7 +45,7 @@ def compiler_caches(folder: str) -> dict[str, str]:
         # flashinfer makes directories below this one when it is imported, with any model on CUDA.
         "FLASHINFER_WORKSPACE_BASE": f"{folder}/flashinfer",
         # With this, vLLM (0.33 on) also keeps there what it measured of the model's memory.
-        "VLLM_ENABLE_STARTUP_PLAN": "1",
+        STARTUP_PLAN: "1",
     }
 
 
