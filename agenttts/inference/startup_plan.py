@@ -31,8 +31,8 @@ _KNOWN = frozenset(
 def without_plan(options: Mapping[str, Any]) -> dict[str, str]:
     """Return the variable that makes vLLM measure the memory at a start.
 
-    It is empty if all options that change the memory are in vLLM's hash. The share of an engine with
-    sleep mode counts as one if it is `GPU_SHARE`, which is the default of such engines.
+    It is empty if all options that change the memory are in vLLM's hash. The share of an engine
+    with sleep mode counts as one if it is `GPU_SHARE`, which is the default of such engines.
 
     Args:
         options: The engine's options.

@@ -24,6 +24,8 @@ def engine(message: str, kind: str = "FAILED") -> Fault:
 
 LOADING = "model 'm' (/models/m) could not be loaded by vLLM: RuntimeError: Engine core initialization failed. See root cause above."
 KILLED = "the engine process of model 'm' was killed by SIGKILL (exit code -9); the kernel and Slurm send SIGKILL when memory runs out; its last line: loading"
+WORKER_KILLED = f"{LOADING}; its process VllmWorker-1 was killed by SIGKILL (exit code -9); the kernel and Slurm send SIGKILL when memory runs out"
+SILENT = "model 'm' (/models/m) could not be run by vLLM: EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.; a process of the engine ended without saying why, as one does that is killed; the kernel and Slurm send SIGKILL when memory runs out"
 WARNING = (
     "WARNING usage_lib.py: Failed to write usage stats: [Errno 30] Read-only file system: '/opt/x'"
 )
@@ -129,6 +131,16 @@ CASES = [
     ("the engine was killed", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM")), INFRA),
     ("the engine was killed, and the kernel counted it", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM"), oom_killed=True), OOM),
     ("the engine was killed after it had said why", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM"), log="RuntimeError: Cannot allocate memory"), OOM),
+    ("a worker of the engine was killed", AttemptEnd(exit_code=1, fault=engine(WORKER_KILLED, "OOM")), INFRA),
+    ("a worker of the engine was killed, and the kernel counted it", AttemptEnd(exit_code=1, fault=engine(WORKER_KILLED, "OOM"), oom_killed=True), OOM),
+    ("a worker of the engine was killed after a GPU failed", AttemptEnd(exit_code=1, fault=engine(WORKER_KILLED, "OOM"), log="NVRM: Xid (1): 79"), NODE),
+    ("a worker of the engine crashed", AttemptEnd(exit_code=1, fault=engine(f"{LOADING}; its process VllmWorker-1 was killed by SIGSEGV (exit code -11)")), OWN),
+    ("the engine's core ended silently", AttemptEnd(exit_code=1, fault=engine(SILENT, "OOM")), INFRA),
+    ("the engine's core ended silently, and the kernel counted it", AttemptEnd(exit_code=1, fault=engine(SILENT, "OOM"), oom_killed=True), OOM),
+    ("the engine's core ended silently after a GPU failed", AttemptEnd(exit_code=1, fault=engine(SILENT, "OOM"), log="NVRM: Xid (1): 79"), NODE),
+    ("no process of the engine says why, and the kernel counted a kill", AttemptEnd(exit_code=1, fault=engine(LOADING), oom_killed=True), OOM),
+    ("a worker says only that another one failed", AttemptEnd(exit_code=1, fault=engine(f"{LOADING}; the cause, printed by a process of the engine: Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause."), log="NVRM: Xid (1): 79"), NODE),
+    ("a GPU error beside a kill of something else", AttemptEnd(exit_code=1, fault=engine("CUDA error: an illegal memory access was encountered"), oom_killed=True), OWN),
     ("the engine's file vanished under it", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGBUS (exit code -7)")), INFRA),
     ("a limit on CPU time", AttemptEnd(exit_code=-24, began=True), INFRA),
     ("a limit on the size of files, seen through a shell", AttemptEnd(exit_code=153, began=True), INFRA),

@@ -58,6 +58,29 @@ def test_a_core_that_was_killed_is_taken_for_one_out_of_memory(forking):
     assert caught.value.kind == "OOM"
 
 
+DIED = "(EngineCore pid=5) ERROR 11-26 16:31:40 [multiproc_executor.py:315] Worker proc VllmWorker-1 died unexpectedly (exit code: {}), shutting down executor."
+AFTER = "(EngineCore pid=5) ERROR 11-26 16:31:41 [core.py:1330] RuntimeError: NCCL communicator was aborted"
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("forking", [""], indirect=True)
+@pytest.mark.parametrize(
+    ("printed", "says", "kind"),
+    [
+        (f"{DIED.format(-9)}\n{AFTER}", "its process VllmWorker-1 was killed by SIGKILL", "OOM"),
+        (f"{DIED.format(-11)}\n{AFTER}", "its process VllmWorker-1 was killed by SIGSEGV", "FAILED"),
+        (f"{DIED.format(-99)}", "its process VllmWorker-1 was killed by signal 99", "FAILED"),
+        (f"{AFTER}\n{DIED.format(-15)}", "NCCL communicator was aborted", "FAILED"),
+        (f"{DIED.format(1)}\n{AFTER}", "NCCL communicator was aborted", "FAILED"),
+    ],
+)  # fmt: skip
+def test_a_worker_that_a_signal_ended_is_named(forking, printed, says, kind):
+    """With several GPUs, what the other workers say then is only the effect."""
+    with pytest.raises(EngineError, match=says) as caught:
+        forking.generate([replace(REQUEST, content=f"dead{printed}")])
+    assert caught.value.kind == kind
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize("forking", [""], indirect=True)
 def test_an_error_that_is_no_engine_s_ends_the_engine_at_once(forking):
