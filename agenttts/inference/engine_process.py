@@ -276,25 +276,19 @@ class EngineProcess:
     def _cause(self, text: str) -> str:
         """Return the end of a message: the cause in the output of the engine's processes.
 
-        It is empty if ``text`` contains the cause, or if none is known. If a signal ended one of the
-        processes before any of them printed an error, it says so.
+        It is empty if ``text`` contains the cause, or if none is known. If a signal ended one of
+        the processes before any of them printed an error, that is said.
         """
         lines = list(self._tail)
         ended = next((n for n, line in enumerate(lines) if _WORKER_KILLED.search(line)), len(lines))
         cause = worker_error(lines[:ended])
         if cause is not None:
-            return (
-                "" if cause in text else f"; the cause, printed by a process of the engine: {cause}"
-            )
-        match = _WORKER_KILLED.search(lines[ended]) if ended < len(lines) else None
-        match = match or _CORE_KILLED.search(text)
-        if match is None:
-            return ""
-        number = int(match[2])
-        known = number in set(signal.Signals)
-        name = signal.Signals(number).name if known else f"signal {number}"
-        how = f"; its process {match[1]} was killed by {name} (exit code -{number})"
-        return f"{how}; {_KILLS}" if number == signal.SIGKILL else how
+            said = f"; the cause, printed by a process of the engine: {cause}"
+            return "" if cause in text else said
+        match = _WORKER_KILLED.search("".join(lines[ended : ended + 1])) or _CORE_KILLED.search(
+            text
+        )
+        return f"; {_killed_by(match[1], int(match[2]))}" if match else ""
 
     def _kill(self) -> None:
         """End the child's whole process group and reap the child."""
@@ -314,6 +308,14 @@ class EngineProcess:
                 output.write(text)
                 output.flush()
         stream.close()
+
+
+def _killed_by(process: str, number: int) -> str:
+    """Return in words that a signal ended a process of an engine."""
+    known = number in set(signal.Signals)
+    name = signal.Signals(number).name if known else f"signal {number}"
+    text = f"its process {process} was killed by {name} (exit code -{number})"
+    return f"{text}; {_KILLS}" if number == signal.SIGKILL else text
 
 
 def worker_error(lines: Iterable[str]) -> str | None:
