@@ -45,15 +45,16 @@ def _known(pattern: str, meaning: str, *, node: bool, any_level: bool = False) -
 
 
 # A line of a level below error, as loggers and Python's warnings write it. NCCL's errors have the
-# level WARN.
-_NO_ERROR = re.compile(r"(?<!NCCL )\b(?:WARN|WARNING|INFO|DEBUG|TRACE)\b|\b\w*Warning:")
+# level WARN. A variable's value, as in VLLM_LOGGING_LEVEL=DEBUG, is no level.
+_NO_ERROR = re.compile(r"(?<!NCCL )(?<!=)\b(?:WARN|WARNING|INFO|DEBUG|TRACE)\b|\b\w*Warning:")
 
 
 MACHINE_MESSAGES = (
     _known(
         r"uncorrectable (ecc|nvlink) error|double[- ]bit ecc|\bxid\b[^\n]{0,20}[(:]"
         r"|has fallen off the bus|gpu is lost|unable to determine the device handle"
-        r"|cuda error: hardware stack error|row remapping failure",
+        r"|cuda error: hardware stack error|row remapping failure"
+        r"|over nvlink or a hardware error",
         "a GPU has a hardware error",
         node=True,
         any_level=True,
@@ -65,7 +66,14 @@ MACHINE_MESSAGES = (
         r"|cuda error: (invalid device ordinal|initialization error|system not yet initialized"
         r"|unknown error)|cuda unknown error|cuda error:[^\n]{0,60}unavailable"
         r"|failed to initialize nvml|nvidia-smi has failed"
-        r"|couldn't communicate with the nvidia driver|libcuda\.so\.1: cannot open shared object",
+        r"|couldn't communicate with the nvidia driver|libcuda\.so\.1: cannot open shared object"
+        # of torch: "Unexpected error from cudaGetDeviceCount(). ... Error 802: system not yet
+        # initialized"; of NVML; of vLLM, which finds a GPU by NVML and says nothing of its error
+        r"|found no nvidia driver|unexpected error from cudagetdevicecount"
+        r"|cuda driver initialization failed"
+        r"|nvmlerror_(?:drivernotloaded|gpuislost|libraryn|librm|timeout|unknown)"
+        r"|nvml/rm version mismatch|driver/library version mismatch"
+        r"|failed to infer device type",
         "a GPU or its driver does not answer",
         node=True,
     ),
@@ -77,6 +85,13 @@ MACHINE_MESSAGES = (
         "the node's GPU or driver is too old for the image",
         node=True,
         any_level=True,
+    ),
+    _known(
+        # of vLLM: "... This happens when other processes ... release GPU memory while vLLM is
+        # profiling" (issue 56830 of vLLM)
+        r"error in memory profiling\. initial free memory",
+        "another process gave memory of the GPU back while the engine measured it",
+        node=False,
     ),
     _known(
         r"stale file handle|\bestale\b",

@@ -73,10 +73,11 @@ def test_a_killed_engine_has_no_process_left(forking, monkeypatch):
     later = threading.Timer(1.0, os.kill, (core, signal.SIGKILL))
 
     def kill_slowly(group: int, number: int) -> None:
-        if number != signal.SIGKILL:
-            return killpg(group, number)
-        os.kill(group, signal.SIGKILL)
-        later.start()
+        if number == signal.SIGKILL:
+            os.kill(group, signal.SIGKILL)
+            later.start()
+        else:
+            killpg(group, number)
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "killpg", kill_slowly)
