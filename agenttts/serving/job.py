@@ -28,7 +28,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from agenttts.dispatch.apptainer import SCRATCH, granted_devices
+from agenttts.dispatch.apptainer import (
+    SCRATCH,
+    container_env,
+    device_order,
+    granted_devices,
+)
 from agenttts.dispatch.job_starts import JobStart, next_number, write_job_start
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.scratch import (
@@ -237,7 +242,9 @@ def serve(directory: Path, submitted: str | None = None) -> int:
             output.write(f"{address.node} cannot serve the model: {problem}\n".encode())
             return UNUSABLE_NODE
         caches = {} if kept is None or in_container else host_caches(scratch)
-        env = {**os.environ, **granted_devices(), **caches, **serving.env}
+        devices = granted_devices()
+        env = {**device_order(), **os.environ, **devices, **container_env(devices), **caches}
+        env |= serving.env
         env |= dict.fromkeys(serving.key_variables, key)
         command = [
             p.replace(SCRATCH, str(scratch)).replace(PORT, str(port)) for p in serving.command

@@ -1,6 +1,6 @@
 """The GPUs granted to a job, by ``nvidia-smi -L``.
 
-It tells whether they answer, and by which numbers a program inside a container knows them.
+It tells whether they answer, and by which numbers engines know them.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def device_problem(gpus: int, env: Mapping[str, str], deadline: float = DEADLINE
     return None
 
 
-def inside_container(env: Mapping[str, str], deadline: float = DEADLINE_S) -> str | None:
-    """Return CUDA_VISIBLE_DEVICES for inside a container; None if it is not set.
+def engine_devices(env: Mapping[str, str], deadline: float = DEADLINE_S) -> str | None:
+    """Return CUDA_VISIBLE_DEVICES for engines; None if it is not set.
 
     UUIDs (of MIG devices or of GPUs) become 0, 1, ... if these are all devices that the job can
     see, because vLLM reads only numbers. Otherwise they stay: a number would name another job's

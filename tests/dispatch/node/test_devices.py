@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agenttts.dispatch.apptainer import granted_devices
-from agenttts.dispatch.node.devices import device_problem, inside_container, numbered_devices
+from agenttts.dispatch.node.devices import device_problem, engine_devices, numbered_devices
 from agenttts.dispatch.profile import Profile
 from agenttts.doctor.report import _gpus
 
@@ -37,7 +37,7 @@ def test_the_gpus_granted_must_answer(nvidia_smi, says, code, granted, gpus, exp
 def test_a_machine_without_the_program_is_not_asked(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     assert device_problem(4, {}) is None
-    assert inside_container({"CUDA_VISIBLE_DEVICES": "MIG-cccc-3"}) == "MIG-cccc-3"
+    assert engine_devices({"CUDA_VISIBLE_DEVICES": "MIG-cccc-3"}) == "MIG-cccc-3"
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def test_a_machine_without_the_program_is_not_asked(monkeypatch):
 )
 def test_devices_that_are_all_a_job_can_see_get_numbers(nvidia_smi, says, granted, inside):
     nvidia_smi(says)
-    assert inside_container({"CUDA_VISIBLE_DEVICES": granted}, deadline=20) == inside
+    assert engine_devices({"CUDA_VISIBLE_DEVICES": granted}, deadline=20) == inside
 
 
-def test_a_container_is_given_the_numbers(nvidia_smi, monkeypatch):
+def test_an_engine_is_given_the_numbers(nvidia_smi, monkeypatch):
     nvidia_smi(MIG)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-cccc-3")
-    assert granted_devices()["APPTAINERENV_CUDA_VISIBLE_DEVICES"] == "0"
+    assert granted_devices()["CUDA_VISIBLE_DEVICES"] == "0"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert granted_devices() == {}
 
