@@ -4,8 +4,8 @@ They tell such a failure from a trial's own. They are looked for only at the end
 failed attempt, because most of them may appear as harmless warnings in a run that works.
 
 Sources: the CUDA runtime's error list (cudaError_t), NVIDIA's Xid documentation, NCCL's
-ncclResult_t, vLLM 0.33 (worker start-up checks), Apptainer's and Singularity's messages of level
-FATAL, errno(3).
+ncclResult_t, torch 2.13 (TCPStore, gloo), vLLM 0.32 and 0.33 (start-up checks and executors),
+Apptainer's and Singularity's messages of level FATAL, errno(3).
 """
 
 from __future__ import annotations
@@ -154,6 +154,20 @@ CONSEQUENCES = (
         r"nccl error|nccl(system|internal|remote|unhandledcuda)error|\bdistbackenderror\b"
         r"|watchdog caught collective operation timeout|nccl communicator was aborted",
         "the GPUs' communication (NCCL) failed",
+        node=False,
+    ),
+    _known(
+        # of vLLM's engine core, after VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS
+        r"rpc call to \w+ timed out",
+        "a worker of the engine did not answer; its GPU or the communication between GPUs may hang",
+        node=False,
+    ),
+    _known(
+        # of torch's TCPStore and of gloo. Engines that start at the same time may take one port.
+        r"server socket has failed to listen on any local network address"
+        r"|client socket has (?:timed out|failed to connect)|\d/\d+ clients joined"
+        r"|gloo connectfullmesh failed|\baddress already in use\b|\beaddrinuse\b",
+        "processes could not reach each other, or their port was in use",
         node=False,
     ),
     _known(
