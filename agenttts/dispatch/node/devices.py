@@ -73,6 +73,11 @@ def device_problem(gpus: int, env: Mapping[str, str], deadline: float = DEADLINE
         return None
     if len(listing.gpus) < gpus:
         return f"the job needs {gpus} GPUs, and nvidia-smi -L lists {len(listing.gpus)}"
+    if "CUDA_VISIBLE_DEVICES" in env and len(granted) < gpus:
+        return (
+            f"the job needs {gpus} GPUs, and CUDA_VISIBLE_DEVICES lists {len(granted)} "
+            f"('{env['CUDA_VISIBLE_DEVICES']}')"
+        )
     return None
 
 

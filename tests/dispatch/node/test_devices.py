@@ -22,6 +22,8 @@ TWO_MIG = MIG + "  MIG 1g.10gb Device 1: (UUID: MIG-dddd-4)\n"
         (LISTED, 0, "GPU-dddd-4", 1, "does not list the granted device GPU-dddd-4"),
         (LISTED, 0, "0,1,2,3", 4, "the job needs 4 GPUs, and nvidia-smi -L lists 2"),
         ("No devices found.\n", 0, "", 1, "the job needs 1 GPUs, and nvidia-smi -L lists 0"),
+        (LISTED, 0, "1", 2, "the job needs 2 GPUs, and CUDA_VISIBLE_DEVICES lists 1 ('1')"),
+        (LISTED, 0, "", 1, "CUDA_VISIBLE_DEVICES lists 0 ('')"),
         (MIG, 0, "MIG-cccc-3", 1, None),
         ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9, "0", 1, "exit status 9: NVIDIA-SMI has failed"),
         ("GPU 0: NVIDIA H100 (UUID: GPU-aaaa-1)\nUnable to determine the device handle for gpu 0000:3B:00.0: Unknown Error\n", 0, "0,1", 2, "Unknown Error"),
