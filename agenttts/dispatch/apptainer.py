@@ -29,6 +29,9 @@ OFFLINE = {
 # Each job has a scratch directory of its own on the node; the job fills its path in
 # (`agenttts.dispatch.node.job`).
 SCRATCH = "{scratch}"
+# The longest time in which the driver of a node answers. Where no program keeps it loaded, it wakes
+# GPU by GPU.
+_DRIVER_SECONDS = 30.0
 # Folders in SCRATCH, which is /tmp inside the container. What compilers leave in CACHE_FOLDER is
 # kept between jobs (`agenttts.dispatch.node.compile_cache`).
 CACHE_FOLDER = "cache"
@@ -226,7 +229,7 @@ def granted_devices() -> dict[str, str]:
     `container_env` passes them into a container, whose clean environment would hide them.
     """
     granted = {
-        "CUDA_VISIBLE_DEVICES": engine_devices(os.environ),
+        "CUDA_VISIBLE_DEVICES": engine_devices(os.environ, _DRIVER_SECONDS),
         "ROCR_VISIBLE_DEVICES": os.environ.get("ROCR_VISIBLE_DEVICES"),
     }
     return {name: value for name, value in granted.items() if value is not None}
