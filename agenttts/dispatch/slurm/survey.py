@@ -111,7 +111,7 @@ def survey() -> Survey:
     config = run_slurm(["scontrol", "show", "config"])
     check_cluster_meant(config)
     partitions = read_partitions(run_slurm(SHOW_PARTITIONS))
-    nodes = read_nodes(run_slurm(["sinfo", "--all", "--noheader", "--exact", "--format", _NODES]))
+    nodes = kinds_of_nodes()
     accounts, default, qos, problem = _associations()
     return Survey(
         _setting(config, "ClusterName"),
@@ -126,6 +126,16 @@ def survey() -> Survey:
         _groups(),
         short_host_name(),
     )
+
+
+def kinds_of_nodes() -> tuple[Nodes, ...]:
+    """Return the kinds of nodes of all partitions.
+
+    Raises:
+        QueueUnavailable: Slurm does not answer.
+        MissingRequirement: Its commands are not here.
+    """
+    return read_nodes(run_slurm(["sinfo", "--all", "--noheader", "--exact", "--format", _NODES]))
 
 
 def read_nodes(answer: str) -> tuple[Nodes, ...]:
