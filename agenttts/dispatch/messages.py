@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 
 from agenttts.inference.out_of_memory import is_out_of_memory
+from agenttts.inference.placement import UNUSED_GPU
 
 
 @dataclass(frozen=True)
@@ -197,16 +198,14 @@ They are looked for only if nothing says that memory ran out.
 """
 
 # vLLM, at the start of an engine: "Free memory on device cuda:0 (3.2/79.1 GiB) on startup is less
-# than desired GPU memory utilization (0.9, 71.2 GiB)". Older versions name no device.
+# than desired GPU memory utilization (0.9, 71.2 GiB)". Older versions name no device. Before the
+# start, `agenttts.inference.engine_pool` says it in these words.
 _MEMORY_HELD = re.compile(
     r"free memory on "
     r"device\s*(?P<device>[\w:]*)\s*\((?P<free>[\d.]+)\s*/\s*(?P<total>[\d.]+)\s*GiB\)[^\n]*?"
     r"is less than desired gpu memory utilization[^\n]*",
     re.IGNORECASE,
 )
-# Free share of an unused GPU's memory. The driver itself holds a few per cent (6 % were seen on an
-# MI355X, under 2 % on an H100).
-_FREE_WHEN_UNUSED = 0.9
 # slurmstepd and the kernel: "Detected 1 oom_kill event", "oom-kill".
 _OOM_KILLED = re.compile(r"\boom[-_ ]kill", re.IGNORECASE)
 _LINE_LENGTH = 200
@@ -245,7 +244,7 @@ def memory_held_by_others(text: str) -> FoundMessage | None:
             free = float(match["free"]) / float(match["total"])
         except (ValueError, ZeroDivisionError):
             continue
-        if free < _FREE_WHEN_UNUSED:
+        if free < UNUSED_GPU:
             meaning = (
                 f"another process uses memory of the GPU: {match['free']} of {match['total']} GiB "
                 "were free before the model was loaded"
