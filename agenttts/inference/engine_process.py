@@ -228,7 +228,8 @@ class EngineProcess:
             )
         if kind == "FAILED" and cause.endswith(_KILLS):
             kind = "OOM"
-        raise EngineError(text + cause, kind=kind)
+        ended = _CORE_IS_DEAD in text or kind == "OOM"
+        raise EngineError(text + cause, kind=kind, ended=ended)
 
     def _await_traceback(self, text: str) -> None:
         """Wait until the child's output has come as far as its error with this text.
@@ -271,7 +272,7 @@ class EngineProcess:
         text += self._cause(text) or (
             f"; its last line: {last.strip()[:_MESSAGE_LENGTH]}" if last else ""
         )
-        return EngineError(text, kind="OOM" if oom else "FAILED")
+        return EngineError(text, kind="OOM" if oom else "FAILED", ended=True)
 
     def _cause(self, text: str) -> str:
         """Return the end of a message: the cause in the output of the engine's processes.
