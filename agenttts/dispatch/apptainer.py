@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agenttts.dispatch.node.devices import inside_container
+from agenttts.dispatch.node.devices import engine_devices
 from agenttts.errors import KeyPath, MissingRequirement, Unavailable, UserError, cli_command
 from agenttts.files.access import read_problem
+from agenttts.inference.startup_plan import STARTUP_PLAN
 
 # A container for batch inference needs no hub and must send no usage statistics.
 OFFLINE = {
@@ -28,6 +29,9 @@ OFFLINE = {
 # Each job has a scratch directory of its own on the node; the job fills its path in
 # (`agenttts.dispatch.node.job`).
 SCRATCH = "{scratch}"
+# The longest time in which the driver of a node answers. Where no program keeps it loaded, it wakes
+# GPU by GPU.
+_DRIVER_SECONDS = 30.0
 # Folders in SCRATCH, which is /tmp inside the container. What compilers leave in CACHE_FOLDER is
 # kept between jobs (`agenttts.dispatch.node.compile_cache`).
 CACHE_FOLDER = "cache"
@@ -57,7 +61,7 @@ def compiler_caches(folder: str) -> dict[str, str]:
         # flashinfer makes directories below this one when it is imported, with any model on CUDA.
         "FLASHINFER_WORKSPACE_BASE": f"{folder}/flashinfer",
         # With this, vLLM (0.33 on) also keeps there what it measured of the model's memory.
-        "VLLM_ENABLE_STARTUP_PLAN": "1",
+        STARTUP_PLAN: "1",
     }
 
 
@@ -233,15 +237,26 @@ def container_env(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def granted_devices() -> dict[str, str]:
-    """Return the variables that pass the GPUs granted by Slurm into a container.
+    """Return the variables by which engines find the GPUs granted by Slurm.
 
-    The container's clean environment would hide the host's variables.
+    `container_env` passes them into a container, whose clean environment would hide them.
     """
     granted = {
-        "CUDA_VISIBLE_DEVICES": inside_container(os.environ),
+        "CUDA_VISIBLE_DEVICES": engine_devices(os.environ, _DRIVER_SECONDS),
         "ROCR_VISIBLE_DEVICES": os.environ.get("ROCR_VISIBLE_DEVICES"),
     }
-    return container_env({name: value for name, value in granted.items() if value is not None})
+    return {name: value for name, value in granted.items() if value is not None}
+
+
+def device_order() -> dict[str, str]:
+    """Return the variables that make CUDA number GPUs as Slurm and nvidia-smi do.
+
+    They work on the host and in a container. By default the fastest GPU is CUDA's number 0. On a
+    node with several models of GPU, where jobs see all of them, a job would use a GPU of another
+    one, and vLLM, which asks NVML, would take one model for another.
+    """
+    order = {"CUDA_DEVICE_ORDER": os.environ.get("CUDA_DEVICE_ORDER") or "PCI_BUS_ID"}
+    return {**order, **container_env(order)}
 
 
 PASSED_VARIABLES = "AGENTTTS_PASSED_VARIABLES"

@@ -218,8 +218,12 @@ def _memory(end: AttemptEnd) -> Verdict | None:
     if fault is not None and fault.kind != TrialState.OOM and not _may_hide_a_cause(fault):
         return None
     # If the fault's message says only that the engine was killed, its kind is not evidence.
-    engine_killed = fault is not None and "was killed by SIGKILL" in fault.message
-    killed = engine_killed or end.exit_code in _exits(signal.SIGKILL)
+    engine_killed = fault is not None and bool(_MAY_BE_SIGKILL.search(_own_words(fault)))
+    killed = (
+        engine_killed
+        or end.exit_code in _exits(signal.SIGKILL)
+        or (fault is not None and _refers_to_another(fault))
+    )
     if end.queue_state == "OUT_OF_MEMORY" or (killed and end.oom_killed):
         return _memory_of_the_job()
     if fault is not None and fault.kind == TrialState.OOM:
@@ -242,7 +246,8 @@ def _engine_killed(end: AttemptEnd) -> Verdict | None:
 
     A signal that a program sends to itself after an error, such as SIGABRT, does not count.
     """
-    match = _ENGINE_SIGNAL.search(end.fault.message) if end.fault else None
+    said = _own_words(end.fault) if end.fault else ""
+    match = _ENGINE_SIGNAL.search(said) or _MAY_BE_SIGKILL.search(said)
     return _infra(end.fault.message) if match and end.fault else None
 
 
@@ -325,6 +330,8 @@ _REFERS_TO_THE_LOG = re.compile(
 _ENGINE_SIGNAL = re.compile(
     r"was killed by SIG(KILL|TERM|BUS|ILL|HUP|INT|QUIT|USR1|USR2|PWR|XCPU|XFSZ)\b"
 )
+# Its words about an engine, or a process of it, that SIGKILL ended or may have ended.
+_MAY_BE_SIGKILL = re.compile(r"was killed by SIGKILL|ended without saying why")
 # The options of ulimit for the limits that are kept by signals. Slurm takes over the limits of the
 # shell that submits a job (PropagateResourceLimits in slurm.conf(5)).
 _ULIMITS = {signal.SIGXCPU: "-t", signal.SIGXFSZ: "-f"}
@@ -379,16 +386,23 @@ def _names_a_cause(fault: Fault) -> bool:
 
     It does not if it only refers to something else, such as the end of another process.
     """
-    words, _, worker_s = _own_words(fault).partition(_WORKER_S_WORD)
-    if _ENGINE_SIGNAL.search(words):
-        return False
-    if worker_s:
-        words = worker_s
-    elif _ENGINE_ENDED.search(words) or _REFERS_TO_THE_LOG.search(words):
+    if _refers_to_another(fault):
         return False
     if fault.kind == TrialState.OOM:
         return True
+    words = _own_words(fault)
+    words = words.partition(_WORKER_S_WORD)[2] or words
     return _GPU_ERROR.search(words) is None and find_message(words, CONSEQUENCES) is None
+
+
+def _refers_to_another(fault: Fault) -> bool:
+    """Return whether a fault only says that another process ended, and not why."""
+    words, _, worker_s = _own_words(fault).partition(_WORKER_S_WORD)
+    if _ENGINE_SIGNAL.search(words) or _MAY_BE_SIGKILL.search(words):
+        return True
+    if worker_s:
+        return bool(_REFERS_TO_THE_LOG.search(worker_s))
+    return bool(_ENGINE_ENDED.search(words) or _REFERS_TO_THE_LOG.search(words))
 
 
 def _own_words(fault: Fault) -> str:

@@ -4,8 +4,8 @@ They tell such a failure from a trial's own. They are looked for only at the end
 failed attempt, because most of them may appear as harmless warnings in a run that works.
 
 Sources: the CUDA runtime's error list (cudaError_t), NVIDIA's Xid documentation, NCCL's
-ncclResult_t, vLLM 0.33 (worker start-up checks), Apptainer's and Singularity's messages of level
-FATAL, errno(3).
+ncclResult_t, torch 2.13 (TCPStore, gloo), vLLM 0.32 and 0.33 (start-up checks and executors),
+Apptainer's and Singularity's messages of level FATAL, errno(3).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 
 from agenttts.inference.out_of_memory import is_out_of_memory
+from agenttts.inference.placement import UNUSED_GPU
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,16 @@ def _known(pattern: str, meaning: str, *, node: bool, any_level: bool = False) -
 
 
 # A line of a level below error, as loggers and Python's warnings write it. NCCL's errors have the
-# level WARN.
-_NO_ERROR = re.compile(r"(?<!NCCL )\b(?:WARN|WARNING|INFO|DEBUG|TRACE)\b|\b\w*Warning:")
+# level WARN. A variable's value, as in VLLM_LOGGING_LEVEL=DEBUG, is no level.
+_NO_ERROR = re.compile(r"(?<!NCCL )(?<!=)\b(?:WARN|WARNING|INFO|DEBUG|TRACE)\b|\b\w*Warning:")
 
 
 MACHINE_MESSAGES = (
     _known(
         r"uncorrectable (ecc|nvlink) error|double[- ]bit ecc|\bxid\b[^\n]{0,20}[(:]"
         r"|has fallen off the bus|gpu is lost|unable to determine the device handle"
-        r"|cuda error: hardware stack error|row remapping failure",
+        r"|cuda error: hardware stack error|row remapping failure"
+        r"|over nvlink or a hardware error",
         "a GPU has a hardware error",
         node=True,
         any_level=True,
@@ -65,7 +67,14 @@ MACHINE_MESSAGES = (
         r"|cuda error: (invalid device ordinal|initialization error|system not yet initialized"
         r"|unknown error)|cuda unknown error|cuda error:[^\n]{0,60}unavailable"
         r"|failed to initialize nvml|nvidia-smi has failed"
-        r"|couldn't communicate with the nvidia driver|libcuda\.so\.1: cannot open shared object",
+        r"|couldn't communicate with the nvidia driver|libcuda\.so\.1: cannot open shared object"
+        # of torch: "Unexpected error from cudaGetDeviceCount(). ... Error 802: system not yet
+        # initialized"; of NVML; of vLLM, which finds a GPU by NVML and says nothing of its error
+        r"|found no nvidia driver|unexpected error from cudagetdevicecount"
+        r"|cuda driver initialization failed"
+        r"|nvmlerror_(?:drivernotloaded|gpuislost|libraryn|librm|timeout|unknown)"
+        r"|nvml/rm version mismatch|driver/library version mismatch"
+        r"|failed to infer device type",
         "a GPU or its driver does not answer",
         node=True,
     ),
@@ -77,6 +86,13 @@ MACHINE_MESSAGES = (
         "the node's GPU or driver is too old for the image",
         node=True,
         any_level=True,
+    ),
+    _known(
+        # of vLLM: "... This happens when other processes ... release GPU memory while vLLM is
+        # profiling" (issue 56830 of vLLM)
+        r"error in memory profiling\. initial free memory",
+        "another process gave memory of the GPU back while the engine measured it",
+        node=False,
     ),
     _known(
         r"stale file handle|\bestale\b",
@@ -142,6 +158,20 @@ CONSEQUENCES = (
         node=False,
     ),
     _known(
+        # of vLLM's engine core, after VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS
+        r"rpc call to \w+ timed out",
+        "a worker of the engine did not answer; its GPU or the communication between GPUs may hang",
+        node=False,
+    ),
+    _known(
+        # of torch's TCPStore and of gloo. Engines that start at the same time may take one port.
+        r"server socket has failed to listen on any local network address"
+        r"|client socket has (?:timed out|failed to connect)|\d/\d+ clients joined"
+        r"|gloo connectfullmesh failed|\baddress already in use\b|\beaddrinuse\b",
+        "processes could not reach each other, or their port was in use",
+        node=False,
+    ),
+    _known(
         r"\bbus error\b|\bsigbus\b|insufficient shared memory",
         "shared memory or a mapped file failed",
         node=False,
@@ -168,16 +198,14 @@ They are looked for only if nothing says that memory ran out.
 """
 
 # vLLM, at the start of an engine: "Free memory on device cuda:0 (3.2/79.1 GiB) on startup is less
-# than desired GPU memory utilization (0.9, 71.2 GiB)". Older versions name no device.
+# than desired GPU memory utilization (0.9, 71.2 GiB)". Older versions name no device. Before the
+# start, `agenttts.inference.engine_pool` says it in these words.
 _MEMORY_HELD = re.compile(
     r"free memory on "
     r"device\s*(?P<device>[\w:]*)\s*\((?P<free>[\d.]+)\s*/\s*(?P<total>[\d.]+)\s*GiB\)[^\n]*?"
     r"is less than desired gpu memory utilization[^\n]*",
     re.IGNORECASE,
 )
-# Free share of an unused GPU's memory. The driver itself holds a few per cent (6 % were seen on an
-# MI355X, under 2 % on an H100).
-_FREE_WHEN_UNUSED = 0.9
 # slurmstepd and the kernel: "Detected 1 oom_kill event", "oom-kill".
 _OOM_KILLED = re.compile(r"\boom[-_ ]kill", re.IGNORECASE)
 _LINE_LENGTH = 200
@@ -216,7 +244,7 @@ def memory_held_by_others(text: str) -> FoundMessage | None:
             free = float(match["free"]) / float(match["total"])
         except (ValueError, ZeroDivisionError):
             continue
-        if free < _FREE_WHEN_UNUSED:
+        if free < UNUSED_GPU:
             meaning = (
                 f"another process uses memory of the GPU: {match['free']} of {match['total']} GiB "
                 "were free before the model was loaded"

@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from agenttts import __version__
-from agenttts.dispatch.apptainer import Container, exec_command, granted_devices, with_scratch
+from agenttts.dispatch.apptainer import (
+    Container,
+    container_env,
+    device_order,
+    exec_command,
+    granted_devices,
+    with_scratch,
+)
 from agenttts.dispatch.node.devices import device_problem, list_devices
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, write_problem
 from agenttts.dispatch.node.scratch import NoScratchDirectory, scratch_directory
@@ -141,7 +148,7 @@ class ProbeJob(EndingJob):
                     writable=(self.question.folder,),
                 )
                 command = tuple(with_scratch(command, scratch))
-                env |= granted_devices()
+                env |= {**device_order(), **container_env(granted_devices())}
             started = time.monotonic()
             answer = ask(command, _ENVIRONMENT_S, env)
         seconds = time.monotonic() - started

@@ -242,11 +242,13 @@ class EngineError(Exception):
 
     ``kind`` distinguishes memory exhaustion from other failures. INFRA_FAILED is a failure of what
     the engine depends on, such as a server or a file system; it says nothing about the allocation.
+    ``ended`` says that the engine's process has ended, so that the next call needs a start.
     """
 
-    def __init__(self, message: str, *, kind: FailureKind = "FAILED") -> None:
+    def __init__(self, message: str, *, kind: FailureKind = "FAILED", ended: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
+        self.ended = ended
 
 
 class ServerSilent(EngineError):

@@ -16,7 +16,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 PROGRAM = "agenttts.inference.engine_process"
@@ -32,6 +34,31 @@ LIBRARIES: Mapping[str, str] = MappingProxyType(
 
 It initialises no GPU, and its effect does not depend on the model.
 """
+
+
+_GROUP_SECONDS = 60.0
+"""The longest wait for killed processes. With a GPU whose driver hangs, they never end."""
+
+
+def group_lives(leader: int) -> bool:
+    """Return whether a process group has a process that has not ended.
+
+    One that has ended and was not reaped does not count, unless it has threads left (proc(5)).
+    """
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # After the program's name: state (3), ppid, pgrp (5), ..., num_threads (20).
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            ended = fields[0] in "ZX" and int(fields[17]) <= 1
+            if int(fields[2]) == leader and not ended:
+                return True
+    return False
 
 
 class EngineChild:
@@ -73,10 +100,18 @@ class EngineChild:
             theirs.close()
 
     def kill(self) -> None:
-        """End the process group and reap the process; may be called twice."""
+        """End the process group and reap the process; may be called twice.
+
+        It waits until the whole group has ended. vLLM's engine core and workers are no children of
+        this process, and the driver gives a GPU's memory back when they end, which takes seconds.
+        The next engine would not start without that memory.
+        """
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        deadline = time.monotonic() + _GROUP_SECONDS
+        while group_lives(self.process.pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
         if self.process.stdin is not None:
             self.process.stdin.close()
 

@@ -31,7 +31,7 @@ from agenttts.inference.engine_child import SpareEngine
 from agenttts.inference.engine_use import EngineObserver
 from agenttts.inference.engines import ENGINES
 from agenttts.inference.model_files import weight_files
-from agenttts.inference.placement import GPU_SHARE
+from agenttts.inference.placement import GPU_SHARE, UNUSED_GPU
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,9 @@ Each keeps 1.0 to 2.4 GB of its GPU (vLLM 0.26 on an H100, 1.5B and 7B models, m
 A start beside them fails unless vLLM's whole share of the memory is free."""
 KEPT_ASLEEP_BYTES = 1 << 30
 """The memory of its GPU that an engine keeps asleep at least, and does not take when it wakes."""
+GPU_SECONDS = 60.0
+"""Seconds to wait for memory of a GPU that other programs hold."""
+_LOOK_SECONDS = 2.0
 CONTEXT_BYTES = 512 << 20
 """Memory that CUDA takes of a GPU for an engine before vLLM looks how much is free (estimated)."""
 PROCESS_BYTES = 2 << 30
@@ -131,7 +134,7 @@ class EnginePool:
         """Return the model's engine, loaded and awake.
 
         Raises:
-            EngineError: The model cannot be loaded.
+            EngineError: The model cannot be loaded, or other programs hold its GPUs' memory.
         """
         found = self._find(model)
         if found is not None and found.asleep and not self._wakes(found):
@@ -200,8 +203,9 @@ class EnginePool:
             self._free_memory(host_bytes(model), model.engine)
         if self._next_fits(model, PROCESS_BYTES, CPUS_TO_LOAD_BESIDE):
             self._spare.start_after(self._next.engine if self._next else "")
-        began = time.monotonic()
         try:
+            self._await_gpus(model)
+            began = time.monotonic()
             engine = self._factory(self._that_sleeps(model))
         except EngineError as error:
             if error.kind != "OOM" or not self._loaded:
@@ -242,6 +246,36 @@ class EnginePool:
             if self._has_room(model, more):
                 break
             self._close(other)
+
+    def _await_gpus(self, model: ModelConfig) -> None:
+        """Wait while other programs hold memory of the GPUs that an engine needs.
+
+        A program that has ended may hold it for a while. vLLM would import its libraries, look once
+        and give up, or not even come so far on a GPU that is full.
+
+        Raises:
+            EngineError: They still hold it; the kind is OOM.
+        """
+        deadline = time.monotonic() + GPU_SECONDS
+        while (held := self._held_memory(model)) is not None:
+            if time.monotonic() > deadline:
+                raise EngineError(f"model '{model.name}': {held}", kind="OOM")
+            time.sleep(_LOOK_SECONDS)
+
+    def _held_memory(self, model: ModelConfig) -> str | None:
+        """Return in words which memory of an engine's GPUs is held; None if none is."""
+        others = any(other.model.gpus for other in self._loaded)
+        if model.engine != "vllm" or not model.gpus or others:
+            return None
+        share: Any = model.options.get("gpu_memory_utilization") or GPU_SHARE
+        for number, (free, size) in enumerate(self._gpu_memory()[: model.gpus]):
+            if free < min(share, UNUSED_GPU) * size:
+                return (
+                    f"free memory on device cuda:{number} ({free / 2**30:.2f}/{size / 2**30:.2f} "
+                    f"GiB) is less than desired GPU memory utilization ({share}), for "
+                    f"{GPU_SECONDS:g} s"
+                )
+        return None
 
     def _has_room(self, model: ModelConfig, more: int) -> bool:
         """Return whether an engine's share and ``more`` bytes are free on its GPUs."""

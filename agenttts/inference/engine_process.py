@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -46,12 +47,14 @@ from agenttts.inference.engine_child import LIBRARIES, EngineChild, SpareEngine
 from agenttts.inference.engines import ENGINES
 from agenttts.inference.out_of_memory import is_out_of_memory
 
+_KILLS = "the kernel and Slurm send SIGKILL when memory runs out"
 _SLEEP, _WAKE = "sleep", "wake"
 # What a message of the child is: a part of a call that goes on, the result, or an error.
 _PART, _DONE, _FAILED = "part", "done", "failed"
 _CLOSE_SECONDS = 20.0
 _LOOK_SECONDS = 1.0
 """Time between two looks at whether a silent child is alive."""
+_OUTPUT_SECONDS = 2.0
 _TAIL_LINES = 500
 _MESSAGE_LENGTH = 300
 # A line of one of vLLM's own processes: "(EngineCore pid=5494) ERROR 11-26 16:31:40 [core.py:1330]
@@ -61,11 +64,20 @@ _WORKER_ERROR = re.compile(
     r"^\(\w[\w .=-]* pid=\d+\)\s+(?:ERROR \S+ \S+ \[[^\]]+\] )?"
     r"(?P<error>(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b: .*)$"
 )
-# vLLM's exception when its engine core has ended. If nothing printed a cause, the core was killed.
+# What vLLM says of its processes that a signal ended: of a worker in a line, of the engine core in
+# its exception ("Failed core proc(s): {'EngineCore': -9}").
+_WORKER_KILLED = re.compile(r"Worker proc (\S+) died unexpectedly \(exit code: -(\d+)\)")
+_CORE_KILLED = re.compile(r"Failed core proc\(s\): \{[^}]*?'([^']+)': -(\d+)")
+# vLLM's exception when its engine core has ended.
 _CORE_IS_DEAD = "EngineDeadError"
-# Parts of errors that are the effect of another process's end; "cancelled" is a worker's whose core
-# is gone.
-_EFFECTS = ("see root cause above", "runtimeerror: cancelled")
+# Parts of errors that are the effect of another process's end: "cancelled" is a worker's whose core
+# is gone, the last two are the core's, with a worker that is gone.
+_EFFECTS = (
+    "see root cause above",
+    "runtimeerror: cancelled",
+    "workerproc initialization failed",
+    "runtimeerror: executor failed.",
+)
 
 
 def create_engine(
@@ -204,17 +216,30 @@ class EngineProcess:
         if what == _DONE:
             return answer
         text, kind = answer
+        self._await_traceback(text)
         # vLLM's workers are processes too. The cause of a failure in one is only in its output.
         if kind == "FAILED" and is_out_of_memory("\n".join(self._tail)):
             kind = "OOM"
         cause = self._cause(text)
         if kind == "FAILED" and not cause and _CORE_IS_DEAD in text:
-            kind = "OOM"
             cause = (
                 "; a process of the engine ended without saying why, as one does that is killed; "
-                "the kernel and Slurm send SIGKILL when memory runs out"
+                f"{_KILLS}"
             )
-        raise EngineError(text + cause, kind=kind)
+        if kind == "FAILED" and cause.endswith(_KILLS):
+            kind = "OOM"
+        ended = _CORE_IS_DEAD in text or kind == "OOM"
+        raise EngineError(text + cause, kind=kind, ended=ended)
+
+    def _await_traceback(self, text: str) -> None:
+        """Wait until the child's output has come as far as its error with this text.
+
+        The child prints the error before it sends it, but on another way.
+        """
+        last = text.rstrip().rpartition("\n")[2]
+        deadline = time.monotonic() + _OUTPUT_SECONDS
+        while time.monotonic() < deadline and not any(last in line for line in list(self._tail)):
+            time.sleep(0.01)
 
     def _receive(self, connection: Connection[Any, Any]) -> tuple[str, Any]:
         """Wait for the child's next message.
@@ -241,23 +266,30 @@ class EngineProcess:
         text = f"the engine process of model '{self._config.name}' {how} (exit code {code})"
         killed = code == -signal.SIGKILL
         if killed:
-            text += "; the kernel and Slurm send SIGKILL when memory runs out"
+            text += f"; {_KILLS}"
         oom = killed or is_out_of_memory("\n".join(self._tail))
         last = next((line for line in reversed(self._tail) if line.strip()), "")
         text += self._cause(text) or (
             f"; its last line: {last.strip()[:_MESSAGE_LENGTH]}" if last else ""
         )
-        return EngineError(text, kind="OOM" if oom else "FAILED")
+        return EngineError(text, kind="OOM" if oom else "FAILED", ended=True)
 
     def _cause(self, text: str) -> str:
         """Return the end of a message: the cause in the output of the engine's processes.
 
-        It is empty if ``text`` contains the cause.
+        It is empty if ``text`` contains the cause, or if none is known. If a signal ended one of
+        the processes before any of them printed an error, that is said.
         """
-        cause = worker_error(self._tail)
-        if cause is None or cause in text:
-            return ""
-        return f"; the cause, printed by a process of the engine: {cause}"
+        lines = list(self._tail)
+        ended = next((n for n, line in enumerate(lines) if _WORKER_KILLED.search(line)), len(lines))
+        cause = worker_error(lines[:ended])
+        if cause is not None:
+            said = f"; the cause, printed by a process of the engine: {cause}"
+            return "" if cause in text else said
+        match = _WORKER_KILLED.search("".join(lines[ended : ended + 1])) or _CORE_KILLED.search(
+            text
+        )
+        return f"; {_killed_by(match[1], int(match[2]))}" if match else ""
 
     def _kill(self) -> None:
         """End the child's whole process group and reap the child."""
@@ -277,6 +309,14 @@ class EngineProcess:
                 output.write(text)
                 output.flush()
         stream.close()
+
+
+def _killed_by(process: str, number: int) -> str:
+    """Return in words that a signal ended a process of an engine."""
+    known = number in set(signal.Signals)
+    name = signal.Signals(number).name if known else f"signal {number}"
+    text = f"its process {process} was killed by {name} (exit code -{number})"
+    return f"{text}; {_KILLS}" if number == signal.SIGKILL else text
 
 
 def worker_error(lines: Iterable[str]) -> str | None:

@@ -67,6 +67,10 @@ class ModelTotals:
     generate_seconds: float = 0.0
 
 
+ENDS_IN_A_ROW = 2
+"""Requests at which an engine's process ends before others are not tried any more."""
+
+
 class Sampler:
     """Draws samples of several models.
 
@@ -168,6 +172,9 @@ class Sampler:
         the call, a request that fails alone is tried once more without these engines. There is no
         second try if the model is on a server, or if the model is known not to load even then.
 
+        If the engine's process ends at `ENDS_IN_A_ROW` requests in a row that are drawn one by one,
+        the others fail with the same error if they need it. Each try would be a start.
+
         Returns:
             For each request, the result or the error.
         """
@@ -186,18 +193,25 @@ class Sampler:
         if len(requests) == 1:
             self._engines.close()
         gone: EngineError | None = None
+        ends = 0
         found: list[Drawn | EngineError] = []
         for request in requests:
             # If a server is gone or hangs, only one request waits for it, and not every request.
-            asks = on_server and self.lacks_samples(request)
+            asks = (on_server or gone is not None) and self.lacks_samples(request)
             if asks and gone is None:
                 gone = self._start_problem(requests[0].model)
             if asks and gone is not None:
                 found.append(gone)
                 continue
-            found += self.draw_each([request])
-            if isinstance(found[-1], ServerSilent):
-                gone = found[-1]
+            [drawn] = self.draw_each([request])
+            found.append(drawn)
+            if isinstance(drawn, ServerSilent):
+                gone = drawn
+            if isinstance(drawn, Drawn):
+                ends = 0
+            elif drawn.ended:
+                ends += 1
+                gone = _untried(drawn) if ends == ENDS_IN_A_ROW else gone
         return found
 
     def _start_problem(self, model_name: str) -> EngineError | None:
@@ -439,3 +453,9 @@ def _take_finished(
     """Store the samples that the engine has finished, and count the new ones."""
     for sample in wanted.add_finished(call, finished):
         counter.add(sample.decode_tokens)
+
+
+def _untried(error: EngineError) -> EngineError:
+    """Return the error of a request that is not tried, as others ended the engine."""
+    text = f"not tried, because its engine ended {ENDS_IN_A_ROW} times in a row: {error}"
+    return EngineError(text, kind=error.kind, ended=True)

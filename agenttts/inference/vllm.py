@@ -29,6 +29,7 @@ from agenttts.inference.beats import Beat, beat_at_steps
 from agenttts.inference.failure_kind import failure_kind
 from agenttts.inference.model_files import stated_context
 from agenttts.inference.placement import over_gpus
+from agenttts.inference.startup_plan import without_plan
 from agenttts.inference.tokenization import EncodedPrompt, encode_request
 
 _CPU_CONTEXT = 4096
@@ -63,6 +64,7 @@ class VLLMEngine:
             options = {**cpu_profile(config).options, **options}
         else:
             options = over_gpus(options, config.gpus)
+            os.environ.update(without_plan(options))
         self._sleeps = bool(options.get("enable_sleep_mode"))
         # The samples have their own seeds. The engine's seed is fixed, so that nothing depends on
         # the time of day.

@@ -340,7 +340,10 @@ def _model_need(
                 default=None,
             ),
         )
-        return _with_memory(need, profile, on_nodes=experiment.scheduler.has_nodes)
+        if experiment.scheduler.has_nodes:
+            need = _with_memory(need, profile)
+            need = _with_cores(need, profile) if model.engine == "vllm" else need
+        return need
     return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
 
 
@@ -364,13 +367,13 @@ def check_endpoints(experiment: Experiment, problems: Problems) -> None:
                     ) from None
 
 
-def _with_memory(need: GpuNeed, profile: Profile, *, on_nodes: bool) -> GpuNeed:
+def _with_memory(need: GpuNeed, profile: Profile) -> GpuNeed:
     """Return the need, with a remark on too little memory of jobs for the weights.
 
     vLLM reads weights ahead from a network file system only if they fit in 90 % of the memory.
     """
     asked = profile.trial.memory_for(need.gpus)
-    if not (need.gpus and need.weight_bytes and asked and on_nodes):
+    if not (need.gpus and need.weight_bytes and asked):
         return need
     each, size = asked
     if size >= _MEMORY_PER_WEIGHTS * need.weight_bytes:
@@ -384,6 +387,27 @@ def _with_memory(need: GpuNeed, profile: Profile, *, on_nodes: bool) -> GpuNeed:
 
 
 _MEMORY_PER_WEIGHTS = 1.2
+
+
+def _with_cores(need: GpuNeed, profile: Profile) -> GpuNeed:
+    """Return the need, with a remark on too few cores of jobs for vLLM's processes.
+
+    Its documentation says at least a core for each GPU's worker and two more ("CPU Resources for
+    GPU Deployments"). With fewer, starts take longer and the GPUs wait for their next step.
+    """
+    resources = profile.trial
+    whole_node = resources.gpu_request == "none" or "exclusive" in resources.sbatch
+    cores, wanted = resources.cpus * need.gpus, need.gpus + _CORES_BESIDE_WORKERS
+    if not need.gpus or whole_node or cores >= wanted:
+        return need
+    return replace(
+        need,
+        reasoning=f"{need.reasoning}; a job of {cores} core{'s' if cores > 1 else ''} makes its "
+        f"GPUs wait (vLLM needs {wanted}): raise trial.cpus in the profile",
+    )
+
+
+_CORES_BESIDE_WORKERS = 2
 
 
 def check_agent_files(spec: JobSpec, problems: Problems) -> None:

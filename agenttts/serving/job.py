@@ -28,7 +28,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from agenttts.dispatch.apptainer import granted_devices, in_container, with_scratch
+from agenttts.dispatch.apptainer import (
+    container_env,
+    device_order,
+    granted_devices,
+    in_container,
+    with_scratch,
+)
 from agenttts.dispatch.job_starts import JobStart, next_number, write_job_start
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.scratch import (
@@ -237,7 +243,9 @@ def serve(directory: Path, submitted: str | None = None) -> int:
             output.write(f"{address.node} cannot serve the model: {problem}\n".encode())
             return UNUSABLE_NODE
         caches = {} if kept is None or contained else host_caches(scratch)
-        env = {**os.environ, **granted_devices(), **caches, **serving.env}
+        devices = granted_devices()
+        env = {**device_order(), **os.environ, **devices, **container_env(devices), **caches}
+        env |= serving.env
         env |= dict.fromkeys(serving.key_variables, key)
         command = [part.replace(PORT, str(port)) for part in with_scratch(serving.command, scratch)]
         child = subprocess.Popen(

@@ -21,6 +21,7 @@ from typing import Any
 
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.placement import over_gpus
+from agenttts.inference.startup_plan import without_plan
 from agenttts.inference.vllm import cpu_profile, is_cpu_build
 from agenttts.serving import cpu_server
 from agenttts.serving.job import KEY_VARIABLE
@@ -33,19 +34,21 @@ _NOT_SERVED = ("VLLM_ENABLE_V1_MULTIPROCESSING",)
 def server_command(
     model: ModelConfig, name: str, host: str, port: int
 ) -> tuple[list[str], dict[str, str]]:
-    """The server's command, and environment variables to set where they are unset."""
+    """The server's command, and its environment."""
     program = cpu_server.VLLM_SERVER
     options: dict[str, Any] = {"revision": model.revision, **model.options}
-    environment: dict[str, str] = {}
+    environment = dict(os.environ)
     if is_cpu_build():
         program = cpu_server.__name__
         profile = cpu_profile(model)
         options = {**profile.options, **options}
-        environment = {k: v for k, v in profile.environment.items() if k not in _NOT_SERVED}
+        unset = {k: v for k, v in profile.environment.items() if k not in _NOT_SERVED}
         # The server's own processes need a core besides those that compute.
-        environment["OMP_NUM_THREADS"] = str(max(1, int(environment["OMP_NUM_THREADS"]) - 1))
+        unset["OMP_NUM_THREADS"] = str(max(1, int(unset["OMP_NUM_THREADS"]) - 1))
+        environment = {**unset, **environment}
     else:
         options = over_gpus(options, model.gpus)
+        environment |= without_plan(options)
     command = [sys.executable, "-P", "-m", program, "--model", model.path]
     command += ["--served-model-name", name, "--host", host, "--port", str(port)]
     return [*command, *_flags(options)], environment
@@ -85,7 +88,7 @@ def main() -> None:
         scripted_server(model, given.host, given.port, key).serve_forever()
         return
     command, environment = server_command(model, document["name"], given.host, given.port)
-    os.execve(command[0], command, {**environment, **os.environ})
+    os.execve(command[0], command, environment)
 
 
 if __name__ == "__main__":

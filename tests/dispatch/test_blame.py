@@ -24,6 +24,8 @@ def engine(message: str, kind: str = "FAILED") -> Fault:
 
 LOADING = "model 'm' (/models/m) could not be loaded by vLLM: RuntimeError: Engine core initialization failed. See root cause above."
 KILLED = "the engine process of model 'm' was killed by SIGKILL (exit code -9); the kernel and Slurm send SIGKILL when memory runs out; its last line: loading"
+WORKER_KILLED = f"{LOADING}; its process VllmWorker-1 was killed by SIGKILL (exit code -9); the kernel and Slurm send SIGKILL when memory runs out"
+SILENT = "model 'm' (/models/m) could not be run by vLLM: EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.; a process of the engine ended without saying why, as one does that is killed; the kernel and Slurm send SIGKILL when memory runs out"
 WARNING = (
     "WARNING usage_lib.py: Failed to write usage stats: [Errno 30] Read-only file system: '/opt/x'"
 )
@@ -42,6 +44,14 @@ LOGS = {
     "RuntimeError: CUDA error: CUDA-capable device(s) is/are busy or unavailable": NODE,
     "RuntimeError: CUDA error: device unavailable": NODE,
     "CUDA unknown error - this may be due to an incorrectly set up environment": NODE,
+    "RuntimeError: Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a driver from http://www.nvidia.com/Download/index.aspx": NODE,
+    "RuntimeError: Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling NumCudaDevices() that might have already set an error? Error 802: system not yet initialized": NODE,
+    "vllm.third_party.pynvml.NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM version mismatch.": NODE,
+    "vllm.third_party.pynvml.NVMLError_GpuIsLost: GPU is lost": NODE,
+    "(EngineCore pid=7) ERROR 11-26 16:31:40 [core.py:1330] vllm.third_party.pynvml.NVMLError_Unknown: Unknown Error": NODE,
+    "RuntimeError: Failed to infer device type, please set the environment variable `VLLM_LOGGING_LEVEL=DEBUG` to turn on verbose logging to help debug the issue.": NODE,
+    "torch.AcceleratorError: CUDA error: Invalid access of peer GPU memory over nvlink or a hardware error": NODE,
+    "AssertionError: Error in memory profiling. Initial free memory 82.94 GiB, current free memory 90.17 GiB. This happens when other processes sharing the same container release GPU memory while vLLM is profiling during initialization.": INFRA,
     "torch.AcceleratorError: CUDA error: uncorrectable ECC error encountered": NODE,
     "[ 5281.2] NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, GPU has fallen off the bus.": NODE,
     "The NVIDIA driver on your system is too old (found version 12020).": NODE,
@@ -52,6 +62,11 @@ LOGS = {
     "OSError: [Errno 28] No space left on device: '/tmp/cache/vllm'": INFRA,
     "OSError: [Errno 122] Disk quota exceeded": INFRA,
     "torch.distributed.DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled system error": INFRA,
+    "(EngineCore pid=7) ERROR 11-26 16:31:40 [core.py:1330] TimeoutError: RPC call to execute_model timed out.": INFRA,
+    "torch.distributed.DistNetworkError: The server socket has failed to listen on any local network address. port: 41235, useIpv6: false, code: -98, name: EADDRINUSE, message: address already in use": INFRA,
+    "torch.distributed.DistStoreError: Timed out after 601 seconds waiting for clients. 1/2 clients joined.": INFRA,
+    "zmq.error.ZMQError: Address already in use (addr='tcp://127.0.0.1:41235')": INFRA,
+    "RuntimeError: Gloo connectFullMesh failed with [../third_party/gloo/gloo/transport/tcp/pair.cc:144] no error": INFRA,
     "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12)": INFRA,
     "Bus error (core dumped)": INFRA,
     "Illegal instruction (core dumped)": NODE,
@@ -91,6 +106,9 @@ CASES = [
     # The trial's own word, and the cause in the log of the engine's workers.
     ("a GPU failed under the engine", AttemptEnd(exit_code=1, fault=engine(LOADING), log="CUDA error: uncorrectable ECC error encountered"), NODE),
     ("NCCL failed under the engine", AttemptEnd(exit_code=1, fault=engine(LOADING), log="ncclSystemError: System call failed"), INFRA),
+    ("a worker hung", AttemptEnd(exit_code=1, fault=engine(f"{LOADING}; the cause, printed by a process of the engine: TimeoutError: RPC call to execute_model timed out.")), INFRA),
+    ("a worker hung with its GPU", AttemptEnd(exit_code=1, fault=engine(f"{LOADING}; the cause, printed by a process of the engine: TimeoutError: RPC call to execute_model timed out."), log="NVRM: Xid (PCI:0000:3b:00): 79"), NODE),
+    ("a task's program took a port that another one had", AttemptEnd(exit_code=1, fault=Fault("FAILED", "OSError: [Errno 98] Address already in use (mytask.py:3)", "task")), INFRA),
     ("memory ran out in a worker", AttemptEnd(exit_code=1, fault=engine(LOADING), log="torch.OutOfMemoryError: CUDA out of memory"), OOM),
     ("memory ran out in a worker, and NCCL failed with it", AttemptEnd(exit_code=1, fault=engine(LOADING), log="ncclUnhandledCudaError\ntorch.OutOfMemoryError: CUDA out of memory"), OOM),
     ("somebody else holds the GPU's memory", AttemptEnd(exit_code=1, fault=engine(HELD, "OOM"), log=HELD), NODE),
@@ -129,6 +147,16 @@ CASES = [
     ("the engine was killed", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM")), INFRA),
     ("the engine was killed, and the kernel counted it", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM"), oom_killed=True), OOM),
     ("the engine was killed after it had said why", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM"), log="RuntimeError: Cannot allocate memory"), OOM),
+    ("a worker of the engine was killed", AttemptEnd(exit_code=1, fault=engine(WORKER_KILLED, "OOM")), INFRA),
+    ("a worker of the engine was killed, and the kernel counted it", AttemptEnd(exit_code=1, fault=engine(WORKER_KILLED, "OOM"), oom_killed=True), OOM),
+    ("a worker of the engine was killed after a GPU failed", AttemptEnd(exit_code=1, fault=engine(WORKER_KILLED, "OOM"), log="NVRM: Xid (1): 79"), NODE),
+    ("a worker of the engine crashed", AttemptEnd(exit_code=1, fault=engine(f"{LOADING}; its process VllmWorker-1 was killed by SIGSEGV (exit code -11)")), OWN),
+    ("the engine's core ended silently", AttemptEnd(exit_code=1, fault=engine(SILENT, "OOM")), INFRA),
+    ("the engine's core ended silently, and the kernel counted it", AttemptEnd(exit_code=1, fault=engine(SILENT, "OOM"), oom_killed=True), OOM),
+    ("the engine's core ended silently after a GPU failed", AttemptEnd(exit_code=1, fault=engine(SILENT, "OOM"), log="NVRM: Xid (1): 79"), NODE),
+    ("no process of the engine says why, and the kernel counted a kill", AttemptEnd(exit_code=1, fault=engine(LOADING), oom_killed=True), OOM),
+    ("a worker says only that another one failed", AttemptEnd(exit_code=1, fault=engine(f"{LOADING}; the cause, printed by a process of the engine: Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause."), log="NVRM: Xid (1): 79"), NODE),
+    ("a GPU error beside a kill of something else", AttemptEnd(exit_code=1, fault=engine("CUDA error: an illegal memory access was encountered"), oom_killed=True), OWN),
     ("the engine's file vanished under it", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGBUS (exit code -7)")), INFRA),
     ("a limit on CPU time", AttemptEnd(exit_code=-24, began=True), INFRA),
     ("a limit on the size of files, seen through a shell", AttemptEnd(exit_code=153, began=True), INFRA),

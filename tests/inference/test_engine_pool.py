@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agenttts.dispatch.blame import AttemptEnd, blame
+from agenttts.inference import engine_pool
 from agenttts.inference.base import EngineError, ModelConfig
 from agenttts.inference.engine_child import SpareEngine
 from agenttts.inference.engine_pool import (
@@ -20,6 +24,7 @@ from agenttts.inference.engine_pool import (
 )
 from agenttts.inference.engine_use import EngineObserver
 from agenttts.inference.placement import GPU_SHARE
+from agenttts.trial.result import Fault
 
 GB = 10**9
 
@@ -225,6 +230,65 @@ def test_an_engine_finds_its_share_of_the_gpu_free(model, total, names, share, s
         assert machine.free() >= 0, "a woken engine takes its share, too"
     assert not [event for event in machine.events if event.startswith("refuse")]
     assert pool.starts == starts
+
+
+class HeldGpu(Gpu):
+    """A GPU of 80 GB of which another program holds some, until its memory was asked for often."""
+
+    def __init__(self, held: float, looks: int) -> None:
+        super().__init__(80.0)
+        self.by_others, self.looks = held, looks
+
+    def free(self) -> float:
+        return super().free() - (self.by_others if self.looks > 0 else 0.0)
+
+    def gpu_memory(self) -> list[tuple[int, int]]:
+        self.looks -= 1
+        return super().gpu_memory()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(engine_pool, "GPU_SECONDS", 0.2)
+    monkeypatch.setattr(engine_pool, "_LOOK_SECONDS", 0.01)
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_memory_that_another_program_gives_back_is_waited_for(model, impatient, share):
+    """An engine that was killed, or another job's; vLLM looks once, a minute into its start."""
+    machine = HeldGpu(60.0, looks=4)
+    options = {} if share is None else {"gpu_memory_utilization": share}
+    machine.pool().get(model("a", **options))
+    assert machine.events == ["load a"]
+    assert machine.looks == 0
+
+
+def test_memory_that_another_program_keeps_is_that_node_s_fault(model, impatient):
+    """It is said at once for the other trials of the list."""
+    machine = HeldGpu(60.0, looks=10**6)
+    pool = machine.pool()
+    with pytest.raises(EngineError, match=r"device cuda:0 \(19\.90/80\.00 GiB\) is less") as caught:
+        pool.get(model("a"))
+    assert (caught.value.kind, machine.events, pool.fails_alone(model("a"))) == ("OOM", [], True)
+    looks = machine.looks
+    with pytest.raises(EngineError):
+        pool.get(model("a"))
+    assert machine.looks == looks
+    held = blame(AttemptEnd(exit_code=1, fault=Fault("OOM", str(caught.value), "engine")))
+    assert (held.state, held.exclude_node) == ("INFRA_FAILED", True)
+
+
+@pytest.mark.parametrize(
+    ("share", "engine", "free"),
+    [(0.2, "vllm", 19.9), (0.97, "vllm", 76.0), (0.9, "transformers", 9.0)],
+)
+def test_no_other_memory_is_waited_for(model, share, engine, free):
+    """That which suffices, that of an unused GPU, and that of an engine that takes what there is."""
+    machine = HeldGpu(79.9 - free, looks=10**6)
+    pool = EnginePool(super(Gpu, machine).load, gpu_memory=machine.gpu_memory)
+    began = time.monotonic()
+    pool.get(dataclasses.replace(model("a", gpu_memory_utilization=share), engine=engine))
+    assert time.monotonic() - began < engine_pool._LOOK_SECONDS
 
 
 def test_an_engine_with_a_large_share_is_woken_alone(model):

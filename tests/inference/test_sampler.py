@@ -480,6 +480,27 @@ def test_a_server_that_lists_its_models_and_answers_nothing_is_waited_for_twice(
     assert len(server.requests) == (2 if hangs else 5)
 
 
+@pytest.mark.parametrize(("ended", "starts"), [(True, 3), (False, 5)])
+def test_an_engine_that_ends_again_and_again_is_not_started_for_each_request(
+    sampler, ended, starts
+):
+    """A start takes minutes on all GPUs of the job."""
+
+    def end(finished: Finished) -> None:
+        raise EngineError("CUDA error: an illegal memory access", ended=ended)
+
+    engines = Engines()
+    of = sampler(engines)
+    of.draw_together([DrawRequest("m", [TREE], HOT, 2)])
+    engines.finished = end
+    before = engines.events.count(("start", "m"))
+    prompts = [LONG, Prompt("", "A lake?"), TREE, Prompt("", "A hill?"), Prompt("", "A road?")]
+    found = of.draw_each([DrawRequest("m", [prompt], HOT, 2) for prompt in prompts])
+    assert [isinstance(one, Drawn) for one in found] == [False, False, True, False, False]
+    assert engines.events.count(("start", "m")) - before == starts - 1
+    assert ("not tried, because its engine ended 2 times" in str(found[-1])) == ended
+
+
 def test_who_needs_only_what_came_before_a_failure_is_served(sampler):
     requests = [DrawRequest("m", [TREE], HOT, 4), DrawRequest("m", [TREE, LONG], HOT, 8)]
     served, failed = sampler(Engines(finished=stop_at(6))).draw_each(requests)

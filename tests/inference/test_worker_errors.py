@@ -46,6 +46,10 @@ def test_the_first_of_several_is_the_cause():
     [
         GENERIC,
         CORE + GENERIC,
+        CORE
+        + LOGGED
+        + "Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause.",
+        CORE + LOGGED + "RuntimeError: Executor failed.",
         "ValueError: of the engine's own process, which its exception names already",
         CORE + "    raise ValueError(",
         "(Worker pid=685) RuntimeError: cancelled",

@@ -217,6 +217,29 @@ def test_jobs_with_less_memory_than_the_weights_take_are_told(scripted_spec, tmp
     assert (said in why) if said else "read the weights ahead" not in why
 
 
+@pytest.mark.parametrize(
+    ("trial", "gpus", "kind", "said"),
+    [
+        ({}, 1, "slurm", "a job of 1 core makes its GPUs wait (vLLM needs 3): raise trial.cpus"),
+        ({"cpus": 2}, 1, "slurm", "a job of 2 cores makes"),
+        ({"cpus": 1}, 4, "slurm", "a job of 4 cores makes its GPUs wait (vLLM needs 6)"),
+        ({"cpus": 2}, 4, "slurm", None),
+        ({"cpus": 4}, 1, "slurm", None),
+        ({}, 0, "slurm", None),
+        ({"gpu_request": "none"}, 1, "slurm", None),  # a job has its whole node
+        ({"sbatch": {"exclusive": "true"}}, 1, "slurm", None),
+        ({}, 1, "local", None),
+    ],
+)
+def test_jobs_with_fewer_cores_than_vllm_has_processes_are_told(scripted_spec, tmp_path, trial, gpus, kind, said):  # fmt: skip
+    profile = {"kind": kind, "gpu_memory_gb": 80, "gpus_per_node": 4, "trial": trial}
+    (tmp_path / "p.yaml").write_text(json.dumps(profile))
+    model = {"path": "org/large", "params": 7e9, "gpus": gpus, "engine": "vllm"}
+    spec = load_spec(scripted_spec(cluster=str(tmp_path / "p.yaml"), models__strong=model))
+    why = make_plan(spec, [], tmp_path / "results", dry_run=True).needs["strong"].reasoning
+    assert (said in why) if said else "makes its GPUs wait" not in why
+
+
 @pytest.mark.parametrize("served", [False, True])
 def test_a_model_is_not_planned_over_several_mig_devices(scripted_spec, tmp_path, served):
     profile = {"kind": "slurm", "gpu_memory_gb": 10, "gpus_per_node": 7, "trial": {"gpu_type": "1g.10gb"}}  # fmt: skip

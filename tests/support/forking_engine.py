@@ -30,8 +30,8 @@ from agenttts.inference.scripted import ScriptedOptions
 
 
 class ForkingEngine:
-    """Finishes one sample of a call and no other; a call "dead" fails as vLLM's without a core, and
-    "odd" in a way that is no engine's, with a thread that does not end soon.
+    """Finishes one sample of a call and no other; a call "dead" fails as vLLM's without a core,
+    after what follows this word was printed, and "odd" in a way that is no engine's, with a thread that does not end soon.
 
     The forked process writes to the model's path whether it holds the engine's socket, and waits.
     """
@@ -49,7 +49,8 @@ class ForkingEngine:
         self, requests: Sequence[Request], on_finished: OnFinished | None = None
     ) -> list[Completion]:
         assert on_finished is not None
-        if requests[0].content == "dead":
+        if requests[0].content.startswith("dead"):
+            print(requests[0].content.removeprefix("dead"), flush=True)
             raise EngineError("EngineDeadError: EngineCore encountered an issue.")
         if requests[0].content == "odd":
             threading.Thread(target=time.sleep, args=(120,)).start()

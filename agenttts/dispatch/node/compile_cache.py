@@ -25,6 +25,7 @@ import time
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from agenttts.dispatch.node.devices import granted_mig_types
 from agenttts.files.commands import ask
 
 log = logging.getLogger(__name__)
@@ -137,14 +138,17 @@ def _remove_stale(archive: Path) -> None:
 def _gpu_kind() -> str:
     """Return the name of the node's GPU; ``cpu`` if it has none.
 
-    An example is ``NVIDIA-H100-80GB-HBM3``.
+    Examples are ``NVIDIA-H100-80GB-HBM3`` and, of a job on a MIG device, this name with
+    ``+MIG-1g.10gb``. vLLM and NVML know only the whole GPU, and would take the memory that was
+    measured on one MIG device for that of another type.
     """
     if not os.environ.get("CUDA_VISIBLE_DEVICES", "any") or shutil.which("nvidia-smi") is None:
         return "cpu"
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     answer = ask(command, _QUERY_TIMEOUT_S)
     names = sorted(set(answer.text.split("\n")) - {""}) if answer.succeeded else []
-    return "+".join(names) or "gpu"
+    types = [f"MIG-{kind}" for kind in granted_mig_types(os.environ, _QUERY_TIMEOUT_S)]
+    return "+".join([*(names or ["gpu"]), *types])
 
 
 def _host_kind() -> str:

@@ -1,6 +1,6 @@
 """The GPUs granted to a job, by ``nvidia-smi -L``.
 
-It tells whether they answer, and by which numbers a program inside a container knows them.
+It tells whether they answer, and by which numbers engines know them.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agenttts.errors import counted
 from agenttts.files.commands import ask
 
 DEADLINE_S = 5.0
 _UUID = re.compile(r"(GPU|MIG)-[^\s,()]+")
-_LINE = re.compile(r"^\s*(?P<kind>GPU \d+:|MIG ).*\(UUID: (?P<uuid>[^)]+)\)", re.MULTILINE)
+_LINE = re.compile(r"^\s*(?:GPU \d+:|MIG +(?P<type>\S+)).*\(UUID: (?P<uuid>[^)]+)\)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Listing:
     """The answer of ``nvidia-smi -L``.
 
-    ``gpus`` and ``mig`` are the UUIDs of the whole GPUs and of the MIG devices, in order.
-    ``problem`` is an error in the answer.
+    ``gpus`` are the UUIDs of the whole GPUs, and ``mig`` the UUIDs of the MIG devices with their
+    types, such as ``1g.10gb``; both are in order. ``problem`` is an error in the answer.
     """
 
     gpus: tuple[str, ...] = ()
-    mig: tuple[str, ...] = ()
+    mig: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None
 
 
@@ -46,10 +46,10 @@ def list_devices(deadline: float = DEADLINE_S) -> Listing | None:
     if not answer.succeeded:
         return Listing(problem=f"nvidia-smi -L {answer.failure()}")
     lost = next((line for line in answer.text.splitlines() if "error" in line.lower()), None)
-    found = [(match["kind"], match["uuid"].strip()) for match in _LINE.finditer(answer.text)]
+    found = [(match["type"], match["uuid"].strip()) for match in _LINE.finditer(answer.text)]
     return Listing(
-        gpus=tuple(uuid for kind, uuid in found if kind.startswith("GPU")),
-        mig=tuple(uuid for kind, uuid in found if kind.startswith("MIG")),
+        gpus=tuple(uuid for kind, uuid in found if kind is None),
+        mig={uuid: kind for kind, uuid in found if kind is not None},
         problem=f"nvidia-smi -L: {lost.strip()[:300]}" if lost else None,
     )
 
@@ -74,11 +74,16 @@ def device_problem(gpus: int, env: Mapping[str, str], deadline: float = DEADLINE
         return None
     if len(listing.gpus) < gpus:
         return f"the job needs {counted(gpus, 'GPU')}, and nvidia-smi -L lists {len(listing.gpus)}"
+    if "CUDA_VISIBLE_DEVICES" in env and len(granted) < gpus:
+        return (
+            f"the job needs {counted(gpus, 'GPU')}, and CUDA_VISIBLE_DEVICES lists {len(granted)} "
+            f"('{env['CUDA_VISIBLE_DEVICES']}')"
+        )
     return None
 
 
-def inside_container(env: Mapping[str, str], deadline: float = DEADLINE_S) -> str | None:
-    """Return CUDA_VISIBLE_DEVICES for inside a container; None if it is not set.
+def engine_devices(env: Mapping[str, str], deadline: float = DEADLINE_S) -> str | None:
+    """Return CUDA_VISIBLE_DEVICES for engines; None if it is not set.
 
     UUIDs (of MIG devices or of GPUs) become 0, 1, ... if these are all devices that the job can
     see, because vLLM reads only numbers. Otherwise they stay: a number would name another job's
@@ -92,13 +97,24 @@ def inside_container(env: Mapping[str, str], deadline: float = DEADLINE_S) -> st
     if listing is None or listing.problem:
         return value
     mig = granted[0].startswith("MIG-")
-    visible = listing.mig if mig else listing.gpus
+    visible = list(listing.mig) if mig else listing.gpus
     # CUDA numbers the MIG devices of a GPU if it has some, else the GPU itself. If there are more
     # GPUs than MIG devices, some GPU has no MIG device.
     alone = not mig or len(listing.gpus) <= len(visible)
     if sorted(visible) == sorted(granted) and alone:
         return ",".join(str(number) for number in range(len(granted)))
     return value
+
+
+def granted_mig_types(env: Mapping[str, str], deadline: float = DEADLINE_S) -> list[str]:
+    """Return the types of the granted MIG devices, sorted.
+
+    CUDA_VISIBLE_DEVICES of ``env`` lists the devices. If `nvidia-smi` does not know these devices, it is the types of all that it lists.
+    """
+    granted = [device for device in _granted(env) if device.startswith("MIG-")]
+    listing = list_devices(deadline) if granted else None
+    known = listing.mig if listing is not None else {}
+    return sorted({known[d] for d in granted if d in known} or set(known.values()))
 
 
 def numbered_devices(env: Mapping[str, str] = os.environ) -> list[int]:

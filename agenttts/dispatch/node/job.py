@@ -28,6 +28,7 @@ from submitit.core.utils import UncompletedJobError
 
 from agenttts.dispatch.apptainer import (
     container_env,
+    device_order,
     granted_devices,
     in_container,
     passed_variables,
@@ -648,11 +649,11 @@ class TrialJob:
         return read_phase(self.directory) is not None
 
     def _environment(self) -> dict[str, str]:
-        granted = container_env({**job_memory(os.environ), **job_cpus(os.environ)})
+        devices = granted_devices()
+        granted = container_env({**job_memory(os.environ), **job_cpus(os.environ), **devices})
         passed = passed_variables(self.env)
-        inherited = without_thread_limits(os.environ)
-        own = {**self._caches, **self.env}
-        return {**inherited, **own, **granted, **granted_devices(), **passed}
+        inherited = {**device_order(), **without_thread_limits(os.environ), **devices}
+        return {**inherited, **self._caches, **self.env, **granted, **passed}
 
     def _say(self, text: str) -> None:
         """Print to submitit's log of the job.

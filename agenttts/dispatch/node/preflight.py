@@ -1,4 +1,4 @@
-"""Check in seconds whether a node can run a trial.
+"""Check within half a minute whether a node can run a trial.
 
 This is done before a container starts and holds the node's GPUs. The checks:
 
@@ -26,8 +26,11 @@ from pathlib import Path
 from agenttts.dispatch.node.devices import device_problem
 from agenttts.files.temporary import is_noexec
 
-DEADLINE_S = 5.0
-"""Seconds for all checks together."""
+DEADLINE_S = 30.0
+"""Seconds for all checks together.
+
+A busy file server, an automounter, or the driver of eight GPUs that wakes takes ten or more. To
+give up too early costs an attempt, a wait in the queue, and the node for a day."""
 NOT_READABLE = "cannot be read on this node"
 """What is said of a file or directory that the trial reads; its path comes before."""
 SCRATCH_BYTES = 10**9

@@ -21,8 +21,8 @@ from typing import Any
 from agenttts.dispatch.sizing.kv_cache import integer
 from agenttts.dispatch.sizing.mig import mig_memory
 from agenttts.dispatch.sizing.model_facts import ModelFacts
-from agenttts.errors import Unavailable, UserError, counted
-from agenttts.inference.placement import GPU_SHARE, PARALLEL_OPTIONS
+from agenttts.errors import KeyPath, Unavailable, UserError, counted
+from agenttts.inference.placement import GPU_SHARE, PARALLEL_OPTIONS, over_gpus
 
 _GB = 1e9
 CONTEXTS = 32
@@ -37,6 +37,9 @@ _OVERHEAD_BYTES = 3e9
 # KV cache of all contexts, and length of a context, for a model whose config gives neither.
 _UNKNOWN_CACHE_BYTES = 2e9
 _UNKNOWN_CONTEXT = 8192
+# vLLM rounds the rows of the embeddings up to a multiple of this before it divides them
+# (DEFAULT_VOCAB_PADDING_SIZE).
+_VOCABULARY_STEP = 64
 # Options of engines on several nodes, or of several copies of one engine.
 _SEVERAL = ("nnodes", "node_rank", "master_addr", "master_port")
 
@@ -144,6 +147,8 @@ def gpu_need(
             fix="lower it, or choose a profile with larger nodes",
             at=("models", name, key),
         )
+    if engine == "vllm" and asked:
+        _check_division(facts, asked, options, ("models", name, key))
     if gpus_per_node == 0 and gpus is None:
         return GpuNeed(0, "0: the profile has no GPUs, so the model runs on the CPU")
     if gpu_memory_gb is None:
@@ -189,6 +194,21 @@ def parallel_gpus(name: str, options: Mapping[str, Any]) -> int | None:
                 at=("models", name, "options", option),
             )
     return math.prod(sizes.values()) if sizes else None
+
+
+def _check_division(facts: ModelFacts, asked: int, options: Mapping[str, Any], at: KeyPath) -> None:
+    """Raise `UserError` if vLLM cannot divide a model as the spec asks."""
+    among = over_gpus(options, asked).get("tensor_parallel_size", 1)
+    undivided = _undivided(facts, among) if facts.heads else None
+    if undivided is None:
+        return
+    valid = [str(n) for n in range(1, max(asked, 8) + 1) if _undivided(facts, n) is None]
+    raise UserError(
+        f"the model's {undivided} cannot be divided over {among} GPUs, and vLLM refuses it once a "
+        f"job has its GPUs; valid: {', '.join(valid)}; or the option pipeline_parallel_size: "
+        f"{among}, which divides layers",
+        at=at,
+    )
 
 
 @dataclass(frozen=True)
@@ -332,13 +352,25 @@ def _divides(facts: ModelFacts, count: int) -> bool:
     """Return whether vLLM can divide a model over ``count`` GPUs (tensor parallelism)."""
     if not facts.heads:
         return not count & (count - 1)  # the heads of most models divide only by powers of two
-    if facts.heads % count:
-        return False
-    if not facts.cache_copied and facts.kv_heads % count and count % facts.kv_heads:
-        return False
     # Quantised weights are divided between groups, not within one.
-    group = facts.group_size
-    return not group or all(width % (count * group) == 0 for width in facts.widths)
+    group = facts.group_size or 1
+    return _undivided(facts, count) is None and all(
+        width % (count * group) == 0 for width in facts.widths
+    )
+
+
+def _undivided(facts: ModelFacts, count: int) -> str | None:
+    """Return what of a model vLLM cannot divide over ``count`` GPUs; None: nothing.
+
+    The model's heads have to be known. Widths are left out: a mixture of experts may not use one of them.
+    """
+    if facts.heads % count:
+        return f"{facts.heads} attention heads"
+    if not facts.cache_copied and facts.kv_heads % count and count % facts.kv_heads:
+        return f"{facts.kv_heads} key and value heads"
+    if -(-facts.vocabulary // _VOCABULARY_STEP) * _VOCABULARY_STEP % count:
+        return f"{facts.vocabulary} tokens of the vocabulary"
+    return None
 
 
 def _why(memory: _Memory, count: int) -> str:

@@ -73,6 +73,7 @@ class ModelFacts:
         longest: Tokens of the longest context by the model's config.
         refused_above: Tokens above which every version of vLLM refuses a context.
         widths: Lengths of the sides along which weights are divided among GPUs.
+        vocabulary: Rows of the embeddings, which are divided too.
         group_size: Elements of a side that must stay together, because quantised ones share a
             scale.
     """
@@ -90,6 +91,7 @@ class ModelFacts:
     longest: int
     refused_above: int
     widths: tuple[int, ...]
+    vocabulary: int
     group_size: int
 
 
@@ -150,6 +152,7 @@ def model_facts(
             for name in ("intermediate_size", "moe_intermediate_size")
             if (width := integer(config, name))
         ),
+        vocabulary=integer(config, "vocab_size"),
         group_size=_group_size(quantisation),
     )
 

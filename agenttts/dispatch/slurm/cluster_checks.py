@@ -8,10 +8,17 @@ from __future__ import annotations
 import shutil
 import socket
 
+from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.check import COMMAND_SECONDS, Check, check
 from agenttts.dispatch.profile import JobResources, Profile
-from agenttts.dispatch.slurm.partitions import above_time_limit, partition_checks
+from agenttts.dispatch.slurm.partitions import (
+    SHOW_PARTITIONS,
+    above_time_limit,
+    partition_checks,
+    read_partitions,
+)
 from agenttts.dispatch.slurm.queue import check_cluster_meant, query_environment, run_slurm
+from agenttts.dispatch.slurm.survey import kinds_of_nodes
 from agenttts.dispatch.slurm.tried_request import (
     command_problem,
     request_check,
@@ -33,6 +40,8 @@ def cluster_checks(profile: Profile) -> list[Check]:
         host = socket.gethostname()
         checks.append(Check("controller", None, f"a process on the host that launches ({host})"))
     checks += _section("trial", profile, profile.trial, profile.gpus_per_node)
+    if profile.gpus_per_node and profile.trial.gpu_request != "none":
+        checks += _types_of_gpus(profile.trial)
     return [*checks, Check("accounting (sacct)", None, _sacct())]
 
 
@@ -90,6 +99,30 @@ def _section(what: str, profile: Profile, resources: JobResources, gpus: int) ->
             for found in partitions
         ]
     return [*partitions, request]
+
+
+def _types_of_gpus(resources: JobResources) -> list[Check]:
+    """Return a remark if jobs may get GPUs of several types.
+
+    It is empty if not, or if that is not known. Models are sized for one memory, so that a large one would fail on the smaller GPUs.
+    """
+    if resources.gpu_type or resources.constraint or resources.nodelist:
+        return []
+    try:
+        named = resources.partition or next(
+            p.name for p in read_partitions(run_slurm(SHOW_PARTITIONS)).values() if p.default
+        )
+        nodes = [n for n in kinds_of_nodes() if n.gpus and n.partition in named.split(",")]
+    except (QueueUnavailable, MissingRequirement, StopIteration):
+        return []  # the other checks say it
+    types = sorted({kind or "(no type)" for n in nodes for kind in (n.gpu_type, *n.other_types)})
+    if len(types) < 2:
+        return []
+    detail = (
+        f"{named} has GPUs of several types ({', '.join(types)}), and a job may get any: set "
+        "trial.gpu_type (or constraint, nodelist) in the profile, and gpu_memory_gb for that type"
+    )
+    return [Check("types of GPUs", None, detail)]
 
 
 def _sacct() -> str:

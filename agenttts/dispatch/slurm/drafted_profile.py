@@ -42,7 +42,7 @@ _MEMORY_GB = {
     "a40": (48,),
     "a6000": (48,),
     "b200": (180,),
-    "gh200": (96,),
+    "gh200": (96, 144),
     "h100": (80,),
     "h200": (141,),
     "l4": (24,),
@@ -52,6 +52,8 @@ _MEMORY_GB = {
     "t4": (16,),
     "v100": (16, 32),
 }
+# The memory of the host's processor, which NVML adds to the name of a GH200 ("GH200 480GB").
+_HOST_GB = (120, 240, 480)
 _IMAGES = (Path("agenttts.sif"), Path.home() / "agenttts.sif")
 
 Try = Callable[[str, Profile, JobResources, int], Check]
@@ -117,7 +119,7 @@ def slurm_profile(name: str, found: Survey, attempt: Try = request_check) -> tup
             "out, set trial.partition, gpu_request: none, gpus_per_node and gpu_memory_gb in the "
             "profile"
         )
-    elif _memory_gb(nodes)[0] is None:
+    elif _least_memory(found, nodes)[0] is None:
         to_check.append(
             "gpu_memory_gb is not known; set it in the profile, so that models are sized"
         )
@@ -172,9 +174,8 @@ def _gpu_nodes(found: Survey) -> tuple[Nodes, ...]:
 def _trial_section(found: Survey, gpu_nodes: Sequence[Nodes]) -> Section:
     """Choose the partition of trials: one with GPUs, if possible one that is open.
 
-    Of several, it is the one with the most GPUs.
-
-    Whole GPUs go before MIG devices.
+    Of several, it is the one with the most GPUs, not counting nodes that are down. Whole GPUs go
+    before MIG devices.
     """
     if not gpu_nodes:
         chosen = _best(found, list(found.partitions.values()), lambda p: (0,))
@@ -186,9 +187,14 @@ def _trial_section(found: Survey, gpu_nodes: Sequence[Nodes]) -> Section:
     def gpus(partition: Partition) -> str:
         return counted(size(partition), "GPU")
 
-    whole = {n.partition for n in gpu_nodes if mig_memory(n.gpu_type) is None}
+    def fit(partition: Partition) -> tuple[int, ...]:
+        mine = [n for n in gpu_nodes if n.partition == partition.name]
+        whole = [n for n in mine if mig_memory(n.gpu_type) is None]
+        up = sum(n.gpus * n.usable for n in whole or mine)
+        return (up > 0, bool(whole), up, size(partition))
+
     offers = [p for p in found.partitions.values() if size(p)]
-    chosen = _best(found, offers, lambda p: (p.name in whole, size(p)))
+    chosen = _best(found, offers, fit)
     rest = sorted((p for p in offers if p != chosen), key=size, reverse=True)
     kinds = {p.name: ", whole nodes" if _gives_whole_nodes(found, p) else "" for p in rest}
     others = ", ".join(f"{p.name} ({gpus(p)}{kinds[p.name]})" for p in rest[:_SHOWN])
@@ -207,7 +213,7 @@ def _controller_section(found: Survey, trial: Section) -> Section:
     def fit(partition: Partition) -> tuple[int, ...]:
         limit = partition.max_minutes
         minutes = _CONTROLLER_MINUTES if limit is None else min(limit, _CONTROLLER_MINUTES)
-        return (not _gives_whole_nodes(found, partition), minutes)
+        return (not _all_out(found, partition), not _gives_whole_nodes(found, partition), minutes)
 
     chosen = _best(found, plain, fit)
     is_open = chosen is not None and _is_open(found, chosen)
@@ -230,6 +236,12 @@ def _best(
         )
 
     return max(offers, key=rank) if offers else None
+
+
+def _all_out(found: Survey, partition: Partition) -> bool:
+    """Return whether all nodes of a partition are down, drained or the like."""
+    nodes = [n for n in found.nodes if n.partition == partition.name]
+    return bool(nodes) and not any(n.usable for n in nodes)
 
 
 def _gives_whole_nodes(found: Survey, partition: Partition) -> bool:
@@ -270,12 +282,18 @@ def _closed_notes(found: Survey, controller: Section, trial: Section) -> list[st
     drafted = {"trial": trial.partition}
     if not _where(controller.partition, trial.partition):
         drafted["controller"] = controller.partition
-    closed = {p.name: p for p in drafted.values() if p is not None and not _is_open(found, p)}
-    return [
-        f"{' and '.join(f'{what}.partition' for what, p in drafted.items() if p == partition)}: no "
-        f"open partition was found; {name} {_why_closed(found, partition)}"
-        for name, partition in closed.items()
-    ]
+    notes = []
+    for partition in {p.name: p for p in drafted.values() if p is not None}.values():
+        keys = " and ".join(f"{what}.partition" for what, p in drafted.items() if p == partition)
+        name, why = partition.name, _why_closed(found, partition)
+        if why:
+            notes.append(f"{keys}: no open partition was found; {name} {why}")
+        if _all_out(found, partition):
+            notes.append(
+                f"{keys}: all nodes of {name} are down or drained, and jobs would wait "
+                "('sinfo -R' says why)"
+            )
+    return notes
 
 
 def _is_open(found: Survey, partition: Partition) -> bool:
@@ -334,7 +352,8 @@ def _account(found: Survey, partition: Partition | None) -> str | None:
 def _nodes_of(section: Section, nodes: Sequence[Nodes]) -> Nodes | None:
     """Return the kind of nodes of a section's partition that has the most GPUs in all.
 
-    Without GPUs it is the most frequent kind. Whole GPUs go before MIG devices.
+    Without GPUs it is the most frequent kind. Whole GPUs go before MIG devices, and nodes that are
+    down count only if all are.
     """
     if section.partition is None:
         return None
@@ -342,7 +361,11 @@ def _nodes_of(section: Section, nodes: Sequence[Nodes]) -> Nodes | None:
     offers = [n for n in nodes if n.partition == name]
     return max(
         offers,
-        key=lambda n: (mig_memory(n.gpu_type) is None, n.gpus * n.count or n.count),
+        key=lambda n: (
+            n.usable > 0,
+            mig_memory(n.gpu_type) is None,
+            n.gpus * (n.usable or n.count) or n.usable or n.count,
+        ),
         default=None,
     )
 
@@ -380,7 +403,7 @@ def _text(
         *_size_lines(found, nodes, form, "trial" in bare),
         "",
         f"gpus_per_node: {gpus}         # sinfo: {_described(nodes)}",
-        *_memory_lines(nodes),
+        *_memory_lines(found, nodes),
         f"max_running: {_running(found, trial, gpus)}           # jobs at a time; check what your "
         "account may use",
         "",
@@ -476,13 +499,37 @@ def _other_types(found: Survey, nodes: Nodes) -> list[str]:
     return sorted(kind or "(no type)" for kind in types if kind != nodes.gpu_type)
 
 
-def _memory_lines(nodes: Nodes | None) -> list[str]:
+def _memory_lines(found: Survey, nodes: Nodes | None) -> list[str]:
     if nodes is None or not nodes.gpus:
         return []
-    memory, why = _memory_gb(nodes)
+    memory, why = _least_memory(found, nodes)
     if memory is None:
         return [f"# gpu_memory_gb: 80      # {why}; if set, models get GPUs by their size"]
     return [f"gpu_memory_gb: {memory}        # {why}"]
+
+
+def _least_memory(found: Survey, nodes: Nodes | None) -> tuple[int | None, str]:
+    """Return the least memory in GB of GPUs that a request may get, and its source.
+
+    GPUs of one type may differ by their nodes' features, e.g. A100 with 40 and with 80 GB.
+    """
+    memory, why = _memory_gb(nodes)
+    if nodes is None or memory is None:
+        return memory, why
+    alike = [
+        other
+        for other in found.nodes
+        if other.partition == nodes.partition and other.gpus and other.gpu_type == nodes.gpu_type
+    ]
+    sizes = {size for other in alike if (size := _memory_gb(other)[0]) is not None}
+    if len(sizes) < 2:
+        return memory, why
+    both = " and ".join(map(str, sorted(sizes)))
+    return (
+        min(sizes),
+        f"the partition has {nodes.gpu_type} with {both} GB, by the nodes' features; "
+        "trial.constraint can choose the larger ones",
+    )
 
 
 def _memory_gb(nodes: Nodes | None) -> tuple[int | None, str]:
@@ -497,9 +544,8 @@ def _memory_gb(nodes: Nodes | None) -> tuple[int | None, str]:
     if known is None:  # a size in the features may be the node's memory
         said = [int(text) for text in re.findall(r"(?<![a-z0-9])(\d{2,3})gb?(?![a-z0-9])", kind)]
     else:
-        named = f"{kind} {nodes.features.lower()}"
-        said = [int(text) for text in re.findall(r"(\d{2,3})gb?(?![a-z0-9])", named)]
-        said = [size for size in said if size in known]
+        said = [size for size in _sizes_of_type(kind, known) if size not in _HOST_GB]
+        said = said or [size for size in _in_gb(nodes.features.lower()) if size in known]
     if said:
         return said[0], f"from the name of the GPUs or the nodes' features ({nodes.gpu_type})"
     if known is None:
@@ -509,6 +555,22 @@ def _memory_gb(nodes: Nodes | None) -> tuple[int | None, str]:
         both = " and ".join(map(str, known))
         return known[0], f"{nodes.gpu_type} is sold with {both} GB: check 'nvidia-smi' on a node"
     return known[0], f"of one {nodes.gpu_type}, by its data sheet"
+
+
+def _in_gb(text: str) -> list[int]:
+    """Return the numbers of GB in a text, as in ``gpu80g`` or ``a100-80gb``."""
+    return [int(number) for number in re.findall(r"(\d{2,3})gb?(?![a-z0-9])", text)]
+
+
+def _sizes_of_type(kind: str, known: Sequence[int]) -> list[int]:
+    """Return the memory in GB that the name of a GPU's type may give.
+
+    Some sites order sizes that no data sheet has (A100 with 64 GB). A number without a unit, as in
+    ``a100_80``, counts if it is a known size.
+    """
+    bare = [int(word) for word in re.split(r"[^a-z0-9]+", kind) if word.isdecimal()]
+    near = range(min(known) // 2, 2 * max(known))
+    return [n for n in _in_gb(kind) if n in near] + [n for n in bare if n in known]
 
 
 def _container_lines() -> list[str]:
@@ -559,7 +621,8 @@ def _described(nodes: Nodes | None) -> str:
     if nodes is None:
         return "no nodes"
     gpus = counted(nodes.gpus, f"{nodes.gpu_type} GPU" if nodes.gpu_type else "GPU")
-    return f"{counted(nodes.count, 'node')} with {gpus}, {counted(nodes.cpus, 'CPU')}"
+    out = f" ({nodes.out} down or drained)" if nodes.out else ""
+    return f"{counted(nodes.count, 'node')}{out} with {gpus}, {counted(nodes.cpus, 'CPU')}"
 
 
 def _time(minutes: int) -> str:

@@ -66,6 +66,11 @@ _LONGEST_QUOTE = 500
 # and of those by which sbatch takes options.
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_")
 _OF_A_RANK = {"MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"}
+# The GPUs of the job or shell that submits. Slurm sets them anew only in jobs that request GPUs.
+_OF_GPUS = {
+    *("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
+    *("GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"),
+}
 # A shell's exit status for a command that a signal ended is this plus the signal.
 _SIGNAL_IN_SHELL = 128
 
@@ -186,14 +191,15 @@ def slurm_executor(
 def job_variables() -> list[str]:
     """Return the names of this process's variables that a login shell does not have.
 
-    Slurm set them for the controller's own job, and they would change the trials' requests. They
+    Slurm set them for the controller's own job (or the shell of a job that launched), and they
+    would change the trials' requests, or hide the GPUs of a trial's whole node. They
     are kept from sbatch alone: a signal to this process during a submission needs them for the
     requeue of the controller's job.
     """
     return [
         name
         for name in os.environ
-        if (name.startswith(_OF_A_JOB) or name in _OF_A_RANK) and name != "SLURM_CONF"
+        if (name.startswith(_OF_A_JOB) or name in {*_OF_A_RANK, *_OF_GPUS}) and name != "SLURM_CONF"
     ]
 
 

@@ -22,7 +22,7 @@ from agenttts.dispatch.slurm.partitions import (
 from agenttts.dispatch.slurm.queue import check_cluster_meant, run_slurm
 from agenttts.errors import MissingRequirement
 
-_NODES = "%R|%c|%m|%D|%G|%f"
+_NODES = "%R|%c|%m|%D|%G|%f|%F"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Nodes:
         gpu_type: The type of the GPUs; empty if Slurm does not name it.
         features: The features that ``--constraint`` takes.
         other_types: The types of its other GPUs or MIG devices, which ``gpus`` does not count.
+        out: The number of such nodes that are down, drained or otherwise unable to run jobs.
     """
 
     partition: str
@@ -48,6 +49,12 @@ class Nodes:
     gpu_type: str = ""
     features: str = ""
     other_types: tuple[str, ...] = ()
+    out: int = 0
+
+    @property
+    def usable(self) -> int:
+        """The number of such nodes that run jobs or may run them."""
+        return self.count - self.out
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ def survey() -> Survey:
     config = run_slurm(["scontrol", "show", "config"])
     check_cluster_meant(config)
     partitions = read_partitions(run_slurm(SHOW_PARTITIONS))
-    nodes = read_nodes(run_slurm(["sinfo", "--all", "--noheader", "--exact", "--format", _NODES]))
+    nodes = kinds_of_nodes()
     accounts, default, qos, problem = _associations()
     return Survey(
         _setting(config, "ClusterName"),
@@ -121,17 +128,27 @@ def survey() -> Survey:
     )
 
 
-def read_nodes(answer: str) -> tuple[Nodes, ...]:
-    """Read an answer of ``sinfo --all --exact --format '%R|%c|%m|%D|%G|%f'``.
+def kinds_of_nodes() -> tuple[Nodes, ...]:
+    """Return the kinds of nodes of all partitions.
 
-    Lines of another form are skipped.
+    Raises:
+        QueueUnavailable: Slurm does not answer.
+        MissingRequirement: Its commands are not here.
+    """
+    return read_nodes(run_slurm(["sinfo", "--all", "--noheader", "--exact", "--format", _NODES]))
+
+
+def read_nodes(answer: str) -> tuple[Nodes, ...]:
+    """Read an answer of ``sinfo --all --exact --format '%R|%c|%m|%D|%G|%f|%F'``.
+
+    Lines of another form are skipped. ``%F`` is ``allocated/idle/other/total``, and may be missing.
     """
     found = []
     for line in answer.splitlines():
         parts = [part.strip() for part in line.split("|")]
-        if len(parts) != 6:
+        if len(parts) not in (6, 7):
             continue
-        partition, cpus, memory, count, gres, features = parts
+        partition, cpus, memory, count, gres, features, *states = parts
         if not (_whole(cpus) and _whole(memory) and _whole(count)):
             continue
         gpus, kind, others = read_gres(gres)
@@ -145,9 +162,16 @@ def read_nodes(answer: str) -> tuple[Nodes, ...]:
                 kind,
                 "" if features == "(null)" else features,
                 others,
+                _out("".join(states)),
             )
         )
     return tuple(found)
+
+
+def _out(states: str) -> int:
+    """Return the third of four numbers with slashes between them; 0 for another form."""
+    numbers = states.split("/")
+    return int(numbers[2]) if len(numbers) == 4 and numbers[2].isdecimal() else 0
 
 
 def read_gres(text: str) -> tuple[int, str, tuple[str, ...]]:
@@ -164,7 +188,7 @@ def read_gres(text: str) -> tuple[int, str, tuple[str, ...]]:
         if name == "gpu":
             # A single number is a count, and the first of two a type, as in gpu:3090:8.
             count = int(words.pop()) if words and words[-1].isdecimal() else 1
-            kind = words[0] if words else ""
+            kind = words[0] if words and words[0] != "no_consume" else ""
             counts[kind] = counts.get(kind, 0) + count
     if not counts:
         return 0, "", ()

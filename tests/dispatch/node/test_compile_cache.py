@@ -154,6 +154,36 @@ def test_other_versions_of_the_host_s_packages_have_another_archive(tmp_path, mo
     assert all("-host-" in name for name in names)
 
 
+MIG_DEVICES = """\
+GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-aaaa-1)
+  MIG 3g.40gb     Device  0: (UUID: MIG-cccc-3)
+  MIG 1g.10gb     Device  1: (UUID: MIG-dddd-4)
+"""
+
+
+@pytest.mark.parametrize(
+    ("granted", "ending"),
+    [
+        ("MIG-cccc-3", "NVIDIA-A100-SXM4-80GB-MIG-3g.40gb-image.tar"),
+        ("MIG-dddd-4", "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb-image.tar"),
+        ("MIG-GPU-aaaa-1/1/0", "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb-MIG-3g.40gb-image.tar"),
+        ("GPU-aaaa-1", "NVIDIA-A100-SXM4-80GB-image.tar"),
+        ("0", "NVIDIA-A100-SXM4-80GB-image.tar"),
+    ],
+)
+def test_mig_devices_of_another_type_have_another_archive(granted, ending, tmp_path, monkeypatch):
+    """vLLM keeps how much memory a model leaves, and takes a device for its whole GPU."""
+    script = tmp_path / "nvidia-smi"
+    name = "NVIDIA A100-SXM4-80GB"
+    script.write_text(
+        f"#!/bin/sh\n[ $1 != -L ] && echo '{name}' || cat <<'END'\n{MIG_DEVICES}END\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", granted)
+    assert archive_path(Path("/cache"), "image").name == ending
+
+
 @pytest.mark.parametrize(
     ("noexec", "needed", "says"),
     [(False, 1, ""), (True, 1, "is mounted noexec"), (False, 10**18, "GB are needed")],

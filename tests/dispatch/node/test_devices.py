@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agenttts.dispatch.apptainer import granted_devices
-from agenttts.dispatch.node.devices import device_problem, inside_container, numbered_devices
+from agenttts.dispatch.node.devices import device_problem, engine_devices, numbered_devices
 from agenttts.dispatch.profile import Profile
 from agenttts.doctor.report import _gpus
 
@@ -22,6 +22,8 @@ TWO_MIG = MIG + "  MIG 1g.10gb Device 1: (UUID: MIG-dddd-4)\n"
         (LISTED, 0, "GPU-dddd-4", 1, "does not list the granted device GPU-dddd-4"),
         (LISTED, 0, "0,1,2,3", 4, "the job needs 4 GPUs, and nvidia-smi -L lists 2"),
         ("No devices found.\n", 0, "", 1, "the job needs 1 GPU, and nvidia-smi -L lists 0"),
+        (LISTED, 0, "1", 2, "the job needs 2 GPUs, and CUDA_VISIBLE_DEVICES lists 1 ('1')"),
+        (LISTED, 0, "", 1, "CUDA_VISIBLE_DEVICES lists 0 ('')"),
         (MIG, 0, "MIG-cccc-3", 1, None),
         ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9, "0", 1, "exit status 9: NVIDIA-SMI has failed"),
         ("GPU 0: NVIDIA H100 (UUID: GPU-aaaa-1)\nUnable to determine the device handle for gpu 0000:3B:00.0: Unknown Error\n", 0, "0,1", 2, "Unknown Error"),
@@ -37,7 +39,7 @@ def test_the_gpus_granted_must_answer(nvidia_smi, says, code, granted, gpus, exp
 def test_a_machine_without_the_program_is_not_asked(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     assert device_problem(4, {}) is None
-    assert inside_container({"CUDA_VISIBLE_DEVICES": "MIG-cccc-3"}) == "MIG-cccc-3"
+    assert engine_devices({"CUDA_VISIBLE_DEVICES": "MIG-cccc-3"}) == "MIG-cccc-3"
 
 
 @pytest.mark.parametrize(
@@ -60,13 +62,13 @@ def test_a_machine_without_the_program_is_not_asked(monkeypatch):
 )
 def test_devices_that_are_all_a_job_can_see_get_numbers(nvidia_smi, says, granted, inside):
     nvidia_smi(says)
-    assert inside_container({"CUDA_VISIBLE_DEVICES": granted}, deadline=20) == inside
+    assert engine_devices({"CUDA_VISIBLE_DEVICES": granted}, deadline=20) == inside
 
 
-def test_a_container_is_given_the_numbers(nvidia_smi, monkeypatch):
+def test_an_engine_is_given_the_numbers(nvidia_smi, monkeypatch):
     nvidia_smi(MIG)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-cccc-3")
-    assert granted_devices()["APPTAINERENV_CUDA_VISIBLE_DEVICES"] == "0"
+    assert granted_devices()["CUDA_VISIBLE_DEVICES"] == "0"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert granted_devices() == {}
 

@@ -15,7 +15,7 @@ import pytest
 import submitit
 from submitit.core.utils import UncompletedJobError
 
-from agenttts.dispatch.apptainer import PASSED_VARIABLES
+from agenttts.dispatch.apptainer import PASSED_VARIABLES, container_env
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import JobTrial
 from agenttts.dispatch.job_starts import JOB_STARTS, read_job_starts
@@ -254,6 +254,29 @@ def test_the_child_s_environment(tmp_path, monkeypatch):
     assert {"APPTAINERENV_CUDA_VISIBLE_DEVICES=2,3", "SINGULARITYENV_CUDA_VISIBLE_DEVICES=2,3"} <= set(lines)  # fmt: skip
     [attempt] = read_attempts(tmp_path)
     assert (attempt.devices, attempt.gpus) == ("2,3", 2)
+
+
+@pytest.mark.parametrize(
+    ("shell_s", "profile_s", "order"),
+    [(None, None, "PCI_BUS_ID"), ("FASTEST_FIRST", None, "FASTEST_FIRST"), ("a", "b", "b")],
+)
+def test_engines_number_gpus_as_slurm_does(shell_s, profile_s, order, tmp_path, monkeypatch):
+    """Unless the shell of the job or the profile says otherwise, in a container and without."""
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    if shell_s:
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", shell_s)
+    env = {"CUDA_DEVICE_ORDER": profile_s} if profile_s else {}
+    shell(tmp_path, "env; exit 1", env={**env, **container_env(env)})()
+    lines = (tmp_path / LOG_FILE).read_text().splitlines()
+    names = ("CUDA_DEVICE_ORDER", "APPTAINERENV_CUDA_DEVICE_ORDER")
+    assert {f"{name}={order}" for name in names} <= set(lines)
+
+
+def test_mig_devices_have_numbers_on_the_host_too(tmp_path, monkeypatch, nvidia_smi):
+    nvidia_smi("GPU 0: NVIDIA A100 (UUID: GPU-a)\n  MIG 1g.10gb Device 0: (UUID: MIG-c)\n")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-c")
+    shell(tmp_path, "env; exit 1", gpus=1)()
+    assert "CUDA_VISIBLE_DEVICES=0" in (tmp_path / LOG_FILE).read_text().splitlines()
 
 
 def test_a_second_job_of_a_trial_waits_and_then_has_nothing_to_do(tmp_path):

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def test_a_file_system_that_hangs_does_not_hang_the_job_and_is_named(place, tmp_
     (tmp_path / "image.sif").write_bytes(b"x")
     found = problem(place, tmp_path / "image.sif", tmp_path / "models", deadline=0.3)
     assert f"did not answer within 0.3 s (at {tmp_path / 'models'})" in found
+
+
+def test_a_busy_file_system_is_waited_for(place, tmp_path):
+    """Its node would be avoided for a day, and the trial wait in the queue again."""
+    os.mkfifo(tmp_path / "models")
+    later = threading.Timer(6, (tmp_path / "models").write_bytes, [b"x"])
+    later.start()
+    assert problem(place, tmp_path / "models") is None
+    later.join()
 
 
 def test_a_driver_that_wakes_slowly_is_no_problem(nvidia_smi, place):

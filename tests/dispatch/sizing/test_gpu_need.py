@@ -229,6 +229,7 @@ def test_parallelism_is_vllm_s_alone(tmp_path):
 
 # 24 heads divide by 2 and 3. Of 29568 = 231 x 128 elements, groups of 128 go three ways, not two.
 GROUPS = {"num_attention_heads": 24, "num_key_value_heads": 24, "hidden_size": 6144, "intermediate_size": 29568}  # fmt: skip
+HEADS = {"num_attention_heads": 40, "num_key_value_heads": 40}
 GROUPED = {"bits": 16, "group_size": 128}
 
 
@@ -240,6 +241,13 @@ GROUPED = {"bits": 16, "group_size": 128}
         (GROUPS | {"num_key_value_heads": 4}, 3, 4),
         (GROUPS | {"num_key_value_heads": 1}, 3, 3),
         (GROUPS, 2, 2),
+        # As of Phi-4: 40 heads divide by 5, its 100,352 tokens do not. One of Llama 2's sizes: the
+        # 13,824 elements of a layer do not.
+        (HEADS, 5, 5),
+        (HEADS | {"vocab_size": 100352}, 5, 8),
+        (HEADS | {"vocab_size": 32000}, 5, 5),
+        (HEADS | {"vocab_size": 31990}, 5, 5),  # vLLM rounds up to 32,000
+        (HEADS | {"vocab_size": 32000, "intermediate_size": 13824}, 5, 8),
         (GROUPS | {"quantization_config": {"quant_method": "gptq", **GROUPED}}, 2, 3),
         (GROUPS | {"quantization_config": {"quant_method": "auto-round", **GROUPED}}, 2, 3),
         (GROUPS | {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 16, "group_size": 128}}}}}, 2, 3),
@@ -250,6 +258,31 @@ def test_a_model_is_cut_where_it_can_be(tmp_path, changes, by_memory, gpus):
     """``by_memory`` GPUs hold the weights, and one less does not."""
     memory = 66 / (by_memory - 0.5) / 0.9 + 5
     assert need(tmp_path, MIDDLE | changes, params=33e9, gpu_memory_gb=memory, context_tokens=64).gpus == gpus  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "undivided", "valid"),
+    [
+        ({"gpus": 3}, "64 attention heads cannot be divided over 3 GPUs", "1, 2, 4, 8;"),
+        ({"options": {"tensor_parallel_size": 6}}, "64 attention heads", "1, 2, 4, 8;"),
+        ({"config": HEADS | {"num_key_value_heads": 10}, "gpus": 4}, "10 key and value", "1, 2, 5;"),
+        ({"config": HEADS | {"vocab_size": 100352}, "gpus": 5}, "100352 tokens", "1, 2, 4, 8;"),
+    ],
+)  # fmt: skip
+def test_gpus_that_vllm_cannot_divide_a_model_over_are_refused(tmp_path, changes, undivided, valid):
+    config = changes.pop("config", {})
+    with pytest.raises(UserError, match=undivided) as caught:
+        need(tmp_path, BIG | config, **changes)
+    assert f"valid: {valid}" in str(caught.value)
+    assert "models.m.gpus" in str(caught.value) or "models.m.options" in str(caught.value)
+
+
+def test_gpus_that_need_no_such_division_are_taken(tmp_path):
+    assert need(tmp_path, BIG, options={"pipeline_parallel_size": 3}).gpus == 3
+    options = {"pipeline_parallel_size": 3, "tensor_parallel_size": 2}
+    assert need(tmp_path, BIG, options=options).gpus == 6
+    assert need(tmp_path, BIG, gpus=3, engine="transformers").gpus == 3
+    assert need(tmp_path, {"num_hidden_layers": 4}, gpus=3).gpus == 3
 
 
 def test_what_the_spec_says_is_told_when_it_does_not_fit(tmp_path):

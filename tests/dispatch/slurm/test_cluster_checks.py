@@ -68,6 +68,39 @@ def test_a_build_does_not_wait_for_a_runtime_or_a_pip_that_hangs(fake, impatient
     assert settings == {"index-url": "https://mirror/simple"}
 
 
+SINFO = """echo 'gpu|64|515000|24|gpu:a100:4|(null)|1/23/0/24'
+echo 'gpu|64|515000|2|gpu:v100:4|(null)|1/1/0/2'
+echo 'one|64|515000|2|gpu:l40s:4|(null)|1/1/0/2'
+echo 'mig|64|515000|2|gpu:h100:2,gpu:1g.10gb:7|(null)|1/1/0/2'
+echo 'cpu|64|515000|2|(null)|(null)|1/1/0/2'"""
+
+
+@pytest.mark.parametrize(
+    ("trial", "types"),
+    [
+        ({"partition": "gpu"}, "gpu has GPUs of several types (a100, v100), and"),
+        ({}, "gpu has GPUs of several types (a100, v100), and"),  # the default partition
+        ({"partition": "mig"}, "mig has GPUs of several types (1g.10gb, h100), and"),
+        ({"partition": "one,cpu"}, None),
+        ({"partition": "one,gpu"}, "one,gpu has GPUs of several types (a100, l40s, v100), and"),
+        ({"partition": "gpu", "gpu_type": "a100"}, None),
+        ({"partition": "gpu", "constraint": "a100"}, None),
+        ({"partition": "gpu", "gpu_request": "none"}, None),
+        ({"partition": "elsewhere"}, None),
+    ],
+)
+def test_gpus_of_several_types_are_told(fake, trial, types):
+    """A job that asks for any may get one for which models are too large."""
+    fake("scontrol", "echo PartitionName=gpu Default=YES State=UP")
+    fake("sinfo", SINFO)
+    for command in ("sbatch", "squeue", "scancel", "sacct"):
+        fake(command, "exit 0")
+    profile = Profile(kind="slurm", gpus_per_node=4, controller={"where": "here"}, trial=trial)
+    found = [check for check in cluster_checks.cluster_checks(profile) if check.what == "types of GPUs"]  # fmt: skip
+    assert len(found) == (types is not None)
+    assert all(check.ok is None and types in check.detail for check in found)
+
+
 @pytest.mark.parametrize("variable", ["SLURM_CLUSTERS", "SBATCH_CLUSTERS"])
 @pytest.mark.parametrize(
     ("names", "refused"), [("other", True), ("a,b", True), ("Mine", False), ("other, mine", False), ("all", False), ("", False)]

@@ -126,6 +126,12 @@ def test_a_refusal_of_every_form_is_told():
         ("gpu:nvidia_h100_80gb_hbm3_1g.10gb:14", "(null)", 10, "of one MIG device"),
         ("gpu:a100_3g_20gb:8", "(null)", 20, "of one MIG device"),
         ("gpu:4", "mem_192gb", None, "does not tell"),
+        ("gpu:a100_80:4", "(null)", 80, "from the name"),
+        ("gpu:nvidia_a100-sxm4-64gb:4", "(null)", 64, "from the name"),
+        ("gpu:nvidia_h100_nvl_94gb:4", "(null)", 94, "from the name"),
+        ("gpu:nvidia_gh200_480gb:1", "(null)", 96, "is sold with 96 and 144 GB"),
+        ("gpu:nvidia_gh200_144gb_hbm3e:1", "(null)", 144, "from the name"),
+        ("gpu:a100:4", "disk_480gb", 40, "a100 is sold with 40 and 80 GB"),
     ],
 )
 def test_the_memory_of_a_gpu(gres, features, memory, part):
@@ -133,6 +139,50 @@ def test_the_memory_of_a_gpu(gres, features, memory, part):
     profile, text, to_check = drafted(cluster(nodes))
     assert (profile.gpu_memory_gb, part in text) == (memory, True)
     assert any("gpu_memory_gb is not known" in line for line in to_check) == (memory is None)
+
+
+def test_one_type_of_gpu_with_two_sizes_of_memory():
+    """A request may get the smaller one, whatever most nodes have."""
+    nodes = "a100|64|515000|24|gpu:a100:4|a100_80gb\na100|64|515000|2|gpu:a100:8|a100_40gb"
+    profile, text, _ = drafted(cluster(nodes))
+    assert (profile.gpus_per_node, profile.gpu_memory_gb) == (4, 40)
+    assert "a100 with 40 and 80 GB, by the nodes' features; trial.constraint" in text
+
+
+UP_AND_DOWN = """\
+PartitionName=gpu MaxTime=1-0 State=UP
+PartitionName=old MaxTime=1-0 State=UP
+PartitionName=cpu MaxTime=1-0 State=UP
+PartitionName=long MaxTime=9-0 State=UP
+"""
+
+
+@pytest.mark.parametrize(
+    ("states", "partition", "gpus", "says"),
+    [
+        (("0/8/0/8", "1/1/0/2", "4/4/0/8"), "gpu", 4, "8 nodes with 4 a100 GPUs"),
+        (("0/0/8/8", "1/1/0/2", "1/1/6/8"), "gpu", 8, "2 nodes with 8 a100 GPUs"),
+        (("1/0/7/8", "1/1/0/2", "4/4/0/8"), "old", 4, "8 nodes with 4 v100 GPUs"),
+        (("0/0/8/8", "0/0/2/2", "1/0/7/8"), "old", 4, "8 nodes (7 down or drained) with 4"),
+        (("0/0/8/8", "0/0/2/2", "0/0/8/8"), "gpu", 4, "8 nodes (8 down or drained) with 4"),
+        (("", "", ""), "gpu", 4, "8 nodes with 4 a100 GPUs"),
+    ],
+)
+def test_nodes_that_are_down_do_not_count(states, partition, gpus, says):
+    """Jobs would wait for them, for weeks where a partition is worn out."""
+    small, large, other = states
+    nodes = f"""\
+gpu|64|515000|8|gpu:a100:4|(null)|{small}
+gpu|64|515000|2|gpu:a100:8|(null)|{large}
+old|64|515000|8|gpu:v100:4|(null)|{other}
+cpu|64|256000|9|(null)|(null)|1/8/0/9
+long|64|256000|9|(null)|(null)|0/0/9/9
+"""
+    profile, text, to_check = drafted(cluster(nodes, UP_AND_DOWN))
+    assert (profile.trial.partition, profile.gpus_per_node) == (partition, gpus)
+    assert says in text
+    assert profile.controller.partition == "cpu"
+    assert any("all nodes of gpu are down" in line for line in to_check) == (other == "0/0/8/8")
 
 
 def test_two_types_of_gpu_in_a_partition():

@@ -112,6 +112,15 @@ def test_a_signal_during_a_submission_finds_the_job_that_it_is_for(fake, tmp_pat
     assert not {"SLURM_JOB_ID", "SBATCH_PARTITION", "SUBMITIT_EXECUTOR", "RANK"} & set(given)
 
 
+def test_a_job_does_not_get_the_gpus_of_the_shell_that_submits(fake, tmp_path, monkeypatch):
+    """Slurm sets the variable anew only where a job requests GPUs."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "3")
+    fake("sbatch", f"env > {tmp_path}/given; echo Submitted batch job 7")
+    SlurmScheduler(Profile(kind="slurm"), tmp_path / "jobs").start_service(SERVICE)
+    assert "VISIBLE_DEVICES" not in (tmp_path / "given").read_text()
+
+
 def test_where_no_other_node_is_left_it_may_run_there_after_all(start, tmp_path, caplog):
     begin, excluded = start
     with caplog.at_level(logging.WARNING):

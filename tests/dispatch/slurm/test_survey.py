@@ -39,6 +39,7 @@ from agenttts.dispatch.slurm.survey import (
         ("shard:8,lscratch:100", (0, "", ())),
         ("gpu:a100_4g.20gb:4,gpu:a100_3g.20gb:2", (4, "a100_4g.20gb", ("a100_3g.20gb",))),
         ("gpu:2(S:0),gpu:l4:1", (2, "", ("l4",))),
+        ("gpu:no_consume:4", (4, "", ())),
     ],
 )  # fmt: skip
 def test_gpus_of_a_node(text, found):
@@ -50,11 +51,13 @@ def test_nodes_of_partitions():
 a banner of the site
 gpu|128|515000|24|gpu:a100:4(S:0-3)|a100,ib
 cpu|64+|256000+|100|(null)|(null)
+cpu|64|256000|10|(null)|(null)|3/4/3/10
 odd|n/a|?|1|(null)|(null)
 """
     assert read_nodes(answer) == (
         Nodes("gpu", 24, 128, 515000, 4, "a100", "a100,ib"),
         Nodes("cpu", 100, 64, 256000),
+        Nodes("cpu", 10, 64, 256000, out=3),
     )
 
 
