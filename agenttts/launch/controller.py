@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable, Scheduler
+from agenttts.dispatch.run_jobs import user_name
 from agenttts.dispatch.schedulers import controller_scheduler
 from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
 from agenttts.errors import MissingRequirement, RunFailed, cli_command
@@ -17,6 +18,7 @@ from agenttts.files.locks import is_locked
 from agenttts.run.access import check_access
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
+from agenttts.run.schedulers import run_jobs, trial_scheduler
 from agenttts.run.starts import (
     ControllerHandle,
     only_controller,
@@ -42,6 +44,7 @@ def started_controller(run: RunDirectory) -> StartedController | None:
     handle = read_handle(run)
     if handle is None:
         return None
+    jobs = run_jobs(run)
     service = Service(
         _service_name(run.record().tokens(run.name)[0]),
         handle.start,
@@ -49,6 +52,7 @@ def started_controller(run: RunDirectory) -> StartedController | None:
         handle.host,
         handle.identity,
         lambda: is_locked(run.lock_file),
+        jobs,
     )
     return StartedController(run, handle, scheduler_of_controller(run, handle.kind), service)
 
@@ -58,7 +62,8 @@ def scheduler_of_controller(run: RunDirectory, kind: str | None = None) -> Sched
 
     ``kind`` names the scheduler that started it; None: the one that would start it.
     """
-    return controller_scheduler(run.profile(), run.scheduler_logs / "controller", kind)
+    folder = run.scheduler_logs / "controller"
+    return controller_scheduler(run.profile(), folder, kind, run_jobs(run))
 
 
 def start_controller(run: RunDirectory) -> Callable[[], None] | None:
@@ -78,7 +83,7 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
     if scheduler.runs_in_this_process:
         return _prepare_here(run, token, scheduler)
     before = read_handle(run)
-    handle = ControllerHandle(scheduler.name)
+    handle = _new_handle(run, scheduler)
     # The handle is written before the job starts. If this process then dies, a job that appears
     # is known to belong to this start.
     write_handle(run, handle)
@@ -91,6 +96,21 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
             write_handle(run, before)
         raise
     return None
+
+
+def _new_handle(run: RunDirectory, scheduler: Scheduler) -> ControllerHandle:
+    """Return a new start of the controller, by this user on this cluster."""
+    of_trials = trial_scheduler(run, run.profile())
+    me, before = user_name(), run_jobs(run).users
+    # Of users whose jobs are hidden, `check_reached` has found that none is left.
+    others = () if of_trials.elsewhere() else tuple(user for user in before if user != me)
+    return ControllerHandle(
+        scheduler.name,
+        cluster=of_trials.cluster(),
+        user=me,
+        earlier_users=others,
+        path=str(run.path.resolve()),
+    )
 
 
 def _start(run: RunDirectory, token: str, scheduler: Scheduler, handle: ControllerHandle) -> None:
@@ -127,7 +147,7 @@ def _prepare_here(run: RunDirectory, token: str, scheduler: Scheduler) -> Callab
     """
     from agenttts.loop.controller_job import run_here  # as in `_start`
 
-    handle = ControllerHandle(scheduler.name)
+    handle = _new_handle(run, scheduler)
     folder = run.scheduler_logs / "controller"
     folder.mkdir(parents=True, exist_ok=True)
     held = ExitStack()
@@ -136,6 +156,38 @@ def _prepare_here(run: RunDirectory, token: str, scheduler: Scheduler) -> Callab
         _start(run, token, scheduler, handle)
         held = held.pop_all()
     return partial(run_here, run, handle.start, folder / f"{os.getpid()}.err", held)
+
+
+def check_reached(run: RunDirectory) -> None:
+    """Check that a command may change a run here, before it writes anything.
+
+    Raises:
+        MissingRequirement: The run's jobs are on another cluster, or of a user whose jobs cannot be
+            seen here, and may not have ended.
+    """
+    if not run.exists:
+        return
+    scheduler = trial_scheduler(run, run.profile())
+    found = scheduler.elsewhere()
+    if found is None:
+        return
+    state = read_state(run.journal_file)
+    if state.finished == "done":
+        return
+    what, fix = found
+    started = started_controller(run)
+    jobs = [trial.job_id for trial in state.unfinished()]
+    jobs += [worker.job_id for worker in state.workers.values()]
+    if started is not None and started.scheduler.has_nodes:
+        jobs.append(started.handle.job_id)
+    states = scheduler.poll({job for job in jobs if job})
+    if states and all(status.ended for status in states.values()):
+        return
+    raise MissingRequirement(
+        f"{run.path}: {what}. Nothing was changed",
+        fix=f"{fix}; where that cluster or user is gone for good, remove {run.controller_file} and "
+        "run it here",
+    )
 
 
 def controller_state(started: StartedController) -> JobStatus:
@@ -158,10 +210,12 @@ def _state_here(started: StartedController, more: str = "") -> JobStatus:
     """
     state = controller_state(started)
     if state.state == ELSEWHERE:
+        found = started.scheduler.elsewhere()
+        host = f"run this command on {started.handle.host}; where that host"
+        fix = f"{found[1]}; where that cluster or user" if found else host
         raise MissingRequirement(
             f"the controller {state.detail}{more}",
-            fix=f"run this command on {started.handle.host}; where that host is gone for good, "
-            f"remove {started.run.controller_file} and run it here",
+            fix=f"{fix} is gone for good, remove {started.run.controller_file} and run it here",
         )
     return state
 

@@ -14,6 +14,7 @@ from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserEr
 from agenttts.files.locks import is_locked
 from agenttts.files.signals import ended_in_order
 from agenttts.launch.controller import (
+    check_reached,
     controller_works,
     start_controller,
     stop_controllers,
@@ -129,7 +130,11 @@ def complete_changes(run: RunDirectory, command: str) -> None:
     """Complete a change of the run's files at which another command was killed.
 
     ``command`` is the name of this one.
+
+    Raises:
+        MissingRequirement: As in `check_reached`.
     """
+    check_reached(run)
     state = read_state(run.journal_file)
     if state.profile_change is not None or state.extension is not None:
         with one_command(run, command), only_controller(run):
@@ -241,6 +246,7 @@ def correct_profile(
             or its spec does not fit the profile.
         MissingRequirement: Something is missing here.
     """
+    check_reached(run)
     _check_stopped(run, "the profile is the controller's")
     with one_command(run, "resume"), only_controller(run):
         state = _write_changes(run, read_state(run.journal_file))
@@ -293,7 +299,12 @@ def _start_new(run: RunDirectory, first: bool) -> None:
 
 
 def resume(run: RunDirectory) -> None:
-    """Start the controller of a run again, unless it runs or the run is over."""
+    """Start the controller of a run again, unless it runs or the run is over.
+
+    Raises:
+        MissingRequirement: As in `check_reached`.
+    """
+    check_reached(run)
     with one_command(run, "resume"):
         state = read_state(run.journal_file)
         go_on = None if _is_over_or_works(run, state) else _start_again(run, state)
@@ -358,6 +369,7 @@ def repair(
     """
     if not (from_tables or retry):
         return None, []
+    check_reached(run)
     _check_stopped(run, "the journal is the controller's")
     with one_command(run, "resume"), only_controller(run):
         rebuilt = rebuild_journal(run) if from_tables else None
@@ -369,7 +381,11 @@ def cancel(run: RunDirectory) -> None:
 
     Finished trials are kept, and `resume` may go on from them. The cancel is on disk first, so that
     a controller that cannot be stopped from here, or not now, ends by itself.
+
+    Raises:
+        MissingRequirement: As in `check_reached`.
     """
+    check_reached(run)
     with one_command(run, "cancel"):
         handle = read_handle(run)
         cancelled: ControllerHandle | None = None

@@ -73,6 +73,14 @@ class ControllerHandle:
     """What tells its process from a later one with the same pid
     (`agenttts.files.processes.process_identity`).
     """
+    cluster: str = ""
+    """The cluster that has the run's jobs; '' without a queue, and where it is not known."""
+    user: str = ""
+    """The user that started it; '' if an older version wrote the file."""
+    earlier_users: tuple[str, ...] = ()
+    """Other users that have started a controller of the run, whose jobs may run still."""
+    path: str = ""
+    """The run's directory at the start; '' if an older version wrote the file."""
 
 
 def read_handle(run: RunDirectory) -> ControllerHandle | None:
@@ -100,7 +108,9 @@ def read_handle(run: RunDirectory) -> ControllerHandle | None:
     known = {field.name for field in fields(ControllerHandle)}
     values = {"start": "", "host": ""} | {k: v for k, v in document.items() if k in known}
     job_id = values["job_id"]
-    return ControllerHandle(**values | {"job_id": None if job_id is None else str(job_id)})
+    values["job_id"] = None if job_id is None else str(job_id)
+    values["earlier_users"] = tuple(values.get("earlier_users", ()))
+    return ControllerHandle(**values)
 
 
 def write_handle(run: RunDirectory, handle: ControllerHandle) -> None:
