@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
-from agenttts.dispatch.own_job import queue_job
+from agenttts.dispatch.own_job import cluster_name, queue_job
 from agenttts.errors import AgentTTSError, RunFailed, UserError, cli_command
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json, typed
@@ -33,6 +33,8 @@ _COMMAND_PATIENCE_S = 300.0
 _CONTROLLER_PATIENCE_S = 30.0
 # Seconds between two signs of a controller.
 _SIGN_S = 60.0
+# In the text of the run's lock; the name of the holder's cluster follows.
+_CLUSTER = ", cluster "
 
 
 class RunRemoved(RunGone):
@@ -212,7 +214,10 @@ def only_controller(run: RunDirectory) -> Iterator[None]:
     """
     try:
         with locked(run.lock_file, _CONTROLLER_PATIENCE_S, _is_own_earlier_start) as stream:
-            write_holder(stream, f"{_holder_name()} on {socket.gethostname()}, since {_moment()}")
+            cluster = cluster_name()
+            where = f"{_CLUSTER}{cluster}" if cluster else ""
+            me = f"{_holder_name()} on {socket.gethostname()}, since {_moment()}{where}"
+            write_holder(stream, me)
             yield
     except LockBusy as busy:
         raise RunFailed(
@@ -231,9 +236,12 @@ def _holder_name() -> str:
 def _is_own_earlier_start(holder: str) -> bool:
     """Return whether an earlier start of this job, on a crashed host, has the lock.
 
-    A queue runs a job in one place at a time.
+    A queue runs a job in one place at a time. A job of another cluster may have the same number.
     """
     job = queue_job()
+    cluster, (_, _, other) = cluster_name(), holder.strip().partition(_CLUSTER)
+    if cluster and other and cluster != other:
+        return False
     earlier = job is not None and holder.startswith(f"job {job} on ")
     if not earlier or holder.startswith(f"job {job} on {socket.gethostname()},"):
         return False
