@@ -17,7 +17,8 @@ from pathlib import Path
 from agenttts.dispatch.attempts import ATTEMPTS
 from agenttts.dispatch.job_starts import JOB_STARTS
 from agenttts.errors import UserError, cli_command
-from agenttts.launch.controller import check_reached, controller_works
+from agenttts.launch.controller import controller_works
+from agenttts.launch.reached import check_reached
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.listing import run_paths, runs_being_made

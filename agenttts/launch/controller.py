@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,7 +19,8 @@ from agenttts.files.locks import is_locked
 from agenttts.run.access import check_access
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
-from agenttts.run.schedulers import run_jobs, trial_scheduler
+from agenttts.run.record import update_record
+from agenttts.run.schedulers import original_of, run_jobs, trial_scheduler
 from agenttts.run.starts import (
     ControllerHandle,
     only_controller,
@@ -75,6 +77,9 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
         A function to call after `one_command`, or None. It runs the controller in this process.
         When it returns, the run is over or has failed.
     """
+    if original_of(run) is not None:
+        # The jobs of the copy must not be taken for those of the original.
+        update_record(run.record_file, {"token": secrets.token_hex(4), "earlier_tokens": ()})
     record = run.record()
     check_access(run, record)  # what the controller could not read is refused here
     token = record.tokens(run.name)[0]
@@ -156,38 +161,6 @@ def _prepare_here(run: RunDirectory, token: str, scheduler: Scheduler) -> Callab
         _start(run, token, scheduler, handle)
         held = held.pop_all()
     return partial(run_here, run, handle.start, folder / f"{os.getpid()}.err", held)
-
-
-def check_reached(run: RunDirectory) -> None:
-    """Check that a command may change a run here, before it writes anything.
-
-    Raises:
-        MissingRequirement: The run's jobs are on another cluster, or of a user whose jobs cannot be
-            seen here, and may not have ended.
-    """
-    if not run.exists:
-        return
-    scheduler = trial_scheduler(run, run.profile())
-    found = scheduler.elsewhere()
-    if found is None:
-        return
-    state = read_state(run.journal_file)
-    if state.finished == "done":
-        return
-    what, fix = found
-    started = started_controller(run)
-    jobs = [trial.job_id for trial in state.unfinished()]
-    jobs += [worker.job_id for worker in state.workers.values()]
-    if started is not None and started.scheduler.has_nodes:
-        jobs.append(started.handle.job_id)
-    states = scheduler.poll({job for job in jobs if job})
-    if states and all(status.ended for status in states.values()):
-        return
-    raise MissingRequirement(
-        f"{run.path}: {what}. Nothing was changed",
-        fix=f"{fix}; where that cluster or user is gone for good, remove {run.controller_file} and "
-        "run it here",
-    )
 
 
 def controller_state(started: StartedController) -> JobStatus:

@@ -14,7 +14,6 @@ from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserEr
 from agenttts.files.locks import is_locked
 from agenttts.files.signals import ended_in_order
 from agenttts.launch.controller import (
-    check_reached,
     controller_works,
     start_controller,
     stop_controllers,
@@ -36,6 +35,7 @@ from agenttts.launch.profile_change import (
     planned_change,
     take_profile,
 )
+from agenttts.launch.reached import check_reached
 from agenttts.launch.rebuild import Rebuilt, rebuild_journal
 from agenttts.launch.retry import retry_failed
 from agenttts.loop.controller_job import close_cancelled

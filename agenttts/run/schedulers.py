@@ -28,39 +28,52 @@ def run_jobs(run: RunDirectory) -> RunJobs:
 
     If a file of the run cannot be read, less is known; the readers of that file report it.
     """
-    try:
-        handle = read_handle(run)
-    except UserError:
-        handle = None
+    handle = _known_handle(run)
     record = run.known_record()
     here = run.path.resolve()
     ids = () if record is None else (record.token, *record.earlier_tokens)
     if handle is None:
         return RunJobs((here,), ids)
-    moved = handle.path and Path(handle.path) != here and original_of(run, handle) is None
+    before = Path(handle.path) if handle.path else here
+    moved = before != here and not _has_run(before)
     return RunJobs(
-        (here, Path(handle.path)) if moved else (here,),
+        (here, before) if moved else (here,),
         ids,
         handle.cluster,
         tuple(dict.fromkeys(user for user in (handle.user, *handle.earlier_users) if user)),
     )
 
 
-def original_of(run: RunDirectory, handle: ControllerHandle | None) -> Path | None:
+def original_of(run: RunDirectory) -> Path | None:
     """Return the run that a run's directory was copied from and that still exists.
 
     It is None for a run that was moved, and for one whose controller was started in its directory.
     """
+    handle = _known_handle(run)
     if handle is None or not handle.path:
         return None
     there = RunDirectory(Path(handle.path))
     try:
-        if not there.exists or there.path.samefile(run.path):
+        if not _has_run(there.path) or there.path.samefile(run.path):
             return None
-    except OSError:  # one of them is gone, or closed to this user
+    except OSError:  # this one is gone
         return None
     record, other = run.known_record(), there.known_record()
     if record is None or other is None:
         return None
     known = {record.token, *record.earlier_tokens}
     return there.path if known & {other.token, *other.earlier_tokens} else None
+
+
+def _has_run(path: Path) -> bool:
+    try:
+        return RunDirectory(path).exists
+    except OSError:  # it is closed to this user
+        return False
+
+
+def _known_handle(run: RunDirectory) -> ControllerHandle | None:
+    try:
+        return read_handle(run)
+    except UserError:
+        return None

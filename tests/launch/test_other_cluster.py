@@ -89,6 +89,13 @@ def test_a_change_of_it_is_refused_and_nothing_is_written(cli, run, tmp_path, co
     assert calls(tmp_path) == ["show config"]
 
 
+def test_a_new_journal_is_not_made_of_it(cli, run):
+    run.journal_file.write_text('{"event": \n{"event": "started"}\n')
+    done = cli("resume", "small", "--from-tables")
+    assert done.returncode == 3
+    assert "its jobs are on cluster alpha" in done.stderr
+
+
 def test_the_same_cluster_in_other_letters_and_an_unnamed_one_are_asked(cli, run, fake):
     for cluster in ("Alpha", ""):
         (Path(run.path) / "controller.json").unlink()
