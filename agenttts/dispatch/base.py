@@ -347,6 +347,14 @@ class Scheduler(ABC):
         It returns before the jobs have ended.
         """
 
+    def others_with_numbers(self, job_ids: Iterable[str]) -> dict[str, str]:
+        """Return unended jobs with these ids that are not of the run.
+
+        `cancel` leaves them alone. The result says of each job why it is not the run's. There are
+        none if a job's id says whose it is.
+        """
+        return {}
+
     def await_cancelled(self) -> None:  # noqa: B027
         """Wait until nothing of the run's jobs runs.
 

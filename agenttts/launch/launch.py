@@ -396,12 +396,28 @@ def cancel(run: RunDirectory) -> None:
                 cancelled = None
             except OSError as error:  # a full disk: what runs is stopped all the same
                 log.info("the cancel is not on record yet: %s", error)
+        _tell_what_is_left(run, handle)
         stop_controllers(run, on_record=cancelled is None)
         with only_controller(run):
             close_cancelled(run)
             _end_strays(run)
         if cancelled is not None:
             write_handle(run, cancelled)
+
+
+def _tell_what_is_left(run: RunDirectory, handle: ControllerHandle | None) -> None:
+    """Log which jobs that have the numbers of the run's jobs are left alone, and why."""
+    state = read_state(run.journal_file)
+    known = [trial.job_id for trial in state.unfinished()]
+    known += [worker.job_id for worker in state.workers.values()]
+    known += [handle.job_id] if handle is not None else []
+    scheduler = trial_scheduler(run, run.profile())
+    others = scheduler.others_with_numbers(dict.fromkeys(job for job in known if job))
+    if others:
+        named = "; ".join(f"{job}: {why}" for job, why in others.items())
+        log.warning(
+            "jobs with the numbers of this run's jobs are not of this run and go on: %s", named
+        )
 
 
 def _is_over_or_works(run: RunDirectory, state: RunState) -> bool:

@@ -63,7 +63,7 @@ def test_a_change_of_an_unfinished_copy_names_the_original(cli, run, copy, tmp_p
     assert not (tmp_path / "calls").exists()
 
 
-def test_the_original_s_controller_is_not_the_copy_s(cli, run, copy, tmp_path):
+def test_the_original_s_controller_is_not_the_copy_s(cli, run, copy, tmp_path, caplog):
     def alive(name: str) -> bool:
         return json.loads(cli("status", name, "--json").stdout)["controller"]["alive"]
 
@@ -74,6 +74,8 @@ def test_the_original_s_controller_is_not_the_copy_s(cli, run, copy, tmp_path):
     assert handle is not None
     write_handle(copy, replace(handle, path=""))
     assert cli("cancel", "copy").returncode == 0
+    left = "jobs with the numbers of this run's jobs are not of this run and go on: 7: its batch file is"  # fmt: skip
+    assert left in caplog.text
     assert not (tmp_path / "calls").exists(), "the original's jobs are not cancelled"
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from agenttts.dispatch.run_jobs import user_name
 from agenttts.dispatch.slurm import queue
+from agenttts.launch import controller
 from agenttts.launch.controller import start_controller
 from agenttts.run.directory import RunDirectory
 from agenttts.run.starts import ControllerHandle, read_handle, write_handle
@@ -57,10 +58,10 @@ def calls(tmp_path) -> list[str]:
 
 
 def test_a_run_of_another_cluster_is_elsewhere(cli, run, tmp_path):
-    controller, listed = seen(cli)
-    assert (controller["alive"], controller["state"]) == (None, "ELSEWHERE")
+    shown, listed = seen(cli)
+    assert (shown["alive"], shown["state"]) == (None, "ELSEWHERE")
     assert listed["state"] == "unknown"
-    for said in (controller["reason"], listed["detail"]):
+    for said in (shown["reason"], listed["detail"]):
         assert f"is job 7 on cluster alpha, of user {user_name()}; this machine is of cluster beta" in said  # fmt: skip
     assert calls(tmp_path) == ["show config"], "the other cluster's queue tells nothing"
 
@@ -102,8 +103,8 @@ def test_the_same_cluster_in_other_letters_and_an_unnamed_one_are_asked(cli, run
         write_handle(run, ControllerHandle("slurm", "7", cluster=cluster))
         fake("scontrol", "echo ClusterName = alpha")
         queue._CONFIGS.clear()
-        controller, listed = seen(cli)
-        assert (controller["alive"], listed["state"]) == (True, "running")
+        shown, listed = seen(cli)
+        assert (shown["alive"], listed["state"]) == (True, "running")
 
 
 def test_the_cluster_is_unknown_where_slurm_does_not_tell(cli, run, fake):
@@ -136,10 +137,25 @@ def test_the_jobs_of_the_run_s_user_are_asked_for(cli, run, fake, tmp_path):
     write_handle(run, ControllerHandle("slurm", "7", user=ANOTHER_USER))
     shows = f"case \"$*\" in *'-u {user_name()},{ANOTHER_USER}'*) echo '7 n1|RUNNING|None|x';; esac"
     fake("squeue", f"echo squeue $@ >> {tmp_path}/calls; {shows}")
-    controller, listed = seen(cli)
-    assert (controller["alive"], listed["state"]) == (True, "running")
+    shown, listed = seen(cli)
+    assert (shown["alive"], listed["state"]) == (True, "running")
     assert cli("resume", "small").returncode == 0
     assert not any(call.startswith("sbatch") for call in calls(tmp_path)), "it runs"
+
+
+def test_a_cancel_by_another_user_waits_for_the_controller_to_see_it(
+    cli, run, colleague, fake, tmp_path, monkeypatch
+):
+    """scancel does not end jobs of another user."""
+    monkeypatch.setattr(controller, "_STOP_PATIENCE_S", 0.3)
+    write_handle(run, ControllerHandle("slurm", "7", user=ANOTHER_USER))
+    done = cli("cancel", "small")
+    assert done.returncode == 4
+    assert "It is on record that it has to end" in " ".join(done.stderr.split())
+    handle = read_handle(run)
+    assert handle is not None
+    assert handle.cancelled
+    assert not any(call.startswith("scancel") for call in calls(tmp_path))
 
 
 SACCT = "echo 'JobID|State|NodeList|Submit'; echo '7|{state}|n1|2026-01-02T03:04:05'"
@@ -164,8 +180,8 @@ def test_only_jobs_that_can_be_seen_have_ended(
     fake("squeue", "echo 'JOBID NODELIST|STATE|REASON|COMMENT |COMMAND'")
     fake("sacct", sacct)
     before = contents(run)
-    controller, listed = seen(cli)
-    assert controller["alive"] is alive
+    shown, listed = seen(cli)
+    assert shown["alive"] is alive
     assert listed["state"] == ("unknown" if alive is None else "stopped")
     done = cli("resume", "small")
     if alive is None:

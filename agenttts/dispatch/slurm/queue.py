@@ -242,6 +242,17 @@ def live_jobs_of(
     return [job for (job, _), row in rows.items() if not row_status(job, row).ended]
 
 
+def foreign_jobs(job_ids: Iterable[str], run: RunJobs) -> dict[str, str]:
+    """Return unended jobs with these ids that are not of the run, and why.
+
+    Raises:
+        QueueUnavailable: squeue does not answer.
+    """
+    rows = _squeue(run.other_users).rows
+    found = {job: why_foreign(rows[job], run) for job in job_ids if job in rows}
+    return {job: why for job, why in found.items() if why and lives(rows[job])}
+
+
 def _own_rows(
     wanted: Sequence[tuple[str, RunJobs]], queue: QueueAnswer
 ) -> dict[tuple[str, RunJobs], QueueRow | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,7 +22,7 @@ from agenttts.dispatch.base import (
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.profile import JobResources, Profile
-from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs
+from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs, user_name
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.batch_script import check_folder, log_message, named_node
 from agenttts.dispatch.slurm.cluster_checks import cluster_checks, slurm_problems
@@ -35,6 +36,7 @@ from agenttts.dispatch.slurm.queue import (
     check_cluster_meant,
     cluster_config,
     elsewhere_sentence,
+    foreign_jobs,
     hidden_users,
     job_rows,
     keep_off,
@@ -174,6 +176,10 @@ class SlurmScheduler(Scheduler):
         if ids:
             cancel_jobs(ids)
 
+    def others_with_numbers(self, job_ids: Iterable[str]) -> dict[str, str]:
+        ids = list(job_ids)
+        return foreign_jobs(ids, self._jobs_of_run) if ids else {}
+
     def start_service(self, request: ServiceRequest) -> Service:
         return self._services.start(request)
 
@@ -193,7 +199,9 @@ class SlurmScheduler(Scheduler):
         self._services.stop(job_ids)
 
     def reaches(self, service: Service) -> bool:
-        return not other_cluster(service.jobs or self._jobs_of_run)
+        run = service.jobs or self._jobs_of_run
+        mine = not run.users or run.users[0] == user_name() or os.getuid() == 0
+        return mine and not other_cluster(run)
 
     @classmethod
     def cluster(cls) -> str:

@@ -166,6 +166,15 @@ def test_the_batch_file_comes_after_the_comment(line, comment, file):
     assert (row.comment, row.batch_file) == (comment, None if file is None else Path(file))
 
 
+def test_the_jobs_that_a_cancel_leaves_are_told_with_the_reason(scheduler, place):
+    tried = scheduler(OTHER, "(null)")
+    assert tried.others_with_numbers(["7", "8"]) == {
+        "7": "its comment has batch=small-9f9f9f-0-0, which is of another run"
+    }
+    assert scheduler(OWN, "(null)").others_with_numbers(["7"]) == {}
+    assert scheduler(OTHER, "(null)", "COMPLETED").others_with_numbers(["7"]) == {}
+
+
 def test_squeue_is_asked_for_the_batch_file_in_the_same_call(scheduler, fake, tmp_path):
     tried = scheduler(OWN, "(null)")
     fake("squeue", f"echo $@ >> {tmp_path}/asked; echo '{HEADER}'")
