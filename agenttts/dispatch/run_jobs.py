@@ -39,14 +39,15 @@ UNKNOWN_RUN = RunJobs()
 
 
 def user_name() -> str:
-    """Return the user of this process; the number of a user who has no name here.
+    """Return the user of this process; the number of a user whose name is not known.
 
-    Environment variables do not count, because ``su`` and ``sudo`` may keep those of another user.
+    Environment variables count only where this machine does not know the user, as some nodes do
+    not: ``su`` and ``sudo`` may keep those of another user.
     """
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        return str(os.getuid())
+        return os.environ.get("LOGNAME") or os.environ.get("USER") or str(os.getuid())
 
 
 def is_user(name: str) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.dispatch.run_jobs import user_name
+from agenttts.dispatch.base import QueueUnavailable
+from agenttts.dispatch.run_jobs import RunJobs, user_name
 from agenttts.dispatch.slurm import queue
 from agenttts.launch import controller
 from agenttts.launch.controller import start_controller
@@ -156,6 +157,46 @@ def test_a_cancel_by_another_user_waits_for_the_controller_to_see_it(
     assert handle is not None
     assert handle.cancelled
     assert not any(call.startswith("scancel") for call in calls(tmp_path))
+
+
+def test_jobs_of_another_user_of_the_run_are_left_to_them(run, fake, caplog):
+    denied = "scancel: error: Kill job error on job id 9: Access/permission denied"
+    fake("scancel", f"echo '{denied}' >&2; exit 1")
+    queue.cancel_jobs(["9"], run=RunJobs(users=(user_name(), ANOTHER_USER)))
+    assert f"jobs of {ANOTHER_USER}, which you cannot cancel, go on: {denied}" in caplog.text
+    with pytest.raises(QueueUnavailable, match="denied"):
+        queue.cancel_jobs(["9"])
+    fake("scancel", f"echo '{denied}' >&2; echo 'scancel: error: slurmctld is down' >&2; exit 1")
+    with pytest.raises(QueueUnavailable, match="is down"):
+        queue.cancel_jobs(["9"], run=RunJobs(users=(ANOTHER_USER,)))
+
+
+def test_a_user_that_this_machine_does_not_know_is_hidden(run):
+    assert queue.hidden_users(RunJobs(users=("no-such-user", user_name()))) == ("no-such-user",)
+    assert queue.hidden_users(RunJobs(users=(ANOTHER_USER,))) == ()
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [({"LOGNAME": "ann"}, "ann"), ({"USER": "ann"}, "ann"), ({}, "54321")],
+)
+def test_a_node_without_the_user_s_name_takes_that_of_the_job(
+    colleague, monkeypatch, variables, name
+):
+    for variable in ("LOGNAME", "USER"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert user_name() == name
+
+
+@pytest.mark.parametrize(("cluster", "user"), [("alpha", ""), ("", ANOTHER_USER)])
+def test_a_start_without_a_known_job_is_elsewhere_too(cli, run, colleague, fake, cluster, user):
+    write_handle(run, ControllerHandle("slurm", None, cluster=cluster, user=user))
+    fake("scontrol", CONFIG.format(cluster="beta", private="jobs"))
+    shown, listed = seen(cli)
+    assert (shown["state"], listed["state"]) == ("ELSEWHERE", "unknown")
+    assert cli("resume", "small").returncode == 3
 
 
 SACCT = "echo 'JobID|State|NodeList|Submit'; echo '7|{state}|n1|2026-01-02T03:04:05'"

@@ -10,6 +10,7 @@ it yet.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -37,6 +38,8 @@ from agenttts.dispatch.slurm.queue_reasons import Waiting, end_sentence, wait_se
 from agenttts.errors import MissingRequirement
 from agenttts.files.commands import Answer, ask
 from agenttts.tables.schema import TrialState
+
+log = logging.getLogger(__name__)
 
 # Job states that end a job for good (squeue(1), "JOB STATE CODES"), and what each means for a
 # trial.
@@ -78,6 +81,8 @@ _NO_ACCOUNTING = re.compile(
     r"|error while loading shared libraries|cannot be run",
     re.IGNORECASE,
 )
+# What scancel says of a job of another user.
+_DENIED = re.compile(r"access/permission denied", re.IGNORECASE)
 # Mark in the comment of a job that was cancelled because it would not have started. The mark is
 # followed by Slurm's reason for the job's wait.
 _GAVE_UP = "gave-up="
@@ -134,9 +139,8 @@ def other_cluster(run: RunJobs) -> str:
 def hidden_users(run: RunJobs) -> tuple[str, ...]:
     """Return the users of a run whose jobs this user cannot see."""
     others = run.other_users
-    if not others or os.getuid() == 0:
-        return ()
-    return tuple(u for u in others if not is_user(u) or cluster_config().hides_jobs)
+    hides = bool(others) and os.getuid() != 0 and cluster_config().hides_jobs
+    return tuple(user for user in others if hides or not is_user(user))
 
 
 def elsewhere_sentence(run: RunJobs, what: str = "its jobs") -> str:
@@ -479,10 +483,11 @@ def live_jobs() -> list[str]:
     return [job for job, row in queue.rows.items() if not status(row.state, "").ended]
 
 
-def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
+def cancel_jobs(job_ids: Iterable[str], *options: str, run: RunJobs = UNKNOWN_RUN) -> None:
     """Cancel jobs with scancel.
 
-    A job that has ended in the meantime does not raise an error.
+    A job that has ended in the meantime does not raise an error. Nor does one of another user of
+    the run, whom the log names: it ends by itself.
     """
     command = ["scancel", *options, *job_ids]
     _check_present(command)
@@ -490,6 +495,12 @@ def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
     # If a job has ended in the meantime, scancel reports this on a line and continues with the
     # other jobs.
     problems = _problems(answer)
+    if run.other_users:
+        denied = [line for line in problems if _DENIED.search(line)]
+        problems = [line for line in problems if line not in denied]
+        if denied:
+            others = ", ".join(run.other_users)
+            log.warning("jobs of %s, which you cannot cancel, go on: %s", others, "; ".join(denied))
     if problems:
         raise QueueUnavailable(
             f"'scancel' of {len(command) - 1 - len(options)} jobs: "

@@ -174,7 +174,7 @@ class SlurmScheduler(Scheduler):
         # scancel ignores jobs that have ended.
         ids = live_jobs_of(job_ids, self._jobs_of_run, unlisted=True)
         if ids:
-            cancel_jobs(ids)
+            cancel_jobs(ids, run=self._jobs_of_run)
 
     def others_with_numbers(self, job_ids: Iterable[str]) -> dict[str, str]:
         ids = list(job_ids)

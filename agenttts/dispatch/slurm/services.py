@@ -106,11 +106,10 @@ class SlurmServices:
     def status(self, service: Service) -> JobStatus:
         """How its job stands, with what its log says of why it did not start."""
         run = service.jobs or self._run
-        if other_cluster(run) and service.job_id is None:
-            why = elsewhere_sentence(run, "was started")
-            return JobStatus(ELSEWHERE, ended=False, detail=why)
-        job = service.job_id or self.find(service)
+        job = service.job_id or (None if other_cluster(run) else self.find(service))
         if job is None:
+            if why := elsewhere_sentence(run, "was started"):
+                return JobStatus(ELSEWHERE, ended=False, detail=why)
             return JobStatus("UNKNOWN", ended=True, detail=_NO_ANSWER)
         state = job_states([job], run)[job]
         said = log_message(self._folder, job) if state.ended else ""
