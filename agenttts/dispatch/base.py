@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.node.scratch import CompileCache
+from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
@@ -222,9 +223,10 @@ class Scheduler(ABC):
     end_command: ClassVar[str] = "kill"
     """The user's command that ends jobs; their ids follow."""
 
-    def __init__(self, profile: Profile, folder: Path) -> None:
+    def __init__(self, profile: Profile, folder: Path, jobs: RunJobs = UNKNOWN_RUN) -> None:
         self._profile = profile
         self._folder = folder
+        self._jobs_of_run = jobs
 
     @property
     def settle_seconds(self) -> float:
@@ -277,7 +279,8 @@ class Scheduler(ABC):
         """Return the state of each of these jobs, of trials and of services.
 
         If possible, one call of the queue is enough for all of them. Every id has a result; a job
-        that the scheduler no longer lists has ended. A job that is pending for a reason that does
+        that the scheduler no longer lists has ended. The state of a job that cannot be seen from
+        here is `agenttts.dispatch.service.ELSEWHERE`. A job that is pending for a reason that does
         not pass may be cancelled after the profile's ``never_patience_minutes``; its status then
         has the reason.
         """
@@ -344,6 +347,14 @@ class Scheduler(ABC):
         It returns before the jobs have ended.
         """
 
+    def others_with_numbers(self, job_ids: Iterable[str]) -> dict[str, str]:
+        """Return unended jobs with these ids that are not of the run.
+
+        `cancel` leaves them alone. The result says of each job why it is not the run's. There are
+        none if a job's id says whose it is.
+        """
+        return {}
+
     def await_cancelled(self) -> None:  # noqa: B027
         """Wait until nothing of the run's jobs runs.
 
@@ -386,8 +397,8 @@ class Scheduler(ABC):
     def service_status(self, service: Service) -> JobStatus:
         """Return the state of a service, without any change: nothing is cancelled.
 
-        The state is `agenttts.dispatch.service.ELSEWHERE` if only another host can see the service;
-        ``detail`` then names that host.
+        The state is `agenttts.dispatch.service.ELSEWHERE` if only another host, cluster or user can
+        see the service; ``detail`` then names it.
         """
 
     def service_statuses(self, services: Sequence[Service]) -> list[JobStatus]:
@@ -405,6 +416,22 @@ class Scheduler(ABC):
     def reaches(self, service: Service) -> bool:
         """Return whether the service can be seen and stopped from this host."""
         return True
+
+    @classmethod
+    def cluster(cls) -> str:
+        """Return the name of the cluster whose queue is asked.
+
+        It is '' without a queue, and if the queue does not tell.
+        """
+        return ""
+
+    def elsewhere(self) -> tuple[str, str] | None:
+        """Return why the run's jobs cannot all be seen from here; None if they can.
+
+        Returns:
+            What is the case, and what the user does about it.
+        """
+        return None
 
     @abstractmethod
     def host_of(self, service: Service) -> str | None:

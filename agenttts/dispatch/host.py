@@ -17,6 +17,7 @@ from submitit.core.utils import cloudpickle_dump
 from agenttts.dispatch.base import JobRequest, JobStatus, Scheduler
 from agenttts.dispatch.node.devices import numbered_devices
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs
 from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
 from agenttts.files.processes import (
     command_line,
@@ -40,8 +41,8 @@ class HostScheduler(Scheduler):
     caller is a child of the caller. It gets the last GPUs, because trials take the first ones.
     """
 
-    def __init__(self, profile: Profile, folder: Path) -> None:
-        super().__init__(profile, folder)
+    def __init__(self, profile: Profile, folder: Path, jobs: RunJobs = UNKNOWN_RUN) -> None:
+        super().__init__(profile, folder, jobs)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def capacity(self, live: int) -> int:

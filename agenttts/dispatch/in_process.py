@@ -23,6 +23,7 @@ from agenttts.dispatch.host import HostScheduler, started
 from agenttts.dispatch.node.job import TrialJob, due_trials, job_settings
 from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.errors import UserError
 from agenttts.inference.base import (
@@ -66,8 +67,8 @@ class InProcessScheduler(HostScheduler):
     runs_in_this_process = True
     self_end_seconds = 3.0
 
-    def __init__(self, profile: Profile, folder: Path) -> None:
-        super().__init__(profile, folder)
+    def __init__(self, profile: Profile, folder: Path, jobs: RunJobs = UNKNOWN_RUN) -> None:
+        super().__init__(profile, folder, jobs)
         self._jobs = JOBS.setdefault(folder, {})
 
     def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:

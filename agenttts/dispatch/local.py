@@ -24,6 +24,7 @@ from agenttts.dispatch.node.devices import numbered_devices
 from agenttts.dispatch.node.job import UNLIMITED_REQUEUES, TrialJob
 from agenttts.dispatch.pickled import Pickled
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import MissingRequirement, counted
@@ -60,9 +61,9 @@ class LocalScheduler(HostScheduler):
 
     name = "local"
 
-    def __init__(self, profile: Profile, folder: Path) -> None:
+    def __init__(self, profile: Profile, folder: Path, jobs: RunJobs = UNKNOWN_RUN) -> None:
         # Jobs are known by the folder in their command lines. It may be named by a link, or not.
-        super().__init__(profile, folder.resolve())
+        super().__init__(profile, folder.resolve(), jobs)
         self._jobs: dict[str, submitit.Job[str]] = {}
         self._given: dict[str, list[int]] = {}
         self._quoted = shlex.quote(str(self._folder))

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from agenttts.dispatch.node.stop_cause import show_job, stop_cause
+from agenttts.dispatch.run_jobs import RunJobs
 from agenttts.dispatch.slurm import queue
 from agenttts.files.commands import ask
 
@@ -77,6 +78,11 @@ def node_name() -> str:
     return os.environ.get("SLURMD_NODENAME", socket.gethostname())
 
 
+def cluster_name() -> str:
+    """Return the cluster of this process's job; '' if it is not known."""
+    return os.environ.get("SLURM_CLUSTER_NAME", "") if in_queue() else ""
+
+
 def why_stopped(
     *, elapsed: float, limit_seconds: float, grace_seconds: float
 ) -> Literal["preemption", "time limit"]:
@@ -113,13 +119,17 @@ def started_again(function: Any) -> DelayedSubmission:
     return DelayedSubmission(function)
 
 
-def job_states(jobs: Iterable[str]) -> dict[str, JobStatus]:
+def job_states(jobs: Iterable[str], user: str = "") -> dict[str, JobStatus]:
     """Return the states of other jobs of this process's queue, by id.
+
+    Args:
+        jobs: Their ids.
+        user: The user that submitted them; '' for the user of this process.
 
     Raises:
         QueueUnavailable: The queue does not answer.
     """
-    return queue.job_states(jobs)
+    return queue.job_states(jobs, RunJobs(users=(user,) if user else ()))
 
 
 def _requeue(environment: SlurmJobEnvironment, countdown: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.profile import Profile, load_profile
+from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs
 from agenttts.errors import UserError, valid_names
 from agenttts.named_classes import NamedClasses
 
@@ -37,17 +38,20 @@ def scheduler_type(kind: str) -> type[Scheduler]:
     return SCHEDULERS[kind]
 
 
-def create_scheduler(profile: Profile, folder: Path) -> Scheduler:
+def create_scheduler(profile: Profile, folder: Path, jobs: RunJobs = UNKNOWN_RUN) -> Scheduler:
     """Return the scheduler of a profile's trials and served models.
 
     Args:
         profile: The cluster's profile.
         folder: Where batch files, pickles and logs of what it submits go; it need not exist yet.
+        jobs: The jobs of its run.
     """
-    return scheduler_type(profile.kind)(profile, folder)
+    return scheduler_type(profile.kind)(profile, folder, jobs)
 
 
-def controller_scheduler(profile: Profile, folder: Path, kind: str | None = None) -> Scheduler:
+def controller_scheduler(
+    profile: Profile, folder: Path, kind: str | None = None, jobs: RunJobs = UNKNOWN_RUN
+) -> Scheduler:
     """Return the scheduler of a run's controller.
 
     If the profile says ``controller: {where: here}``, the controller is a process of the host that
@@ -57,8 +61,9 @@ def controller_scheduler(profile: Profile, folder: Path, kind: str | None = None
         profile: The cluster's profile.
         folder: As for `create_scheduler`.
         kind: The name of the scheduler that has started the controller; None before it is started.
+        jobs: The jobs of the run.
     """
-    return scheduler_type(kind or _controller_kind(profile))(profile, folder)
+    return scheduler_type(kind or _controller_kind(profile))(profile, folder, jobs)
 
 
 def load_completed_profile(cluster: str, folders: Sequence[Path]) -> Profile:

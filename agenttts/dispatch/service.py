@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from agenttts.dispatch.run_jobs import RunJobs
+
 ELSEWHERE = "ELSEWHERE"
-"""The state of a service on another host, whose processes cannot be seen from here."""
+"""The state of a service or job that cannot be seen from here.
+
+It is a process of another host, a job of another cluster, or of a user whose jobs are hidden."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Service:
         host: The host that it was started from; '' where that is not known.
         identity: What tells its process from a later one with the same pid, for a process.
         is_locked: Says whether the service holds its own lock; None where it has none.
+        jobs: The jobs of its run; None: those of the scheduler's run.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Service:
     host: str = ""
     identity: str | None = None
     is_locked: Callable[[], bool] | None = None
+    jobs: RunJobs | None = None
 
     @property
     def holds_lock(self) -> bool:

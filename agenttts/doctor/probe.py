@@ -67,6 +67,8 @@ class Seen:
         waited: Seconds from submission to the job's start, as seen from here.
         clock: A lower bound of the difference of the clocks in seconds; positive if the node's is
             ahead.
+        marked: Whether the queue shows the marks by which jobs are found again; None if the queue
+            was not seen to have the job.
     """
 
     what: str
@@ -77,6 +79,7 @@ class Seen:
     facts: Mapping[str, Any] | None = None
     problem: str | None = None
     fix: str | None = None
+    marked: bool | None = None
 
 
 def probe_places(profile: Profile) -> list[Place]:
@@ -178,6 +181,7 @@ class Visit:
         self._fix: str | None = None
         self._ended_at: float | None = None
         self._told = ""
+        self._marked: bool | None = None
         self._stuck_since: float | None = None
         self._scheduler = create_scheduler(profile, folder / "job")
         self._service = Service(f"doctor-{token}", token)
@@ -252,6 +256,16 @@ class Visit:
         job = self.job_id or ""
         return self._scheduler.poll([job])[job]
 
+    def look_at_marks(self, status: JobStatus) -> None:
+        """Find the job by its marks, until it is found once while the queue has it.
+
+        Raises:
+            QueueUnavailable: The queue does not answer.
+        """
+        if not self._marked and not status.ended:  # squeue may not list a new job yet
+            unknown = Service(self._service.name, self._token)
+            self._marked = self._scheduler.find_service(unknown) == self.job_id
+
     def look_at_queue(self, status: JobStatus) -> str:
         """Record the state of the job; return a line for the user if it is new, else ''."""
         self.ended = status.ended
@@ -298,6 +312,7 @@ class Visit:
             self._facts,
             self._problem,
             self._fix,
+            self._marked,
         )
 
     def stuck_for(self, status: JobStatus) -> float:
@@ -355,6 +370,7 @@ def _look(
     for visit in [visit for visit in visits if visit.job_id and visit.open]:
         try:
             status = visit.status()
+            visit.look_at_marks(status)
         except QueueUnavailable as error:
             if late is not None:
                 lost = JobStatus("UNKNOWN", ended=False)

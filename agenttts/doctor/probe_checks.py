@@ -54,6 +54,7 @@ def probe_checks(seen: Seen, profile: Profile, image_cuda: str | None = None) ->
         *_environment_checks(facts, profile, image_cuda),
         *_slurm_checks(facts["slurm"]),
         *_clock_checks(seen),
+        *_mark_checks(seen),
     ]
     return [
         replace(check, where=f"{seen.what} job {seen.job_id} on {facts['node']}") for check in found
@@ -362,6 +363,21 @@ def _slurm_checks(slurm: Mapping[str, str | None] | None) -> list[Check]:
     if problem is None:
         return [found]
     return [found, Check("accounting (sacct)", None, f"{problem}; not needed: squeue is enough")]
+
+
+def _mark_checks(seen: Seen) -> list[Check]:
+    if seen.marked is not False:
+        return []
+    return [
+        Check(
+            "comment",
+            None,
+            "the queue does not show the comment that the job was submitted with (a plugin of the "
+            "site may replace it). Jobs are then not found again if sbatch gave no answer, so that "
+            "trials may run twice, and only the batch files tell them from jobs of other runs; ask "
+            "the site to keep comments that begin with 'agenttts'",
+        )
+    ]
 
 
 def _clock_checks(seen: Seen) -> list[Check]:

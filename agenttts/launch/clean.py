@@ -18,6 +18,7 @@ from agenttts.dispatch.attempts import ATTEMPTS
 from agenttts.dispatch.job_starts import JOB_STARTS
 from agenttts.errors import UserError, cli_command
 from agenttts.launch.controller import controller_works
+from agenttts.launch.reached import check_reached
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.listing import run_paths, runs_being_made
@@ -89,6 +90,7 @@ def planned_cleaning(run: RunDirectory) -> Cleaning:
         UserError: The run is not over, or its controller or jobs run.
         MissingRequirement: Only another host can tell whether its controller or jobs run.
     """
+    check_reached(run)
     _check_over(run)
     kept: list[str] = []
     return Cleaning(run, (*_stores(run, kept), *_unread(run)), tuple(kept))
@@ -102,6 +104,7 @@ def clean(run: RunDirectory) -> Cleaning:
         MissingRequirement: As in `planned_cleaning`.
         OSError: A file cannot be removed.
     """
+    check_reached(run)
     with one_command(run, "clean"), only_controller(run):
         _check_over(run)
         # First, because the mark of the store below is a file too, and quotas limit their number.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable, Scheduler
+from agenttts.dispatch.run_jobs import user_name
 from agenttts.dispatch.schedulers import controller_scheduler
 from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
 from agenttts.errors import MissingRequirement, RunFailed, cli_command
@@ -17,6 +19,8 @@ from agenttts.files.locks import is_locked
 from agenttts.run.access import check_access
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
+from agenttts.run.record import update_record
+from agenttts.run.schedulers import original_of, run_jobs, trial_scheduler
 from agenttts.run.starts import (
     ControllerHandle,
     only_controller,
@@ -42,6 +46,7 @@ def started_controller(run: RunDirectory) -> StartedController | None:
     handle = read_handle(run)
     if handle is None:
         return None
+    jobs = run_jobs(run)
     service = Service(
         _service_name(run.record().tokens(run.name)[0]),
         handle.start,
@@ -49,6 +54,7 @@ def started_controller(run: RunDirectory) -> StartedController | None:
         handle.host,
         handle.identity,
         lambda: is_locked(run.lock_file),
+        jobs,
     )
     return StartedController(run, handle, scheduler_of_controller(run, handle.kind), service)
 
@@ -58,7 +64,8 @@ def scheduler_of_controller(run: RunDirectory, kind: str | None = None) -> Sched
 
     ``kind`` names the scheduler that started it; None: the one that would start it.
     """
-    return controller_scheduler(run.profile(), run.scheduler_logs / "controller", kind)
+    folder = run.scheduler_logs / "controller"
+    return controller_scheduler(run.profile(), folder, kind, run_jobs(run))
 
 
 def start_controller(run: RunDirectory) -> Callable[[], None] | None:
@@ -70,6 +77,9 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
         A function to call after `one_command`, or None. It runs the controller in this process.
         When it returns, the run is over or has failed.
     """
+    if original_of(run) is not None:
+        # The jobs of the copy must not be taken for those of the original.
+        update_record(run.record_file, {"token": secrets.token_hex(4), "earlier_tokens": ()})
     record = run.record()
     check_access(run, record)  # what the controller could not read is refused here
     token = record.tokens(run.name)[0]
@@ -78,7 +88,7 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
     if scheduler.runs_in_this_process:
         return _prepare_here(run, token, scheduler)
     before = read_handle(run)
-    handle = ControllerHandle(scheduler.name)
+    handle = _new_handle(run, scheduler)
     # The handle is written before the job starts. If this process then dies, a job that appears
     # is known to belong to this start.
     write_handle(run, handle)
@@ -91,6 +101,21 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
             write_handle(run, before)
         raise
     return None
+
+
+def _new_handle(run: RunDirectory, scheduler: Scheduler) -> ControllerHandle:
+    """Return a new start of the controller, by this user on this cluster."""
+    of_trials = trial_scheduler(run, run.profile())
+    me, before = user_name(), run_jobs(run).users
+    # Of users whose jobs are hidden, `check_reached` has found that none is left.
+    others = () if of_trials.elsewhere() else tuple(user for user in before if user != me)
+    return ControllerHandle(
+        scheduler.name,
+        cluster=of_trials.cluster(),
+        user=me,
+        earlier_users=others,
+        path=str(run.path.resolve()),
+    )
 
 
 def _start(run: RunDirectory, token: str, scheduler: Scheduler, handle: ControllerHandle) -> None:
@@ -127,7 +152,7 @@ def _prepare_here(run: RunDirectory, token: str, scheduler: Scheduler) -> Callab
     """
     from agenttts.loop.controller_job import run_here  # as in `_start`
 
-    handle = ControllerHandle(scheduler.name)
+    handle = _new_handle(run, scheduler)
     folder = run.scheduler_logs / "controller"
     folder.mkdir(parents=True, exist_ok=True)
     held = ExitStack()
@@ -158,10 +183,12 @@ def _state_here(started: StartedController, more: str = "") -> JobStatus:
     """
     state = controller_state(started)
     if state.state == ELSEWHERE:
+        found = started.scheduler.elsewhere()
+        host = f"run this command on {started.handle.host}; where that host"
+        fix = f"{found[1]}; where that cluster or user" if found else host
         raise MissingRequirement(
             f"the controller {state.detail}{more}",
-            fix=f"run this command on {started.handle.host}; where that host is gone for good, "
-            f"remove {started.run.controller_file} and run it here",
+            fix=f"{fix} is gone for good, remove {started.run.controller_file} and run it here",
         )
     return state
 

@@ -35,6 +35,7 @@ from agenttts.launch.profile_change import (
     planned_change,
     take_profile,
 )
+from agenttts.launch.reached import check_reached
 from agenttts.launch.rebuild import Rebuilt, rebuild_journal
 from agenttts.launch.retry import retry_failed
 from agenttts.loop.controller_job import close_cancelled
@@ -129,7 +130,11 @@ def complete_changes(run: RunDirectory, command: str) -> None:
     """Complete a change of the run's files at which another command was killed.
 
     ``command`` is the name of this one.
+
+    Raises:
+        MissingRequirement: As in `check_reached`.
     """
+    check_reached(run)
     state = read_state(run.journal_file)
     if state.profile_change is not None or state.extension is not None:
         with one_command(run, command), only_controller(run):
@@ -241,6 +246,7 @@ def correct_profile(
             or its spec does not fit the profile.
         MissingRequirement: Something is missing here.
     """
+    check_reached(run)
     _check_stopped(run, "the profile is the controller's")
     with one_command(run, "resume"), only_controller(run):
         state = _write_changes(run, read_state(run.journal_file))
@@ -293,7 +299,12 @@ def _start_new(run: RunDirectory, first: bool) -> None:
 
 
 def resume(run: RunDirectory) -> None:
-    """Start the controller of a run again, unless it runs or the run is over."""
+    """Start the controller of a run again, unless it runs or the run is over.
+
+    Raises:
+        MissingRequirement: As in `check_reached`.
+    """
+    check_reached(run)
     with one_command(run, "resume"):
         state = read_state(run.journal_file)
         go_on = None if _is_over_or_works(run, state) else _start_again(run, state)
@@ -358,6 +369,7 @@ def repair(
     """
     if not (from_tables or retry):
         return None, []
+    check_reached(run)
     _check_stopped(run, "the journal is the controller's")
     with one_command(run, "resume"), only_controller(run):
         rebuilt = rebuild_journal(run) if from_tables else None
@@ -369,7 +381,11 @@ def cancel(run: RunDirectory) -> None:
 
     Finished trials are kept, and `resume` may go on from them. The cancel is on disk first, so that
     a controller that cannot be stopped from here, or not now, ends by itself.
+
+    Raises:
+        MissingRequirement: As in `check_reached`.
     """
+    check_reached(run)
     with one_command(run, "cancel"):
         handle = read_handle(run)
         cancelled: ControllerHandle | None = None
@@ -380,12 +396,28 @@ def cancel(run: RunDirectory) -> None:
                 cancelled = None
             except OSError as error:  # a full disk: what runs is stopped all the same
                 log.info("the cancel is not on record yet: %s", error)
+        _tell_what_is_left(run, handle)
         stop_controllers(run, on_record=cancelled is None)
         with only_controller(run):
             close_cancelled(run)
             _end_strays(run)
         if cancelled is not None:
             write_handle(run, cancelled)
+
+
+def _tell_what_is_left(run: RunDirectory, handle: ControllerHandle | None) -> None:
+    """Log which jobs that have the numbers of the run's jobs are left alone, and why."""
+    state = read_state(run.journal_file)
+    known = [trial.job_id for trial in state.unfinished()]
+    known += [worker.job_id for worker in state.workers.values()]
+    known += [handle.job_id] if handle is not None else []
+    scheduler = trial_scheduler(run, run.profile())
+    others = scheduler.others_with_numbers(dict.fromkeys(job for job in known if job))
+    if others:
+        named = "; ".join(f"{job}: {why}" for job, why in others.items())
+        log.warning(
+            "jobs with the numbers of this run's jobs are not of this run and go on: %s", named
+        )
 
 
 def _is_over_or_works(run: RunDirectory, state: RunState) -> bool:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
-from agenttts.dispatch.own_job import queue_job
+from agenttts.dispatch.own_job import cluster_name, queue_job
 from agenttts.errors import AgentTTSError, RunFailed, UserError, cli_command
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json, typed
@@ -33,6 +33,8 @@ _COMMAND_PATIENCE_S = 300.0
 _CONTROLLER_PATIENCE_S = 30.0
 # Seconds between two signs of a controller.
 _SIGN_S = 60.0
+# In the text of the run's lock; the name of the holder's cluster follows.
+_CLUSTER = ", cluster "
 
 
 class RunRemoved(RunGone):
@@ -73,6 +75,14 @@ class ControllerHandle:
     """What tells its process from a later one with the same pid
     (`agenttts.files.processes.process_identity`).
     """
+    cluster: str = ""
+    """The cluster that has the run's jobs; '' without a queue, and where it is not known."""
+    user: str = ""
+    """The user that started it; '' if an older version wrote the file."""
+    earlier_users: tuple[str, ...] = ()
+    """Other users that have started a controller of the run, whose jobs may run still."""
+    path: str = ""
+    """The run's directory at the start; '' if an older version wrote the file."""
 
 
 def read_handle(run: RunDirectory) -> ControllerHandle | None:
@@ -100,7 +110,9 @@ def read_handle(run: RunDirectory) -> ControllerHandle | None:
     known = {field.name for field in fields(ControllerHandle)}
     values = {"start": "", "host": ""} | {k: v for k, v in document.items() if k in known}
     job_id = values["job_id"]
-    return ControllerHandle(**values | {"job_id": None if job_id is None else str(job_id)})
+    values["job_id"] = None if job_id is None else str(job_id)
+    values["earlier_users"] = tuple(values.get("earlier_users", ()))
+    return ControllerHandle(**values)
 
 
 def write_handle(run: RunDirectory, handle: ControllerHandle) -> None:
@@ -202,7 +214,10 @@ def only_controller(run: RunDirectory) -> Iterator[None]:
     """
     try:
         with locked(run.lock_file, _CONTROLLER_PATIENCE_S, _is_own_earlier_start) as stream:
-            write_holder(stream, f"{_holder_name()} on {socket.gethostname()}, since {_moment()}")
+            cluster = cluster_name()
+            where = f"{_CLUSTER}{cluster}" if cluster else ""
+            me = f"{_holder_name()} on {socket.gethostname()}, since {_moment()}{where}"
+            write_holder(stream, me)
             yield
     except LockBusy as busy:
         raise RunFailed(
@@ -221,9 +236,12 @@ def _holder_name() -> str:
 def _is_own_earlier_start(holder: str) -> bool:
     """Return whether an earlier start of this job, on a crashed host, has the lock.
 
-    A queue runs a job in one place at a time.
+    A queue runs a job in one place at a time. A job of another cluster may have the same number.
     """
     job = queue_job()
+    cluster, (_, _, other) = cluster_name(), holder.strip().partition(_CLUSTER)
+    if cluster and other and cluster != other:
+        return False
     earlier = job is not None and holder.startswith(f"job {job} on ")
     if not earlier or holder.startswith(f"job {job} on {socket.gethostname()},"):
         return False

@@ -60,6 +60,23 @@ def test_a_job_that_stays_pending_is_told_with_its_reason_and_cancelled(queue, t
     assert cancelled(tmp_path) == ["41"]
 
 
+@pytest.mark.parametrize(
+    ("row", "marked"),
+    [
+        ("41|PENDING|Priority|agenttts doctor=x batch=doctor-x start={token}", True),
+        ("41|PENDING|Priority|project=a100", False),
+        ("41|PENDING|Priority|(null)", False),
+        ("", None),
+    ],
+)
+def test_the_job_s_comment_is_looked_for_in_the_queue(queue, fake, tmp_path, row, marked):
+    queue(row)
+    if "{token}" in row:  # the token is in the name of the job's folder
+        said = row.format(token=f"$(basename $(echo {tmp_path}/results/.doctor/*))-trial")
+        fake("squeue", f'echo "{HEADER}"; echo "{said}"')
+    assert asked(tmp_path)[0].marked is marked
+
+
 def test_a_reason_that_does_not_pass_ends_the_wait_early(queue, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_STUCK_S", 0.1)
     queue("41|PENDING|PartitionTimeLimit|agenttts doctor=x")

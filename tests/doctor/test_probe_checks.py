@@ -360,3 +360,10 @@ def test_a_job_that_nobody_answers_whose_image_is_not_there(tmp_path):
     assert not found["cache"].ok
     assert not found["scheduler commands"].ok
     assert os.fspath(blocked) in found["cache"].detail
+
+
+@pytest.mark.parametrize(("marked", "notes"), [(True, 0), (None, 0), (False, 1)])
+def test_a_comment_that_the_site_replaces_is_noted_with_what_that_costs(marked, notes):
+    found = [check for check in checks({}, marked=marked) if check.what == "comment"]
+    assert [check.ok for check in found] == [None] * notes
+    assert all("trials may run twice" in check.detail for check in found)

@@ -24,7 +24,7 @@ def queue(fake, tmp_path):
         files = f"""\
 80|ctl-wanted-1|{folder}/slurm/controller/submission_file_a.sh
 81_0|i0t0-wanted|{folder}/slurm/submission_file_b.sh"""
-        fake("squeue", f"case \"$*\" in *%o*) echo '{files}';; *) echo '{rows}';; esac")
+        fake("squeue", f"case \"$*\" in *%j*) echo '{files}';; *) echo '{rows}';; esac")
 
     return make
 
@@ -61,7 +61,7 @@ def test_the_jobs_of_another_run_of_the_name_that_was_removed_too_are_not_told(q
 
 
 def test_where_squeue_shows_no_batch_files_the_jobs_are_told_all_the_same(fake, tmp_path):
-    fake("squeue", "case \"$*\" in *%o*) echo '80|ctl-wanted-1|(null)';; *) echo '80 n1|RUNNING|None|agenttts run=wanted controller';; esac")  # fmt: skip
+    fake("squeue", "case \"$*\" in *%j*) echo '80|ctl-wanted-1|(null)';; *) echo '80 n1|RUNNING|None|agenttts run=wanted controller';; esac")  # fmt: skip
     assert "'scancel 80' ends them" in told_by_jobs("wanted", [tmp_path / "wanted"])
 
 

@@ -373,6 +373,25 @@ def test_a_requeued_controller_takes_the_lock_of_its_earlier_start(run, monkeypa
             assert run.lock_file.read_text().startswith(f"job 7 on {socket.gethostname()},")
 
 
+def test_a_job_of_this_number_on_another_cluster_is_not_its_earlier_start(run, monkeypatch):
+    monkeypatch.setattr(starts, "_CONTROLLER_PATIENCE_S", 0.2)
+    for name, value in {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "alpha"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    with starts.only_controller(run):
+        written = run.lock_file.read_text()
+    assert written.endswith(", cluster alpha")
+    with run.lock_file.open("r+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.write(written.replace(socket.gethostname(), "node1"))
+        stream.flush()
+        with monkeypatch.context() as patched:
+            patched.setenv("SLURM_CLUSTER_NAME", "beta")
+            with pytest.raises(RunFailed, match="cluster alpha"), starts.only_controller(run):
+                pass
+        with starts.only_controller(run):
+            pass
+
+
 def test_a_controller_gives_a_sign_which_the_next_one_finds(run, monkeypatch):
     sign = ControllerSign(run)
     assert sign.last() is None

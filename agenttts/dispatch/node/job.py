@@ -51,7 +51,15 @@ from agenttts.dispatch.node.scratch import (
 )
 from agenttts.dispatch.node.trial_lock import LockHeld, LockHolder, Waits, trial_lock
 from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, read_end
-from agenttts.dispatch.own_job import node_name, queue_job, started_again, trial_job_id, why_stopped
+from agenttts.dispatch.own_job import (
+    cluster_name,
+    node_name,
+    queue_job,
+    started_again,
+    trial_job_id,
+    why_stopped,
+)
+from agenttts.dispatch.run_jobs import user_name
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.memory import job_memory
 from agenttts.files.native_threads import without_thread_limits
@@ -240,7 +248,8 @@ class TrialJob:
             trials: The trials of the list.
             number: The number of the list in the mailbox; 0 for the list of the command line.
         """
-        me = LockHolder(self._job_id(), node_name(), now(), queue_job() is not None)
+        queued = queue_job() is not None
+        me = LockHolder(self._job_id(), node_name(), now(), queued, cluster_name(), user_name())
         due: list[JobTrial] = []
         waits = Waits()
         for trial in trials:

@@ -27,7 +27,10 @@ _QUESTION_S = 30.0
 _IDLE_S = 60.0
 # For how long a lock must say the same: a new holder has not written its name yet.
 _SETTLED_S = 2.0
-_TEXT = re.compile(rf"({QUEUE_NAME} job|process) (\S+) on (\S+) since (\S+)")
+_TEXT = re.compile(
+    rf"({QUEUE_NAME} job|process) (\S+) on (\S+) since (\S+)"
+    r"(?: \(cluster ([^\s,()]+), user ([^\s,()]+)\))?"
+)
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,22 @@ class LockHolder:
         host: Its node.
         since: When it took the lock (ISO-8601, UTC).
         queued: Whether it is a job of the queue, and not a process of a host.
+        cluster: The cluster of the queue; '' if it is not known.
+        user: Whose job it is; '' if that is not known.
     """
 
     job: str
     host: str
     since: str
     queued: bool
+    cluster: str = ""
+    user: str = ""
 
     def __str__(self) -> str:
         kind = f"{QUEUE_NAME} job" if self.queued else "process"
-        return f"{kind} {self.job or '-'} on {self.host} since {self.since}"
+        known = self.cluster and self.user
+        whose = f" (cluster {self.cluster}, user {self.user})" if known else ""
+        return f"{kind} {self.job or '-'} on {self.host} since {self.since}{whose}"
 
 
 class LockHeld(Exception):
@@ -162,7 +171,8 @@ class _Wait:
         states: dict[str, JobStatus] = {}
 
         def ask(jobs: Iterable[str]) -> Mapping[str, JobStatus]:
-            states.update(job_states(jobs))
+            user = holder.user if holder else ""
+            states.update(job_states(jobs, user) if user else job_states(jobs))
             return states
 
         lost = why_lost(holder, self._me, ask)
@@ -179,7 +189,10 @@ class _Wait:
 def read_holder(text: str) -> LockHolder | None:
     """Inverse of `str`; None for an empty file, or one of an older version."""
     found = _TEXT.fullmatch(text.strip())
-    return LockHolder(found[2], found[3], found[4], found[1] != "process") if found else None
+    if found is None:
+        return None
+    queued = found[1] != "process"
+    return LockHolder(found[2], found[3], found[4], queued, found[5] or "", found[6] or "")
 
 
 def why_lost(
@@ -196,6 +209,8 @@ def why_lost(
     """
     if holder is None or not holder.queued or not me.queued:
         return None
+    if holder.cluster and me.cluster and holder.cluster != me.cluster:
+        return None  # its number says nothing in this queue
     if holder.job == me.job:
         # Requeued: the queue starts a job in one place at a time.
         return "an earlier start of this job" if holder.host != me.host else None

@@ -10,6 +10,7 @@ it yet.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -17,11 +18,14 @@ import signal
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
+from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs, is_user, user_name
+from agenttts.dispatch.service import ELSEWHERE
+from agenttts.dispatch.slurm.foreign import why_foreign
 from agenttts.dispatch.slurm.queue_reader import (
     SACCT_FIELDS,
     SQUEUE_FORMAT,
@@ -34,6 +38,8 @@ from agenttts.dispatch.slurm.queue_reasons import Waiting, end_sentence, wait_se
 from agenttts.errors import MissingRequirement, counted
 from agenttts.files.commands import Answer, ask
 from agenttts.tables.schema import TrialState
+
+log = logging.getLogger(__name__)
 
 # Job states that end a job for good (squeue(1), "JOB STATE CODES"), and what each means for a
 # trial.
@@ -75,6 +81,8 @@ _NO_ACCOUNTING = re.compile(
     r"|error while loading shared libraries|cannot be run",
     re.IGNORECASE,
 )
+# What scancel says of a job of another user.
+_DENIED = re.compile(r"access/permission denied", re.IGNORECASE)
 # Mark in the comment of a job that was cancelled because it would not have started. The mark is
 # followed by Slurm's reason for the job's wait.
 _GAVE_UP = "gave-up="
@@ -85,37 +93,134 @@ _BENT = re.compile(
 )
 
 _CLUSTER_NAME = re.compile(r"^ClusterName *= *(\S+)", re.MULTILINE)
+_PRIVATE = re.compile(r"^PrivateData *= *(\S+)", re.MULTILINE)
+# In place of Slurm's word, the state of a row with a run's number that is of another job. As in a
+# row whose state is `ELSEWHERE`, the reason is the sentence.
+_FOREIGN = "FOREIGN"
 
 
-def job_states(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+@dataclass(frozen=True)
+class ClusterConfig:
+    """What ``scontrol show config`` tells of the cluster.
+
+    Attributes:
+        name: Its name; '' if Slurm does not tell.
+        hides_jobs: Whether users do not see the jobs of others (slurm.conf(5), PrivateData).
+    """
+
+    name: str = ""
+    hides_jobs: bool = False
+
+
+def cluster_config() -> ClusterConfig:
+    """Return what the cluster's configuration tells; it is asked once in a process."""
+    key = (os.environ.get("SLURM_CONF"), os.environ.get("PATH"))
+    if key not in _CONFIGS:
+        try:
+            said = run_slurm(["scontrol", "show", "config"])
+        except MissingRequirement:  # who needs Slurm says so
+            return ClusterConfig()
+        name, private = _CLUSTER_NAME.search(said), _PRIVATE.search(said)
+        hidden = private is not None and bool({"jobs", "all"} & set(private[1].split(",")))
+        _CONFIGS[key] = ClusterConfig(name[1] if name else "", hidden)
+    return _CONFIGS[key]
+
+
+# By what decides which cluster the commands ask.
+_CONFIGS: dict[tuple[str | None, str | None], ClusterConfig] = {}
+
+
+def other_cluster(run: RunJobs) -> str:
+    """Return this machine's cluster if it is another one than the run's; '' otherwise."""
+    here = cluster_config().name if run.cluster else ""
+    return here if here and here.lower() != run.cluster.lower() else ""
+
+
+def hidden_users(run: RunJobs) -> tuple[str, ...]:
+    """Return the users of a run whose jobs this user cannot see."""
+    others = run.other_users
+    hides = bool(others) and os.getuid() != 0 and cluster_config().hides_jobs
+    return tuple(user for user in others if hides or not is_user(user))
+
+
+def elsewhere_sentence(run: RunJobs, what: str = "its jobs") -> str:
+    """Return why this process does not see all jobs of a run; '' if it does."""
+    if here := other_cluster(run):
+        owner = f", of user {run.users[0]}" if run.users else ""
+        return f"{what} on cluster {run.cluster}{owner}; this machine is of cluster {here}"
+    if hidden := hidden_users(run):
+        return (
+            f"{what} of user {', '.join(hidden)}, whose jobs {user_name()} cannot see here "
+            "(PrivateData in Slurm's configuration, or an unknown user)"
+        )
+    return ""
+
+
+def job_states(job_ids: Iterable[str], run: RunJobs = UNKNOWN_RUN) -> dict[str, JobStatus]:
     """Return the status of each job.
 
-    A job that neither squeue nor sacct knows has ended for unknown reasons.
+    A job that neither squeue nor sacct knows has ended for unknown reasons, unless it cannot be
+    seen from here. The arguments are those of `job_rows`.
     """
-    return {job: row_status(job, row) for job, row in job_rows(job_ids).items()}
+    return {job: row_status(job, row) for job, row in job_rows(job_ids, run).items()}
 
 
-def job_rows(job_ids: Iterable[str]) -> dict[str, QueueRow | None]:
+def states_of_runs(
+    jobs: Iterable[tuple[str, RunJobs]],
+) -> dict[tuple[str, RunJobs], JobStatus]:
+    """Return the status of jobs of several runs, as `job_states` does for one."""
+    return {job: row_status(job[0], row) for job, row in _rows_of_runs(jobs).items()}
+
+
+def job_rows(job_ids: Iterable[str], run: RunJobs = UNKNOWN_RUN) -> dict[str, QueueRow | None]:
     """Return the row of each job from squeue, else from sacct.
 
-    The row is None if neither command knows the job.
+    The row is None if neither command knows the job. If the job cannot be seen from here, or
+    another job has its number, the row says so, and `row_status` reads it.
+
+    Args:
+        job_ids: The jobs.
+        run: Their run.
 
     Raises:
         QueueUnavailable: Slurm does not answer; or an answer was cut off, and a job that was not
             found may have been in the missing part.
         MissingRequirement: squeue is not on PATH.
     """
-    wanted = list(job_ids)
-    return _rows(wanted, _squeue()) if wanted else {}
+    return {job: row for (job, _), row in _rows_of_runs((job, run) for job in job_ids).items()}
 
 
-def live_jobs_of(job_ids: Iterable[str], *, unlisted: bool = False) -> list[str]:
+def _rows_of_runs(
+    jobs: Iterable[tuple[str, RunJobs]],
+) -> dict[tuple[str, RunJobs], QueueRow | None]:
+    wanted = list(jobs)
+    rows: dict[tuple[str, RunJobs], QueueRow | None] = {
+        (job, run): _elsewhere_row(job, run) for job, run in wanted if other_cluster(run)
+    }
+    if here := [job for job in wanted if job not in rows]:
+        found = _rows(here, _squeue(_other_users(here)))
+        rows = {job: rows[job] if job in rows else found[job] for job in wanted}
+    return rows
+
+
+def _other_users(jobs: Iterable[tuple[str, RunJobs]]) -> list[str]:
+    return sorted({user for _, run in jobs for user in run.other_users})
+
+
+def _elsewhere_row(job: str, run: RunJobs) -> QueueRow:
+    return QueueRow(ELSEWHERE, elsewhere_sentence(run, f"is job {job}"))
+
+
+def live_jobs_of(
+    job_ids: Iterable[str], run: RunJobs = UNKNOWN_RUN, *, unlisted: bool = False
+) -> list[str]:
     """Return the jobs that have not ended.
 
     If sacct does not answer, only squeue's answer decides which jobs have not ended.
 
     Args:
         job_ids: The jobs.
+        run: Their run.
         unlisted: Used only if sacct does not answer: whether jobs that squeue does not list are
             returned. Such jobs have most likely ended. If the answer of squeue was cut off, jobs
             that it does not list are always returned.
@@ -123,30 +228,62 @@ def live_jobs_of(job_ids: Iterable[str], *, unlisted: bool = False) -> list[str]
     Raises:
         QueueUnavailable: squeue does not answer.
     """
-    wanted = list(job_ids)
+    wanted = [(job, run) for job in job_ids]
     if not wanted:
         return []
-    queue = _squeue()
+    if other_cluster(run):
+        return [job for job, _ in wanted]
+    queue = _squeue(run.other_users)
     unlisted = unlisted or not queue.complete
     try:
         rows = _rows(wanted, queue)
     except QueueUnavailable:
-        rows = {job: queue.rows.get(job) for job in wanted if unlisted or job in queue.rows}
-        return [job for job, row in rows.items() if row is None or not row_status(job, row).ended]
-    return [job for job, row in rows.items() if not row_status(job, row).ended]
+        known = _own_rows(wanted, queue)
+        rows = {job: row for job, row in known.items() if unlisted or row is not None}
+        return [
+            job for (job, _), row in rows.items() if row is None or not row_status(job, row).ended
+        ]
+    return [job for (job, _), row in rows.items() if not row_status(job, row).ended]
 
 
-def _rows(wanted: Sequence[str], queue: QueueAnswer) -> dict[str, QueueRow | None]:
-    rows: dict[str, QueueRow | None] = {job: queue.rows.get(job) for job in wanted}
+def foreign_jobs(job_ids: Iterable[str], run: RunJobs) -> dict[str, str]:
+    """Return unended jobs with these ids that are not of the run, and why.
+
+    Raises:
+        QueueUnavailable: squeue does not answer.
+    """
+    rows = _squeue(run.other_users).rows
+    found = {job: why_foreign(rows[job], run) for job in job_ids if job in rows}
+    return {job: why for job, why in found.items() if why and lives(rows[job])}
+
+
+def _own_rows(
+    wanted: Sequence[tuple[str, RunJobs]], queue: QueueAnswer
+) -> dict[tuple[str, RunJobs], QueueRow | None]:
+    """Return squeue's rows of jobs of runs; a row of another job says that it is one."""
+    rows: dict[tuple[str, RunJobs], QueueRow | None] = {}
+    for job, run in wanted:
+        row = queue.rows.get(job)
+        why = "" if row is None else why_foreign(row, run)
+        rows[job, run] = QueueRow(_FOREIGN, why) if why else row
+    return rows
+
+
+def _rows(
+    wanted: Sequence[tuple[str, RunJobs]], queue: QueueAnswer
+) -> dict[tuple[str, RunJobs], QueueRow | None]:
+    rows = _own_rows(wanted, queue)
     missing = [job for job, row in rows.items() if row is None]
     if not missing:
         return rows
     if not queue.complete:
         raise _cut_off("squeue")
-    accounted = _sacct(missing)
-    for job in missing:
+    accounted = _sacct([job for job, _ in missing], _other_users(missing))
+    for job, run in missing:
         row = accounted.rows.get(job)
-        rows[job] = None if row is None else replace(row, unqueued=True)
+        rows[job, run] = None if row is None else replace(row, unqueued=True)
+        if hidden_users(run) and (row is None or not status(row.state, "").ended):
+            rows[job, run] = _elsewhere_row(job, run)
     if not accounted.complete and any(rows[job] is None for job in missing):
         raise _cut_off("sacct")
     return rows
@@ -160,6 +297,15 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
             ended=True,
             verdict=TrialState.INFRA_FAILED,
             detail="neither squeue nor sacct lists the job any more",
+        )
+    if row.state == ELSEWHERE:
+        return JobStatus(ELSEWHERE, ended=False, detail=row.reason)
+    if row.state == _FOREIGN:
+        return JobStatus(
+            "UNKNOWN",
+            ended=True,
+            verdict=TrialState.INFRA_FAILED,
+            detail=f"the queue has another job of this number: {row.reason}",
         )
     found = status(row.state, waits_for(row))
     if not found.ended and row.unqueued and not _new(row):
@@ -282,19 +428,21 @@ def status(state: str, reason: str) -> JobStatus:
     return JobStatus(word, ended=verdict is not None, verdict=verdict, detail=detail)
 
 
-def rows_with_comment(word: str | re.Pattern[str]) -> dict[str, QueueRow]:
-    """Return the user's jobs whose comment holds ``word``, as a whole word.
+def rows_with_comment(
+    word: str | re.Pattern[str], run: RunJobs = UNKNOWN_RUN
+) -> dict[str, QueueRow]:
+    """Return a run's jobs whose comment holds ``word``, as a whole word.
 
     For example, batch=r-1 does not match batch=r-10.
     """
     pattern = re.compile(re.escape(word)) if isinstance(word, str) else word
-    queue = _squeue()
+    queue = _squeue(run.other_users)
     if not queue.complete:
         raise _cut_off("squeue")
     return {
         job: row
         for job, row in queue.rows.items()
-        if any(map(pattern.fullmatch, row.comment.split()))
+        if any(map(pattern.fullmatch, row.comment.split())) and not why_foreign(row, run)
     }
 
 
@@ -335,10 +483,11 @@ def live_jobs() -> list[str]:
     return [job for job, row in queue.rows.items() if not status(row.state, "").ended]
 
 
-def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
+def cancel_jobs(job_ids: Iterable[str], *options: str, run: RunJobs = UNKNOWN_RUN) -> None:
     """Cancel jobs with scancel.
 
-    A job that has ended in the meantime does not raise an error.
+    A job that has ended in the meantime does not raise an error. Nor does one of another user of
+    the run, whom the log names: it ends by itself.
     """
     command = ["scancel", *options, *job_ids]
     _check_present(command)
@@ -346,6 +495,12 @@ def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
     # If a job has ended in the meantime, scancel reports this on a line and continues with the
     # other jobs.
     problems = _problems(answer)
+    if run.other_users:
+        denied = [line for line in problems if _DENIED.search(line)]
+        problems = [line for line in problems if line not in denied]
+        if denied:
+            others = ", ".join(run.other_users)
+            log.warning("jobs of %s, which you cannot cancel, go on: %s", others, "; ".join(denied))
     if problems:
         raise QueueUnavailable(
             f"'scancel' of {counted(len(command) - 1 - len(options), 'job')}: "
@@ -506,30 +661,39 @@ def one_squeue_call() -> Iterator[None]:
         _KEPT.reset(token)
 
 
-_KEPT: ContextVar[list[QueueAnswer] | None] = ContextVar("kept", default=None)
+# The answer, and the users besides this one whose jobs it has.
+_KEPT: ContextVar[list[tuple[frozenset[str], QueueAnswer]] | None] = ContextVar(
+    "kept", default=None
+)
 
 
-def _squeue() -> QueueAnswer:
+def _squeue(others: Iterable[str] = ()) -> QueueAnswer:
+    """Return the jobs of this user and of others, as far as this user sees them."""
+    users = frozenset(user for user in others if is_user(user))
     kept = _KEPT.get()
     if kept is None:
-        return _asked_squeue()
-    if not kept:
-        kept.append(_asked_squeue())
-    return kept[0]
+        return _asked_squeue(users)
+    if not kept or not users <= kept[-1][0]:
+        kept.append((users, _asked_squeue(users)))
+    return kept[-1][1]
 
 
-def _asked_squeue() -> QueueAnswer:
+def _asked_squeue(others: Collection[str]) -> QueueAnswer:
     # No -j: with a single id, squeue fails if that job has been purged.
     # -t all: jobs that have just ended stay for MinJobAge.
     # With a header: the answer is recognised after a site's banner.
     # --all: otherwise jobs in hidden partitions would be missing, as if they had ended.
-    return read_squeue(_run(["squeue", "--all", "--me", "-r", "-t", "all", "-o", SQUEUE_FORMAT]))
+    whose = ["-u", ",".join([user_name(), *sorted(others)])] if others else ["--me"]
+    command = ["squeue", "--all", *whose, "-r", "-t", "all", "-o", SQUEUE_FORMAT]
+    return read_squeue(_run(command))
 
 
-def _sacct(job_ids: list[str]) -> QueueAnswer:
+def _sacct(job_ids: list[str], others: Sequence[str]) -> QueueAnswer:
     if shutil.which("sacct") is None:
         return QueueAnswer()
-    answer = _ask(["sacct", "-P", "-X", "-o", SACCT_FIELDS, "-j", ",".join(job_ids)])
+    users = [user_name(), *filter(is_user, others)]
+    whose = ["-u", ",".join(users)] if others else []
+    answer = _ask(["sacct", "-P", "-X", *whose, "-o", SACCT_FIELDS, "-j", ",".join(job_ids)])
     if not answer.succeeded:
         silent = answer.problem is None and not (answer.output + answer.errors).strip()
         if silent or _NO_ACCOUNTING.search(answer.quoted()):

@@ -3,9 +3,9 @@
 Pure and tolerant: the answers also hold other jobs of the user, and anything that a site adds.
 
 A line of squeue begins with fields that hold neither ``|`` nor line breaks: the job's number with
-its nodes, and the state. The reason and the comment, which may hold both, come last. The second
-line of a comment is a line of its own, and so is a site's banner. So a line that does not begin
-with a job's number and a state is not a row.
+its nodes, and the state. The reason and the comment, which may hold both, come last, with the path
+of the batch file after " |". The second line of a comment is a line of its own, and so is a site's
+banner. So a line that does not begin with a job's number and a state is not a row.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 from agenttts.dispatch.base import QueueUnavailable
 
-SQUEUE_FORMAT = "%i %N|%T|%r|%k"
+# %o is the batch file as it was given to sbatch (squeue(1), "COMMAND").
+SQUEUE_FORMAT = "%i %N|%T|%r|%k |%o"
 SACCT_FIELDS = "JobID,State,NodeList,Submit"
-_HEADER = re.compile(r"JOBID[ \w()]*\|STATE\|REASON\|COMMENT|JobID\|State(\|NodeList(\|Submit)?)?")
+_HEADER = re.compile(
+    r"JOBID[ \w()]*\|STATE\|REASON\|COMMENT(?: \|COMMAND)?|JobID\|State(\|NodeList(\|Submit)?)?"
+)
 # 123, 123_4, 123_[5-9,11%2], and 123+0 for a part of a heterogeneous job (squeue(1), "%i").
 _JOB_ID = re.compile(r"(\d+)(?:_(\d+)|_\[([^\[\]]*)\]|\+(\d+))?", re.ASCII)
 _ELEMENTS = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
@@ -36,7 +40,8 @@ class QueueRow:
 
     ``node`` is where it runs or ran last; '' if there is none yet or there are several.
     ``submitted`` is known from sacct alone. ``unqueued`` says that squeue does not know the job,
-    and that the row is sacct's.
+    and that the row is sacct's. ``batch_file`` is known from squeue alone; None if squeue does not
+    show an absolute path.
     """
 
     state: str
@@ -45,6 +50,7 @@ class QueueRow:
     node: str = ""
     submitted: datetime | None = None
     unqueued: bool = False
+    batch_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,7 @@ def _row(line: str, fields: int) -> tuple[list[str] | None, QueueRow] | None:
         return None
     number, _, node = parts[0].partition(" ")
     reason, comment = parts[2:] if fields == 4 else ("", "")
+    comment, batch_file = _comment_and_file(comment)
     submitted = None
     if fields == 2:  # sacct's: the nodes are the third field
         node = "".join(parts[2:3])
@@ -142,7 +149,16 @@ def _row(line: str, fields: int) -> tuple[list[str] | None, QueueRow] | None:
     if state is None or ids == []:
         return None
     node = node if _NODE.fullmatch(node) else ""
-    return ids, QueueRow(state[1], reason, comment, node, submitted)
+    return ids, QueueRow(state[1], reason, comment, node, submitted, batch_file=batch_file)
+
+
+def _comment_and_file(text: str) -> tuple[str, Path | None]:
+    """Return a comment, and the batch file after it."""
+    comment, separator, file = f" {text}".rpartition(" |")
+    if separator and file.startswith("/"):
+        return comment.strip(), Path(file)
+    # Slurm shows no path for a job without a batch file.
+    return (comment.strip() if separator and file in ("", "(null)") else text), None
 
 
 def _moment(text: str) -> datetime | None:

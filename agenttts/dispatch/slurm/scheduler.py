@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,6 +22,7 @@ from agenttts.dispatch.base import (
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs, user_name
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.batch_script import check_folder, log_message, named_node
 from agenttts.dispatch.slurm.cluster_checks import cluster_checks, slurm_problems
@@ -32,12 +34,17 @@ from agenttts.dispatch.slurm.pickles import Pickles
 from agenttts.dispatch.slurm.queue import (
     cancel_jobs,
     check_cluster_meant,
+    cluster_config,
+    elsewhere_sentence,
+    foreign_jobs,
+    hidden_users,
     job_rows,
     keep_off,
     live_jobs_of,
     lives,
     names_and_batch_files,
     one_squeue_call,
+    other_cluster,
     rows_with_comment,
     run_slurm,
     set_name_and_comment,
@@ -79,14 +86,14 @@ class SlurmScheduler(Scheduler):
     # clients add their delay.
     default_settle_seconds = 120.0
 
-    def __init__(self, profile: Profile, folder: Path) -> None:
-        super().__init__(profile, folder)
-        self._services = SlurmServices(profile, folder)
+    def __init__(self, profile: Profile, folder: Path, jobs: RunJobs = UNKNOWN_RUN) -> None:
+        super().__init__(profile, folder, jobs)
+        self._services = SlurmServices(profile, folder, jobs)
         self._live = 0
         # Number of jobs that may live at once, as far as submit limits have shown.
         self._limit = profile.max_pending
         self._labels = JobLabels()
-        self._queue = PatientQueue(profile.never_patience_minutes * 60)
+        self._queue = PatientQueue(profile.never_patience_minutes * 60, jobs)
 
     def capacity(self, live: int) -> int:
         self._live = live
@@ -111,7 +118,7 @@ class SlurmScheduler(Scheduler):
 
     def find(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         found: dict[str, str] = {}
-        for job, row in rows_with_comment(f"batch={batch}").items():
+        for job, row in rows_with_comment(f"batch={batch}", self._jobs_of_run).items():
             position = _position(job, row)
             if position < len(requests):
                 found[requests[position].trial] = job
@@ -127,7 +134,7 @@ class SlurmScheduler(Scheduler):
         return {job: self._told(job, found) for job, found in self._queue.poll(job_ids).items()}
 
     def strays(self, token: str, known: Collection[str]) -> dict[str, str]:
-        rows = rows_with_comment(re.compile(rf"batch={re.escape(token)}-\d+"))
+        rows = rows_with_comment(re.compile(rf"batch={re.escape(token)}-\d+"), self._jobs_of_run)
         return {
             job: f"{row.state}, {row.comment}"
             for job, row in rows.items()
@@ -151,7 +158,7 @@ class SlurmScheduler(Scheduler):
         return one_squeue_call()
 
     def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
-        rows = job_rows(job_ids)
+        rows = job_rows(job_ids, self._jobs_of_run)
         waiting = [job for job, row in rows.items() if row is not None and row.state == "PENDING"]
         trial = self._profile.trial
         if not is_file(trial.exclude):  # scontrol takes only names
@@ -165,9 +172,13 @@ class SlurmScheduler(Scheduler):
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         # scancel ignores jobs that have ended.
-        ids = live_jobs_of(job_ids, unlisted=True)
+        ids = live_jobs_of(job_ids, self._jobs_of_run, unlisted=True)
         if ids:
-            cancel_jobs(ids)
+            cancel_jobs(ids, run=self._jobs_of_run)
+
+    def others_with_numbers(self, job_ids: Iterable[str]) -> dict[str, str]:
+        ids = list(job_ids)
+        return foreign_jobs(ids, self._jobs_of_run) if ids else {}
 
     def start_service(self, request: ServiceRequest) -> Service:
         return self._services.start(request)
@@ -186,6 +197,24 @@ class SlurmScheduler(Scheduler):
 
     def stop_service(self, service: Service, job_ids: Collection[str]) -> None:
         self._services.stop(job_ids)
+
+    def reaches(self, service: Service) -> bool:
+        run = service.jobs or self._jobs_of_run
+        mine = not run.users or run.users[0] == user_name() or os.getuid() == 0
+        return mine and not other_cluster(run)
+
+    @classmethod
+    def cluster(cls) -> str:
+        return cluster_config().name
+
+    def elsewhere(self) -> tuple[str, str] | None:
+        run = self._jobs_of_run
+        sentence = elsewhere_sentence(run, "its jobs are")
+        if not sentence:
+            return None
+        if other_cluster(run):
+            return sentence, f"run this command on a login node of cluster {run.cluster}"
+        return sentence, f"ask {', '.join(hidden_users(run))} to run this command"
 
     def host_of(self, service: Service) -> str | None:
         return None

@@ -10,15 +10,19 @@ from pathlib import Path
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.profile import JobResources, Profile
-from agenttts.dispatch.service import Service, ServiceRequest
+from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs
+from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
 from agenttts.dispatch.slurm.batch_script import log_message
 from agenttts.dispatch.slurm.queue import (
     cancel_jobs,
+    elsewhere_sentence,
     job_states,
     live_jobs_of,
     lives,
+    other_cluster,
     row_status,
     rows_with_comment,
+    states_of_runs,
 )
 from agenttts.dispatch.slurm.request import JobNeeds, marked
 from agenttts.dispatch.slurm.submission import slurm_executor, submission_errors
@@ -36,9 +40,10 @@ _LOG_BYTES = 4000
 class SlurmServices:
     """The services of one folder."""
 
-    def __init__(self, profile: Profile, folder: Path) -> None:
+    def __init__(self, profile: Profile, folder: Path, run: RunJobs = UNKNOWN_RUN) -> None:
         self._profile = profile
         self._folder = folder
+        self._run = run
 
     def start(self, request: ServiceRequest) -> Service:
         """Submit the service's job, without avoiding nodes where it is refused for that."""
@@ -84,31 +89,40 @@ class SlurmServices:
 
         The job of a start is found even if its submission got no answer.
         """
+        run = service.jobs or self._run
         if not service.start:
-            rows = rows_with_comment(f"{_NAME}{service.name}")
+            rows = rows_with_comment(f"{_NAME}{service.name}", run)
             return next((job for job, row in rows.items() if lives(row)), None)
-        rows = rows_with_comment(f"{_START}{service.start}")
+        rows = rows_with_comment(f"{_START}{service.start}", run)
         live = [job for job, row in rows.items() if not row_status(job, row).ended]
         return next(iter([*live, *rows]), None)
 
     def live(self, service: Service) -> list[str]:
         """The jobs of the service that have not ended."""
-        jobs = [*rows_with_comment(f"{_NAME}{service.name}"), *filter(None, [service.job_id])]
-        return live_jobs_of(dict.fromkeys(jobs))
+        run = service.jobs or self._run
+        named = rows_with_comment(f"{_NAME}{service.name}", run)
+        return live_jobs_of(dict.fromkeys([*named, *filter(None, [service.job_id])]), run)
 
     def status(self, service: Service) -> JobStatus:
         """How its job stands, with what its log says of why it did not start."""
-        job = service.job_id or self.find(service)
+        run = service.jobs or self._run
+        job = service.job_id or (None if other_cluster(run) else self.find(service))
         if job is None:
+            if why := elsewhere_sentence(run, "was started"):
+                return JobStatus(ELSEWHERE, ended=False, detail=why)
             return JobStatus("UNKNOWN", ended=True, detail=_NO_ANSWER)
-        state = job_states([job])[job]
+        state = job_states([job], run)[job]
         said = log_message(self._folder, job) if state.ended else ""
         return replace(state, detail=said, never_started=True) if said else state
 
     def statuses(self, services: Sequence[Service]) -> list[JobStatus]:
         """How their jobs stand; services without a known job are looked for one by one."""
-        known = job_states([service.job_id for service in services if service.job_id])
-        return [known[s.job_id] if s.job_id else self.status(s) for s in services]
+        known = states_of_runs(
+            (service.job_id, service.jobs or self._run) for service in services if service.job_id
+        )
+        return [
+            known[s.job_id, s.jobs or self._run] if s.job_id else self.status(s) for s in services
+        ]
 
     def stop(self, job_ids: Collection[str]) -> None:
         """Cancel these jobs, if there are any."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
+from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs
 from agenttts.dispatch.slurm.queue import (
     HELD,
     cancel_jobs,
@@ -34,7 +35,8 @@ class PatientQueue:
     cancelled too: if they were to be requeued, they would start when the node is back.
     """
 
-    def __init__(self, patience_seconds: float) -> None:
+    def __init__(self, patience_seconds: float, run: RunJobs = UNKNOWN_RUN) -> None:
+        self._run = run
         self._stuck = StuckJobs(patience_seconds)
         self._completing = StuckJobs(patience_seconds, stuck=_completes)
         self._given_up: dict[str, str] = {}
@@ -42,7 +44,7 @@ class PatientQueue:
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         """Return the status of each job."""
-        rows = job_rows(job_ids)
+        rows = job_rows(job_ids, self._run)
         for job in self._stuck.overdue(rows):
             row = rows[job]
             if row is not None and job not in self._given_up:

@@ -24,10 +24,13 @@ from agenttts.dispatch.node.trial_lock import (
     read_holder,
     why_lost,
 )
+from agenttts.dispatch.run_jobs import user_name
 from agenttts.tables.schema import TrialState
 
 WORD = st.from_regex(r"[A-Za-z0-9_.+-]+", fullmatch=True)
-HOLDERS = st.builds(LockHolder, WORD, WORD, WORD, st.booleans())
+HOLDERS = st.builds(LockHolder, WORD, WORD, WORD, st.booleans()) | st.builds(
+    LockHolder, WORD, WORD, WORD, st.booleans(), WORD, WORD
+)
 ME = LockHolder("8_1", "gpu2", "2026-01-01T00:00:00+00:00", True)
 
 
@@ -66,6 +69,33 @@ def test_a_lock_is_lost_where_its_job_cannot_be_at_work(holder, state, lost):
     assert why_lost(holder, ME, states) == lost
     local = replace(ME, queued=False)
     assert why_lost(holder, local, states) is None
+
+
+@pytest.mark.parametrize("job", [ME.job, "7_0"])
+@pytest.mark.parametrize(
+    ("there", "here", "tells"),
+    [("alpha", "beta", False), ("alpha", "alpha", True), ("", "beta", True), ("alpha", "", True)],
+)
+def test_a_number_of_another_cluster_says_nothing(job, there, here, tells):
+    holder = replace(ME, job=job, host="gpu1", cluster=there, user="u")
+    ended = {job: JobStatus("COMPLETED", True)}
+    lost = why_lost(holder, replace(ME, cluster=here, user="u"), lambda jobs: ended)
+    assert (lost is not None) is tells
+
+
+def test_a_holder_of_an_older_version_is_read():
+    text = "Slurm job 7_0 on gpu1 since 2026-01-01T00:00:00+00:00"
+    assert read_holder(text) == LockHolder("7_0", "gpu1", "2026-01-01T00:00:00+00:00", True)
+
+
+def test_the_queue_is_asked_for_the_jobs_of_the_holder_s_user(held, fake, tmp_path, monkeypatch):
+    fake("squeue", f"echo $@ >> {tmp_path}/asked; echo '7_0 gpu1|RUNNING|None|x'")
+    holder = replace(ME, job="7_0", host="gpu1", cluster="alpha", user="daemon")
+    wait = trial_lock._Wait(tmp_path / LOCK_FILE, ME, print, trial_lock.Waits())
+    assert not wait.is_lost(str(holder))
+    time.sleep(0.4)
+    assert not wait.is_lost(str(holder))
+    assert "-u root,daemon" in (tmp_path / "asked").read_text().replace(user_name(), "root")
 
 
 def test_only_a_wait_among_processes_of_one_host_costs_nothing():
