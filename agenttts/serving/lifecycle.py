@@ -79,6 +79,8 @@ class ServedModel:
         avoided: The nodes that the run's jobs avoid.
         needed: Returns whether the next call needs the model, as far as is known.
         make_room: Frees the GPUs that the model shares with jobs that wait for trials.
+        look: Called at each look at a start that is waited for; raises if the controller has to
+            stop.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class ServedModel:
         avoided: Callable[[], Sequence[str]] = tuple,
         needed: Callable[[], bool] = lambda: True,
         make_room: Callable[[], None] = lambda: None,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
         self._serving = serving
@@ -103,6 +106,7 @@ class ServedModel:
         self._avoided = avoided
         self._needed = needed
         self._make_room = make_room
+        self._look = look
         self._failed_on: list[str] = []
         self._not_before = 0.0
         self._job: str | None = None
@@ -129,9 +133,11 @@ class ServedModel:
 
         Raises:
             LLMError: It was not ready in time, or failed too often.
+            AgentTTSError: The controller has to stop.
         """
         deadline = time.monotonic() + self._limits.start_seconds
         while True:
+            self._look()
             self._renew_lease()
             address = self._check()
             if address is not None:
