@@ -123,7 +123,8 @@ class HostScheduler(Scheduler):
         self._folder.mkdir(parents=True, exist_ok=True)
         pickled = self._folder / f"{request.name}.{request.start}.pkl"
         cloudpickle_dump(request.function, pickled)
-        env = dict(os.environ)
+        # In a user's own job of submitit, this process is not the job that submitit runs.
+        env = {name: value for name, value in os.environ.items() if name != "SUBMITIT_EXECUTOR"}
         devices = self._devices()[-request.gpus :] if request.gpus else ()
         if devices:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))

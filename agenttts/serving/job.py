@@ -44,6 +44,7 @@ from agenttts.dispatch.service_job import EndingJob
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json
 from agenttts.files.processes import die_with_parent
+from agenttts.inference.ranks import without_rank
 
 SERVE_FILE = "serve.json"
 KEY_FILE = "key"
@@ -237,7 +238,7 @@ def serve(directory: Path, submitted: str | None = None) -> int:
             output.write(f"{address.node} cannot serve the model: {problem}\n".encode())
             return UNUSABLE_NODE
         caches = {} if kept is None or in_container else host_caches(scratch)
-        env = {**os.environ, **granted_devices(), **caches, **serving.env}
+        env = {**without_rank(os.environ), **granted_devices(), **caches, **serving.env}
         env |= dict.fromkeys(serving.key_variables, key)
         command = [
             p.replace(SCRATCH, str(scratch)).replace(PORT, str(port)) for p in serving.command

@@ -19,6 +19,7 @@ from agenttts.dispatch.job_starts import read_job_starts
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.errors import MissingRequirement
+from agenttts.files.processes import children, environment
 from agenttts.inference.base import ModelConfig
 from agenttts.search.llm.base import LLMError
 from agenttts.serving import job, program
@@ -169,6 +170,21 @@ class FullDisk(list[str]):
 
     def append(self, note: str) -> None:
         raise MissingRequirement(f"cannot write {note!r}", fix="free space")
+
+
+def test_in_a_job_of_the_user_s_it_is_a_process_and_no_rank(bench, monkeypatch):
+    """The job has run the launch with submitit, and torchrun or srun the ranks of a program."""
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    served = bench()
+    served.model.locate()
+    [record] = read_job_starts(served.folder)
+    assert f"started as job {record.job_id}" in served.notes
+    [server] = children(record.job_id)
+    variables = environment(server)
+    assert variables["SLURM_JOB_ID"] == "77"
+    assert "WORLD_SIZE" not in variables
 
 
 def test_a_model_is_stopped_even_if_that_cannot_be_noted(bench):

@@ -238,7 +238,7 @@ class TrialJob:
             trials: The trials of the list.
             number: The number of the list in the mailbox; 0 for the list of the command line.
         """
-        me = LockHolder(self._job_id(), node_name(), now(), queue_job() is not None)
+        me = LockHolder(self._job_id(), node_name(), now(), self._is_queued())
         due: list[JobTrial] = []
         waits = Waits()
         for trial in trials:
@@ -665,6 +665,10 @@ class TrialJob:
     def _job_id(self) -> str:
         """Return the id of this job in its scheduler."""
         return trial_job_id()
+
+    def _is_queued(self) -> bool:
+        """Return whether that scheduler is a queue."""
+        return queue_job() is not None
 
     def _tell_child(self, number: signal.Signals) -> None:
         if self._child is not None and self._child.poll() is None:
