@@ -26,6 +26,7 @@ from agenttts.files.processes import (
     pids,
     process_identity,
 )
+from agenttts.files.signals import signals_held
 from agenttts.tables.schema import TrialState
 
 # The module of a service that ends with its caller.
@@ -129,7 +130,7 @@ class HostScheduler(Scheduler):
         if devices:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
         log = request.log or self._folder / f"{request.name}.log"
-        with log.open("ab") as output:
+        with log.open("ab") as output, signals_held():
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", os.fsdecode(_CHILD), str(pickled)],
                 env=env,
@@ -138,7 +139,7 @@ class HostScheduler(Scheduler):
                 stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent,
             )
-        self._children[str(child.pid)] = child
+            self._children[str(child.pid)] = child
         return started(request, str(child.pid))
 
     def _devices(self) -> list[int]:

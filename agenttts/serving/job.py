@@ -44,6 +44,7 @@ from agenttts.dispatch.service_job import EndingJob
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json
 from agenttts.files.processes import die_with_parent
+from agenttts.files.signals import signals_held
 from agenttts.inference.ranks import without_rank
 
 SERVE_FILE = "serve.json"
@@ -243,16 +244,18 @@ def serve(directory: Path, submitted: str | None = None) -> int:
         command = [
             p.replace(SCRATCH, str(scratch)).replace(PORT, str(port)) for p in serving.command
         ]
-        child = subprocess.Popen(
-            command,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent,
-        )
+        child: subprocess.Popen[bytes] | None = None
         stopped = False
         try:
+            with signals_held():
+                child = subprocess.Popen(
+                    command,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    preexec_fn=die_with_parent,
+                )
             atomic_write_json(directory / ADDRESS_FILE, asdict(address))
             _watch(
                 child,
@@ -263,15 +266,17 @@ def serve(directory: Path, submitted: str | None = None) -> int:
         except SystemExit:  # of `_stop`, as the model is released
             stopped = True
         finally:
-            _end(child)
+            if child is not None:
+                _end(child)
             # It is recorded now, because to keep what was compiled may take long.
             _record(directory, start, ended=True)
             found = read_address(directory)
             if found is not None and found.job == job:
                 (directory / ADDRESS_FILE).unlink(missing_ok=True)
-        if child.returncode != 0:  # told to end, vLLM ends with 0 once it serves (0.32)
+        code = 0 if child is None else child.returncode
+        if code != 0:  # told to end, vLLM ends with 0 once it serves (0.32)
             discard_compiled(scratch)
-    return 0 if stopped else child.returncode
+    return 0 if stopped else code
 
 
 def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:

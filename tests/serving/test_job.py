@@ -38,6 +38,7 @@ from agenttts.serving.job import (
 )
 from agenttts.serving.lifecycle import ServedLimits, ServedModel, idle_limit
 from agenttts.serving.program import server_command
+from tests.support.forks import signal_at_fork
 from tests.support.processes import alive
 from tests.support.waiting import until
 
@@ -356,6 +357,23 @@ def test_another_server_at_the_port_is_not_taken_for_ours(bench):
     served.model._limits = served.limits
     with pytest.raises(LLMError, match="not ready"):
         served.model.locate()
+
+
+def test_one_that_is_released_while_its_server_starts_ends(tmp_path):
+    write_serving(
+        tmp_path,
+        Serving(("sleep", "60"), {}, (), "127.0.0.1", lease_seconds=30, name="m", model={}),
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    began = time.monotonic()
+    try:
+        with signal_at_fork(signal.SIGTERM):
+            assert serve(tmp_path) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - began < 20
+    assert read_address(tmp_path) is None
+    assert children(os.getpid()) == []
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])

@@ -54,6 +54,7 @@ from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.memory import job_memory
 from agenttts.files.native_threads import without_thread_limits
 from agenttts.files.processes import die_with_parent, job_cpus, oom_kills
+from agenttts.files.signals import signals_held
 from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import TrialState
 from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
@@ -526,7 +527,7 @@ class TrialJob:
                 child.stdin.flush()
 
     def _start_child(self, command: list[str]) -> subprocess.Popen[bytes]:
-        with (self.directory / LOG_FILE).open("ab") as log:
+        with (self.directory / LOG_FILE).open("ab") as log, signals_held():
             self._child = subprocess.Popen(
                 command,
                 env=self._environment(),
