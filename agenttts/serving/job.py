@@ -28,6 +28,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
+
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
 from agenttts.dispatch.job_starts import JobStart, next_number, write_job_start
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
@@ -38,7 +40,7 @@ from agenttts.dispatch.node.scratch import (
     host_caches,
     scratch_directory,
 )
-from agenttts.dispatch.own_job import service_id
+from agenttts.dispatch.own_job import node_name, service_id
 from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.service_job import EndingJob
 from agenttts.files.atomic import atomic_write_json
@@ -46,6 +48,7 @@ from agenttts.files.documents import parse_json
 from agenttts.files.processes import die_with_parent
 from agenttts.files.signals import signals_held
 from agenttts.inference.ranks import without_rank
+from agenttts.serving.probe import answers, base_url
 
 SERVE_FILE = "serve.json"
 KEY_FILE = "key"
@@ -58,6 +61,8 @@ PORT = "{port}"
 KEY_VARIABLE = "VLLM_API_KEY"
 
 _PATIENCE_S = 10.0
+_ASK_S = 2.0
+"""Seconds between two looks whether the server answers."""
 _RECORD_S = 60.0
 """Seconds between two records of what a job has used: a killed one counts up to the last."""
 
@@ -90,7 +95,8 @@ class Serving:
 class ServerAddress:
     """Where a server listens.
 
-    ``hosts`` are the names and addresses of its node, ``job`` who runs it.
+    ``hosts`` are the names and addresses of its node, ``job`` who runs it. ``ready`` is when it
+    first answered on its node; None before, and if a version without this field wrote it.
     """
 
     hosts: tuple[str, ...]
@@ -98,6 +104,7 @@ class ServerAddress:
     port: int
     job: str
     started: str
+    ready: str | None = None
 
 
 def write_serving(directory: Path, serving: Serving) -> None:
@@ -262,6 +269,7 @@ def serve(directory: Path, submitted: str | None = None) -> int:
                 directory / LEASE_FILE,
                 serving.lease_seconds,
                 lambda: _record(directory, start),
+                lambda: _note_ready(directory, address, key),
             )
         except SystemExit:  # of `_stop`, as the model is released
             stopped = True
@@ -288,16 +296,38 @@ def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:
         print(f"what the job used is not recorded: {error}", flush=True)
 
 
+def _note_ready(directory: Path, address: ServerAddress, key: str) -> bool:
+    """Return whether the server answers here; its address then says so.
+
+    The controller can then tell a server that it cannot reach from one that still loads its model.
+    """
+    if not answers(base_url("127.0.0.1", address.port), key):
+        return False
+    try:
+        atomic_write_json(directory / ADDRESS_FILE, asdict(replace(address, ready=_now())))
+    except OSError as error:
+        print(f"it is not noted that the server answers: {error}", flush=True)
+    return True
+
+
 def _watch(
-    child: subprocess.Popen[bytes], lease: Path, lease_seconds: float, record: Callable[[], None]
+    child: subprocess.Popen[bytes],
+    lease: Path,
+    lease_seconds: float,
+    record: Callable[[], None],
+    is_ready: Callable[[], bool] = lambda: True,
 ) -> None:
     """Wait until the server ends, a signal stops this job, or the lease is too old.
 
-    ``record`` is called from time to time.
+    ``record`` is called from time to time, and so is ``is_ready`` until it is true.
     """
     seen, since = _renewed(lease), time.monotonic()
-    recorded = since
+    recorded = asked = since
+    ready = False
     while child.poll() is None:
+        if not ready and time.monotonic() - asked > _ASK_S:
+            ready = is_ready()
+            asked = time.monotonic()
         if time.monotonic() - recorded > _RECORD_S:
             record()
             recorded = time.monotonic()
@@ -349,10 +379,25 @@ def _hosts(bound: str) -> tuple[str, ...]:
     """Return the names and addresses under which other nodes may reach this one."""
     if bound != "0.0.0.0":
         return (bound,)
-    names = [socket.getfqdn(), socket.gethostname()]
+    names = [socket.getfqdn(), socket.gethostname(), node_name()]
     with suppress(OSError):
         names += socket.gethostbyname_ex(socket.gethostname())[2]
-    return tuple(dict.fromkeys(name for name in names if name))
+    with suppress(OSError):
+        names += _addresses()
+    # Debian's /etc/hosts gives a node's own name the address 127.0.1.1.
+    others = (name for name in names if name and not name.startswith(("127.", "localhost")))
+    return tuple(dict.fromkeys(others))
+
+
+def _addresses() -> list[str]:
+    """Return the addresses (IPv4) of this node's interfaces that are up."""
+    up = {name for name, state in psutil.net_if_stats().items() if state.isup}
+    return [
+        address.address
+        for name, found in psutil.net_if_addrs().items()
+        for address in found
+        if name in up and address.family == socket.AF_INET
+    ]
 
 
 def _now() -> str:

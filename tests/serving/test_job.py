@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agenttts.dispatch.job_starts import read_job_starts
@@ -346,6 +348,31 @@ def test_a_server_that_its_controller_has_left_behind_is_ended(bench):
     served.model.release()
     until(lambda: not alive(pid))
     assert served.notes[-1] == f"job {pid} of an earlier start was still there and is cancelled"
+
+
+def test_its_job_says_when_the_server_answers_on_its_node(bench, tmp_path):
+    (tmp_path / "slow").touch()
+    served = bench(start_seconds=1.0)
+    with pytest.raises(LLMError, match="runs and is still loading it"):
+        served.model.locate()
+    (tmp_path / "slow").unlink()
+    served.model._limits = replace(served.limits, start_seconds=60.0)
+    served.model.locate()
+    address = until(lambda: (found := read_address(served.folder)) and found.ready and found)
+    assert address.started <= address.ready
+    assert address.job == str(served.pid)
+
+
+def test_a_node_is_known_by_names_and_addresses_that_others_can_use(monkeypatch):
+    monkeypatch.setenv("SLURMD_NODENAME", "n07")
+    monkeypatch.setattr(socket, "gethostbyname_ex", lambda name: (name, [], ["127.0.1.1"]))
+    monkeypatch.setattr(socket, "getfqdn", lambda: "localhost")
+    hosts = job._hosts("0.0.0.0")
+    assert hosts[:2] == (socket.gethostname(), "n07")
+    assert not [host for host in hosts if host.startswith(("127.", "localhost"))]
+    own = {a.address for found in psutil.net_if_addrs().values() for a in found}
+    assert set(hosts[2:]) <= own
+    assert job._hosts("127.0.0.1") == ("127.0.0.1",)
 
 
 def test_another_server_at_the_port_is_not_taken_for_ours(bench):
