@@ -1,4 +1,4 @@
-"""Variables that make a process one of the ranks of a distributed program.
+"""Variables that make a process a rank of a distributed program.
 
 torchrun, srun, mpirun and accelerate set them for the processes that they start, and whatever these
 start inherits them. An engine that reads them waits for ranks that do not exist: with
