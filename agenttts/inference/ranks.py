@@ -23,7 +23,7 @@ _PREFIXES = ("TORCHELASTIC_", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_", "PMI_", "PM
 
 
 def is_of_a_rank(name: str) -> bool:
-    """Return whether a variable says which rank its process is, or where the others are."""
+    """Return whether a variable says which rank its process is, or where others are."""
     return name in _NAMES or name.startswith(_PREFIXES)
 
 

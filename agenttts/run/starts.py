@@ -136,7 +136,7 @@ class StartCheck:
 
 
 class ControllerSign:
-    """A controller's sign of life: a file that it touches once a minute while it lives.
+    """A controller's sign of life: a file that it touches while it lives.
 
     The next controller records the time of the last sign. So it is known when a controller ended
     that was killed.

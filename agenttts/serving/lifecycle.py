@@ -323,7 +323,7 @@ class ServedModel:
         if self._waits:
             return f"its job {self._job} is still pending: {self._waits}"
         return (
-            f"its job {self._job} runs and is still loading it; a higher agent.start_seconds "
+            f"its job {self._job} runs and is still loading it; a higher start_seconds "
             f"gives it more time; {self._end_of_log()}"
         )
 

@@ -291,6 +291,6 @@ def test_a_server_that_loads_its_model_is_waited_for(served, monkeypatch, job, r
     monkeypatch.setattr(lifecycle, "answers", lambda base_url, key: False)
     monkeypatch.setattr(lifecycle, "_UNREACHABLE_S", 0.05)
     address_of(folder, job, ready=ready)
-    with pytest.raises(LLMError, match="a higher agent.start_seconds gives it more time"):
+    with pytest.raises(LLMError, match="a higher start_seconds gives it more time"):
         make(start_seconds=0.5).locate()
     assert queue.excluded == [()]
