@@ -8,6 +8,9 @@ import stat
 import tempfile
 from pathlib import Path
 
+ROOM_BYTES = 2**20
+"""Free bytes without which a directory counts as full."""
+
 
 def read_problem(path: Path) -> OSError | None:
     """Return why a file or directory cannot be read; None if it can.
@@ -31,7 +34,7 @@ def check_readable(path: Path) -> None:
         raise problem
 
 
-def check_writable(directory: Path, size: int) -> None:
+def check_writable(directory: Path, size: int = ROOM_BYTES) -> None:
     """Write ``size`` bytes into a directory, and remove them.
 
     Raises:

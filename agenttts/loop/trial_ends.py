@@ -40,9 +40,6 @@ from agenttts.trial.result import read_fault, read_result
 
 log = logging.getLogger(__name__)
 
-_ROOM_BYTES = 2**20
-"""Bytes that must have room in the run and in its sample store, where a job has failed."""
-
 
 @dataclass(frozen=True)
 class StagesDrawn:
@@ -204,7 +201,7 @@ class TrialEnds:
         """
         for place in (self._samples, self._run.path):
             try:
-                check_writable(place, _ROOM_BYTES)
+                check_writable(place)
             except OSError as error:
                 if passing_trouble(error):
                     raise

@@ -430,7 +430,7 @@ def test_a_full_disk_costs_a_trial_one_attempt_however_long_it_lasts(
     looks: list[Path] = []
     text = os.strerror(number)
 
-    def check(place: Path, size: int) -> None:
+    def check(place: Path) -> None:
         looks.append(place)
         if len(looks) <= 30:
             raise OSError(number, text, str(place))
