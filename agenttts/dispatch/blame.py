@@ -27,6 +27,7 @@ from agenttts.dispatch.messages import (
     memory_held_by_others,
     memory_ran_out,
 )
+from agenttts.dispatch.node.preflight import TRIAL_DIRECTORY
 from agenttts.dispatch.tracebacks import exceptions_behind
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault
@@ -145,9 +146,12 @@ def _recorded(end: AttemptEnd) -> Verdict | None:
 
 def _stopped_by_the_job(end: AttemptEnd) -> Verdict | None:
     if end.stopped == "preflight":
+        # Trials are on a file system that all nodes share. A scratch directory is the node's own.
+        shared = end.problem.startswith(TRIAL_DIRECTORY)
+        found = find_message(end.problem, MACHINE_MESSAGES) if shared else None
         return _infra(
             f"before the trial began{_on(end)}: {end.problem or 'the node is not usable'}",
-            exclude_node=True,
+            exclude_node=found is None or found.node,
         )
     if end.stopped == "preemption":
         text = "the job was stopped to free its resources for another job (preemption)"

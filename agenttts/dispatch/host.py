@@ -27,6 +27,7 @@ from agenttts.files.processes import (
     pids,
     process_identity,
 )
+from agenttts.files.signals import signals_held
 from agenttts.tables.schema import TrialState
 
 # The module of a service that ends with its caller.
@@ -124,12 +125,13 @@ class HostScheduler(Scheduler):
         self._folder.mkdir(parents=True, exist_ok=True)
         pickled = self._folder / f"{request.name}.{request.start}.pkl"
         cloudpickle_dump(request.function, pickled)
-        env = dict(os.environ)
+        # In a user's own job of submitit, this process is not the job that submitit runs.
+        env = {name: value for name, value in os.environ.items() if name != "SUBMITIT_EXECUTOR"}
         devices = self._devices()[-request.gpus :] if request.gpus else ()
         if devices:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
         log = request.log or self._folder / f"{request.name}.log"
-        with log.open("ab") as output:
+        with log.open("ab") as output, signals_held():
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", os.fsdecode(_CHILD), str(pickled)],
                 env=env,
@@ -138,7 +140,7 @@ class HostScheduler(Scheduler):
                 stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent,
             )
-        self._children[str(child.pid)] = child
+            self._children[str(child.pid)] = child
         return started(request, str(child.pid))
 
     def _devices(self) -> list[int]:

@@ -204,6 +204,10 @@ class _ThreadJob(TrialJob):
         return self._id
 
     @override
+    def _is_queued(self) -> bool:
+        return False  # also in a user's own job of submitit
+
+    @override
     def _execute(self, command: list[str]) -> int:
         trials = self._trials_to_run_here(command)
         if trials is not None:

@@ -1,11 +1,15 @@
-"""Whether this process may read a file or directory, without reading it."""
+"""Whether this process can read a file, or write into a directory."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
+
+ROOM_BYTES = 2**20
+"""Free bytes without which a directory counts as full."""
 
 
 def read_problem(path: Path) -> OSError | None:
@@ -28,3 +32,19 @@ def check_readable(path: Path) -> None:
     problem = read_problem(path)
     if problem is not None:
         raise problem
+
+
+def check_writable(directory: Path, size: int = ROOM_BYTES) -> None:
+    """Write ``size`` bytes into a directory, and remove them.
+
+    Raises:
+        OSError: They cannot be written, e.g. because the disk is full or the quota is used up.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=directory) as stream:
+            stream.write(bytes(size))
+            stream.flush()
+            os.fsync(stream.fileno())  # some file systems look at quotas only now
+    except OSError as error:
+        error.filename = str(directory)
+        raise

@@ -9,7 +9,9 @@ meanwhile: glibc (2.36) may then free the list that they read, and the process e
 segmentation fault.
 
 Polars turns most errors of the operating system into errors of its own, without a number. The
-number stands in their text, and they are raised as `OSError` again.
+number stands in the text of most, and they are raised as `OSError` again. Others say nothing: a
+full disk may be "Invalid thrift: transport error" (Polars 2.1). After such an error the table is
+made in memory and written from there, which fails with the error of the operating system.
 """
 
 from __future__ import annotations
@@ -67,10 +69,20 @@ def _write(write: Callable[[BinaryIO], object], stream: BinaryIO) -> None:
     from polars.exceptions import PolarsError
 
     stream.flush()
+    start = stream.tell() if stream.seekable() else None
     try:
         write(stream)
     except (PolarsError, OSError) as error:
         number = _SYSTEM_ERROR.search(str(error))
-        if number is None:
+        if number is not None:
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        if start is None or isinstance(error, OSError):
             raise
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        # Threads of Polars call Python now, which is slow, and happens only here. A file in memory
+        # (memfd_create(2)) would fail as well where the size of files is limited.
+        content = io.BytesIO()
+        write(content)  # a fault of the table is raised again
+        stream.seek(start)
+        stream.truncate()
+        stream.write(content.getbuffer())
+        stream.flush()

@@ -5,7 +5,7 @@ that while a trial's program starts or while another engine works. Such a spare 
 the libraries of one engine. It initialises no GPU and loads no model, so any model of that engine
 may be loaded in it.
 
-This module imports nothing but Python's own, so that a program can start a spare process first.
+This module imports nothing that takes time, so that a program can start a spare process first.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+
+from agenttts.inference.ranks import without_rank
 
 PROGRAM = "agenttts.inference.engine_process"
 """The program of the process; its arguments are a socket and, for a spare one, its engine."""
@@ -91,7 +93,10 @@ class EngineChild:
                 stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                env={
+                    **without_rank(os.environ),
+                    "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+                },
             )
         except OSError:
             self.socket.close()

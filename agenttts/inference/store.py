@@ -17,6 +17,7 @@ import contextlib
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from typing import TypeVar
 import polars as pl
 
 from agenttts.files.table_files import atomic_write_parquet
+from agenttts.files.trouble import passing_trouble
 from agenttts.inference.shard_index import ShardIndex
 from agenttts.inference.shard_keys import is_whole, shard_options
 from agenttts.inference.shard_names import file_name, shard_names
@@ -49,6 +51,10 @@ SCHEMA = pl.Schema(
 )
 
 
+_PATIENCE_S = 600.0
+"""Seconds for which finished samples wait for a file system in trouble, such as a full disk.
+
+A job that waits holds its GPUs. Without the samples it would compute them again."""
 _FEW_READS = 4
 """Reads of some rows for which Polars is given the schema, so that it does not read it first.
 
@@ -171,7 +177,8 @@ class SampleStore:
     def flushed_regularly(self, seconds: float) -> Iterator[None]:
         """Flush every so many seconds in a thread, and in the end.
 
-        A flush that fails is repeated with the next one.
+        A flush that fails is repeated with the next one. If the last one fails by trouble that may
+        pass, it is repeated for some minutes, unless an error has ended the block.
 
         Raises:
             OSError: The last flush failed.
@@ -190,12 +197,30 @@ class SampleStore:
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
+        patience = 0.0
         try:
             yield
+            patience = _PATIENCE_S
         finally:
             ended.set()
             thread.join()
-            self.flush()
+            self._flush_patiently(patience, seconds)
+
+    def _flush_patiently(self, patience: float, pause: float) -> None:
+        """Flush; repeat it for ``patience`` seconds if the trouble may pass."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                self.flush()
+            except OSError as error:
+                left = deadline - time.monotonic()
+                if left <= 0 or not passing_trouble(error):
+                    raise
+                # Each line shows the job that this is no stall.
+                log.warning("samples wait to be stored, for at most %.0f s: %s", left, error)
+                time.sleep(min(pause, left))
+            else:
+                return
 
     def _list(self) -> list[str]:
         """Return the names of the existing shards."""

@@ -17,7 +17,7 @@ from agenttts.loop.search_loop import SearchLoop
 from agenttts.run.directory import Run, RunGone
 from agenttts.run.journal import Journal
 from agenttts.run.profile_fix import with_profile_fix
-from agenttts.run.starts import RunCancelled, StartSuperseded
+from agenttts.run.starts import ControllerSign, RunCancelled, StartSuperseded
 from agenttts.search.base import Searcher
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,6 @@ class Controller:
         journal: The journal that ``evaluation`` writes to.
         evaluation: Evaluates the proposed trials.
         make_searcher: Makes the searcher.
-        seen: When an earlier controller of the run gave its last sign; None if that is not known.
     """
 
     def __init__(
@@ -40,13 +39,11 @@ class Controller:
         journal: Journal,
         evaluation: Evaluation,
         make_searcher: Callable[[], Searcher],
-        seen: str | None = None,
     ) -> None:
         self._run = run
         self._journal = journal
         self._evaluation = evaluation
         self._make_searcher = make_searcher
-        self._seen = seen
 
     @property
     def _path(self) -> Path:
@@ -79,23 +76,29 @@ class Controller:
         """
         # An error of a searcher that cannot be made leaves the run and its jobs as they are.
         search = SearchLoop(self._run, self._journal, self._evaluation, self._searcher)
+        sign = ControllerSign(self._run.directory)
+        seen = sign.last()  # of an earlier controller
         try:
-            self._journal.append("started", **({"seen": self._seen} if self._seen else {}))
-            try:
-                search.run()
-            except RunCancelled:
-                self.cancel("cancelled")
-            except (AgentTTSError, OSError) as error:
-                self._end_by(error)
-            else:
-                self._end_strays()
-                self._end("done")
+            self._journal.append("started", **({"seen": seen} if seen else {}))
+            with sign.given():
+                self._search_to_the_end(search)
         except (AgentTTSError, OSError) as error:
             if passing_trouble(error) or isinstance(error, FilesUnavailable):
                 self._let_go()
             raise
         finally:
             self._journal.close()
+
+    def _search_to_the_end(self, search: SearchLoop) -> None:
+        try:
+            search.run()
+        except RunCancelled:
+            self.cancel("cancelled")
+        except (AgentTTSError, OSError) as error:
+            self._end_by(error)
+        else:
+            self._end_strays()
+            self._end("done")
 
     def _end_by(self, error: AgentTTSError | OSError) -> NoReturn:
         """End the run by an error and raise it.

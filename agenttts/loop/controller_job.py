@@ -28,7 +28,6 @@ from agenttts.run.record import AgentRecord
 from agenttts.run.schedulers import trial_scheduler
 from agenttts.run.search_files import check_search_files, with_search_files
 from agenttts.run.starts import (
-    ControllerSign,
     RunCancelled,
     StartCheck,
     StartSuperseded,
@@ -203,13 +202,6 @@ def make_controller(run: Run, check: Callable[[], None] | None = None) -> Contro
     check_trials(run, journal)
     scheduler = trial_scheduler(directory, profile)
     workers = Workers(directory, journal, profile.stays_for, scheduler.settle_seconds)
-    sign = ControllerSign(directory)
-
-    def look() -> None:
-        if check is not None:
-            check()
-        sign.give()
-
     idle = IdleWorkers(
         directory,
         workers,
@@ -217,14 +209,14 @@ def make_controller(run: Run, check: Callable[[], None] | None = None) -> Contro
         run.record.models,
         time_limit=profile.trial_seconds,
         poll_seconds=profile.poll_seconds,
-        check=look,
+        check=check,
     )
     go_on = f"run '{cli_command('resume', directory.path)}'"
     transcript = Transcript(directory.transcript_file, go_on=go_on)
     served, asked = served_model(run, transcript, lambda: journal.state.avoided, idle)
-    evaluation = Evaluation(run, journal, scheduler, workers, served, look)
+    evaluation = Evaluation(run, journal, scheduler, workers, served, check)
     searcher = partial(make_searcher, run, transcript, asked)
-    return Controller(run, journal, evaluation, searcher, sign.last())
+    return Controller(run, journal, evaluation, searcher)
 
 
 def make_searcher(run: Run, transcript: Transcript, served: LLM | None) -> Searcher:

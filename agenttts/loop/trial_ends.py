@@ -21,6 +21,8 @@ from agenttts.dispatch.attempts import (
 )
 from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.blame import Verdict
+from agenttts.files.access import check_writable
+from agenttts.files.trouble import passing_trouble
 from agenttts.loop.collect import failed_row, finished_row
 from agenttts.loop.verdicts import ends_its_job, last_word, look_anew, verdict_of
 from agenttts.run.directory import Run
@@ -95,6 +97,7 @@ class TrialEnds:
         examples: ExamplesGuard,
     ) -> None:
         self._run = run.directory
+        self._samples = run.samples
         self._profile = run.profile
         self._settle_seconds = settle_seconds
         self._gpus = gpus
@@ -115,6 +118,8 @@ class TrialEnds:
 
         Raises:
             RunFailed: Its examples are damaged.
+            OSError: Its job failed, and nothing can be stored at present. So its end cannot be
+                judged yet: it would count as an attempt, and the next one would fail as well.
         """
         # A job is COMPLETING while an epilog hangs. All that its trial wrote is there by then.
         runs = status is not None and not status.ended and not status.completing
@@ -172,6 +177,8 @@ class TrialEnds:
             verdict = Verdict(TrialState.INFRA_FAILED, True, False, gone)
         if verdict.state in (TrialState.FAILED, TrialState.INFRA_FAILED):
             self._examples.check([progress])
+        if verdict.state is TrialState.INFRA_FAILED:
+            self._check_room()
         if self._may_lack_gpus(progress, verdict, last):
             return self._alone(progress, verdict, IN_SMALLER_JOB)
         if self._may_be_of_another_trial(progress, verdict):
@@ -185,6 +192,19 @@ class TrialEnds:
             return TryAgain(str(verdict.state), {"why": verdict.explanation, **node})
         error = self._final_words(verdict, progress, attempts)
         return Over(failed_row(self._run.name, progress, verdict.state, error, directory), node)
+
+    def _check_room(self) -> None:
+        """Check that trials can be stored.
+
+        Raises:
+            OSError: They cannot at present, e.g. because a disk is full.
+        """
+        for place in (self._samples, self._run.path):
+            try:
+                check_writable(place)
+            except OSError as error:
+                if passing_trouble(error):
+                    raise
 
     def counted_attempts(self, progress: TrialProgress) -> list[Attempt]:
         """Return the trial's attempts that count against its limits."""

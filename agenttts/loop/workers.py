@@ -109,6 +109,8 @@ class Workers:
     _seen: dict[str, _Sight] = field(default_factory=dict)
     # Held by the thread that gives signs and the one that asks questions (`loop.answering`).
     _lock: threading.RLock = field(default_factory=threading.RLock)
+    # Why the last sign could not be given; empty if it could.
+    _no_signs: str = ""
 
     def by_job(self) -> dict[str, WorkerProgress]:
         """Return the workers that are not known to have ended, by their jobs."""
@@ -278,7 +280,11 @@ class Workers:
             try:
                 self._give_signs(unseen)
             except OSError as error:
-                log.warning("no keep-alive sign could be given to workers: %s", error)
+                if str(error) != self._no_signs:  # a full disk may last for hours
+                    log.warning("no keep-alive sign could be given to workers: %s", error)
+                self._no_signs = str(error)
+            else:
+                self._no_signs = ""
 
     def _give_signs(self, unseen: bool) -> None:
         now = time.monotonic()

@@ -274,6 +274,8 @@ def _cost_grids(run: RunReport) -> Iterator[Grid]:
     yield Grid(title, columns, tuple(rows), frozenset(columns[1:]))
     if cost.forecast is not None:
         yield _expected_grid(run, cost, cost.forecast)
+    if not cost.jobs:
+        return  # only the served model has run
     shown = ("queue", "load", "generate", "idle", "lost")
     names = ("job", "GPUs", "attempts", "engine starts", "GPU-hours", "time", *shown)
     jobs = [

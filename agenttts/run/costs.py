@@ -50,38 +50,27 @@ class CostReader:
                 each trial.
         """
         starts = self._starts(live_jobs(state))
-        if not starts:
+        served = read_job_starts(self._run.agent)
+        rows = [row_from_json(t.row) for t in state.trials.values() if t.row]
+        if not starts and (not served or any(row.attempts for row in rows)):
             return None
-        rows = (row_from_json(t.row) for t in state.trials.values() if t.row)
-        reused = (t.row.get("reused_tokens") or 0 for t in state.trials.values() if t.row)
+        reused = (row.reused_tokens or 0 for row in rows)
         return RunCost(
             job_costs(starts),
             sum(reused),
             cost_alone(starts, self._trial_tokens(rows)) if alone else None,
             self.forecast(),
-            self._served(),
-            [start.span for start in starts if start.span is not None],
+            served_cost(served),
+            [
+                *(start.span for start in starts if start.span is not None),
+                *map(_served_span, served),
+            ],
         )
 
     def forecast(self) -> Forecast | None:
         """Return what the run was expected to cost; None in a run of an older version."""
         record = self._run.known_record()
         return None if record is None else record.forecast
-
-    def _served(self) -> ServedCost:
-        """Return what the jobs of the model used that the run serves itself.
-
-        A job without an end counts until it last wrote its record.
-        """
-        seconds = gpu_seconds = queue = 0.0
-        records = read_job_starts(self._run.agent)
-        for record in records:
-            queue += _waited(record, records, ()) or 0.0
-            end = _time(record.finished or record.written)
-            used = max(0.0, (end - _time(record.started)).total_seconds())
-            seconds += used
-            gpu_seconds += used * record.gpus
-        return ServedCost(seconds, gpu_seconds, queue)
 
     def _starts(self, live: Collection[str]) -> list[MeasuredStart]:
         directories = [
@@ -135,6 +124,26 @@ def live_jobs(state: RunState) -> set[str]:
         return set()
     jobs = {worker.job_id for worker in state.workers.values() if worker.job_id}
     return jobs | {trial.job_id for trial in state.unfinished() if trial.job_id}
+
+
+def served_cost(records: Sequence[JobStart]) -> ServedCost:
+    """Return what the jobs of the model used that a run serves itself.
+
+    A job without an end counts until it last wrote its record.
+    """
+    seconds = gpu_seconds = queue = 0.0
+    for record in records:
+        queue += _waited(record, records, ()) or 0.0
+        since, until = _served_span(record)
+        used = (until - since).total_seconds()
+        seconds += used
+        gpu_seconds += used * record.gpus
+    return ServedCost(seconds, gpu_seconds, queue)
+
+
+def _served_span(record: JobStart) -> tuple[datetime, datetime]:
+    started = _time(record.started)
+    return started, max(started, _time(record.finished or record.written))
 
 
 def worker_of(attempts: Sequence[Attempt]) -> str | None:

@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import socket
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
@@ -148,7 +148,7 @@ class StartCheck:
 
 
 class ControllerSign:
-    """A controller's sign of life: a file that it touches while it works.
+    """A controller's sign of life: a file that it touches while it lives.
 
     The next controller records the time of the last sign. So it is known when a controller ended
     that was killed.
@@ -156,7 +156,6 @@ class ControllerSign:
 
     def __init__(self, run: RunDirectory) -> None:
         self._file = run.sign_file
-        self._next = 0.0
 
     def last(self) -> str | None:
         """Return the time of the last sign (ISO 8601); None if there was none."""
@@ -166,13 +165,25 @@ class ControllerSign:
             return None
         return datetime.fromtimestamp(seconds, UTC).isoformat()
 
-    def give(self) -> None:
-        """Give a sign, unless the last one is recent."""
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + _SIGN_S
-        with suppress(OSError):  # it is for the report alone
-            self._file.touch()
+    @contextmanager
+    def given(self) -> Iterator[None]:
+        """Give signs until the end of the block, also while its thread waits or computes."""
+        over = threading.Event()
+
+        def give() -> None:
+            while True:
+                with suppress(OSError):  # it is for the report alone
+                    self._file.touch()
+                if over.wait(_SIGN_S):
+                    return
+
+        thread = threading.Thread(target=give, name="sign of life", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
 @contextmanager

@@ -28,6 +28,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
+
 from agenttts.dispatch.apptainer import (
     container_env,
     device_order,
@@ -44,12 +46,15 @@ from agenttts.dispatch.node.scratch import (
     host_caches,
     scratch_directory,
 )
-from agenttts.dispatch.own_job import service_id
+from agenttts.dispatch.own_job import node_name, service_id
 from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.service_job import EndingJob
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json
 from agenttts.files.processes import die_with_parent
+from agenttts.files.signals import signals_held
+from agenttts.inference.ranks import without_rank
+from agenttts.serving.probe import answers, base_url
 
 SERVE_FILE = "serve.json"
 KEY_FILE = "key"
@@ -62,6 +67,8 @@ PORT = "{port}"
 KEY_VARIABLE = "VLLM_API_KEY"
 
 _PATIENCE_S = 10.0
+_ASK_S = 2.0
+"""Seconds between two looks whether the server answers."""
 _RECORD_S = 60.0
 """Seconds between two records of what a job has used: a killed one counts up to the last."""
 
@@ -94,7 +101,8 @@ class Serving:
 class ServerAddress:
     """Where a server listens.
 
-    ``hosts`` are the names and addresses of its node, ``job`` who runs it.
+    ``hosts`` are the names and addresses of its node, ``job`` who runs it. ``ready`` is when it
+    first answered on its node; None before, and if a version without this field wrote it.
     """
 
     hosts: tuple[str, ...]
@@ -102,6 +110,7 @@ class ServerAddress:
     port: int
     job: str
     started: str
+    ready: str | None = None
 
 
 def write_serving(directory: Path, serving: Serving) -> None:
@@ -244,39 +253,44 @@ def serve(directory: Path, submitted: str | None = None) -> int:
             return UNUSABLE_NODE
         caches = {} if kept is None or contained else host_caches(scratch)
         devices = granted_devices()
-        env = {**device_order(), **os.environ, **devices, **container_env(devices), **caches}
-        env |= serving.env
+        env = {**device_order(), **without_rank(os.environ), **devices, **container_env(devices)}
+        env |= {**caches, **serving.env}
         env |= dict.fromkeys(serving.key_variables, key)
         command = [part.replace(PORT, str(port)) for part in with_scratch(serving.command, scratch)]
-        child = subprocess.Popen(
-            command,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent,
-        )
+        child: subprocess.Popen[bytes] | None = None
         stopped = False
         try:
+            with signals_held():
+                child = subprocess.Popen(
+                    command,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    preexec_fn=die_with_parent,
+                )
             atomic_write_json(directory / ADDRESS_FILE, asdict(address))
             _watch(
                 child,
                 directory / LEASE_FILE,
                 serving.lease_seconds,
                 lambda: _record(directory, start),
+                lambda: _note_ready(directory, address, key),
             )
         except SystemExit:  # of `_stop`, as the model is released
             stopped = True
         finally:
-            _end(child)
+            if child is not None:
+                _end(child)
             # It is recorded now, because to keep what was compiled may take long.
             _record(directory, start, ended=True)
             found = read_address(directory)
             if found is not None and found.job == job:
                 (directory / ADDRESS_FILE).unlink(missing_ok=True)
-        if child.returncode != 0:  # told to end, vLLM ends with 0 once it serves (0.32)
+        code = 0 if child is None else child.returncode
+        if code != 0:  # told to end, vLLM ends with 0 once it serves (0.32)
             discard_compiled(scratch)
-    return 0 if stopped else child.returncode
+    return 0 if stopped else code
 
 
 def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:
@@ -288,16 +302,38 @@ def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:
         print(f"what the job used is not recorded: {error}", flush=True)
 
 
+def _note_ready(directory: Path, address: ServerAddress, key: str) -> bool:
+    """Return whether the server answers here; its address then says so.
+
+    The controller can then tell a server that it cannot reach from one that still loads its model.
+    """
+    if not answers(base_url("127.0.0.1", address.port), key):
+        return False
+    try:
+        atomic_write_json(directory / ADDRESS_FILE, asdict(replace(address, ready=_now())))
+    except OSError as error:
+        print(f"it is not noted that the server answers: {error}", flush=True)
+    return True
+
+
 def _watch(
-    child: subprocess.Popen[bytes], lease: Path, lease_seconds: float, record: Callable[[], None]
+    child: subprocess.Popen[bytes],
+    lease: Path,
+    lease_seconds: float,
+    record: Callable[[], None],
+    is_ready: Callable[[], bool] = lambda: True,
 ) -> None:
     """Wait until the server ends, a signal stops this job, or the lease is too old.
 
-    ``record`` is called from time to time.
+    ``record`` is called from time to time, and so is ``is_ready`` until it is true.
     """
     seen, since = _renewed(lease), time.monotonic()
-    recorded = since
+    recorded = asked = since
+    ready = False
     while child.poll() is None:
+        if not ready and time.monotonic() - asked > _ASK_S:
+            ready = is_ready()
+            asked = time.monotonic()
         if time.monotonic() - recorded > _RECORD_S:
             record()
             recorded = time.monotonic()
@@ -349,10 +385,25 @@ def _hosts(bound: str) -> tuple[str, ...]:
     """Return the names and addresses under which other nodes may reach this one."""
     if bound != "0.0.0.0":
         return (bound,)
-    names = [socket.getfqdn(), socket.gethostname()]
+    names = [socket.getfqdn(), socket.gethostname(), node_name()]
     with suppress(OSError):
         names += socket.gethostbyname_ex(socket.gethostname())[2]
-    return tuple(dict.fromkeys(name for name in names if name))
+    with suppress(OSError):
+        names += _addresses()
+    # Debian's /etc/hosts gives a node's own name the address 127.0.1.1.
+    others = (name for name in names if name and not name.startswith(("127.", "localhost")))
+    return tuple(dict.fromkeys(others))
+
+
+def _addresses() -> list[str]:
+    """Return the addresses (IPv4) of this node's interfaces that are up."""
+    up = {name for name, state in psutil.net_if_stats().items() if state.isup}
+    return [
+        address.address
+        for name, found in psutil.net_if_addrs().items()
+        for address in found
+        if name in up and address.family == socket.AF_INET
+    ]
 
 
 def _now() -> str:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agenttts.dispatch.base import JobStatus, Scheduler
+from agenttts.dispatch.base import JobStatus, QueueUnavailable, Scheduler
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.endpoint import Address
 from agenttts.errors import AgentTTSError
+from agenttts.files.trouble import passing_trouble
 from agenttts.search.llm.base import LLMError
 from agenttts.serving.job import (
     KEY_FILE,
@@ -27,11 +28,15 @@ from agenttts.serving.job import (
     read_address,
     write_serving,
 )
+from agenttts.serving.probe import answers, base_url
 
 log = logging.getLogger(__name__)
 
 _JOB_FILE = "job.json"
-_PROBE_S = 5.0
+# Seconds for which a server that answers on its node may not answer here.
+_UNREACHABLE_S = 60.0
+# Seconds between two submissions if the queue did not answer, or takes no more jobs at present.
+_SUBMIT_AGAIN_S = 30.0
 # Ends of a job that are not evidence against its node (`agenttts.dispatch.base.JOB_STATES`).
 _NOT_THE_NODE = frozenset({"CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"})
 # Ends that are evidence against the node even if the server answered there.
@@ -66,7 +71,7 @@ class ServedModel:
     """A served model.
 
     If its job ended on a node without a request, before its server answered, the next jobs avoid
-    that node. After too many
+    that node. The same is true of a node whose server answers there and not here. After too many
     consecutive ends the cause is not the node, and the list of nodes is cleared.
 
     Args:
@@ -79,6 +84,8 @@ class ServedModel:
         avoided: The nodes that the run's jobs avoid.
         needed: Returns whether the next call needs the model, as far as is known.
         make_room: Frees the GPUs that the model shares with jobs that wait for trials.
+        look: Called at each look at a start that is waited for; raises if the controller has to
+            stop.
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class ServedModel:
         avoided: Callable[[], Sequence[str]] = tuple,
         needed: Callable[[], bool] = lambda: True,
         make_room: Callable[[], None] = lambda: None,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
         self._serving = serving
@@ -103,6 +111,7 @@ class ServedModel:
         self._avoided = avoided
         self._needed = needed
         self._make_room = make_room
+        self._look = look
         self._failed_on: list[str] = []
         self._not_before = 0.0
         self._job: str | None = None
@@ -115,8 +124,10 @@ class ServedModel:
         self._not_cancelled: str | None = None
         self._ready = False
         self._deaths = 0
-        # Why its last job did not even start, and why its present one waits.
+        # Why its last job did not even start or was given up, and why its present one waits.
         self._end = self._waits = ""
+        # Since when its server answers on its node and not here.
+        self._unreached_since: float | None = None
         self._used = time.monotonic()
         # Whether this controller started its job, when it was first seen running, and how long the
         # model then took to load.
@@ -129,9 +140,11 @@ class ServedModel:
 
         Raises:
             LLMError: It was not ready in time, or failed too often.
+            AgentTTSError: The controller has to stop.
         """
         deadline = time.monotonic() + self._limits.start_seconds
         while True:
+            self._look()
             self._renew_lease()
             address = self._check()
             if address is not None:
@@ -149,14 +162,12 @@ class ServedModel:
                 if time.monotonic() >= self._not_before:
                     self._start()
             if time.monotonic() > deadline:
-                waits = (
-                    f"; its job {self._job} is still pending: {self._waits}" if self._waits else ""
-                )
+                why = self._why_not_ready()
                 self.release()
                 raise LLMError(
                     "unavailable",
                     "the served model was not ready within start_seconds "
-                    f"({self._limits.start_seconds:g}){waits}",
+                    f"({self._limits.start_seconds:g}); {why}",
                 )
             time.sleep(self._limits.poll_seconds)
 
@@ -181,7 +192,8 @@ class ServedModel:
         idle = time.monotonic() - self._used
         longest = idle_limit(self._limits.idle_seconds, self._request.gpus, self._loads_for)
         if self._job is None:
-            if soon and self._looked and self._deaths == 0:
+            may_start = self._looked and self._deaths == 0
+            if soon and may_start and time.monotonic() >= self._not_before:
                 try:
                     self._start()
                 except LLMError as error:
@@ -256,6 +268,9 @@ class ServedModel:
             return None
         found = read_address(self._directory)
         address = self._answering(found) if found is not None else None
+        if found is not None and self._is_unreachable(found, address is not None):
+            self._give_up(found)
+            return None
         if address is None and self._started_here and self._runs_since is None:
             self._runs_since = None if state.pending else time.monotonic()
         return address
@@ -266,8 +281,8 @@ class ServedModel:
         near = found.node == socket.gethostname()
         key = self._key()
         for host in ("127.0.0.1", *found.hosts) if near else found.hosts:
-            base = f"http://{host}:{found.port}/v1"
-            if key and _answers(base, key):
+            base = base_url(host, found.port)
+            if key and answers(base, key):
                 if not self._ready:
                     self._note(f"ready at {host}:{found.port} on {found.node} (job {self._job})")
                     self._used = time.monotonic()
@@ -276,6 +291,41 @@ class ServedModel:
                 self._ready, self._deaths = True, 0
                 return Address(base, key)
         return None
+
+    def _is_unreachable(self, found: ServerAddress, answered: bool) -> bool:
+        """Return whether its server has answered for long on its node, and not here."""
+        if answered or found.ready is None or found.job != self._job:
+            self._unreached_since = None
+            return False
+        self._unreached_since = self._unreached_since or time.monotonic()
+        return time.monotonic() - self._unreached_since > _UNREACHABLE_S
+
+    def _give_up(self, found: ServerAddress) -> None:
+        """Stop a job whose server cannot be reached; the next one starts on another node."""
+        tried = ", ".join(f"{host}:{found.port}" for host in found.hosts)
+        self._end = (
+            f"its server answers on {found.node}, and not from {socket.gethostname()}, where the "
+            f"controller runs (tried: {tried}); open these ports between the nodes, or run the "
+            "controller where it reaches them ('controller' in the profile)"
+        )
+        self._note(self._end)
+        self._stop()
+        if self._job is not None:
+            self._over.add(self._job)
+        self._job, self._ready, self._unreached_since = None, False, None
+        self._failed_on.append(found.node)
+        self._count_death()
+
+    def _why_not_ready(self) -> str:
+        """Return what is known of why the model does not answer yet."""
+        if self._job is None:
+            return self._waits or self._end or "no job could be started in that time"
+        if self._waits:
+            return f"its job {self._job} is still pending: {self._waits}"
+        return (
+            f"its job {self._job} runs and is still loading it; a higher start_seconds "
+            f"gives it more time; {self._end_of_log()}"
+        )
 
     def _end_of_log(self) -> str:
         return f"the end of {self._directory / LOG_FILE}: {log_tail(self._directory)}"
@@ -292,10 +342,16 @@ class ServedModel:
             self._job = self._scheduler.start_service(request).job_id
         except (*_QUEUE_ERRORS, OSError) as error:
             self._looked = False  # it may have been submitted
+            said = f"the model's job could not be started: {error}"
+            unanswered = isinstance(error, (QueueUnavailable, subprocess.TimeoutExpired))
+            if unanswered or passing_trouble(error):
+                self._not_before = time.monotonic() + _SUBMIT_AGAIN_S
+                if said != self._waits:
+                    log.warning("%s; trying again", said)
+                self._waits = said
+                return
             self._count_death()
-            raise LLMError(
-                "unavailable", f"the model's job could not be started: {error}"
-            ) from None
+            raise LLMError("unavailable", said) from None
         self._ready = False
         self._started_here, self._runs_since = True, None
         self._waits = ""
@@ -400,19 +456,3 @@ def served_job(directory: Path) -> str | None:
         return str(json.loads((directory / _JOB_FILE).read_text(encoding="utf-8"))["job_id"])
     except (OSError, ValueError, KeyError, TypeError):  # none, or one that is being written
         return None
-
-
-def _answers(base_url: str, key: str) -> bool:
-    """Return whether the server is up and accepts the key.
-
-    The server of another run, at a port that was used again, does not accept it.
-    """
-    import httpx
-
-    headers = {"Authorization": f"Bearer {key}"}
-    try:
-        # The URL is plain http. With `verify` each probe would load the CA bundle: 45 ms of a core.
-        with httpx.Client(trust_env=False, verify=False, timeout=_PROBE_S) as client:
-            return client.get(f"{base_url}/models", headers=headers).status_code == 200
-    except httpx.HTTPError:
-        return False

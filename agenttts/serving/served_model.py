@@ -117,6 +117,7 @@ def _lifecycle(
         avoided,
         needed=lambda: own is None or not workers.may_answer(own),
         make_room=workers.make_room,
+        look=workers.look,
     )
 
 

@@ -67,7 +67,7 @@ class AnsweringWorkers(Protocol):
         """Return whether a worker has not ended."""
 
     def look(self) -> None:
-        """Do what is due while a worker answers: give signs, and look at the queue.
+        """Do what is due while the search waits: give signs, and look at the queue.
 
         Raises:
             AgentTTSError: The controller has to stop.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from agenttts.dispatch.base import OUTLIVED, JobStatus
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import ELSEWHERE, Service
 from agenttts.errors import MissingRequirement, RunFailed, cli_command, counted
+from agenttts.files.access import ROOM_BYTES
 from agenttts.files.locks import is_locked
 from agenttts.launch.controller import (
     StartedController,
@@ -115,6 +117,7 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
         "cut_share": cut_document(cuts),
         "warnings": [
             *cut_warnings(cuts, limits),
+            *(_room_warnings(run) if outcome is None else ()),
             *_node_warnings(state),
             *_profile_warnings(run, live, queue),
             *_stray_warnings(state.strays),
@@ -365,6 +368,22 @@ def _served_state(run: RunDirectory, profile: Profile) -> dict[str, Any] | None:
     if state.ended:
         return None
     return {"job_id": job, "state": state.state, "reason": state.detail, "stuck": state.stuck}
+
+
+def _room_warnings(run: RunDirectory) -> list[str]:
+    """Return a warning for each place of the run without room, for which the run waits."""
+    found = []
+    for place in dict.fromkeys((run.path, run.path / run.record().samples)):
+        try:
+            usage = shutil.disk_usage(place)
+        except OSError:  # no sample is stored yet
+            continue
+        if usage.free < ROOM_BYTES:
+            found.append(
+                f"{place}: no space is left ({usage.total / 1e9:,.1f} GB are used); the controller "
+                "and the jobs wait for it and try again"
+            )
+    return found
 
 
 def _node_warnings(state: RunState) -> list[str]:

@@ -291,7 +291,8 @@ class RunCost:
             estimated.
         forecast: What was expected at launch; None in a run of an older version.
         served: What its served model used, which is not in ``jobs``.
-        spans: From when to when each start of its trials' jobs ran, as far as that is known.
+        spans: From when to when each start of a job of its trials or its served model ran, as far
+            as that is known.
     """
 
     jobs: Sequence[JobCost]

@@ -164,6 +164,10 @@ CASES = [
     ("the engine crashed by itself", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGSEGV (exit code -11)")), OWN),
     # What the job itself did.
     ("a node that is not usable", AttemptEnd(stopped="preflight", problem="/tmp is full", node="n1"), NODE),
+    ("a full scratch directory", AttemptEnd(stopped="preflight", problem="the node's scratch directory /tmp/x cannot be written: No space left on device", node="n1"), NODE),
+    ("a full file system of the run", AttemptEnd(stopped="preflight", problem="the trial's directory /r/t0001 cannot be written: No space left on device", node="n1"), INFRA),
+    ("a used-up quota", AttemptEnd(stopped="preflight", problem="the trial's directory /r/t0001 cannot be written: Disk quota exceeded", node="n1"), INFRA),
+    ("a run that the node cannot write", AttemptEnd(stopped="preflight", problem="the trial's directory /r/t0001 cannot be written: Read-only file system", node="n1"), NODE),
     ("stopped to free its resources", AttemptEnd(stopped="preemption", exit_code=143, began=True), PREEMPTED),
     ("told that time is up", AttemptEnd(stopped="time limit", exit_code=143, began=True), TIMEOUT),
     ("interrupted", AttemptEnd(stopped="signal", exit_code=143, began=True), CANCELLED),

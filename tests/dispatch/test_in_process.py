@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from agenttts.dispatch import in_process
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import JobRequest
 from agenttts.dispatch.in_process import InProcessScheduler
 from agenttts.dispatch.node.scratch import CompileCache
+from agenttts.dispatch.node.trial_lock import LOCK_FILE, read_holder
 from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.inference.base import Engine
@@ -62,6 +64,26 @@ def test_a_trial_ends_the_same_as_a_thread_and_as_a_child(scheduler, make_trial,
     assert (directory / LOG_FILE).read_text() == f"t0000: score {result.score:.4f}\n"
     [attempt] = read_attempts(directory)
     assert (attempt.state, attempt.job_id) == ("COMPLETED", ids["t0000"])
+
+
+def test_in_a_job_of_the_user_s_its_jobs_are_no_jobs_of_the_queue(
+    scheduler, make_trial, tmp_path, monkeypatch
+):
+    """The queue would be asked for a job that it does not know, and the lock be taken over."""
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    held: list[str] = []
+
+    def look(*arguments: object) -> None:
+        held.extend(lock.read_text() for lock in tmp_path.rglob(LOCK_FILE))
+
+    monkeypatch.setattr(in_process._ThreadJob, "_execute", look)
+    here = scheduler()
+    ids = here.submit("b0", [request(make_trial("t0000", ("weak", 1), ("weak", 1)))])
+    until_ended(here, ids.values())
+    [holder] = map(read_holder, held)
+    assert holder is not None
+    assert (holder.job, holder.queued) == (ids["t0000"], False)
 
 
 def test_trials_run_side_by_side_in_this_process(scheduler, make_trial, monkeypatch):

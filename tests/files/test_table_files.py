@@ -102,6 +102,41 @@ def test_a_table_above_the_limit_of_files_is_an_error(tmp_path: Path, write: Wri
     assert raised.value.errno == errno.EFBIG
 
 
+@pytest.mark.parametrize("columns", [1, 30])
+def test_a_disk_that_is_full_at_any_byte_is_an_error_of_the_system(
+    tmp_path: Path, columns: int
+) -> None:
+    """Polars says "Invalid thrift: transport error" if it is full at the header of a page."""
+    frame = pl.DataFrame({f"c{n}": [[{"a": i, "b": n}] for i in range(9)] for n in range(columns)})
+    path = tmp_path / "a.parquet"
+    atomic_write_parquet(path, frame)
+    size = path.stat().st_size
+    for room in [*range(0, size, size // 100), size - 1]:
+        with full_disk(room), pytest.raises(OSError, match=MESSAGE) as raised:
+            atomic_write_parquet(tmp_path / "b.parquet", frame)
+        assert raised.value.errno == errno.EFBIG, room
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_table_is_written_where_an_error_without_a_cause_has_passed(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+
+    class Failing(pl.DataFrame):
+        def write_parquet(self, file: BinaryIO, **options: object) -> None:  # type: ignore[override]
+            if not isinstance(file, io.BytesIO):
+                file.write(b"half a table")
+                raise pl.exceptions.ComputeError("Invalid thrift: transport error")
+            FRAME.write_parquet(file)
+
+    with path.open("wb") as file:
+        file.write(b"before")
+        write_parquet(Failing(), file)
+        file.write(b"after")
+    content = path.read_bytes()
+    assert (content[:6], content[-5:]) == (b"before", b"after")
+    assert pl.read_parquet(content[6:-5]).equals(FRAME)
+
+
 def test_parquet_replaces_a_file_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     atomic_write_parquet(path, FRAME.head(3))

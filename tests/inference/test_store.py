@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -355,9 +357,46 @@ def test_the_last_flush_tells_of_its_failure(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store_module, "atomic_write_parquet", failing)
+    monkeypatch.setattr(store_module, "_PATIENCE_S", 0.1)
     with pytest.raises(OSError, match="No space"), store.flushed_regularly(0.01):
         store.add(sample("a", 0))
     assert texts(store.lookup({"a": 9})) == {"a": ["a0"]}, "it is kept for the next flush"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE])
+def test_finished_samples_wait_for_a_disk_that_is_full_for_a_while(tmp_path, monkeypatch, number):
+    store, write = SampleStore(tmp_path, "w"), store_module.atomic_write_parquet
+    failures = iter(range(8))
+
+    def failing(path, frame, **options):
+        if next(failures, None) is not None:
+            raise OSError(number, os.strerror(number))
+        write(path, frame, **options)
+
+    monkeypatch.setattr(store_module, "atomic_write_parquet", failing)
+    with store.flushed_regularly(0.01):
+        store.add(sample("a", 0))
+    assert next(failures, None) is None
+    assert texts(SampleStore(tmp_path, "r").lookup({"a": 9})) == {"a": ["a0"]}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_samples_wait_for_no_disk_if_the_job_is_stopped_or_it_will_not_pass(
+    tmp_path, monkeypatch, number
+):
+    """A job that is preempted has seconds."""
+    store, tries = SampleStore(tmp_path, "w"), []
+
+    def failing(path, frame, **options):
+        tries.append(path)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(store_module, "atomic_write_parquet", failing)
+    with pytest.raises(OSError, match=os.strerror(number)), store.flushed_regularly(60):  # noqa: PT012
+        store.add(sample("a", 0))
+        if number == errno.ENOSPC:
+            raise KeyboardInterrupt
+    assert len(tries) == 1
 
 
 def test_a_look_up_reads_only_the_shards_that_have_its_keys(tmp_path, monkeypatch):

@@ -6,7 +6,9 @@ are exchanged.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -25,6 +27,7 @@ from agenttts.errors import MissingRequirement, RunFailed, UserError
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
 from agenttts.loop import controller_job as process
+from agenttts.loop import trial_ends
 from agenttts.loop.controller import Controller
 from agenttts.loop.trial_ends import _times_preempted
 from agenttts.loop.verdicts import ends_its_job
@@ -416,6 +419,45 @@ def test_pauses_grow_and_a_trial_that_nothing_explains_blames_no_allocation(new_
     told = {result.allocation for result in loop._searcher.archive.evaluated}
     assert len(told) == len({json.dumps(row["allocation"]) for row in others})
     assert all(result.score is not None for result in loop._searcher.archive.results)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_costs_a_trial_one_attempt_however_long_it_lasts(
+    new_run, monkeypatch, caplog, number
+):
+    run, controller = new_run()
+    loop, cluster = controller()
+    looks: list[Path] = []
+    text = os.strerror(number)
+
+    def check(place: Path) -> None:
+        looks.append(place)
+        if len(looks) <= 30:
+            raise OSError(number, text, str(place))
+
+    def command(request: JobRequest, node: str, number: int) -> str | None:
+        full = request.trial == "t0000" and len(looks) < 30
+        return f"echo 'OSError: {text}' >&2; exit 1" if full else None
+
+    monkeypatch.setattr(trial_ends, "check_writable", check)
+    cluster.command = command
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert cluster.starts["t0000"] == 2
+    assert len(journal_events(run.path, "lost")) == 1
+    said = [r.getMessage() for r in caplog.records if "is paused by a file" in r.getMessage()]
+    assert len(said) == 1
+    assert f"{run.read().samples}: {text}" in said[0]
+
+
+def test_a_job_that_fails_where_there_is_room_is_not_waited_for(new_run):
+    run, controller = new_run()
+    loop, cluster = controller()
+    loop._evaluation._ends._samples = Path("/proc/none")
+    cluster.command = lambda request, node, number: "exit 3" if number == 1 else None
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert not [path for path in run.path.rglob("tmp*") if path.is_file()]
 
 
 def test_a_controller_that_is_started_again_keeps_the_pause(new_run):

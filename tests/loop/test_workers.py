@@ -246,6 +246,23 @@ def test_a_worker_that_may_have_ended_its_trials_unseen_gets_signs(journal, tmp_
     assert [live.state for live in found.live()] == ["idle"], "it was never silent"
 
 
+def test_a_disk_that_takes_no_sign_for_long_is_said_once(journal, tmp_path, monkeypatch, caplog):
+    found = workers(journal, tmp_path, stays_for=600.0)
+    found.observe({"7": RUNNING})
+
+    def full(mailbox: Mailbox) -> None:
+        raise OSError(28, "No space left on device")
+
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(Mailbox, "give_sign", full)
+            for _ in range(5):
+                found.give_signs(unseen=True)
+        found.give_signs(unseen=True)
+        found._sight(journal.state.workers[WORKER]).signed = None
+    assert caplog.text.count("no keep-alive sign") == 2, "once for each trouble"
+
+
 def test_a_long_list_does_not_count_as_silence(journal, tmp_path, monkeypatch):
     """The worker heard nothing while it was busy, which is as it should be."""
     found = workers(journal, tmp_path, stays_for=60.0)

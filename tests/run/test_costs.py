@@ -11,11 +11,16 @@ from agenttts.dispatch.attempts import Attempt
 from agenttts.dispatch.job_starts import JobStart, write_job_start
 from agenttts.files.atomic import atomic_write_json
 from agenttts.loop.collect import gpu_seconds
-from agenttts.run.costs import measured_starts, trial_seconds, worker_of
+from agenttts.run.costs import CostReader, measured_starts, trial_seconds, worker_of
+from agenttts.run.directory import RunDirectory
+from agenttts.run.progress import PlannedTrial, TrialProgress
+from agenttts.run.rows import row_to_json
+from agenttts.run.state import RunState
 from agenttts.tables.cost import CostSeconds
 from agenttts.trial.phase import PhaseNotes
 from agenttts.trial.result import TrialOutput
 from agenttts.trial.usage import USAGE
+from tests.support.written_runs import trial as ended_trial
 
 BEGAN = datetime(2026, 1, 2, 3, 0, tzinfo=UTC)
 
@@ -191,3 +196,35 @@ def test_a_trial_of_an_older_version_has_what_is_known(trial, tmp_path):
         "queue": None, "start": None, "load": 15.0, "generate": 12.0, "lost": 0.0
     }  # fmt: skip
     assert trial_seconds(alone, [], None) is None
+
+
+def test_a_run_that_has_only_served_its_model_has_used_that(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.agent.mkdir()
+    write_job_start(run.agent, start(gpus=4))
+    killed = start(2, started=at(200), written=at(260), finished=None, waited_since=at(190))
+    write_job_start(run.agent, killed)
+    cost = CostReader(run).cost(RunState())
+    assert cost is not None
+    assert cost.jobs == []
+    assert (cost.served.seconds, cost.served.queue) == (160, 70)
+    assert cost.gpu_hours == (4 * 100 + 2 * 60) / 3600
+    moments = [(at(since), at(until)) for since, until in ((0, 100), (200, 260))]
+    assert cost.spans == [tuple(map(datetime.fromisoformat, span)) for span in moments]
+
+
+def test_a_run_without_records_of_its_jobs_has_no_cost(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert CostReader(run).cost(RunState()) is None
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_what_a_served_model_used_is_not_all_of_a_run_of_an_older_version(tmp_path, attempts):
+    """Its trials had jobs, which left no records."""
+    run, state = RunDirectory(tmp_path), RunState()
+    run.agent.mkdir()
+    write_job_start(run.agent, start())
+    row = ended_trial(1, 0.5, 1.0, attempts=attempts)
+    planned = PlannedTrial(row.trial, 0, row.allocation, row.source, "", row.budget)
+    state.trials[row.trial] = TrialProgress(planned, row=row_to_json(row))
+    assert (CostReader(run).cost(state) is None) == (attempts > 0)

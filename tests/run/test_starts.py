@@ -7,11 +7,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -395,16 +395,30 @@ def test_a_job_of_this_number_on_another_cluster_is_not_its_earlier_start(run, m
 def test_a_controller_gives_a_sign_which_the_next_one_finds(run, monkeypatch):
     sign = ControllerSign(run)
     assert sign.last() is None
-    sign.give()
-    first = sign.last()
+    with sign.given():
+        first = until(sign.last)
     assert abs((datetime.now(UTC) - datetime.fromisoformat(first)).total_seconds()) < 60
-    os.utime(run.sign_file, (0, 0))
-    sign.give()
-    assert sign.last() == "1970-01-01T00:00:00+00:00", "a recent sign is not repeated"
-    monkeypatch.setattr(starts, "_SIGN_S", 0.0)
-    other = ControllerSign(run)
-    other.give()
-    assert other.last() >= first
-    shutil.rmtree(run.path)
-    other.give()
+    old = "1970-01-01T00:00:00+00:00"
+    with sign.given():
+        until(lambda: sign.last() > first)
+        os.utime(run.sign_file, (0, 0))
+        time.sleep(0.1)
+        assert sign.last() == old, "a recent sign is not repeated"
+    monkeypatch.setattr(starts, "_SIGN_S", 0.01)
+    with sign.given():  # this thread does something else meanwhile
+        until(lambda: sign.last() >= first)
+        os.utime(run.sign_file, (0, 0))
+        until(lambda: sign.last() >= first)
+        run.path.rename(run.path.with_name("moved"))
+        time.sleep(0.05)
     assert not run.path.exists()
+
+
+def test_a_controller_that_has_ended_gives_no_sign(run, monkeypatch):
+    monkeypatch.setattr(starts, "_SIGN_S", 0.01)
+    sign = ControllerSign(run)
+    with sign.given():
+        until(sign.last)
+    os.utime(run.sign_file, (0, 0))
+    time.sleep(0.05)
+    assert sign.last() == "1970-01-01T00:00:00+00:00"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agenttts.dispatch.job_starts import read_job_starts
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.errors import MissingRequirement
+from agenttts.files.processes import children, environment
 from agenttts.inference.base import ModelConfig
 from agenttts.search.llm.base import LLMError
 from agenttts.serving import job, program
@@ -37,6 +40,7 @@ from agenttts.serving.job import (
 )
 from agenttts.serving.lifecycle import ServedLimits, ServedModel, idle_limit
 from agenttts.serving.program import server_command
+from tests.support.forks import signal_at_fork
 from tests.support.processes import alive
 from tests.support.waiting import until
 
@@ -169,6 +173,21 @@ class FullDisk(list[str]):
 
     def append(self, note: str) -> None:
         raise MissingRequirement(f"cannot write {note!r}", fix="free space")
+
+
+def test_in_a_job_of_the_user_s_it_is_a_process_and_no_rank(bench, monkeypatch):
+    """The job has run the launch with submitit, and torchrun or srun the ranks of a program."""
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    served = bench()
+    served.model.locate()
+    [record] = read_job_starts(served.folder)
+    assert f"started as job {record.job_id}" in served.notes
+    [server] = children(record.job_id)
+    variables = environment(server)
+    assert variables["SLURM_JOB_ID"] == "77"
+    assert "WORLD_SIZE" not in variables
 
 
 def test_a_model_is_stopped_even_if_that_cannot_be_noted(bench):
@@ -331,6 +350,31 @@ def test_a_server_that_its_controller_has_left_behind_is_ended(bench):
     assert served.notes[-1] == f"job {pid} of an earlier start was still there and is cancelled"
 
 
+def test_its_job_says_when_the_server_answers_on_its_node(bench, tmp_path):
+    (tmp_path / "slow").touch()
+    served = bench(start_seconds=1.0)
+    with pytest.raises(LLMError, match="runs and is still loading it"):
+        served.model.locate()
+    (tmp_path / "slow").unlink()
+    served.model._limits = replace(served.limits, start_seconds=60.0)
+    served.model.locate()
+    address = until(lambda: (found := read_address(served.folder)) and found.ready and found)
+    assert address.started <= address.ready
+    assert address.job == str(served.pid)
+
+
+def test_a_node_is_known_by_names_and_addresses_that_others_can_use(monkeypatch):
+    monkeypatch.setenv("SLURMD_NODENAME", "n07")
+    monkeypatch.setattr(socket, "gethostbyname_ex", lambda name: (name, [], ["127.0.1.1"]))
+    monkeypatch.setattr(socket, "getfqdn", lambda: "localhost")
+    hosts = job._hosts("0.0.0.0")
+    assert hosts[:2] == (socket.gethostname(), "n07")
+    assert not [host for host in hosts if host.startswith(("127.", "localhost"))]
+    own = {a.address for found in psutil.net_if_addrs().values() for a in found}
+    assert set(hosts[2:]) <= own
+    assert job._hosts("127.0.0.1") == ("127.0.0.1",)
+
+
 def test_another_server_at_the_port_is_not_taken_for_ours(bench):
     served = bench()
     served.model.locate()
@@ -340,6 +384,23 @@ def test_another_server_at_the_port_is_not_taken_for_ours(bench):
     served.model._limits = served.limits
     with pytest.raises(LLMError, match="not ready"):
         served.model.locate()
+
+
+def test_one_that_is_released_while_its_server_starts_ends(tmp_path):
+    write_serving(
+        tmp_path,
+        Serving(("sleep", "60"), {}, (), "127.0.0.1", lease_seconds=30, name="m", model={}),
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    began = time.monotonic()
+    try:
+        with signal_at_fork(signal.SIGTERM):
+            assert serve(tmp_path) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - began < 20
+    assert read_address(tmp_path) is None
+    assert children(os.getpid()) == []
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])

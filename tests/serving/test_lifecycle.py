@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import subprocess
 from collections.abc import Collection, Iterable
 
 import pytest
 
-from agenttts.dispatch.base import JobStatus, QueueUnavailable
+from agenttts.dispatch.base import JobStatus, QueueUnavailable, SubmitLimitReached
 from agenttts.dispatch.service import Service, ServiceRequest
+from agenttts.errors import MissingRequirement
+from agenttts.search.llm.base import LLMError
 from agenttts.serving import lifecycle
 from agenttts.serving.job import ADDRESS_FILE, KEY_FILE, LEASE_FILE, Serving, service_request
 from agenttts.serving.lifecycle import ServedLimits, ServedModel
@@ -22,9 +26,12 @@ class Queue:
         self.ends: dict[str, str] = {}
         self.excluded: list[tuple[str, ...]] = []
         self.silent = False
+        self.refusals: list[Exception] = []
         self.asked = 0
 
     def start_service(self, request: ServiceRequest) -> Service:
+        if self.refusals:
+            raise self.refusals.pop()
         self.excluded.append(request.exclude)
         self.live.append(str(len(self.excluded)))
         self._answer()
@@ -68,7 +75,7 @@ def served(tmp_path, monkeypatch):
     (folder / ADDRESS_FILE).write_text(
         json.dumps({"hosts": ["n1"], "node": "n1", "port": 1, "job": "1", "started": ""})
     )
-    monkeypatch.setattr(lifecycle, "_answers", lambda base_url, key: True)
+    monkeypatch.setattr(lifecycle, "answers", lambda base_url, key: True)
 
     def make(**limits: float) -> ServedModel:
         request = service_request(folder, run="r", token="r-1", gpus=0)
@@ -207,3 +214,83 @@ def test_a_node_on_which_the_server_answered_is_not_avoided(served, state, avoid
     queue.end(state)
     model.locate()
     assert queue.excluded == [(), avoided]
+
+
+def address_of(folder, job: str, **more: object) -> None:
+    known = {"hosts": ["n1", "10.0.0.1"], "node": "n1", "port": 1, "job": job, "started": ""}
+    (folder / ADDRESS_FILE).write_text(json.dumps({**known, **more}))
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        SubmitLimitReached("AssocMaxSubmitJobLimit", fix="wait"),
+        QueueUnavailable("Socket timed out", fix="wait"),
+        subprocess.TimeoutExpired("sbatch", 60),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+    ],
+)
+def test_a_submission_that_may_succeed_later_is_made_again(served, monkeypatch, refusal):
+    queue, make, _, _ = served
+    monkeypatch.setattr(lifecycle, "_SUBMIT_AGAIN_S", 0.02)
+    queue.refusals = [refusal] * 4
+    assert make(restarts=0).locate()
+    assert queue.live == ["1"]
+
+
+def test_a_submission_that_is_refused_for_long_is_said(served, monkeypatch):
+    queue, make, _, _ = served
+    monkeypatch.setattr(lifecycle, "_SUBMIT_AGAIN_S", 0.02)
+    queue.refusals = [SubmitLimitReached("AssocMaxSubmitJobLimit", fix="wait")] * 1000
+    with pytest.raises(LLMError, match="start_seconds \\(0.2\\); .*AssocMaxSubmitJobLimit"):
+        make(start_seconds=0.2).locate()
+
+
+def test_a_submission_that_is_refused_is_not_made_at_each_look_while_trials_run(served):
+    queue, make, _, _ = served
+    queue.refusals = [QueueUnavailable("Socket timed out", fix="wait")] * 4
+    model = make()
+    for _ in range(8):
+        model.trials_run(1, 8, True)
+    assert len(queue.refusals) == 3
+
+
+def test_a_submission_that_cannot_succeed_is_an_error_at_once(served):
+    queue, make, _, _ = served
+    queue.refusals = [MissingRequirement("Invalid account", fix="correct the profile")]
+    with pytest.raises(LLMError, match="Invalid account"):
+        make().locate()
+
+
+def test_a_server_that_answers_on_its_node_alone_is_given_up(served, monkeypatch):
+    """A firewall between the nodes, or names that do not resolve: waiting costs GPU time."""
+    queue, make, folder, _ = served
+    monkeypatch.setattr(lifecycle, "answers", lambda base_url, key: False)
+    monkeypatch.setattr(lifecycle, "_UNREACHABLE_S", 0.05)
+    model = make(restarts=1)
+    start = model._start
+
+    def start_and_listen() -> None:
+        start()
+        address_of(folder, str(model._job), ready="2026-01-01T00:00:00+00:00")
+
+    monkeypatch.setattr(model, "_start", start_and_listen)
+    with pytest.raises(
+        LLMError, match="2 times in a row; its server answers on n1, and not"
+    ) as caught:
+        model.locate()
+    assert "n1:1, 10.0.0.1:1" in str(caught.value)
+    assert queue.excluded == [(), ("n1",)]
+    assert queue.live == []
+
+
+@pytest.mark.parametrize(("job", "ready"), [("1", None), ("earlier", "2026-01-01T00:00:00+00:00")])
+def test_a_server_that_loads_its_model_is_waited_for(served, monkeypatch, job, ready):
+    """An address that a killed job left behind says nothing of the present one."""
+    queue, make, folder, _ = served
+    monkeypatch.setattr(lifecycle, "answers", lambda base_url, key: False)
+    monkeypatch.setattr(lifecycle, "_UNREACHABLE_S", 0.05)
+    address_of(folder, job, ready=ready)
+    with pytest.raises(LLMError, match="a higher start_seconds gives it more time"):
+        make(start_seconds=0.5).locate()
+    assert queue.excluded == [()]

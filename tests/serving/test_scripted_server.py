@@ -13,7 +13,7 @@ from agenttts.inference.base import ModelConfig
 from agenttts.inference.scripted import ScriptedEngine
 from agenttts.search.llm.base import Chat, LLMError
 from agenttts.search.llm.endpoint import EndpointLLM
-from agenttts.serving.lifecycle import _answers
+from agenttts.serving.probe import answers
 from agenttts.serving.scripted_server import scripted_server
 from agenttts.trial.questions import Question
 
@@ -48,8 +48,8 @@ def test_it_says_what_a_worker_with_the_same_model_says(served):
 
 def test_it_is_ready_for_its_own_key_only(served):
     _, url = served
-    assert _answers(url, "the key")
-    assert not _answers(url, "another key")
+    assert answers(url, "the key")
+    assert not answers(url, "another key")
     with pytest.raises(LLMError) as caught:
         client(url, "another key").complete(CHAT)
     assert caught.value.fault == "refused"

@@ -64,6 +64,7 @@ from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.memory import job_memory
 from agenttts.files.native_threads import without_thread_limits
 from agenttts.files.processes import die_with_parent, job_cpus, oom_kills
+from agenttts.files.signals import signals_held
 from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import TrialState
 from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
@@ -248,7 +249,7 @@ class TrialJob:
             trials: The trials of the list.
             number: The number of the list in the mailbox; 0 for the list of the command line.
         """
-        queued = queue_job() is not None
+        queued = self._is_queued()
         me = LockHolder(self._job_id(), node_name(), now(), queued, cluster_name(), user_name())
         due: list[JobTrial] = []
         waits = Waits()
@@ -535,7 +536,7 @@ class TrialJob:
                 child.stdin.flush()
 
     def _start_child(self, command: list[str]) -> subprocess.Popen[bytes]:
-        with (self.directory / LOG_FILE).open("ab") as log:
+        with (self.directory / LOG_FILE).open("ab") as log, signals_held():
             self._child = subprocess.Popen(
                 command,
                 env=self._environment(),
@@ -674,6 +675,10 @@ class TrialJob:
     def _job_id(self) -> str:
         """Return the id of this job in its scheduler."""
         return trial_job_id()
+
+    def _is_queued(self) -> bool:
+        """Return whether that scheduler is a queue."""
+        return queue_job() is not None
 
     def _tell_child(self, number: signal.Signals) -> None:
         if self._child is not None and self._child.poll() is None:

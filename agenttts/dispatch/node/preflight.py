@@ -33,6 +33,8 @@ A busy file server, an automounter, or the driver of eight GPUs that wakes takes
 give up too early costs an attempt, a wait in the queue, and the node for a day."""
 NOT_READABLE = "cannot be read on this node"
 """What is said of a file or directory that the trial reads; its path comes before."""
+TRIAL_DIRECTORY = "the trial's directory"
+"""What is said first if that directory cannot be written; its path comes after."""
 SCRATCH_BYTES = 10**9
 """Free space that an engine's compilers and caches need in the scratch directory.
 
@@ -72,7 +74,7 @@ def node_problem(
     files: list[str | None] = []
     devices: list[str | None] = []
     checks: list[tuple[Path, Callable[[], str | None]]] = [
-        (directory, lambda: _not_writable(directory, "the trial's directory")),
+        (directory, lambda: _not_writable(directory, TRIAL_DIRECTORY)),
         (scratch, lambda: _not_writable(scratch, "the node's scratch directory")),
         (scratch, lambda: _no_room(scratch, scratch_bytes)),
         (scratch, lambda: _not_executable(scratch) if loads_code else None),

@@ -29,6 +29,7 @@ from agenttts.dispatch.slurm.queue import live_jobs, query_environment
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import MissingRequirement
+from agenttts.inference.ranks import is_of_a_rank
 
 # What sbatch says if slurmctld or munged is busy, restarting or partly reachable (Slurm's
 # slurm_errno.c, errno(3)).
@@ -65,7 +66,6 @@ _LONGEST_QUOTE = 500
 # Beginnings and names of variables that Slurm, submitit or a launcher sets for a job's processes,
 # and of those by which sbatch takes options.
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_")
-_OF_A_RANK = {"MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"}
 # The GPUs of the job or shell that submits. Slurm sets them anew only in jobs that request GPUs.
 _OF_GPUS = {
     *("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
@@ -199,7 +199,8 @@ def job_variables() -> list[str]:
     return [
         name
         for name in os.environ
-        if (name.startswith(_OF_A_JOB) or name in {*_OF_A_RANK, *_OF_GPUS}) and name != "SLURM_CONF"
+        if name != "SLURM_CONF"
+        and (name.startswith(_OF_A_JOB) or is_of_a_rank(name) or name in _OF_GPUS)
     ]
 
 

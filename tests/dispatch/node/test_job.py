@@ -27,6 +27,7 @@ from agenttts.files.native_threads import limit_native_threads
 from agenttts.inference.shard_names import trial_writer
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault, read_result, write_fault
+from tests.support.forks import signal_at_fork
 from tests.support.processes import alive
 from tests.support.trials import store_result
 from tests.support.trials import trial_writer as spec_writer
@@ -360,6 +361,25 @@ def test_a_preempted_job_stores_is_requeued_and_goes_on(tmp_path, submitted):
     assert (first.open, first.open_seconds) == (0, 0)
     assert second.waited_since == first.finished, "it waited for a node again"
     assert (second.finished, second.open) == (None, 1), "it runs"
+
+
+def test_a_job_that_is_preempted_while_its_child_starts_is_requeued(tmp_path):
+    """As submitit does it: the handler calls ``checkpoint``, and ends the process."""
+    one = shell(tmp_path, STOPPABLE, grace_seconds=30)
+
+    def preempted(number, frame):
+        until(lambda: (tmp_path / "pid").exists())  # else it is told before it can store
+        assert one.checkpoint() is not None
+        raise SystemExit(144)
+
+    before = signal.signal(signal.SIGUSR2, preempted)
+    try:
+        with signal_at_fork(signal.SIGUSR2), pytest.raises(SystemExit):
+            one()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert (tmp_path / "stored").read_text() == "stored\n", "the child was told"
+    assert states(tmp_path) == ["PREEMPTED"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGINT])
