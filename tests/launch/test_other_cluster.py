@@ -67,6 +67,25 @@ def test_a_run_of_another_cluster_is_elsewhere(cli, run, tmp_path):
     assert calls(tmp_path) == ["show config"], "the other cluster's queue tells nothing"
 
 
+def test_each_run_of_a_list_is_judged_by_its_own_jobs(cli, run, unstarted_run, fake, tmp_path):
+    """Four controllers have been job 7, on two clusters; one call of each command tells of all."""
+    runs = {name: unstarted_run(name=name, search__iterations=0) for name in ("own", "ended", "daemons")}  # fmt: skip
+    for name, made in runs.items():
+        made.profile_file.write_text("kind: slurm\n")
+        user = ANOTHER_USER if name == "daemons" else user_name()
+        job = "9" if name == "daemons" else "7"
+        write_handle(made, ControllerHandle("slurm", job, cluster="beta", user=user))
+    mark = f"agenttts run=own batch=own-{runs['own'].record().token}-controller"
+    rows = f"echo '7 n1|RUNNING|None|{mark}'; echo '9 n1|PENDING|Priority|x'"
+    fake("squeue", f"echo squeue $@ >> {tmp_path}/calls; {rows}")
+    fake("sacct", f"echo sacct $@ >> {tmp_path}/calls")
+    found = json.loads(cli("list", "--json").stdout)["runs"]
+    states = {one["run"]: one["state"] for one in found}
+    assert states == {"small": "unknown", "own": "running", "ended": "stopped", "daemons": "pending"}  # fmt: skip
+    assert [call.split()[0] for call in calls(tmp_path)] == ["show", "squeue"]
+    assert f"-u {user_name()},{ANOTHER_USER}" in calls(tmp_path)[1]
+
+
 CHANGES = [
     ("resume", "small"),
     ("resume", "small", "--retry-failed"),

@@ -278,7 +278,7 @@ def _rows(
         return rows
     if not queue.complete:
         raise _cut_off("squeue")
-    accounted = _sacct([job for job, _ in missing], _other_users(missing))
+    accounted = _sacct(list(dict.fromkeys(job for job, _ in missing)), _other_users(missing))
     for job, run in missing:
         row = accounted.rows.get(job)
         rows[job, run] = None if row is None else replace(row, unqueued=True)
