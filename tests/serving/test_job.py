@@ -23,6 +23,7 @@ from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.errors import MissingRequirement
 from agenttts.files.processes import children, environment
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.engine_options import installed_vllm_options
 from agenttts.search.llm.base import LLMError
 from agenttts.serving import job, program
 from agenttts.serving.job import (
@@ -421,6 +422,46 @@ def test_engine_options_become_the_servers_flags(on_cpu, monkeypatch):
     assert '--hf-overrides {"a": 1}' in text
     assert "quantization" not in text
     assert "key" not in text
+
+
+FLAGS = [
+    ("cudagraph_capture_sizes", [1, 2, 4], "--cudagraph-capture-sizes 1 2 4"),
+    ("logits_processors", ["m:C", "n:D"], "--logits-processors m:C n:D"),
+    ("kv_cache_dtype_skip_layers", ["0", "5"], "--kv-cache-dtype-skip-layers 0 5"),
+    ("sleep_preserve_parameter_names", [], ""),
+    ("device_ids", [0, 1], "--device-ids 0,1"),
+    ("disable_log_stats", True, "--disable-log-stats"),
+    ("disable_log_stats", False, ""),
+    ("aggregate_engine_logging", False, ""),
+    ("async_scheduling", False, "--no-async-scheduling"),
+    ("speculative_config", {"method": "ngram"}, '--speculative-config {"method": "ngram"}'),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "flags"), FLAGS)
+def test_lists_and_switches_become_flags_that_the_server_knows(option, value, flags, monkeypatch):
+    monkeypatch.setattr(program, "is_cpu_build", lambda: False)
+    config = ModelConfig("agent", "/models/m", options={option: value})
+    command, _ = server_command(config, "agent", "0.0.0.0", 8000)
+    assert " ".join(command).partition(" --port 8000")[2].strip() == flags
+
+
+@pytest.mark.llm
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_the_installed_server_reads_the_flags_as_the_options():
+    arg_utils = pytest.importorskip("vllm.engine.arg_utils")
+    parser = arg_utils.EngineArgs.add_cli_args(arg_utils.FlexibleArgumentParser())
+    switches = {
+        name: parser.parse_known_args(program._flags({name: False}))
+        for name, kind in installed_vllm_options().items()
+        # The first has no flag; that of the second is the server's own.
+        if kind == "bool" and name not in ("enable_mm_processor_stats", "tokens_only")
+    }
+    assert {name for name, (_, unknown) in switches.items() if unknown} == set()
+    assert not any(getattr(found, name) for name, (found, _) in switches.items())
+    for option, value, _ in FLAGS:
+        found = getattr(parser.parse_args(program._flags({option: value})), option)
+        assert found == value or (value == [] and not found)
 
 
 SQUEUE = """cat <<'END'
