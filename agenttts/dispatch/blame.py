@@ -396,7 +396,7 @@ def _names_a_cause(fault: Fault) -> bool:
 
 
 def _refers_to_another(fault: Fault) -> bool:
-    """Return whether a fault's message says only that another process ended, and not why."""
+    """Return whether a fault only says that another process ended, and not why."""
     words, _, worker_s = _own_words(fault).partition(_WORKER_S_WORD)
     if _ENGINE_SIGNAL.search(words) or _MAY_BE_SIGKILL.search(words):
         return True

@@ -263,7 +263,7 @@ class EnginePool:
             time.sleep(_LOOK_SECONDS)
 
     def _held_memory(self, model: ModelConfig) -> str | None:
-        """Return in words that other programs hold memory that an engine needs; None if not."""
+        """Return in words which memory of an engine's GPUs is held; None if none is."""
         others = any(other.model.gpus for other in self._loaded)
         if model.engine != "vllm" or not model.gpus or others:
             return None

@@ -456,6 +456,6 @@ def _take_finished(
 
 
 def _untried(error: EngineError) -> EngineError:
-    """Return the error of a request that is not tried, because others ended the engine."""
+    """Return the error of a request that is not tried, as others ended the engine."""
     text = f"not tried, because its engine ended {ENDS_IN_A_ROW} times in a row: {error}"
     return EngineError(text, kind=error.kind, ended=True)

@@ -1,4 +1,4 @@
-"""Whether an engine may use what an earlier start of vLLM measured of the model's memory.
+"""Whether an engine may use what an earlier start of vLLM measured of memory.
 
 With `STARTUP_PLAN`, vLLM keeps the size of the KV cache that it measured, and later starts use it
 instead of measuring. It is found by vLLM's hash of the configuration, which leaves out options that

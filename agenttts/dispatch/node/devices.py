@@ -106,9 +106,10 @@ def engine_devices(env: Mapping[str, str], deadline: float = DEADLINE_S) -> str 
 
 
 def granted_mig_types(env: Mapping[str, str], deadline: float = DEADLINE_S) -> list[str]:
-    """Return the types of the MIG devices that CUDA_VISIBLE_DEVICES of ``env`` lists, sorted.
+    """Return the types of the granted MIG devices, sorted.
 
-    If `nvidia-smi` does not know these devices, it is the types of all that it lists.
+    CUDA_VISIBLE_DEVICES of ``env`` lists the devices. If `nvidia-smi` does not know these, the
+    result is the types of all that it lists.
     """
     granted = [device for device in _granted(env) if device.startswith("MIG-")]
     listing = list_devices(deadline) if granted else None

@@ -360,9 +360,10 @@ def _divides(facts: ModelFacts, count: int) -> bool:
 
 
 def _undivided(facts: ModelFacts, count: int) -> str | None:
-    """Return what of any model with ``facts.heads`` vLLM cannot divide over ``count`` GPUs.
+    """Return what of a model vLLM cannot divide over ``count`` GPUs; None: nothing.
 
-    None if there is nothing. Widths are left out: a mixture of experts may not use one of them.
+    The model's heads have to be known. Widths are left out: a mixture of experts may not use one
+    of them.
     """
     if facts.heads % count:
         return f"{facts.heads} attention heads"

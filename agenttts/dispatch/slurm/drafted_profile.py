@@ -502,7 +502,7 @@ def _memory_lines(found: Survey, nodes: Nodes | None) -> list[str]:
 
 
 def _least_memory(found: Survey, nodes: Nodes | None) -> tuple[int | None, str]:
-    """Return the least memory in GB of the GPUs that a request may get, and where it is from.
+    """Return the least memory in GB of GPUs that a request may get, and its source.
 
     GPUs of one type may differ by their nodes' features, e.g. A100 with 40 and with 80 GB.
     """
