@@ -118,8 +118,17 @@ def granted_mig_types(env: Mapping[str, str], deadline: float = DEADLINE_S) -> l
 
 
 def numbered_devices(env: Mapping[str, str] = os.environ) -> list[int]:
-    """Return the GPUs that CUDA_VISIBLE_DEVICES lists by numbers, if it does."""
+    """Return the numbers of the GPUs that CUDA_VISIBLE_DEVICES lists.
+
+    It may list them by numbers, or by UUIDs or their beginnings, which `nvidia-smi` knows. The
+    result is empty for anything else.
+    """
     granted = _granted(env)
+    if granted and all(device.startswith("GPU-") for device in granted):
+        listing = list_devices()
+        known = listing.gpus if listing is not None else ()
+        found = [[n for n, uuid in enumerate(known) if uuid.startswith(d)] for d in granted]
+        granted = [str(one[0]) if len(one) == 1 else "" for one in found]
     numbered = all(device.isascii() and device.isdecimal() for device in granted)
     return list(dict.fromkeys(map(int, granted))) if numbered else []
 
