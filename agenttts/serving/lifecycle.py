@@ -124,6 +124,8 @@ class ServedModel:
         self._not_cancelled: str | None = None
         self._ready = False
         self._deaths = 0
+        # Whether it was started for a question that has not come.
+        self._started_ahead = False
         # Why its last job did not even start or was given up, and why its present one waits.
         self._end = self._waits = ""
         # Since when its server answers on its node and not here.
@@ -143,6 +145,7 @@ class ServedModel:
             AgentTTSError: The controller has to stop.
         """
         deadline = time.monotonic() + self._limits.start_seconds
+        self._started_ahead = False
         while True:
             self._look()
             self._renew_lease()
@@ -175,8 +178,9 @@ class ServedModel:
         """Note that ``remaining`` of ``total`` trials have not ended.
 
         It releases a model that has been idle for long (`idle_limit`), and starts it again near the
-        end of the batch, so that queueing and loading overlap with the last trials. A model that an
-        earlier controller started is found first.
+        end of the batch, so that queueing and loading overlap with the last trials. If no question
+        has come since it was last started so, the search asks seldom or no more, and the next
+        question starts it. A model that an earlier controller started is found first.
 
         Args:
             remaining: Number of trials that have not ended.
@@ -192,12 +196,13 @@ class ServedModel:
         idle = time.monotonic() - self._used
         longest = idle_limit(self._limits.idle_seconds, self._request.gpus, self._loads_for)
         if self._job is None:
-            may_start = self._looked and self._deaths == 0
+            may_start = self._looked and self._deaths == 0 and not self._started_ahead
             if soon and may_start and time.monotonic() >= self._not_before:
                 try:
                     self._start()
                 except LLMError as error:
                     log.warning("%s", error)
+                self._started_ahead = self._job is not None
         elif not more or self._limits.alone or (idle > longest and not soon):
             if self._stop():  # otherwise the next look tries again
                 self._job, self._ready = None, False

@@ -216,6 +216,30 @@ def test_a_node_on_which_the_server_answered_is_not_avoided(served, state, avoid
     assert queue.excluded == [(), avoided]
 
 
+def test_a_model_that_is_not_asked_is_not_started_ahead_again(served):
+    """The search asks a model seldom, or no more, if its proposals have been bad."""
+    queue, make, _, _ = served
+    model = make()
+
+    def end_of_a_batch() -> list[str]:
+        model.trials_run(8, 8, True)
+        model._used -= 601
+        model.trials_run(8, 8, True)
+        assert queue.live == [], "it was idle"
+        model.trials_run(1, 8, True)
+        return queue.live
+
+    assert end_of_a_batch() == ["1"]
+    assert end_of_a_batch() == []
+    assert end_of_a_batch() == []
+    model.locate()
+    assert queue.live == ["2"]
+    assert end_of_a_batch() == ["3"]
+    model.locate()
+    assert queue.live == ["3"], "this time the question came"
+    assert end_of_a_batch() == ["4"]
+
+
 def address_of(folder, job: str, **more: object) -> None:
     known = {"hosts": ["n1", "10.0.0.1"], "node": "n1", "port": 1, "job": job, "started": ""}
     (folder / ADDRESS_FILE).write_text(json.dumps({**known, **more}))
