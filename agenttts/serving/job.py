@@ -40,7 +40,7 @@ from agenttts.dispatch.node.scratch import (
     host_caches,
     scratch_directory,
 )
-from agenttts.dispatch.own_job import node_name, service_id
+from agenttts.dispatch.own_job import node_name, say, service_id
 from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.service_job import EndingJob
 from agenttts.files.atomic import atomic_write_json
@@ -293,7 +293,7 @@ def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:
     try:
         write_job_start(directory, replace(start, written=now, finished=now if ended else None))
     except OSError as error:
-        print(f"what the job used is not recorded: {error}", flush=True)
+        say(f"what the job used is not recorded: {error}")
 
 
 def _note_ready(directory: Path, address: ServerAddress, key: str) -> bool:
@@ -306,7 +306,7 @@ def _note_ready(directory: Path, address: ServerAddress, key: str) -> bool:
     try:
         atomic_write_json(directory / ADDRESS_FILE, asdict(replace(address, ready=_now())))
     except OSError as error:
-        print(f"it is not noted that the server answers: {error}", flush=True)
+        say(f"it is not noted that the server answers: {error}")
     return True
 
 
@@ -335,10 +335,7 @@ def _watch(
         if (renewed := _renewed(lease)) != seen:
             seen, since = renewed, time.monotonic()
         if time.monotonic() - since > lease_seconds:
-            print(
-                f"the controller has not renewed the lease for {lease_seconds:g} s: ending",
-                flush=True,
-            )
+            say(f"the controller has not renewed the lease for {lease_seconds:g} s: ending")
             return
         time.sleep(0.2)
 

@@ -12,7 +12,6 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
@@ -49,7 +48,14 @@ from agenttts.dispatch.node.scratch import (
 )
 from agenttts.dispatch.node.trial_lock import LockHeld, LockHolder, Waits, trial_lock
 from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, read_end
-from agenttts.dispatch.own_job import node_name, queue_job, started_again, trial_job_id, why_stopped
+from agenttts.dispatch.own_job import (
+    node_name,
+    queue_job,
+    say,
+    started_again,
+    trial_job_id,
+    why_stopped,
+)
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.memory import job_memory
 from agenttts.files.native_threads import without_thread_limits
@@ -661,7 +667,7 @@ class TrialJob:
 
         If the job's record does not reach the controller, this log is the only trace.
         """
-        print(text, file=sys.stderr)
+        say(text)
 
     def _job_id(self) -> str:
         """Return the id of this job in its scheduler."""
