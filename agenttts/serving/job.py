@@ -263,7 +263,7 @@ def serve(directory: Path, submitted: str | None = None) -> int:
                     stderr=subprocess.STDOUT,
                     preexec_fn=die_with_parent,
                 )
-            atomic_write_json(directory / ADDRESS_FILE, asdict(address))
+            _note_address(directory, address)
             _watch(
                 child,
                 directory / LEASE_FILE,
@@ -296,18 +296,24 @@ def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:
         say(f"what the job used is not recorded: {error}")
 
 
+def _note_address(directory: Path, address: ServerAddress) -> bool:
+    """Write the address; return False if that is not possible at present."""
+    try:
+        atomic_write_json(directory / ADDRESS_FILE, asdict(address))
+    except OSError as error:
+        say(f"the server's address is not noted yet: {error}")
+        return False
+    return True
+
+
 def _note_ready(directory: Path, address: ServerAddress, key: str) -> bool:
-    """Return whether the server answers here; its address then says so.
+    """Return whether the server answers here and its address says so.
 
     The controller can then tell a server that it cannot reach from one that still loads its model.
     """
     if not answers(base_url("127.0.0.1", address.port), key):
         return False
-    try:
-        atomic_write_json(directory / ADDRESS_FILE, asdict(replace(address, ready=_now())))
-    except OSError as error:
-        say(f"it is not noted that the server answers: {error}")
-    return True
+    return _note_address(directory, replace(address, ready=_now()))
 
 
 def _watch(
