@@ -313,7 +313,7 @@ class ServedModel:
             f"controller runs (tried: {tried}); open these ports between the nodes, or run the "
             "controller where it reaches them ('controller' in the profile)"
         )
-        self._note(self._end)
+        self._note(f"job {self._job} is given up: {self._end}")
         self._stop()
         if self._job is not None:
             self._over.add(self._job)

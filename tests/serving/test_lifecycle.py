@@ -288,7 +288,7 @@ def test_a_submission_that_cannot_succeed_is_an_error_at_once(served):
 
 def test_a_server_that_answers_on_its_node_alone_is_given_up(served, monkeypatch):
     """A firewall between the nodes, or names that do not resolve: waiting costs GPU time."""
-    queue, make, folder, _ = served
+    queue, make, folder, notes = served
     monkeypatch.setattr(lifecycle, "answers", lambda base_url, key: False)
     monkeypatch.setattr(lifecycle, "_UNREACHABLE_S", 0.05)
     model = make(restarts=1)
@@ -304,6 +304,7 @@ def test_a_server_that_answers_on_its_node_alone_is_given_up(served, monkeypatch
     ) as caught:
         model.locate()
     assert "n1:1, 10.0.0.1:1" in str(caught.value)
+    assert notes[1].startswith("job 1 is given up: its server answers on n1")
     assert queue.excluded == [(), ("n1",)]
     assert queue.live == []
 
