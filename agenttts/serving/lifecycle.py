@@ -41,6 +41,7 @@ _SUBMIT_AGAIN_S = 30.0
 _NOT_THE_NODE = frozenset({"CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"})
 # Ends that are evidence against the node even if the server answered there.
 _LOST_NODE = frozenset({"NODE_FAIL", "BOOT_FAIL"})
+_UNKNOWN = JobStatus("UNKNOWN", ended=False)
 _QUEUE_ERRORS = (AgentTTSError, subprocess.TimeoutExpired)
 
 
@@ -54,7 +55,8 @@ class ServedLimits:
         restarts: Most consecutive restarts.
         alone: Whether the model shares its GPUs with the trials, so that it is released before
             they start.
-        poll_seconds: Seconds between two looks at the job.
+        poll_seconds: Seconds between two looks at the server.
+        queue_seconds: Least seconds between two questions to the queue about the same job.
         pauses: Seconds before the first restart, the second, ...; the last one also applies to
             all later restarts.
     """
@@ -64,6 +66,7 @@ class ServedLimits:
     restarts: int
     alone: bool = False
     poll_seconds: float = 1.0
+    queue_seconds: float = 0.0
     pauses: tuple[float, ...] = ()
 
 
@@ -118,6 +121,8 @@ class ServedModel:
         # Whether the queue has said which job serves the model, since this controller started and
         # since its last failed submission.
         self._looked = False
+        # The job of which the queue was last asked, when, and its answer.
+        self._asked: tuple[str, float, JobStatus] = "", 0.0, _UNKNOWN
         # Jobs that have ended. The process of one may still be there for a moment.
         self._over: set[str] = set()
         # The job of which it was noted that it could not be cancelled.
@@ -239,7 +244,7 @@ class ServedModel:
         """
         try:
             for job in self._scheduler.live_services(self._service):
-                state = self._state(job)
+                state = self._ask(job)
                 if not (state.completing or state.ended):  # it may have ended since it was listed
                     self._scheduler.stop_service(self._service, [job])
                     self._note(f"job {job} of an earlier start was still there and is cancelled")
@@ -253,7 +258,7 @@ class ServedModel:
 
         If its job has ended, the end is recorded.
         """
-        if self._job is None:
+        if self._job is None and not self._looked:
             self._job = self._find()
         if self._job is None:
             return None
@@ -400,11 +405,19 @@ class ServedModel:
         return True
 
     def _state(self, job: str) -> JobStatus:
+        """Return the state of a job, which may be as old as ``queue_seconds``."""
+        asked, moment, state = self._asked
+        if asked != job or time.monotonic() - moment >= self._limits.queue_seconds:
+            state = self._ask(job)
+            self._asked = job, time.monotonic(), state
+        return state
+
+    def _ask(self, job: str) -> JobStatus:
         try:
             return self._scheduler.poll([job])[job]
         except _QUEUE_ERRORS as error:  # the server itself is asked as well
             log.warning("%s", error)
-            return JobStatus("UNKNOWN", ended=False)
+            return _UNKNOWN
 
     def _tell_why_it_waits(self, state: JobStatus) -> None:
         """Note once why a job is pending, if the reason does not pass by itself."""

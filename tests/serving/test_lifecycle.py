@@ -240,6 +240,16 @@ def test_a_model_that_is_not_asked_is_not_started_ahead_again(served):
     assert end_of_a_batch() == ["4"]
 
 
+def test_the_queue_is_asked_as_often_as_the_profile_says(served, monkeypatch):
+    """Sites may limit that; the server itself is asked more often."""
+    queue, make, _, _ = served
+    probes: list[str] = []
+    monkeypatch.setattr(lifecycle, "answers", lambda base_url, key: len(probes) > 20 or probes.append(base_url))  # fmt: skip
+    make(queue_seconds=600.0).locate()
+    assert len(probes) == 21
+    assert queue.asked == 3, "whether a job runs, the start, and its state"
+
+
 def address_of(folder, job: str, **more: object) -> None:
     known = {"hosts": ["n1", "10.0.0.1"], "node": "n1", "port": 1, "job": job, "started": ""}
     (folder / ADDRESS_FILE).write_text(json.dumps({**known, **more}))
