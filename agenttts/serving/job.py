@@ -46,7 +46,7 @@ from agenttts.dispatch.node.scratch import (
     host_caches,
     scratch_directory,
 )
-from agenttts.dispatch.own_job import node_name, service_id
+from agenttts.dispatch.own_job import node_name, say, service_id
 from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.service_job import EndingJob
 from agenttts.files.atomic import atomic_write_json
@@ -269,7 +269,7 @@ def serve(directory: Path, submitted: str | None = None) -> int:
                     stderr=subprocess.STDOUT,
                     preexec_fn=die_with_parent,
                 )
-            atomic_write_json(directory / ADDRESS_FILE, asdict(address))
+            _note_address(directory, address)
             _watch(
                 child,
                 directory / LEASE_FILE,
@@ -299,21 +299,27 @@ def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:
     try:
         write_job_start(directory, replace(start, written=now, finished=now if ended else None))
     except OSError as error:
-        print(f"what the job used is not recorded: {error}", flush=True)
+        say(f"what the job used is not recorded: {error}")
+
+
+def _note_address(directory: Path, address: ServerAddress) -> bool:
+    """Write the address; return False if that is not possible at present."""
+    try:
+        atomic_write_json(directory / ADDRESS_FILE, asdict(address))
+    except OSError as error:
+        say(f"the server's address is not noted yet: {error}")
+        return False
+    return True
 
 
 def _note_ready(directory: Path, address: ServerAddress, key: str) -> bool:
-    """Return whether the server answers here; its address then says so.
+    """Return whether the server answers here and its address says so.
 
     The controller can then tell a server that it cannot reach from one that still loads its model.
     """
     if not answers(base_url("127.0.0.1", address.port), key):
         return False
-    try:
-        atomic_write_json(directory / ADDRESS_FILE, asdict(replace(address, ready=_now())))
-    except OSError as error:
-        print(f"it is not noted that the server answers: {error}", flush=True)
-    return True
+    return _note_address(directory, replace(address, ready=_now()))
 
 
 def _watch(
@@ -341,10 +347,7 @@ def _watch(
         if (renewed := _renewed(lease)) != seen:
             seen, since = renewed, time.monotonic()
         if time.monotonic() - since > lease_seconds:
-            print(
-                f"the controller has not renewed the lease for {lease_seconds:g} s: ending",
-                flush=True,
-            )
+            say(f"the controller has not renewed the lease for {lease_seconds:g} s: ending")
             return
         time.sleep(0.2)
 

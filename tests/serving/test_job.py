@@ -42,6 +42,7 @@ from agenttts.serving.job import (
 from agenttts.serving.lifecycle import ServedLimits, ServedModel, idle_limit
 from agenttts.serving.program import server_command
 from tests.support.forks import signal_at_fork
+from tests.support.full_disk import full_disk
 from tests.support.processes import alive
 from tests.support.waiting import until
 
@@ -362,6 +363,27 @@ def test_its_job_says_when_the_server_answers_on_its_node(bench, tmp_path):
     address = until(lambda: (found := read_address(served.folder)) and found.ready and found)
     assert address.started <= address.ready
     assert address.job == str(served.pid)
+
+
+def test_a_server_whose_address_could_not_be_written_is_found_when_there_is_room(bench):
+    """The job goes on: a model that was loaded would have to be loaded again."""
+    served = bench()
+    served.model._start()
+    first = served.model._job
+    until(lambda: read_address(served.folder))
+    (served.folder / ADDRESS_FILE).unlink()  # as if it had not been written
+    address = served.model.locate()
+    assert address.base_url.startswith("http://127.0.0.1:")
+    assert served.model._job == first
+
+
+def test_a_full_disk_takes_no_address_for_the_moment(tmp_path):
+    address = job.ServerAddress(("n1",), "n1", 1, "7", "")
+    with full_disk(3):
+        assert not job._note_address(tmp_path, address)
+    assert read_address(tmp_path) is None
+    assert job._note_address(tmp_path, address)
+    assert read_address(tmp_path) == address
 
 
 def test_a_node_is_known_by_names_and_addresses_that_others_can_use(monkeypatch):
