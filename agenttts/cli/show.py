@@ -194,7 +194,9 @@ def _names(trials: list[str]) -> str:
 def exported(document: dict[str, Any]) -> None:
     """``export``: show what was written where."""
     for item in document["written"]:
-        say(f"{item['path']}: {item['count']} {item['unit']} ({item['form']})")
+        written = counted(item["count"], item["unit"].removesuffix("s"))
+        form = "" if item["form"] == item["unit"] else f" ({item['form']})"
+        say(f"{item['path']}: {written}{form}")
 
 
 def drafted(document: dict[str, Any]) -> None:
