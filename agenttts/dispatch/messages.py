@@ -46,8 +46,8 @@ def _known(pattern: str, meaning: str, *, node: bool, any_level: bool = False) -
 
 
 # A line of a level below error, as loggers and Python's warnings write it. NCCL's errors have the
-# level WARN. A variable's value, as in VLLM_LOGGING_LEVEL=DEBUG, is no level.
-_NO_ERROR = re.compile(r"(?<!NCCL )(?<!=)\b(?:WARN|WARNING|INFO|DEBUG|TRACE)\b|\b\w*Warning:")
+# level WARN. A variable's value, as in VLLM_LOGGING_LEVEL=DEBUG, is not a level; level=WARN is one.
+_NO_ERROR = re.compile(r"(?<!NCCL )(?<![A-Z]=)\b(?:WARN|WARNING|INFO|DEBUG|TRACE)\b|\b\w*Warning:")
 
 
 MACHINE_MESSAGES = (

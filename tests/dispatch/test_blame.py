@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.dispatch.blame import STOPS, AttemptEnd, Verdict, blame
-from agenttts.dispatch.messages import CONSEQUENCES, MACHINE_MESSAGES, find_message
+from agenttts.dispatch.messages import CONSEQUENCES, MACHINE_MESSAGES, find_in_log, find_message
 from agenttts.sandbox.run import missing as no_sandbox
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault
@@ -256,6 +256,20 @@ def test_nothing_in_a_log_outranks_the_cause_that_an_engine_names(message, lines
     verdict = blame(AttemptEnd(exit_code=1, fault=engine(message), log=log, began=True))
     assert in_short(verdict) == OWN
     assert verdict.explanation == message
+
+
+@pytest.mark.parametrize(
+    ("line", "counts"),
+    [
+        ('time="2026-01-01T00:00:00" level=WARN msg="cache: read-only file system"', False),
+        ('level=INFO msg=retry error="no space left on device"', False),
+        ("NCCL_DEBUG=INFO is set: no space left on device", True),
+        ("n1:1:1 [0] NCCL WARN uncorrectable ECC error", True),
+    ],
+)
+def test_the_level_of_a_line_may_be_written_as_a_field(line, counts):
+    """As programs in Go write it; the value of a variable of the environment is no level."""
+    assert (find_in_log(line, MACHINE_MESSAGES) is not None) is counts
 
 
 CAUSE = """\
