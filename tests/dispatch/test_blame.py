@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -217,6 +219,18 @@ def test_a_message_in_the_log_tells_whose_fault_it_was(line, exit_code):
 @pytest.mark.parametrize("line", ["INFO the model's quantization is experimental", "WARNING 3 requests were retried", "FATALITY", "Xidane"])  # fmt: skip
 def test_ordinary_lines_are_no_message(line):
     assert find_message(line, (*MACHINE_MESSAGES, *CONSEQUENCES)) is None
+
+
+@pytest.mark.parametrize("said", ["RuntimeError: Failed to infer device type", "RuntimeError: Found no NVIDIA driver on your system."])  # fmt: skip
+@pytest.mark.parametrize(("gpus", "verdict"), [(0, OWN), (1, NODE), (None, NODE)])
+def test_an_engine_that_needs_a_gpu_is_no_fault_of_nodes_whose_jobs_have_none(said, gpus, verdict):
+    """It would fail on all nodes one after the other, and each would be avoided."""
+    end = AttemptEnd(exit_code=1, fault=engine(f"model 'm' could not be loaded by vLLM: {said}"), began=True, gpus=gpus)  # fmt: skip
+    found = blame(end)
+    assert in_short(found) == verdict
+    assert ("set gpus_per_node in the profile" in found.explanation) is (gpus == 0)
+    later = blame(replace(end, fault=engine(LOADING), log=f"{said}\n"))
+    assert in_short(later) == verdict
 
 
 # Causes that an engine names, and lines that do no harm in a log: whatever stands beside the cause,
