@@ -133,8 +133,11 @@ class ServedModel:
         self._started_ahead = False
         # Why its last job did not even start or was given up, and why its present one waits.
         self._end = self._waits = ""
-        # Since when its server answers on its node and not here.
+        # What the queue last said of its job.
+        self._seen: JobStatus | None = None
+        # Since when its server answers on its node and not here, and where one last answered here.
         self._unreached_since: float | None = None
+        self._host = ""
         self._used = time.monotonic()
         # Whether this controller started its job, when it was first seen running, and how long the
         # model then took to load.
@@ -262,7 +265,7 @@ class ServedModel:
             self._job = self._find()
         if self._job is None:
             return None
-        state = self._state(self._job)
+        state = self._seen = self._state(self._job)
         self._tell_why_it_waits(state)
         # Its job is never requeued, so a job whose node is being cleaned up has ended.
         if state.ended or state.completing:
@@ -278,8 +281,8 @@ class ServedModel:
             return None
         found = read_address(self._directory)
         address = self._answering(found) if found is not None else None
-        if found is not None and self._is_unreachable(found, address is not None):
-            self._give_up(found)
+        if found is not None and self._is_unreachable(found, state, address is not None):
+            self._give_up(found, state)
             return None
         if address is None and self._started_here and self._runs_since is None:
             self._runs_since = None if state.pending else time.monotonic()
@@ -290,7 +293,9 @@ class ServedModel:
         # On one node the loopback always works, and names of test clusters' nodes resolve nowhere.
         near = found.node == socket.gethostname()
         key = self._key()
-        for host in ("127.0.0.1", *found.hosts) if near else found.hosts:
+        hosts = ("127.0.0.1", *found.hosts) if near else found.hosts
+        # A packet that a firewall drops costs some seconds at each look.
+        for host in sorted(hosts, key=lambda host: host != self._host):
             base = base_url(host, found.port)
             if key and answers(base, key):
                 if not self._ready:
@@ -298,19 +303,23 @@ class ServedModel:
                     self._used = time.monotonic()
                     if self._runs_since is not None:
                         self._loads_for = self._used - self._runs_since
-                self._ready, self._deaths = True, 0
+                self._ready, self._deaths, self._host = True, 0, host
                 return Address(base, key)
         return None
 
-    def _is_unreachable(self, found: ServerAddress, answered: bool) -> bool:
-        """Return whether its server has answered for long on its node, and not here."""
-        if answered or found.ready is None or found.job != self._job:
+    def _is_unreachable(self, found: ServerAddress, state: JobStatus, answered: bool) -> bool:
+        """Return whether its server has answered for long on its node, and never here.
+
+        One that has answered here, or whose job is suspended, is silent for another reason.
+        """
+        explained = answered or self._ready or state.paused
+        if explained or found.ready is None or found.job != self._job:
             self._unreached_since = None
             return False
         self._unreached_since = self._unreached_since or time.monotonic()
         return time.monotonic() - self._unreached_since > _UNREACHABLE_S
 
-    def _give_up(self, found: ServerAddress) -> None:
+    def _give_up(self, found: ServerAddress, state: JobStatus) -> None:
         """Stop a job whose server cannot be reached; the next one starts on another node."""
         tried = ", ".join(f"{host}:{found.port}" for host in found.hosts)
         self._end = (
@@ -323,15 +332,26 @@ class ServedModel:
         if self._job is not None:
             self._over.add(self._job)
         self._job, self._ready, self._unreached_since = None, False, None
-        self._failed_on.append(found.node)
+        if state.node:  # a host's own name may not be the one that the queue knows
+            self._failed_on.append(state.node)
         self._count_death()
 
     def _why_not_ready(self) -> str:
         """Return what is known of why the model does not answer yet."""
         if self._job is None:
             return self._waits or self._end or "no job could be started in that time"
-        if self._waits:
-            return f"its job {self._job} is still pending: {self._waits}"
+        state = self._seen
+        if state is None or state.state == "UNKNOWN":
+            return f"the queue does not say whether its job {self._job} runs; {self._end_of_log()}"
+        if state.pending or state.paused:
+            reason = f": {self._waits}" if self._waits else ""
+            return f"its job {self._job} is still {state.state.lower()}{reason}"
+        if self._unreached_since is not None:
+            return f"its job {self._job} runs, and its server does not answer here yet"
+        if self._ready:
+            return (
+                f"its job {self._job} runs, and its server no longer answers; {self._end_of_log()}"
+            )
         return (
             f"its job {self._job} runs and is still loading it; a higher start_seconds "
             f"gives it more time; {self._end_of_log()}"

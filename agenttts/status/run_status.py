@@ -378,7 +378,8 @@ def _room_warnings(run: RunDirectory) -> list[str]:
             usage = shutil.disk_usage(place)
         except OSError:  # no sample is stored yet
             continue
-        if usage.free < ROOM_BYTES:
+        # Some file systems (FUSE) tell no sizes, which are then zero.
+        if usage.total and usage.free < ROOM_BYTES:
             found.append(
                 f"{place}: no space is left ({usage.total / 1e9:,.1f} GB are used); the controller "
                 "and the jobs wait for it and try again"

@@ -132,6 +132,16 @@ def test_the_cluster_is_unknown_where_slurm_does_not_tell(cli, run, fake):
     assert seen(cli)[0]["alive"] is True
 
 
+def test_a_slurm_that_does_not_tell_is_asked_once_for_all_jobs(run, colleague, fake, tmp_path):
+    """Each of the calls may wait for an answer until its time-out."""
+    fake("scontrol", f"echo $@ >> {tmp_path}/calls; echo down >&2; exit 1")
+    fake("squeue", "echo 'JOBID NODELIST|STATE|REASON|COMMENT |COMMAND'")
+    several = RunJobs(cluster="alpha", users=(ANOTHER_USER,))
+    states = queue.job_states([str(number) for number in range(50)], several)
+    assert len(states) == 50
+    assert len(calls(tmp_path)) <= 2
+
+
 def test_a_run_that_is_over_is_over_on_each_cluster(cli, run):
     run.journal_file.write_text(
         '{"event": "started", "time": "2026-01-02T03:04:05+00:00"}\n'

@@ -4,6 +4,7 @@ hangs when told to.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -388,14 +390,45 @@ def test_a_full_disk_takes_no_address_for_the_moment(tmp_path):
 
 def test_a_node_is_known_by_names_and_addresses_that_others_can_use(monkeypatch):
     monkeypatch.setenv("SLURMD_NODENAME", "n07")
-    monkeypatch.setattr(socket, "gethostbyname_ex", lambda name: (name, [], ["127.0.1.1"]))
-    monkeypatch.setattr(socket, "getfqdn", lambda: "localhost")
-    hosts = job._hosts("0.0.0.0")
-    assert hosts[:2] == (socket.gethostname(), "n07")
-    assert not [host for host in hosts if host.startswith(("127.", "localhost"))]
-    own = {a.address for found in psutil.net_if_addrs().values() for a in found}
-    assert set(hosts[2:]) <= own
+    monkeypatch.setattr(socket, "gethostname", lambda: "gpu07")
+    monkeypatch.setattr(
+        socket, "gethostbyname_ex", lambda name: (name, [], ["127.0.1.1", "10.1.0.7"])
+    )
+    monkeypatch.setattr(socket, "getfqdn", lambda: "localhost.localdomain")
+    assert job._hosts("0.0.0.0") == ("gpu07", "n07", "10.1.0.7")
     assert job._hosts("127.0.0.1") == ("127.0.0.1",)
+
+
+@pytest.mark.parametrize(
+    ("bound", "added"), [("0.0.0.0", ("10.2.0.7", "172.17.0.1")), ("127.0.0.1", ())]
+)
+def test_the_addresses_of_interfaces_are_told_when_the_server_answers(
+    tmp_path, monkeypatch, bound, added
+):
+    """Before, each look of the controller at all of them could take half a minute."""
+    interfaces = {"lo": "127.0.0.1", "eth0": "10.1.0.7", "ib0": "10.2.0.7", "docker0": "172.17.0.1", "off": "10.3.0.7"}  # fmt: skip
+    addresses = {name: [SimpleNamespace(family=socket.AF_INET, address=at), SimpleNamespace(family=socket.AF_INET6, address="fe80::1")] for name, at in interfaces.items()}  # fmt: skip
+    states = {name: SimpleNamespace(isup=name != "off") for name in interfaces}
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: addresses)
+    monkeypatch.setattr(psutil, "net_if_stats", lambda: states)
+    up: list[bool] = []
+    monkeypatch.setattr(job, "answers", lambda url, key: bool(up))
+    known = job.ServerAddress(("gpu07", "10.1.0.7"), "gpu07", 1, "7", "2026-01-01T00:00:00+00:00")
+    assert not job._note_ready(tmp_path, known, "key", bound)
+    assert read_address(tmp_path) is None
+    up.append(True)
+    assert job._note_ready(tmp_path, known, "key", bound)
+    told = read_address(tmp_path)
+    assert told.hosts == (*known.hosts, *added)
+    assert told.ready
+
+
+def test_an_address_that_a_later_version_wrote_is_read(tmp_path):
+    written = {"hosts": ["n1"], "node": "n1", "port": 1, "job": "7", "started": "", "tls": True}
+    (tmp_path / job.ADDRESS_FILE).write_text(json.dumps(written))
+    assert read_address(tmp_path).hosts == ("n1",)
+    (tmp_path / job.ADDRESS_FILE).write_text("[]")
+    assert read_address(tmp_path) is None
 
 
 def test_another_server_at_the_port_is_not_taken_for_ours(bench):

@@ -642,6 +642,7 @@ class TrialJob:
                 problem=overrun.problem if overrun else "",
                 stops_before=sum(a.stopped in ("start limit", "stall limit") for a in earlier),
                 oom_killed=oom_kills() > self._oom_kills,
+                gpus=self.gpus,
             )
         )
         if fault is None:
