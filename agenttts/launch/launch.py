@@ -413,7 +413,11 @@ def _tell_what_is_left(run: RunDirectory, handle: ControllerHandle | None) -> No
     scheduler = trial_scheduler(run, run.profile())
     # A controller on the host (controller: {where: here}) has the number of a process.
     known += [handle.job_id] if handle is not None and handle.kind == scheduler.name else []
-    others = scheduler.others_with_numbers(dict.fromkeys(job for job in known if job))
+    try:
+        others = scheduler.others_with_numbers(dict.fromkeys(job for job in known if job))
+    except QueueUnavailable as error:  # a controller on this host is stopped all the same
+        log.info("which jobs go on is not known: %s", error)
+        return
     if others:
         named = "; ".join(f"{job}: {why}" for job, why in others.items())
         log.warning(

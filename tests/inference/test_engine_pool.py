@@ -248,13 +248,13 @@ class HeldGpu(Gpu):
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr(engine_pool, "GPU_SECONDS", 0.2)
+def often(monkeypatch):
+    """Have the memory of GPUs looked at often."""
     monkeypatch.setattr(engine_pool, "_LOOK_SECONDS", 0.01)
 
 
 @pytest.mark.parametrize("share", [None, 0.5])
-def test_memory_that_another_program_gives_back_is_waited_for(model, impatient, share):
+def test_memory_that_another_program_gives_back_is_waited_for(model, often, share):
     """An engine that was killed, or another job's; vLLM looks once, a minute into its start."""
     machine = HeldGpu(60.0, looks=4)
     options = {} if share is None else {"gpu_memory_utilization": share}
@@ -263,8 +263,9 @@ def test_memory_that_another_program_gives_back_is_waited_for(model, impatient, 
     assert machine.looks == 0
 
 
-def test_memory_that_another_program_keeps_is_that_node_s_fault(model, impatient):
+def test_memory_that_another_program_keeps_is_that_node_s_fault(model, often, monkeypatch):
     """It is said at once for the other trials of the list."""
+    monkeypatch.setattr(engine_pool, "GPU_SECONDS", 0.2)
     machine = HeldGpu(60.0, looks=10**6)
     pool = machine.pool()
     with pytest.raises(EngineError, match=r"device cuda:0 \(19\.90/80\.00 GiB\) is less") as caught:

@@ -10,7 +10,7 @@ import pytest
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.run_jobs import RunJobs, user_name
 from agenttts.dispatch.slurm import queue
-from agenttts.launch import controller
+from agenttts.launch import controller, launch
 from agenttts.launch.controller import start_controller
 from agenttts.run.directory import RunDirectory
 from agenttts.run.starts import ControllerHandle, read_handle, write_handle
@@ -186,6 +186,18 @@ def test_a_cancel_by_another_user_waits_for_the_controller_to_see_it(
     assert handle is not None
     assert handle.cancelled
     assert not any(call.startswith("scancel") for call in calls(tmp_path))
+
+
+def test_a_cancel_stops_the_controller_also_while_the_queue_does_not_answer(
+    cli, run, fake, monkeypatch
+):
+    """A controller on this host needs no queue for that."""
+    stopped = []
+    monkeypatch.setattr(launch, "stop_controllers", lambda *_, **more: stopped.append(more))
+    write_handle(run, ControllerHandle("slurm", "7", cluster="beta", user=user_name()))
+    fake("squeue", "echo slurmctld is down >&2; exit 1")
+    cli("cancel", "small")
+    assert stopped == [{"on_record": True}]
 
 
 def test_jobs_of_another_user_of_the_run_are_left_to_them(run, fake, caplog):

@@ -448,6 +448,7 @@ def test_one_that_is_released_while_its_server_starts_ends(tmp_path):
         Serving(("sleep", "60"), {}, (), "127.0.0.1", lease_seconds=30, name="m", model={}),
     )
     before = signal.getsignal(signal.SIGTERM)
+    others = {*children(os.getpid())}  # of other tests
     began = time.monotonic()
     try:
         with signal_at_fork(signal.SIGTERM):
@@ -456,7 +457,7 @@ def test_one_that_is_released_while_its_server_starts_ends(tmp_path):
         signal.signal(signal.SIGTERM, before)
     assert time.monotonic() - began < 20
     assert read_address(tmp_path) is None
-    assert children(os.getpid()) == []
+    assert {*children(os.getpid())} <= others
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])

@@ -58,10 +58,30 @@ def test_a_spec_crosses_as_plain_json(make_trial):
     shared = replace(spec, shares={"retrieval": SamplePartition(1, 3)})
     assert TrialSpec.from_json(json.loads(json.dumps(shared.to_json()))) == shared
     document = json.loads(path.read_text())
-    assert document["protocol"] == PROTOCOL
     older = {key: value for key, value in document.items() if key != "shares"} | {"protocol": 2}
     assert TrialSpec.from_json(older) == spec, "written before an upgrade, resumed after it"
     assert document["allocation"][0] == {"stage": "retrieval", "model": "weak", "samples": 2}
+
+
+KEYS_OF_9 = {
+    *("name", "path", "revision", "engine", "prompt_style", "gpus"),
+    *("options", "template_args", "thinking", "weights", "rules"),
+}
+
+
+@pytest.mark.parametrize(
+    ("later", "protocol"),
+    [({}, 9), ({"sampling": {"top_k": 20}}, PROTOCOL), ({"chat_form": "merged"}, PROTOCOL)],
+)
+def test_an_earlier_image_goes_on_with_a_run_that_needs_nothing_new(make_trial, later, protocol):
+    """It refuses keys that it does not know, and says of a later protocol what to do."""
+    spec = make_trial("t0000", ("weak", 2), ("strong", 1))
+    changed = replace(spec.models["weak"], **later)
+    spec = replace(spec, models={**spec.models, "weak": changed})
+    document = json.loads(json.dumps(spec.to_json()))
+    assert document["protocol"] == protocol
+    assert {key for model in document["models"].values() for key in model} == KEYS_OF_9 | {*later}
+    assert TrialSpec.from_json(document) == spec
 
 
 @pytest.mark.processes
