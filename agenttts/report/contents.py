@@ -80,11 +80,11 @@ def comparison(report: Report) -> Grid:
             (
                 title + (" *" if run is report.best_run else ""),
                 str(totals["trials"]),
-                score_text(best["score"], run.interval) if best else "-",
+                _on_two_lines(score_text(best["score"], run.interval)) if best else "-",
                 number(best["examples"]) if best else "-",
                 number(best["budget"]) if best else "-",
                 allocation_text(best["allocation"]) if best else "-",
-                _test_text(run),
+                _on_two_lines(_test_text(run)),
                 number(totals["tokens"]),
                 share(totals["reused_share"]),
                 number(run.gpu_hours),
@@ -97,6 +97,11 @@ def comparison(report: Report) -> Grid:
     numbers = frozenset(columns) - {"run", "best allocation"}
     star = " (* has the best trial)" if report.best_run else ""
     return Grid(f"runs{star}", columns, tuple(rows), numbers)
+
+
+def _on_two_lines(score: str) -> str:
+    """Return a score with its interval below it, to leave room for allocations."""
+    return score.replace(" [", "\n[", 1)
 
 
 def _test_text(run: RunReport) -> str:
