@@ -20,6 +20,7 @@ from agenttts.dispatch.messages import (
     CONSEQUENCES,
     CONTAINER_MESSAGES,
     MACHINE_MESSAGES,
+    NEEDS_GPU,
     FoundMessage,
     KnownMessage,
     find_in_log,
@@ -70,6 +71,7 @@ class AttemptEnd:
         problem: What a preflight found, or why the command could not be started.
         stops_before: Number of earlier attempts of the trial that a start or stall limit ended.
         oom_killed: Whether the kernel counted a kill for memory among the job's processes.
+        gpus: GPUs of the job; None if that is not known.
         recorded: The verdict of the job on the node, which did not know the queue's state. Of the
             fields above, only `queue_state` and `node` are then used.
     """
@@ -84,6 +86,7 @@ class AttemptEnd:
     problem: str = ""
     stops_before: int = 0
     oom_killed: bool = False
+    gpus: int | None = None
     recorded: Verdict | None = None
 
 
@@ -175,7 +178,7 @@ def _limit_of_the_job(end: AttemptEnd) -> Verdict | None:
         return None
     key = "start_minutes" if end.stopped == "start limit" else "stall_minutes"
     what = end.problem or f"the time limit {key} of the profile passed"
-    found = _found(end, MACHINE_MESSAGES)
+    found = _found(end, _machine_messages(end))
     if found is not None:
         return _by_message(found)
     if end.stops_before == 0:
@@ -191,7 +194,7 @@ def _not_of_the_allocation(end: AttemptEnd) -> Verdict | None:
         return None
     # What a server answers says nothing about this node; what a system call answers may.
     of_this_node = fault.source != "engine" or "[Errno " in fault.message
-    said = find_message(_own_words(fault), (*MACHINE_MESSAGES, *CONSEQUENCES))
+    said = find_message(_own_words(fault), (*_machine_messages(end), *CONSEQUENCES))
     return _by_message(said) if said and of_this_node else _infra(fault.message)
 
 
@@ -203,13 +206,13 @@ def _memory_of_somebody_else(end: AttemptEnd) -> Verdict | None:
 def _machine_s_message(end: AttemptEnd) -> Verdict | None:
     """Return the verdict on a known message in the fault or in the log."""
     fault = end.fault
-    said = find_message(_own_words(fault), MACHINE_MESSAGES) if fault is not None else None
+    messages = _machine_messages(end)
+    said = find_message(_own_words(fault), messages) if fault is not None else None
     if said is not None:
         return _by_message(said)
     if fault is not None and fault.kind == TrialState.OOM and _names_a_cause(fault):
         return None
-    known = MACHINE_MESSAGES if end.began else (*MACHINE_MESSAGES, *CONTAINER_MESSAGES)
-    found = _found(end, known)
+    found = _found(end, messages if end.began else (*messages, *CONTAINER_MESSAGES))
     return _by_message(found) if found else None
 
 
@@ -231,7 +234,7 @@ def _memory(end: AttemptEnd) -> Verdict | None:
     if end.queue_state == "OUT_OF_MEMORY" or (killed and end.oom_killed):
         return _memory_of_the_job()
     if fault is not None and fault.kind == TrialState.OOM:
-        if engine_killed and not memory_ran_out(end.log):
+        if engine_killed and not memory_ran_out(_unhandled(end)):
             return None
         return Verdict(TrialState.OOM, False, False, fault.message)
     if (fault is not None or end.exit_code is not None) and memory_ran_out(_text(end)):
@@ -258,7 +261,13 @@ def _engine_killed(end: AttemptEnd) -> Verdict | None:
 def _own_fault(end: AttemptEnd) -> Verdict | None:
     if end.fault is None:
         return None
-    return Verdict(TrialState.FAILED, False, False, end.fault.message)
+    text = end.fault.message
+    if end.gpus == 0 and find_message(text, NEEDS_GPU):
+        text += (
+            "; the job has no GPU, and the engine is not built for the CPU: set gpus_per_node in "
+            "the profile (and no gpus: 0 for the model), or install the engine's build for the CPU"
+        )
+    return Verdict(TrialState.FAILED, False, False, text)
 
 
 def _could_not_start(end: AttemptEnd) -> Verdict | None:
@@ -344,6 +353,8 @@ _ULIMITS = {signal.SIGXCPU: "-t", signal.SIGXFSZ: "-f"}
 _ENGINE_ENDED = re.compile(r"(was killed by SIG\w+|ended) \(exit code -?\d+\)")
 _WORKER_S_WORD = "; the cause, printed by a process of the engine: "
 _LAST_LINE = "; its last line: "
+# Words of `agenttts.inference.engine_pool`.
+_LOADED_AGAIN = "the other engines are closed, and it is loaded again"
 # Errors of the GPU's libraries. The GPU or the program may have caused them.
 _GPU_ERROR = re.compile(
     r"\b(CUDA|HIP|CUBLAS|CUDNN|NVML|cuBLAS|cuDNN)[ _](error|failure|status)"
@@ -409,6 +420,11 @@ def _refers_to_another(fault: Fault) -> bool:
     return bool(_ENGINE_ENDED.search(words) or _REFERS_TO_THE_LOG.search(words))
 
 
+def _machine_messages(end: AttemptEnd) -> tuple[KnownMessage, ...]:
+    """Return the messages that show a failure of the machine in this attempt's job."""
+    return tuple(known for known in MACHINE_MESSAGES if end.gpus != 0 or known not in NEEDS_GPU)
+
+
 def _own_words(fault: Fault) -> str:
     """Return a fault's message without the log line that it quotes.
 
@@ -437,14 +453,23 @@ def _log(end: AttemptEnd) -> str:
     - The fault is the task's own: nothing, because the task's programs may print anything.
     - The trial named the cause itself: only the exceptions that led to the fault. Other messages in
       the log are harmless.
-    - Otherwise: the whole log.
+    - Otherwise: the whole log, without what was handled (`_unhandled`).
     """
     fault = end.fault
+    log = _unhandled(end)
     if fault is None:
-        return end.log
+        return log
     if not _may_hide_a_cause(fault):
         return ""
-    return exceptions_behind(_own_words(fault), end.log) if _names_a_cause(fault) else end.log
+    return exceptions_behind(_own_words(fault), log) if _names_a_cause(fault) else log
+
+
+def _unhandled(end: AttemptEnd) -> str:
+    """Return the log after the last start that failed beside other engines.
+
+    Memory ran out there because of these engines, and the model was loaded again without them.
+    """
+    return end.log.rpartition(_LOADED_AGAIN)[2]
 
 
 def _exits(number: signal.Signals) -> tuple[int, int]:

@@ -23,13 +23,15 @@ class KnownMessage:
 
     ``node`` says whether another node may do better. ``any_level`` says that the message counts as
     a warning too. The others count only as errors, because programs print them as warnings and
-    continue.
+    continue. ``of_gpus`` says that a job without GPUs gets the message on every node, because its
+    engine needs one.
     """
 
     pattern: re.Pattern[str]
     meaning: str
     node: bool
     any_level: bool = False
+    of_gpus: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,16 @@ class FoundMessage:
     line: str
 
 
-def _known(pattern: str, meaning: str, *, node: bool, any_level: bool = False) -> KnownMessage:
-    return KnownMessage(re.compile(pattern, re.IGNORECASE | re.MULTILINE), meaning, node, any_level)
+def _known(
+    pattern: str, meaning: str, *, node: bool, any_level: bool = False, of_gpus: bool = False
+) -> KnownMessage:
+    compiled = re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    return KnownMessage(compiled, meaning, node, any_level, of_gpus)
 
 
 # A line of a level below error, as loggers and Python's warnings write it. NCCL's errors have the
-# level WARN. A variable's value, as in VLLM_LOGGING_LEVEL=DEBUG, is no level.
-_NO_ERROR = re.compile(r"(?<!NCCL )(?<!=)\b(?:WARN|WARNING|INFO|DEBUG|TRACE)\b|\b\w*Warning:")
+# level WARN. A variable's value, as in VLLM_LOGGING_LEVEL=DEBUG, is not a level; level=WARN is one.
+_NO_ERROR = re.compile(r"(?<!NCCL )(?<![A-Z]=)\b(?:WARN|WARNING|INFO|DEBUG|TRACE)\b|\b\w*Warning:")
 
 
 MACHINE_MESSAGES = (
@@ -69,21 +74,27 @@ MACHINE_MESSAGES = (
         r"|failed to initialize nvml|nvidia-smi has failed"
         r"|couldn't communicate with the nvidia driver|libcuda\.so\.1: cannot open shared object"
         # of torch: "Unexpected error from cudaGetDeviceCount(). ... Error 802: system not yet
-        # initialized"; of NVML; of vLLM, which finds a GPU by NVML and says nothing of its error
-        r"|found no nvidia driver|unexpected error from cudagetdevicecount"
+        # initialized"; of NVML
+        r"|unexpected error from cudagetdevicecount"
         r"|cuda driver initialization failed"
         r"|nvmlerror_(?:drivernotloaded|gpuislost|libraryn|librm|timeout|unknown)"
-        r"|nvml/rm version mismatch|driver/library version mismatch"
-        r"|failed to infer device type",
+        r"|nvml/rm version mismatch|driver/library version mismatch",
         "a GPU or its driver does not answer",
         node=True,
+    ),
+    _known(
+        # of torch, and of vLLM, which finds a GPU by NVML and says nothing of its error
+        r"found no nvidia driver|failed to infer device type",
+        "a GPU or its driver does not answer",
+        node=True,
+        of_gpus=True,
     ),
     _known(
         r"driver (on your system )?is too old|driver version is insufficient for cuda runtime"
         r"|unsupported display driver|no kernel image is available for execution on the device"
         r"|forward compatibility was attempted on non supported hw"
         r"|provided ptx was compiled with an unsupported toolchain",
-        "the node's GPU or driver is too old for the image",
+        "the image does not fit the node's GPU or driver (they are too old, or the GPU is too new)",
         node=True,
         any_level=True,
     ),
@@ -126,6 +137,9 @@ MACHINE_MESSAGES = (
 
 A memory error beside one of them follows from it or has nothing to do with it.
 """
+
+NEEDS_GPU = tuple(known for known in MACHINE_MESSAGES if known.of_gpus)
+"""What engines say without a GPU. In a job that has none it is not the machine's failure."""
 
 CONTAINER_MESSAGES = (
     KnownMessage(

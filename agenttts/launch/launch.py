@@ -410,8 +410,9 @@ def _tell_what_is_left(run: RunDirectory, handle: ControllerHandle | None) -> No
     state = read_state(run.journal_file)
     known = [trial.job_id for trial in state.unfinished()]
     known += [worker.job_id for worker in state.workers.values()]
-    known += [handle.job_id] if handle is not None else []
     scheduler = trial_scheduler(run, run.profile())
+    # A controller on the host (controller: {where: here}) has the number of a process.
+    known += [handle.job_id] if handle is not None and handle.kind == scheduler.name else []
     try:
         others = scheduler.others_with_numbers(dict.fromkeys(job for job in known if job))
     except QueueUnavailable as error:  # a controller on this host is stopped all the same

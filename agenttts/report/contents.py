@@ -64,7 +64,7 @@ def run_contents(run: RunReport, title: str) -> RunContents:
         best=_best_grid(run),
         after=tuple(_after_grids(run)),
         improvements=_improvements(run),
-        fronts=tuple(_front(run, cost) for cost in COST_TITLES if run.pareto[cost].height),
+        fronts=tuple(_front(run, cost) for cost in COST_TITLES if _has_cost(run, cost)),
         costs=tuple(_cost_grids(run)),
         failures=_failures(run),
         guidelines=_guidelines(run),
@@ -504,6 +504,12 @@ def _improvements(run: RunReport) -> Grid | None:
     ]
     columns = ("step", "best so far", "budget", "trial", "source", "allocation")
     return Grid("improvements", columns, tuple(rows), frozenset(columns[:3]))
+
+
+def _has_cost(run: RunReport, cost: str) -> bool:
+    """Return whether trials differ in a cost; GPU-seconds are 0 for all without a GPU."""
+    used = cost != "gpu_seconds" or run.totals["gpu_seconds"] > 0
+    return used and run.pareto[cost].height > 0
 
 
 def _front(run: RunReport, cost: str) -> Grid:

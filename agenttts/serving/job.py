@@ -22,7 +22,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -46,7 +46,7 @@ from agenttts.dispatch.node.scratch import (
     host_caches,
     scratch_directory,
 )
-from agenttts.dispatch.own_job import node_name, service_id
+from agenttts.dispatch.own_job import node_name, say, service_id
 from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.service_job import EndingJob
 from agenttts.files.atomic import atomic_write_json
@@ -66,6 +66,8 @@ UNUSABLE_NODE = 3
 PORT = "{port}"
 KEY_VARIABLE = "VLLM_API_KEY"
 
+_ANY = "0.0.0.0"
+"""Where a server listens that other hosts have to reach: at all addresses of its node."""
 _PATIENCE_S = 10.0
 _ASK_S = 2.0
 """Seconds between two looks whether the server answers."""
@@ -102,7 +104,9 @@ class ServerAddress:
     """Where a server listens.
 
     ``hosts`` are the names and addresses of its node, ``job`` who runs it. ``ready`` is when it
-    first answered on its node; None before, and if a version without this field wrote it.
+    first answered on its node; None before, and if a version without this field wrote it. The
+    addresses of the node's interfaces are added then: nothing answers before, and to ask at each
+    may take seconds, because other hosts have no way to some of them.
     """
 
     hosts: tuple[str, ...]
@@ -140,8 +144,10 @@ def read_address(directory: Path) -> ServerAddress | None:
     """Return where the server listens; None while it does not run."""
     try:
         values = parse_json((directory / ADDRESS_FILE).read_bytes())
+        known = {field.name for field in fields(ServerAddress)}  # a later version may write more
+        values = {name: value for name, value in values.items() if name in known}
         return ServerAddress(**{**values, "hosts": tuple(values["hosts"])})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
@@ -269,13 +275,13 @@ def serve(directory: Path, submitted: str | None = None) -> int:
                     stderr=subprocess.STDOUT,
                     preexec_fn=die_with_parent,
                 )
-            atomic_write_json(directory / ADDRESS_FILE, asdict(address))
+            _note_address(directory, address)
             _watch(
                 child,
                 directory / LEASE_FILE,
                 serving.lease_seconds,
                 lambda: _record(directory, start),
-                lambda: _note_ready(directory, address, key),
+                lambda: _note_ready(directory, address, key, serving.host),
             )
         except SystemExit:  # of `_stop`, as the model is released
             stopped = True
@@ -299,21 +305,29 @@ def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:
     try:
         write_job_start(directory, replace(start, written=now, finished=now if ended else None))
     except OSError as error:
-        print(f"what the job used is not recorded: {error}", flush=True)
+        say(f"what the job used is not recorded: {error}")
 
 
-def _note_ready(directory: Path, address: ServerAddress, key: str) -> bool:
-    """Return whether the server answers here; its address then says so.
+def _note_address(directory: Path, address: ServerAddress) -> bool:
+    """Write the address; return False if that is not possible at present."""
+    try:
+        atomic_write_json(directory / ADDRESS_FILE, asdict(address))
+    except OSError as error:
+        say(f"the server's address is not noted yet: {error}")
+        return False
+    return True
+
+
+def _note_ready(directory: Path, address: ServerAddress, key: str, bound: str) -> bool:
+    """Return whether the server answers here and its address says so.
 
     The controller can then tell a server that it cannot reach from one that still loads its model.
     """
     if not answers(base_url("127.0.0.1", address.port), key):
         return False
-    try:
-        atomic_write_json(directory / ADDRESS_FILE, asdict(replace(address, ready=_now())))
-    except OSError as error:
-        print(f"it is not noted that the server answers: {error}", flush=True)
-    return True
+    hosts = (*address.hosts, *(_addresses() if bound == _ANY else ()))
+    ready = replace(address, hosts=tuple(dict.fromkeys(hosts)), ready=_now())
+    return _note_address(directory, ready)
 
 
 def _watch(
@@ -341,10 +355,7 @@ def _watch(
         if (renewed := _renewed(lease)) != seen:
             seen, since = renewed, time.monotonic()
         if time.monotonic() - since > lease_seconds:
-            print(
-                f"the controller has not renewed the lease for {lease_seconds:g} s: ending",
-                flush=True,
-            )
+            say(f"the controller has not renewed the lease for {lease_seconds:g} s: ending")
             return
         time.sleep(0.2)
 
@@ -383,27 +394,32 @@ def _free_port(host: str) -> int:
 
 def _hosts(bound: str) -> tuple[str, ...]:
     """Return the names and addresses under which other nodes may reach this one."""
-    if bound != "0.0.0.0":
+    if bound != _ANY:
         return (bound,)
     names = [socket.getfqdn(), socket.gethostname(), node_name()]
     with suppress(OSError):
         names += socket.gethostbyname_ex(socket.gethostname())[2]
-    with suppress(OSError):
-        names += _addresses()
-    # Debian's /etc/hosts gives a node's own name the address 127.0.1.1.
-    others = (name for name in names if name and not name.startswith(("127.", "localhost")))
-    return tuple(dict.fromkeys(others))
+    return tuple(dict.fromkeys(name for name in names if name and not _is_loopback(name)))
 
 
 def _addresses() -> list[str]:
     """Return the addresses (IPv4) of this node's interfaces that are up."""
-    up = {name for name, state in psutil.net_if_stats().items() if state.isup}
+    try:
+        up = {name for name, state in psutil.net_if_stats().items() if state.isup}
+        interfaces = psutil.net_if_addrs()
+    except OSError:
+        return []
     return [
-        address.address
-        for name, found in psutil.net_if_addrs().items()
-        for address in found
-        if name in up and address.family == socket.AF_INET
+        found.address
+        for name, addresses in interfaces.items()
+        for found in addresses
+        if name in up and found.family == socket.AF_INET and not _is_loopback(found.address)
     ]
+
+
+def _is_loopback(host: str) -> bool:
+    # Debian's /etc/hosts gives a node's own name the address 127.0.1.1.
+    return host.startswith("127.") or host.partition(".")[0] == "localhost"
 
 
 def _now() -> str:

@@ -41,6 +41,7 @@ _SUBMIT_AGAIN_S = 30.0
 _NOT_THE_NODE = frozenset({"CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"})
 # Ends that are evidence against the node even if the server answered there.
 _LOST_NODE = frozenset({"NODE_FAIL", "BOOT_FAIL"})
+_UNKNOWN = JobStatus("UNKNOWN", ended=False)
 _QUEUE_ERRORS = (AgentTTSError, subprocess.TimeoutExpired)
 
 
@@ -54,7 +55,8 @@ class ServedLimits:
         restarts: Most consecutive restarts.
         alone: Whether the model shares its GPUs with the trials, so that it is released before
             they start.
-        poll_seconds: Seconds between two looks at the job.
+        poll_seconds: Seconds between two looks at the server.
+        queue_seconds: Least seconds between two questions to the queue about the same job.
         pauses: Seconds before the first restart, the second, ...; the last one also applies to
             all later restarts.
     """
@@ -64,6 +66,7 @@ class ServedLimits:
     restarts: int
     alone: bool = False
     poll_seconds: float = 1.0
+    queue_seconds: float = 0.0
     pauses: tuple[float, ...] = ()
 
 
@@ -118,16 +121,23 @@ class ServedModel:
         # Whether the queue has said which job serves the model, since this controller started and
         # since its last failed submission.
         self._looked = False
+        # The job of which the queue was last asked, when, and its answer.
+        self._asked: tuple[str, float, JobStatus] = "", 0.0, _UNKNOWN
         # Jobs that have ended. The process of one may still be there for a moment.
         self._over: set[str] = set()
         # The job of which it was noted that it could not be cancelled.
         self._not_cancelled: str | None = None
         self._ready = False
         self._deaths = 0
+        # Whether it was started for a question that has not come.
+        self._started_ahead = False
         # Why its last job did not even start or was given up, and why its present one waits.
         self._end = self._waits = ""
-        # Since when its server answers on its node and not here.
+        # What the queue last said of its job.
+        self._seen: JobStatus | None = None
+        # Since when its server answers on its node and not here, and where one last answered here.
         self._unreached_since: float | None = None
+        self._host = ""
         self._used = time.monotonic()
         # Whether this controller started its job, when it was first seen running, and how long the
         # model then took to load.
@@ -143,6 +153,7 @@ class ServedModel:
             AgentTTSError: The controller has to stop.
         """
         deadline = time.monotonic() + self._limits.start_seconds
+        self._started_ahead = False
         while True:
             self._look()
             self._renew_lease()
@@ -175,8 +186,9 @@ class ServedModel:
         """Note that ``remaining`` of ``total`` trials have not ended.
 
         It releases a model that has been idle for long (`idle_limit`), and starts it again near the
-        end of the batch, so that queueing and loading overlap with the last trials. A model that an
-        earlier controller started is found first.
+        end of the batch, so that queueing and loading overlap with the last trials. If no question
+        has come since it was last started so, the search asks seldom or no more, and the next
+        question starts it. A model that an earlier controller started is found first.
 
         Args:
             remaining: Number of trials that have not ended.
@@ -192,12 +204,13 @@ class ServedModel:
         idle = time.monotonic() - self._used
         longest = idle_limit(self._limits.idle_seconds, self._request.gpus, self._loads_for)
         if self._job is None:
-            may_start = self._looked and self._deaths == 0
+            may_start = self._looked and self._deaths == 0 and not self._started_ahead
             if soon and may_start and time.monotonic() >= self._not_before:
                 try:
                     self._start()
                 except LLMError as error:
                     log.warning("%s", error)
+                self._started_ahead = self._job is not None
         elif not more or self._limits.alone or (idle > longest and not soon):
             if self._stop():  # otherwise the next look tries again
                 self._job, self._ready = None, False
@@ -234,7 +247,7 @@ class ServedModel:
         """
         try:
             for job in self._scheduler.live_services(self._service):
-                state = self._state(job)
+                state = self._ask(job)
                 if not (state.completing or state.ended):  # it may have ended since it was listed
                     self._scheduler.stop_service(self._service, [job])
                     self._note(f"job {job} of an earlier start was still there and is cancelled")
@@ -248,11 +261,11 @@ class ServedModel:
 
         If its job has ended, the end is recorded.
         """
-        if self._job is None:
+        if self._job is None and not self._looked:
             self._job = self._find()
         if self._job is None:
             return None
-        state = self._state(self._job)
+        state = self._seen = self._state(self._job)
         self._tell_why_it_waits(state)
         # Its job is never requeued, so a job whose node is being cleaned up has ended.
         if state.ended or state.completing:
@@ -268,8 +281,8 @@ class ServedModel:
             return None
         found = read_address(self._directory)
         address = self._answering(found) if found is not None else None
-        if found is not None and self._is_unreachable(found, address is not None):
-            self._give_up(found)
+        if found is not None and self._is_unreachable(found, state, address is not None):
+            self._give_up(found, state)
             return None
         if address is None and self._started_here and self._runs_since is None:
             self._runs_since = None if state.pending else time.monotonic()
@@ -280,7 +293,9 @@ class ServedModel:
         # On one node the loopback always works, and names of test clusters' nodes resolve nowhere.
         near = found.node == socket.gethostname()
         key = self._key()
-        for host in ("127.0.0.1", *found.hosts) if near else found.hosts:
+        hosts = ("127.0.0.1", *found.hosts) if near else found.hosts
+        # A packet that a firewall drops costs some seconds at each look.
+        for host in sorted(hosts, key=lambda host: host != self._host):
             base = base_url(host, found.port)
             if key and answers(base, key):
                 if not self._ready:
@@ -288,19 +303,23 @@ class ServedModel:
                     self._used = time.monotonic()
                     if self._runs_since is not None:
                         self._loads_for = self._used - self._runs_since
-                self._ready, self._deaths = True, 0
+                self._ready, self._deaths, self._host = True, 0, host
                 return Address(base, key)
         return None
 
-    def _is_unreachable(self, found: ServerAddress, answered: bool) -> bool:
-        """Return whether its server has answered for long on its node, and not here."""
-        if answered or found.ready is None or found.job != self._job:
+    def _is_unreachable(self, found: ServerAddress, state: JobStatus, answered: bool) -> bool:
+        """Return whether its server has answered for long on its node, and never here.
+
+        One that has answered here, or whose job is suspended, is silent for another reason.
+        """
+        explained = answered or self._ready or state.paused
+        if explained or found.ready is None or found.job != self._job:
             self._unreached_since = None
             return False
         self._unreached_since = self._unreached_since or time.monotonic()
         return time.monotonic() - self._unreached_since > _UNREACHABLE_S
 
-    def _give_up(self, found: ServerAddress) -> None:
+    def _give_up(self, found: ServerAddress, state: JobStatus) -> None:
         """Stop a job whose server cannot be reached; the next one starts on another node."""
         tried = ", ".join(f"{host}:{found.port}" for host in found.hosts)
         self._end = (
@@ -308,20 +327,31 @@ class ServedModel:
             f"controller runs (tried: {tried}); open these ports between the nodes, or run the "
             "controller where it reaches them ('controller' in the profile)"
         )
-        self._note(self._end)
+        self._note(f"job {self._job} is given up: {self._end}")
         self._stop()
         if self._job is not None:
             self._over.add(self._job)
         self._job, self._ready, self._unreached_since = None, False, None
-        self._failed_on.append(found.node)
+        if state.node:  # a host's own name may not be the one that the queue knows
+            self._failed_on.append(state.node)
         self._count_death()
 
     def _why_not_ready(self) -> str:
         """Return what is known of why the model does not answer yet."""
         if self._job is None:
             return self._waits or self._end or "no job could be started in that time"
-        if self._waits:
-            return f"its job {self._job} is still pending: {self._waits}"
+        state = self._seen
+        if state is None or state.state == "UNKNOWN":
+            return f"the queue does not say whether its job {self._job} runs; {self._end_of_log()}"
+        if state.pending or state.paused:
+            reason = f": {self._waits}" if self._waits else ""
+            return f"its job {self._job} is still {state.state.lower()}{reason}"
+        if self._unreached_since is not None:
+            return f"its job {self._job} runs, and its server does not answer here yet"
+        if self._ready:
+            return (
+                f"its job {self._job} runs, and its server no longer answers; {self._end_of_log()}"
+            )
         return (
             f"its job {self._job} runs and is still loading it; a higher start_seconds "
             f"gives it more time; {self._end_of_log()}"
@@ -395,11 +425,19 @@ class ServedModel:
         return True
 
     def _state(self, job: str) -> JobStatus:
+        """Return the state of a job, which may be as old as ``queue_seconds``."""
+        asked, moment, state = self._asked
+        if asked != job or time.monotonic() - moment >= self._limits.queue_seconds:
+            state = self._ask(job)
+            self._asked = job, time.monotonic(), state
+        return state
+
+    def _ask(self, job: str) -> JobStatus:
         try:
             return self._scheduler.poll([job])[job]
         except _QUEUE_ERRORS as error:  # the server itself is asked as well
             log.warning("%s", error)
-            return JobStatus("UNKNOWN", ended=False)
+            return _UNKNOWN
 
     def _tell_why_it_waits(self, state: JobStatus) -> None:
         """Note once why a job is pending, if the reason does not pass by itself."""

@@ -104,6 +104,7 @@ def _lifecycle(
         restarts=section.restarts,
         alone=local and gpus > 0 and gpus + most_trial_gpus > profile.gpus_per_node,
         poll_seconds=min(2.0, profile.poll_seconds),
+        queue_seconds=profile.poll_seconds,
         pauses=tuple(profile.retry_pauses),
     )
     lease = max(_LEASE_S, section.timeout_seconds + _BESIDE_REQUEST_S)

@@ -371,14 +371,15 @@ def _served_state(run: RunDirectory, profile: Profile) -> dict[str, Any] | None:
 
 
 def _room_warnings(run: RunDirectory) -> list[str]:
-    """Return a warning for each place of the run without room, for which the run waits."""
+    """Return a warning for each place of the run without room."""
     found = []
     for place in dict.fromkeys((run.path, run.path / run.record().samples)):
         try:
             usage = shutil.disk_usage(place)
         except OSError:  # no sample is stored yet
             continue
-        if usage.free < ROOM_BYTES:
+        # Some file systems (FUSE) tell no sizes, which are then zero.
+        if usage.total and usage.free < ROOM_BYTES:
             found.append(
                 f"{place}: no space is left ({usage.total / 1e9:,.1f} GB are used); the controller "
                 "and the jobs wait for it and try again"

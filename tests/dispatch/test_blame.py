@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.dispatch.blame import STOPS, AttemptEnd, Verdict, blame
-from agenttts.dispatch.messages import CONSEQUENCES, MACHINE_MESSAGES, find_message
+from agenttts.dispatch.messages import CONSEQUENCES, MACHINE_MESSAGES, find_in_log, find_message
 from agenttts.sandbox.run import missing as no_sandbox
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault
@@ -24,6 +26,7 @@ def engine(message: str, kind: str = "FAILED") -> Fault:
 
 LOADING = "model 'm' (/models/m) could not be loaded by vLLM: RuntimeError: Engine core initialization failed. See root cause above."
 KILLED = "the engine process of model 'm' was killed by SIGKILL (exit code -9); the kernel and Slurm send SIGKILL when memory runs out; its last line: loading"
+AGAIN = "WARNING agenttts.inference.engine_pool: model 'm': CUDA out of memory; the other engines are closed, and it is loaded again"
 WORKER_KILLED = f"{LOADING}; its process VllmWorker-1 was killed by SIGKILL (exit code -9); the kernel and Slurm send SIGKILL when memory runs out"
 SILENT = "model 'm' (/models/m) could not be run by vLLM: EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.; a process of the engine ended without saying why, as one does that is killed; the kernel and Slurm send SIGKILL when memory runs out"
 WARNING = (
@@ -157,6 +160,9 @@ CASES = [
     ("no process of the engine says why, and the kernel counted a kill", AttemptEnd(exit_code=1, fault=engine(LOADING), oom_killed=True), OOM),
     ("a worker says only that another one failed", AttemptEnd(exit_code=1, fault=engine(f"{LOADING}; the cause, printed by a process of the engine: Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause."), log="NVRM: Xid (1): 79"), NODE),
     ("a GPU error beside a kill of something else", AttemptEnd(exit_code=1, fault=engine("CUDA error: an illegal memory access was encountered"), oom_killed=True), OWN),
+    ("the engine was killed after a start beside another one was refused", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM"), log=f"{HELD}\n{AGAIN}\nINFO loading"), INFRA),
+    ("memory ran out beside another engine, and then without it", AttemptEnd(exit_code=1, fault=engine(LOADING), log=f"{HELD}\n{AGAIN}\ntorch.OutOfMemoryError: CUDA out of memory"), OOM),
+    ("the engine crashed after memory had run out beside another one", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGSEGV (exit code -11)"), log=f"torch.OutOfMemoryError: CUDA out of memory\n{AGAIN}"), OWN),
     ("the engine's file vanished under it", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGBUS (exit code -7)")), INFRA),
     ("a limit on CPU time", AttemptEnd(exit_code=-24, began=True), INFRA),
     ("a limit on the size of files, seen through a shell", AttemptEnd(exit_code=153, began=True), INFRA),
@@ -219,6 +225,18 @@ def test_ordinary_lines_are_no_message(line):
     assert find_message(line, (*MACHINE_MESSAGES, *CONSEQUENCES)) is None
 
 
+@pytest.mark.parametrize("said", ["RuntimeError: Failed to infer device type", "RuntimeError: Found no NVIDIA driver on your system."])  # fmt: skip
+@pytest.mark.parametrize(("gpus", "verdict"), [(0, OWN), (1, NODE), (None, NODE)])
+def test_an_engine_that_needs_a_gpu_is_no_fault_of_nodes_whose_jobs_have_none(said, gpus, verdict):
+    """It would fail on all nodes one after the other, and each would be avoided."""
+    end = AttemptEnd(exit_code=1, fault=engine(f"model 'm' could not be loaded by vLLM: {said}"), began=True, gpus=gpus)  # fmt: skip
+    found = blame(end)
+    assert in_short(found) == verdict
+    assert ("set gpus_per_node in the profile" in found.explanation) is (gpus == 0)
+    later = blame(replace(end, fault=engine(LOADING), log=f"{said}\n"))
+    assert in_short(later) == verdict
+
+
 # Causes that an engine names, and lines that do no harm in a log: whatever stands beside the cause,
 # it is the cause.
 NAMED = [
@@ -256,6 +274,20 @@ def test_nothing_in_a_log_outranks_the_cause_that_an_engine_names(message, lines
     verdict = blame(AttemptEnd(exit_code=1, fault=engine(message), log=log, began=True))
     assert in_short(verdict) == OWN
     assert verdict.explanation == message
+
+
+@pytest.mark.parametrize(
+    ("line", "counts"),
+    [
+        ('time="2026-01-01T00:00:00" level=WARN msg="cache: read-only file system"', False),
+        ('level=INFO msg=retry error="no space left on device"', False),
+        ("NCCL_DEBUG=INFO is set: no space left on device", True),
+        ("n1:1:1 [0] NCCL WARN uncorrectable ECC error", True),
+    ],
+)
+def test_the_level_of_a_line_may_be_written_as_a_field(line, counts):
+    """As programs in Go write it; the value of a variable of the environment is no level."""
+    assert (find_in_log(line, MACHINE_MESSAGES) is not None) is counts
 
 
 CAUSE = """\

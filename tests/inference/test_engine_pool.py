@@ -310,6 +310,17 @@ def test_engines_stay_asleep_where_the_gpu_s_memory_is_not_known(model):
     assert pool.starts == 3
 
 
+@pytest.mark.parametrize(("total", "refused", "starts"), [(79.1, 0, 2), (9.5, 1, 6)])
+def test_an_engine_is_refused_once_where_the_gpu_s_memory_is_not_known(model, total, refused, starts):  # fmt: skip
+    """As on MIG devices: nvidia-smi does not tell their memory."""
+    machine = Gpu(total)
+    pool = EnginePool(machine.load, True, machine.available, gpu_memory=list)
+    for name in "ababab":
+        pool.get(model(name))
+    assert sum(event.startswith("refuse") for event in machine.events) == refused
+    assert pool.starts == starts
+
+
 @pytest.mark.parametrize("own", [{}, {"gpu_memory_utilization": 0.5}])
 @pytest.mark.parametrize(("gpus", "keep"), [(1, True), (0, True), (1, False)])
 def test_the_share_of_a_gpu_is_given_where_others_may_sleep_beside(model, gpus, keep, own):

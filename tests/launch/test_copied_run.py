@@ -80,6 +80,15 @@ def test_the_original_s_controller_is_not_the_copy_s(cli, run, copy, tmp_path, c
     assert not (tmp_path / "calls").exists(), "the original's jobs are not cancelled"
 
 
+@pytest.mark.parametrize(("kind", "told"), [("slurm", True), ("local", False)])
+def test_the_number_of_a_process_is_not_one_of_a_job(cli, run, fake, caplog, kind, told):
+    """The queue may have any job of that number, which a cancel does not touch."""
+    write_handle(run, ControllerHandle(kind, "7", path=str(run.path.resolve())))
+    fake("squeue", "echo '7 n1|RUNNING|None|(null) |/tmp/other/job.sh'")
+    assert cli("cancel", "small").returncode == 0
+    assert ("are not of this run and go on: 7: " in caplog.text) is told
+
+
 def test_a_copy_of_a_run_that_is_over_gets_a_token_of_its_own(run, copy):
     token = run.record().token
     for outcome in ("done", "cancelled"):

@@ -67,6 +67,25 @@ def test_a_run_of_another_cluster_is_elsewhere(cli, run, tmp_path):
     assert calls(tmp_path) == ["show config"], "the other cluster's queue tells nothing"
 
 
+def test_each_run_of_a_list_is_judged_by_its_own_jobs(cli, run, unstarted_run, fake, tmp_path):
+    """Four controllers have been job 7, on two clusters; one call of each command tells of all."""
+    runs = {name: unstarted_run(name=name, search__iterations=0) for name in ("own", "ended", "daemons")}  # fmt: skip
+    for name, made in runs.items():
+        made.profile_file.write_text("kind: slurm\n")
+        user = ANOTHER_USER if name == "daemons" else user_name()
+        job = "9" if name == "daemons" else "7"
+        write_handle(made, ControllerHandle("slurm", job, cluster="beta", user=user))
+    mark = f"agenttts run=own batch=own-{runs['own'].record().token}-controller"
+    rows = f"echo '7 n1|RUNNING|None|{mark}'; echo '9 n1|PENDING|Priority|x'"
+    fake("squeue", f"echo squeue $@ >> {tmp_path}/calls; {rows}")
+    fake("sacct", f"echo sacct $@ >> {tmp_path}/calls")
+    found = json.loads(cli("list", "--json").stdout)["runs"]
+    states = {one["run"]: one["state"] for one in found}
+    assert states == {"small": "unknown", "own": "running", "ended": "stopped", "daemons": "pending"}  # fmt: skip
+    assert [call.split()[0] for call in calls(tmp_path)] == ["show", "squeue"]
+    assert f"-u {user_name()},{ANOTHER_USER}" in calls(tmp_path)[1]
+
+
 CHANGES = [
     ("resume", "small"),
     ("resume", "small", "--retry-failed"),
@@ -111,6 +130,16 @@ def test_the_same_cluster_in_other_letters_and_an_unnamed_one_are_asked(cli, run
 def test_the_cluster_is_unknown_where_slurm_does_not_tell(cli, run, fake):
     fake("scontrol", "echo down >&2; exit 1")
     assert seen(cli)[0]["alive"] is True
+
+
+def test_a_slurm_that_does_not_tell_is_asked_once_for_all_jobs(run, colleague, fake, tmp_path):
+    """Each of the calls may wait for an answer until its time-out."""
+    fake("scontrol", f"echo $@ >> {tmp_path}/calls; echo down >&2; exit 1")
+    fake("squeue", "echo 'JOBID NODELIST|STATE|REASON|COMMENT |COMMAND'")
+    several = RunJobs(cluster="alpha", users=(ANOTHER_USER,))
+    states = queue.job_states([str(number) for number in range(50)], several)
+    assert len(states) == 50
+    assert len(calls(tmp_path)) <= 2
 
 
 def test_a_run_that_is_over_is_over_on_each_cluster(cli, run):

@@ -4,6 +4,7 @@ hangs when told to.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -23,6 +25,7 @@ from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.errors import MissingRequirement
 from agenttts.files.processes import children, environment
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.engine_options import installed_vllm_options
 from agenttts.search.llm.base import LLMError
 from agenttts.serving import job, program
 from agenttts.serving.job import (
@@ -41,6 +44,7 @@ from agenttts.serving.job import (
 from agenttts.serving.lifecycle import ServedLimits, ServedModel, idle_limit
 from agenttts.serving.program import server_command
 from tests.support.forks import signal_at_fork
+from tests.support.full_disk import full_disk
 from tests.support.processes import alive
 from tests.support.waiting import until
 
@@ -363,16 +367,68 @@ def test_its_job_says_when_the_server_answers_on_its_node(bench, tmp_path):
     assert address.job == str(served.pid)
 
 
+def test_a_server_whose_address_could_not_be_written_is_found_when_there_is_room(bench):
+    """The job goes on: a model that was loaded would have to be loaded again."""
+    served = bench()
+    served.model._start()
+    first = served.model._job
+    until(lambda: read_address(served.folder))
+    (served.folder / ADDRESS_FILE).unlink()  # as if it had not been written
+    address = served.model.locate()
+    assert address.base_url.startswith("http://127.0.0.1:")
+    assert served.model._job == first
+
+
+def test_a_full_disk_takes_no_address_for_the_moment(tmp_path):
+    address = job.ServerAddress(("n1",), "n1", 1, "7", "")
+    with full_disk(3):
+        assert not job._note_address(tmp_path, address)
+    assert read_address(tmp_path) is None
+    assert job._note_address(tmp_path, address)
+    assert read_address(tmp_path) == address
+
+
 def test_a_node_is_known_by_names_and_addresses_that_others_can_use(monkeypatch):
     monkeypatch.setenv("SLURMD_NODENAME", "n07")
-    monkeypatch.setattr(socket, "gethostbyname_ex", lambda name: (name, [], ["127.0.1.1"]))
-    monkeypatch.setattr(socket, "getfqdn", lambda: "localhost")
-    hosts = job._hosts("0.0.0.0")
-    assert hosts[:2] == (socket.gethostname(), "n07")
-    assert not [host for host in hosts if host.startswith(("127.", "localhost"))]
-    own = {a.address for found in psutil.net_if_addrs().values() for a in found}
-    assert set(hosts[2:]) <= own
+    monkeypatch.setattr(socket, "gethostname", lambda: "gpu07")
+    monkeypatch.setattr(
+        socket, "gethostbyname_ex", lambda name: (name, [], ["127.0.1.1", "10.1.0.7"])
+    )
+    monkeypatch.setattr(socket, "getfqdn", lambda: "localhost.localdomain")
+    assert job._hosts("0.0.0.0") == ("gpu07", "n07", "10.1.0.7")
     assert job._hosts("127.0.0.1") == ("127.0.0.1",)
+
+
+@pytest.mark.parametrize(
+    ("bound", "added"), [("0.0.0.0", ("10.2.0.7", "172.17.0.1")), ("127.0.0.1", ())]
+)
+def test_the_addresses_of_interfaces_are_told_when_the_server_answers(
+    tmp_path, monkeypatch, bound, added
+):
+    """Before, each look of the controller at all of them could take half a minute."""
+    interfaces = {"lo": "127.0.0.1", "eth0": "10.1.0.7", "ib0": "10.2.0.7", "docker0": "172.17.0.1", "off": "10.3.0.7"}  # fmt: skip
+    addresses = {name: [SimpleNamespace(family=socket.AF_INET, address=at), SimpleNamespace(family=socket.AF_INET6, address="fe80::1")] for name, at in interfaces.items()}  # fmt: skip
+    states = {name: SimpleNamespace(isup=name != "off") for name in interfaces}
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: addresses)
+    monkeypatch.setattr(psutil, "net_if_stats", lambda: states)
+    up: list[bool] = []
+    monkeypatch.setattr(job, "answers", lambda url, key: bool(up))
+    known = job.ServerAddress(("gpu07", "10.1.0.7"), "gpu07", 1, "7", "2026-01-01T00:00:00+00:00")
+    assert not job._note_ready(tmp_path, known, "key", bound)
+    assert read_address(tmp_path) is None
+    up.append(True)
+    assert job._note_ready(tmp_path, known, "key", bound)
+    told = read_address(tmp_path)
+    assert told.hosts == (*known.hosts, *added)
+    assert told.ready
+
+
+def test_an_address_that_a_later_version_wrote_is_read(tmp_path):
+    written = {"hosts": ["n1"], "node": "n1", "port": 1, "job": "7", "started": "", "tls": True}
+    (tmp_path / job.ADDRESS_FILE).write_text(json.dumps(written))
+    assert read_address(tmp_path).hosts == ("n1",)
+    (tmp_path / job.ADDRESS_FILE).write_text("[]")
+    assert read_address(tmp_path) is None
 
 
 def test_another_server_at_the_port_is_not_taken_for_ours(bench):
@@ -422,6 +478,46 @@ def test_engine_options_become_the_servers_flags(on_cpu, monkeypatch):
     assert '--hf-overrides {"a": 1}' in text
     assert "quantization" not in text
     assert "key" not in text
+
+
+FLAGS = [
+    ("cudagraph_capture_sizes", [1, 2, 4], "--cudagraph-capture-sizes 1 2 4"),
+    ("logits_processors", ["m:C", "n:D"], "--logits-processors m:C n:D"),
+    ("kv_cache_dtype_skip_layers", ["0", "5"], "--kv-cache-dtype-skip-layers 0 5"),
+    ("sleep_preserve_parameter_names", [], ""),
+    ("device_ids", [0, 1], "--device-ids 0,1"),
+    ("disable_log_stats", True, "--disable-log-stats"),
+    ("disable_log_stats", False, ""),
+    ("aggregate_engine_logging", False, ""),
+    ("async_scheduling", False, "--no-async-scheduling"),
+    ("speculative_config", {"method": "ngram"}, '--speculative-config {"method": "ngram"}'),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "flags"), FLAGS)
+def test_lists_and_switches_become_flags_that_the_server_knows(option, value, flags, monkeypatch):
+    monkeypatch.setattr(program, "is_cpu_build", lambda: False)
+    config = ModelConfig("agent", "/models/m", options={option: value})
+    command, _ = server_command(config, "agent", "0.0.0.0", 8000)
+    assert " ".join(command).partition(" --port 8000")[2].strip() == flags
+
+
+@pytest.mark.llm
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_the_installed_server_reads_the_flags_as_the_options():
+    arg_utils = pytest.importorskip("vllm.engine.arg_utils")
+    parser = arg_utils.EngineArgs.add_cli_args(arg_utils.FlexibleArgumentParser())
+    switches = {
+        name: parser.parse_known_args(program._flags({name: False}))
+        for name, kind in installed_vllm_options().items()
+        # The first has no flag; that of the second is the server's own.
+        if kind == "bool" and name not in ("enable_mm_processor_stats", "tokens_only")
+    }
+    assert {name for name, (_, unknown) in switches.items() if unknown} == set()
+    assert not any(getattr(found, name) for name, (found, _) in switches.items())
+    for option, value, _ in FLAGS:
+        found = getattr(parser.parse_args(program._flags({option: value})), option)
+        assert found == value or (value == [] and not found)
 
 
 SQUEUE = """cat <<'END'

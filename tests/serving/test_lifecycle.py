@@ -26,6 +26,7 @@ class Queue:
         self.ends: dict[str, str] = {}
         self.excluded: list[tuple[str, ...]] = []
         self.silent = False
+        self.state = "RUNNING"
         self.refusals: list[Exception] = []
         self.asked = 0
 
@@ -52,7 +53,7 @@ class Queue:
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         self._answer()
         return {
-            job: JobStatus("RUNNING", ended=False, node="n1")
+            job: JobStatus(self.state, ended=False, node="n1")
             if job in self.live
             else JobStatus(self.ends.get(job, "CANCELLED"), ended=True, node="n1")
             for job in job_ids
@@ -216,8 +217,48 @@ def test_a_node_on_which_the_server_answered_is_not_avoided(served, state, avoid
     assert queue.excluded == [(), avoided]
 
 
+def test_a_model_that_is_not_asked_is_not_started_ahead_again(served):
+    """The search asks a model seldom, or no more, if its proposals have been bad."""
+    queue, make, _, _ = served
+    model = make()
+
+    def end_of_a_batch() -> list[str]:
+        model.trials_run(8, 8, True)
+        model._used -= 601
+        model.trials_run(8, 8, True)
+        assert queue.live == [], "it was idle"
+        model.trials_run(1, 8, True)
+        return queue.live
+
+    assert end_of_a_batch() == ["1"]
+    assert end_of_a_batch() == []
+    assert end_of_a_batch() == []
+    model.locate()
+    assert queue.live == ["2"]
+    assert end_of_a_batch() == ["3"]
+    model.locate()
+    assert queue.live == ["3"], "this time the question came"
+    assert end_of_a_batch() == ["4"]
+
+
+def test_the_queue_is_asked_as_often_as_the_profile_says(served, monkeypatch):
+    """Sites may limit that; the server itself is asked more often."""
+    queue, make, _, _ = served
+    probes: list[str] = []
+    monkeypatch.setattr(lifecycle, "answers", lambda base_url, key: len(probes) > 20 or probes.append(base_url))  # fmt: skip
+    make(queue_seconds=600.0).locate()
+    assert len(probes) == 21
+    assert queue.asked == 3, "whether a job runs, the start, and its state"
+
+
 def address_of(folder, job: str, **more: object) -> None:
-    known = {"hosts": ["n1", "10.0.0.1"], "node": "n1", "port": 1, "job": job, "started": ""}
+    known = {
+        "hosts": ["n1", "10.0.0.1"],
+        "node": "n1.cluster",
+        "port": 1,
+        "job": job,
+        "started": "",
+    }
     (folder / ADDRESS_FILE).write_text(json.dumps({**known, **more}))
 
 
@@ -264,7 +305,7 @@ def test_a_submission_that_cannot_succeed_is_an_error_at_once(served):
 
 def test_a_server_that_answers_on_its_node_alone_is_given_up(served, monkeypatch):
     """A firewall between the nodes, or names that do not resolve: waiting costs GPU time."""
-    queue, make, folder, _ = served
+    queue, make, folder, notes = served
     monkeypatch.setattr(lifecycle, "answers", lambda base_url, key: False)
     monkeypatch.setattr(lifecycle, "_UNREACHABLE_S", 0.05)
     model = make(restarts=1)
@@ -276,10 +317,11 @@ def test_a_server_that_answers_on_its_node_alone_is_given_up(served, monkeypatch
 
     monkeypatch.setattr(model, "_start", start_and_listen)
     with pytest.raises(
-        LLMError, match="2 times in a row; its server answers on n1, and not"
+        LLMError, match="2 times in a row; its server answers on n1.cluster, and not"
     ) as caught:
         model.locate()
     assert "n1:1, 10.0.0.1:1" in str(caught.value)
+    assert notes[1].startswith("job 1 is given up: its server answers on n1")
     assert queue.excluded == [(), ("n1",)]
     assert queue.live == []
 
@@ -294,3 +336,63 @@ def test_a_server_that_loads_its_model_is_waited_for(served, monkeypatch, job, r
     with pytest.raises(LLMError, match="a higher start_seconds gives it more time"):
         make(start_seconds=0.5).locate()
     assert queue.excluded == [()]
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "SUSPENDED"])
+def test_a_server_that_was_reached_or_is_suspended_is_not_unreachable(served, monkeypatch, state):
+    """It may be busy; a suspended job goes on where it was."""
+    queue, make, folder, notes = served
+    model = make(start_seconds=0.5)
+    monkeypatch.setattr(lifecycle, "_UNREACHABLE_S", 0.05)
+    queue.state = state
+    address_of(folder, "1", ready="2026-01-01T00:00:00+00:00")
+    answers = [state == "RUNNING"]
+    monkeypatch.setattr(lifecycle, "answers", lambda base_url, key: bool(answers and answers.pop()))
+    if state == "RUNNING":
+        model.locate()
+    wanted = "no longer answers" if state == "RUNNING" else "is still suspended"
+    with pytest.raises(LLMError, match=f"its job 1 .*{wanted}"):
+        model.locate()
+    assert queue.excluded == [()]
+    assert not [note for note in notes if "open these ports" in note]
+
+
+@pytest.mark.parametrize(
+    ("state", "silent", "said"),
+    [
+        ("PENDING", False, "its job 1 is still pending"),
+        ("RUNNING", True, "the queue does not say whether its job 1 runs"),
+        ("RUNNING", False, "its job 1 runs and is still loading it"),
+    ],
+)
+def test_what_keeps_the_model_from_answering_is_said_as_it_is(
+    served, monkeypatch, state, silent, said
+):
+    queue, make, folder, _ = served
+    (folder / ADDRESS_FILE).unlink()
+    model = make(start_seconds=0.1)
+    start = model._start
+
+    def start_then_fall_silent() -> None:
+        start()
+        queue.state, queue.silent = state, silent
+
+    monkeypatch.setattr(model, "_start", start_then_fall_silent)
+    with pytest.raises(LLMError, match=said):
+        model.locate()
+
+
+def test_the_host_that_answered_is_asked_first(served, monkeypatch):
+    _, make, folder, _ = served
+    model = make()
+    asked: list[str] = []
+
+    def answers(base_url: str, key: str) -> bool:
+        asked.append(base_url)
+        return "10.0.0.1" in base_url
+
+    monkeypatch.setattr(lifecycle, "answers", answers)
+    address_of(folder, "1")
+    model.locate()
+    model.locate()
+    assert asked == [f"http://{host}:1/v1" for host in ("n1", "10.0.0.1", "10.0.0.1")]

@@ -36,3 +36,9 @@ def test_a_place_that_cannot_be_looked_at_is_no_warning(unstarted_run, monkeypat
     run = unstarted_run(search__iterations=0)
     run.samples.rmdir()
     assert status_module._room_warnings(run) == []
+
+
+def test_a_file_system_that_tells_no_sizes_is_no_warning(unstarted_run, monkeypatch):
+    run = unstarted_run(search__iterations=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 0))
+    assert run_status(run)["warnings"] == []

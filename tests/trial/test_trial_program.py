@@ -85,6 +85,19 @@ def test_an_earlier_image_goes_on_with_a_run_that_needs_nothing_new(make_trial, 
 
 
 @pytest.mark.processes
+def test_a_trial_whose_log_is_on_a_full_disk_ends_as_others_do(make_trial):
+    good = make_trial("t0000", ("weak", 2), ("strong", 1))
+    bad = make_trial("t0001", ("weak", 2), ("strong", 1), examples="/nowhere.jsonl")
+    for spec, code in ((good, 0), (bad, 1)):
+        command = [sys.executable, "-m", "agenttts.trial", str(Path(spec.directory) / SPEC_FILE)]
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(command, stdout=full, stderr=full, check=False)
+        assert done.returncode == code
+    assert read_result(Path(good.directory)) is not None
+    assert read_fault(Path(bad.directory)) is not None
+
+
+@pytest.mark.processes
 def test_a_finished_trial_exits_with_0(make_trial):
     spec = make_trial("t0000", ("weak", 2), ("strong", 1))
     code, out, err = finish(start(spec))

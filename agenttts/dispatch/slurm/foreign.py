@@ -8,7 +8,6 @@ row is the run's own unless its comment or its batch file shows that it is not.
 from __future__ import annotations
 
 import os
-from functools import lru_cache
 from pathlib import Path
 
 from agenttts.dispatch.run_jobs import RunJobs
@@ -38,9 +37,22 @@ def why_foreign(row: QueueRow, run: RunJobs) -> str:
     return f"its batch file is {file}, which is not in the run's directory"
 
 
-@lru_cache(maxsize=4096)  # a run has many jobs with few folders, and is polled often
+# Folders that were found in directories. A run has many jobs with few folders, and is polled often.
+# That one is not inside is not kept: a link cannot be followed while its file system is in trouble.
+_INSIDE: set[tuple[Path, tuple[Path, ...]]] = set()
+
+
 def _is_inside(folder: Path, directories: tuple[Path, ...]) -> bool:
     """Return whether a folder is in one of the directories, perhaps by a link."""
+    if (folder, directories) in _INSIDE:
+        return True
+    found = _is_found_inside(folder, directories)
+    if found:
+        _INSIDE.add((folder, directories))
+    return found
+
+
+def _is_found_inside(folder: Path, directories: tuple[Path, ...]) -> bool:
     named, real = Path(os.path.normpath(folder)), Path(os.path.realpath(folder))
     return any(
         named.is_relative_to(directory)

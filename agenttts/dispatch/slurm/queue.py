@@ -194,8 +194,10 @@ def _rows_of_runs(
     jobs: Iterable[tuple[str, RunJobs]],
 ) -> dict[tuple[str, RunJobs], QueueRow | None]:
     wanted = list(jobs)
+    # Asked once for each run: a Slurm that does not answer would be asked for each job again.
+    elsewhere = {run for run in dict.fromkeys(run for _, run in wanted) if other_cluster(run)}
     rows: dict[tuple[str, RunJobs], QueueRow | None] = {
-        (job, run): _elsewhere_row(job, run) for job, run in wanted if other_cluster(run)
+        (job, run): _elsewhere_row(job, run) for job, run in wanted if run in elsewhere
     }
     if here := [job for job in wanted if job not in rows]:
         found = _rows(here, _squeue(_other_users(here)))
@@ -278,11 +280,12 @@ def _rows(
         return rows
     if not queue.complete:
         raise _cut_off("squeue")
-    accounted = _sacct([job for job, _ in missing], _other_users(missing))
+    accounted = _sacct(list(dict.fromkeys(job for job, _ in missing)), _other_users(missing))
+    hiding = {run for run in dict.fromkeys(run for _, run in missing) if hidden_users(run)}
     for job, run in missing:
         row = accounted.rows.get(job)
         rows[job, run] = None if row is None else replace(row, unqueued=True)
-        if hidden_users(run) and (row is None or not status(row.state, "").ended):
+        if run in hiding and (row is None or not status(row.state, "").ended):
             rows[job, run] = _elsewhere_row(job, run)
     if not accounted.complete and any(rows[job] is None for job in missing):
         raise _cut_off("sacct")

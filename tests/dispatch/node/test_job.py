@@ -71,6 +71,15 @@ def test_a_trial_that_leaves_a_result_is_completed(tmp_path):
     assert 0 < attempt.seconds < 60
 
 
+def test_a_job_without_gpus_does_not_blame_its_node_for_them(tmp_path, nvidia_smi):
+    nvidia_smi("GPU 0: NVIDIA A100 (UUID: GPU-a)\n")
+    script = "echo 'RuntimeError: Failed to infer device type' >&2; exit 1"
+    shell(tmp_path, script, gpus=1)()
+    shell(tmp_path, script, gpus=0)()
+    with_gpu, without = read_attempts(tmp_path)
+    assert (with_gpu.node_fault, without.node_fault) == (True, False)
+
+
 def test_a_start_of_a_job_is_recorded(tmp_path):
     job(tmp_path, *SUCCEED, gpus=0)()
     [attempt] = read_attempts(tmp_path)

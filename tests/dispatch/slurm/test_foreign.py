@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ from agenttts.dispatch.base import JobRequest
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.run_jobs import RunJobs
 from agenttts.dispatch.service import Service
-from agenttts.dispatch.slurm.queue_reader import SQUEUE_FORMAT, read_squeue
+from agenttts.dispatch.slurm import foreign
+from agenttts.dispatch.slurm.foreign import why_foreign
+from agenttts.dispatch.slurm.queue_reader import SQUEUE_FORMAT, QueueRow, read_squeue
 from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 
 TOKEN = "1a2b3c"
@@ -99,6 +103,23 @@ def test_a_directory_behind_a_link_is_the_run_s(scheduler, place, tmp_path):
     (tmp_path / "cancelled").unlink()
     linked = (tmp_path / "link" / "small",)
     assert is_own(scheduler("x", place / "slurm" / "trials" / "b.sh", directories=linked), tmp_path)
+
+
+def test_a_link_that_could_not_be_followed_once_is_followed_later(place, tmp_path, monkeypatch):
+    """While a file system is in trouble, ``realpath`` returns the path as it is."""
+    (tmp_path / "link").symlink_to(place.parent)
+    file = tmp_path / "link" / "small" / "slurm" / "trials" / "b.sh"
+    row, run = QueueRow("RUNNING", "", OWN, batch_file=file), RunJobs((place.resolve(),), (TOKEN,))
+
+    def stale(self: Path, other: object = None) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(foreign.os.path, "realpath", os.fspath)
+        patched.setattr(Path, "samefile", stale)
+        patched.setattr(Path, "exists", stale)
+        assert why_foreign(row, run) == "", "its comment is the run's"
+    assert why_foreign(row, run) == ""
 
 
 def test_a_moved_run_knows_its_jobs(scheduler, place, tmp_path):
