@@ -108,9 +108,10 @@ class ModelConfig:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> ModelConfig:
-        """Return the configuration in a record; inverse of `to_record` and `dataclasses.asdict`.
+        """Return the configuration in a record; inverse of `to_record`.
 
-        Records of earlier versions lack the keys that were added since.
+        Records may also be of `dataclasses.asdict`. Those of earlier versions lack the keys that
+        were added since.
         """
         values = dict(record)
         if "thinking" in values:
