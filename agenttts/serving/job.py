@@ -6,6 +6,7 @@ child and writes its address. The files in ``DIR``:
 - ``serve.json``: what to serve and how;
 - ``key``: the API key, readable by the user alone; it reaches the server in its environment;
 - ``address.json``: where it listens, present while it runs;
+- ``ready.json``: the same once it answers, with further addresses;
 - ``lease``: touched by the controller; the job ends if this has not happened for long;
 - ``log.txt``: the server's log;
 - ``job_starts/``: what each job used of its node (`agenttts.dispatch.job_starts`).
@@ -59,6 +60,7 @@ from agenttts.serving.probe import answers, base_url
 SERVE_FILE = "serve.json"
 KEY_FILE = "key"
 ADDRESS_FILE = "address.json"
+READY_FILE = "ready.json"
 LEASE_FILE = "lease"
 LOG_FILE = "log.txt"
 UNUSABLE_NODE = 3
@@ -143,12 +145,25 @@ def write_key(directory: Path) -> None:
 def read_address(directory: Path) -> ServerAddress | None:
     """Return where the server listens; None while it does not run."""
     try:
-        values = parse_json((directory / ADDRESS_FILE).read_bytes())
-        known = {field.name for field in fields(ServerAddress)}  # a later version may write more
-        values = {name: value for name, value in values.items() if name in known}
-        return ServerAddress(**{**values, "hosts": tuple(values["hosts"])})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        values = _known_values(directory / ADDRESS_FILE)
+        address = ServerAddress(**{**values, "hosts": tuple(values["hosts"])})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+    try:
+        ready = _known_values(directory / READY_FILE)
+        is_its = (ready["job"], ready["started"]) == (address.job, address.started)
+        # A killed job may have left the file.
+        return ServerAddress(**{**ready, "hosts": tuple(ready["hosts"])}) if is_its else address
+    except (OSError, ValueError, TypeError, KeyError):
+        return address
+
+
+def _known_values(file: Path) -> dict[str, Any]:
+    """Return what a file says of an address; a later version may say more."""
+    document = parse_json(file.read_bytes())
+    if not isinstance(document, dict):
+        raise TypeError(f"{file}: not an object")
+    return {key.name: document[key.name] for key in fields(ServerAddress) if key.name in document}
 
 
 def log_tail(directory: Path, lines: int = 5) -> str:
@@ -293,6 +308,7 @@ def serve(directory: Path, submitted: str | None = None) -> int:
             found = read_address(directory)
             if found is not None and found.job == job:
                 (directory / ADDRESS_FILE).unlink(missing_ok=True)
+                (directory / READY_FILE).unlink(missing_ok=True)
         code = 0 if child is None else child.returncode
         if code != 0:  # told to end, vLLM ends with 0 once it serves (0.32)
             discard_compiled(scratch)
@@ -309,9 +325,16 @@ def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:
 
 
 def _note_address(directory: Path, address: ServerAddress) -> bool:
-    """Write the address; return False if that is not possible at present."""
+    """Write where the server listens, before it is ready; return whether it was possible."""
+    written = asdict(address)
+    # A controller of an older version, which may run still, reads no file with this key.
+    del written["ready"]
+    return _noted(directory / ADDRESS_FILE, written)
+
+
+def _noted(path: Path, values: Mapping[str, Any]) -> bool:
     try:
-        atomic_write_json(directory / ADDRESS_FILE, asdict(address))
+        atomic_write_json(path, values)
     except OSError as error:
         say(f"the server's address is not noted yet: {error}")
         return False
@@ -319,7 +342,7 @@ def _note_address(directory: Path, address: ServerAddress) -> bool:
 
 
 def _note_ready(directory: Path, address: ServerAddress, key: str, bound: str) -> bool:
-    """Return whether the server answers here and its address says so.
+    """Return whether the server answers here and a file says so.
 
     The controller can then tell a server that it cannot reach from one that still loads its model.
     """
@@ -327,7 +350,7 @@ def _note_ready(directory: Path, address: ServerAddress, key: str, bound: str) -
         return False
     hosts = (*address.hosts, *(_addresses() if bound == _ANY else ()))
     ready = replace(address, hosts=tuple(dict.fromkeys(hosts)), ready=_now())
-    return _note_address(directory, ready)
+    return _note_address(directory, address) and _noted(directory / READY_FILE, asdict(ready))
 
 
 def _watch(

@@ -414,13 +414,25 @@ def test_the_addresses_of_interfaces_are_told_when_the_server_answers(
     up: list[bool] = []
     monkeypatch.setattr(job, "answers", lambda url, key: bool(up))
     known = job.ServerAddress(("gpu07", "10.1.0.7"), "gpu07", 1, "7", "2026-01-01T00:00:00+00:00")
+    job._note_address(tmp_path, known)
     assert not job._note_ready(tmp_path, known, "key", bound)
-    assert read_address(tmp_path) is None
+    assert read_address(tmp_path) == known
     up.append(True)
     assert job._note_ready(tmp_path, known, "key", bound)
     told = read_address(tmp_path)
     assert told.hosts == (*known.hosts, *added)
     assert told.ready
+    later = replace(known, started="2026-01-01T01:00:00+00:00")
+    job._note_address(tmp_path, later)
+    assert read_address(tmp_path) == later, "a killed job may leave its file"
+
+
+def test_a_controller_of_an_older_version_reads_the_address(tmp_path):
+    """It runs on while the package is upgraded, and takes no key that it does not know."""
+    known = job.ServerAddress(("n1",), "n1", 1, "7", "2026-01-01T00:00:00+00:00")
+    job._note_address(tmp_path, known)
+    written = json.loads((tmp_path / ADDRESS_FILE).read_text())
+    assert set(written) == {"hosts", "node", "port", "job", "started"}
 
 
 def test_an_address_that_a_later_version_wrote_is_read(tmp_path):
