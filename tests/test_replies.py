@@ -356,12 +356,20 @@ def test_a_damaged_reply_with_many_unmatched_brackets_in_its_texts_is_read_whole
 def test_many_values_side_by_side_are_repaired_quickly():
     """10 kB of these took 18 s."""
     began = time.process_time()
-    for text in ("[x]{y}" * 10_000, "[x]{y}\n" * 1600, '{"a": [x], } [y] ' * 4000):
+    for text in (
+        *("[x]{y}" * 10_000, "[x]{y}\n" * 1600, '{"a": [x], } [y] ' * 4000),
+        *("{y: z}" * 10_000, "[" + "[x], {y}, " * 6000, "{name: a b, tool: c}\n" * 3000),
+    ):
         repair_json(text)
-    assert time.process_time() - began < 5
-    # A proposal a line, as models write them, is far below the bound.
-    values = repair_json(",\n".join(f'{{"n": {n},}}' for n in range(100)))
-    assert [value["n"] for value in values] == list(range(100))
+    assert time.process_time() - began < 60, "minutes, if the time grows with the square"
+
+
+@pytest.mark.parametrize("around", ["{}", "[{}]", '{{"all": [{}]}}'])
+@pytest.mark.parametrize("value", ['{{"n": {},}}', "{{'n': {},}}", "[{}, ]"])
+def test_many_damaged_values_are_all_read(around, value):
+    values = repair_json(around.format(",\n".join(value.format(n) for n in range(900))))
+    values = values["all"] if isinstance(values, dict) else values
+    assert [v["n"] if isinstance(v, dict) else v[0] for v in values] == list(range(900))
 
 
 @pytest.mark.parametrize("markers", [None, THINK, Thinking(("[T]",), ("[/T]",)), COMMON_THINKING])

@@ -6,6 +6,7 @@ from typing import Any
 
 from agenttts.cli.output import say
 from agenttts.errors import counted
+from agenttts.launch.differences import shown
 from agenttts.report.contents import allocation_text, number, share
 from agenttts.tables.difference import verdict_text
 
@@ -57,7 +58,7 @@ def comparison_lines(document: dict[str, Any]) -> list[str]:
             f"difference {_difference(tokens, '+,.1f')}"
         )
     lines += [
-        f"setting: {part['key']}: {part['first']} against {part['second']}"
+        f"setting: {part['key']}: {shown(part['first'])} against {shown(part['second'])}"
         for part in document["settings"]
     ]
     return [*lines, *(f"warning: {warning}" for warning in document["warnings"])]

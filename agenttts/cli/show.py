@@ -97,11 +97,12 @@ def evaluated(run: RunReport) -> None:
     if row is None:
         say(f"no score; '{cli_command('logs', run.path, 0)}' shows why")
         return
+    interval = "" if run.interval is None else "95% interval "
     task = run.settings["task"]["name"]
     tokens = (row["prompt_tokens"] + row["decode_tokens"]) / row["examples"]
     say(
         f"{allocation_text(row['allocation'])}: score {score_text(row['score'], run.interval)} "
-        f"(95% interval over {counted(row['examples'], 'example')} of {task}), budget "
+        f"({interval}over {counted(row['examples'], 'example')} of {task}), budget "
         f"{number(row['budget'])}, {number(round(tokens, 1))} tokens an example"
     )
 
@@ -193,7 +194,9 @@ def _names(trials: list[str]) -> str:
 def exported(document: dict[str, Any]) -> None:
     """``export``: show what was written where."""
     for item in document["written"]:
-        say(f"{item['path']}: {item['count']} {item['unit']} ({item['form']})")
+        written = counted(item["count"], item["unit"].removesuffix("s"))
+        form = "" if item["form"] == item["unit"] else f" ({item['form']})"
+        say(f"{item['path']}: {written}{form}")
 
 
 def drafted(document: dict[str, Any]) -> None:

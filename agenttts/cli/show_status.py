@@ -40,8 +40,13 @@ def runs(document: dict[str, Any]) -> None:
         )
         return
     table = new_table(
-        "run", "state", "iteration", "trials", "best", "GPU-hours of trials", "last activity"
+        *("run", "state", "iteration", "trials", "best", "GPU-hours of trials", "last activity"),
+        box=None,
+        pad_edge=False,
     )
+    # A name that is broken in two cannot be copied.
+    longest = max(len(run["run"]) for run in document["runs"])
+    table.columns[0].no_wrap = longest <= output.console.width // 2
     wide = output.console.width >= _WIDE
     if wide:
         table.add_column("best allocation", overflow="fold")

@@ -234,7 +234,7 @@ def _memory(end: AttemptEnd) -> Verdict | None:
     if end.queue_state == "OUT_OF_MEMORY" or (killed and end.oom_killed):
         return _memory_of_the_job()
     if fault is not None and fault.kind == TrialState.OOM:
-        if engine_killed and not memory_ran_out(end.log):
+        if engine_killed and not memory_ran_out(_unhandled(end)):
             return None
         return Verdict(TrialState.OOM, False, False, fault.message)
     if (fault is not None or end.exit_code is not None) and memory_ran_out(_text(end)):
@@ -353,6 +353,8 @@ _ULIMITS = {signal.SIGXCPU: "-t", signal.SIGXFSZ: "-f"}
 _ENGINE_ENDED = re.compile(r"(was killed by SIG\w+|ended) \(exit code -?\d+\)")
 _WORKER_S_WORD = "; the cause, printed by a process of the engine: "
 _LAST_LINE = "; its last line: "
+# Words of `agenttts.inference.engine_pool`.
+_LOADED_AGAIN = "the other engines are closed, and it is loaded again"
 # Errors of the GPU's libraries. The GPU or the program may have caused them.
 _GPU_ERROR = re.compile(
     r"\b(CUDA|HIP|CUBLAS|CUDNN|NVML|cuBLAS|cuDNN)[ _](error|failure|status)"
@@ -451,14 +453,23 @@ def _log(end: AttemptEnd) -> str:
     - The fault is the task's own: nothing, because the task's programs may print anything.
     - The trial named the cause itself: only the exceptions that led to the fault. Other messages in
       the log are harmless.
-    - Otherwise: the whole log.
+    - Otherwise: the whole log, without what was handled (`_unhandled`).
     """
     fault = end.fault
+    log = _unhandled(end)
     if fault is None:
-        return end.log
+        return log
     if not _may_hide_a_cause(fault):
         return ""
-    return exceptions_behind(_own_words(fault), end.log) if _names_a_cause(fault) else end.log
+    return exceptions_behind(_own_words(fault), log) if _names_a_cause(fault) else log
+
+
+def _unhandled(end: AttemptEnd) -> str:
+    """Return the log after the last start that failed beside other engines.
+
+    Memory ran out there because of these engines, and the model was loaded again without them.
+    """
+    return end.log.rpartition(_LOADED_AGAIN)[2]
 
 
 def _exits(number: signal.Signals) -> tuple[int, int]:

@@ -94,7 +94,7 @@ MACHINE_MESSAGES = (
         r"|unsupported display driver|no kernel image is available for execution on the device"
         r"|forward compatibility was attempted on non supported hw"
         r"|provided ptx was compiled with an unsupported toolchain",
-        "the node's GPU or driver is too old for the image",
+        "the image does not fit the node's GPU or driver (they are too old, or the GPU is too new)",
         node=True,
         any_level=True,
     ),

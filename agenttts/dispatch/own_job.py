@@ -13,6 +13,8 @@ import socket
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agenttts.dispatch.node.stop_cause import show_job, stop_cause
@@ -83,6 +85,12 @@ def cluster_name() -> str:
     return os.environ.get("SLURM_CLUSTER_NAME", "") if in_queue() else ""
 
 
+def say(text: str) -> None:
+    """Print a line to this job's log; on a full disk the line is lost."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def why_stopped(
     *, elapsed: float, limit_seconds: float, grace_seconds: float
 ) -> Literal["preemption", "time limit"]:
@@ -109,14 +117,27 @@ def started_again(function: Any) -> DelayedSubmission:
 
     It is for submitit's checkpoint. submitit asks for the requeue once, and the job is lost if
     slurmctld does not answer then, or if the signal of a preemption ends scontrol. Here it is asked
-    again.
+    again. On a full disk submitit cannot write what starts, and the job is lost too. Here it starts
+    from what it was submitted with: all else that it needs is in its own files.
     """
     # Jobs have imported submitit. Commands, which ask this module too, save it (50 modules).
     from submitit.core.utils import DelayedSubmission
     from submitit.slurm.slurm import SlurmJobEnvironment
 
     SlurmJobEnvironment._requeue = _requeue
-    return DelayedSubmission(function)
+    again = DelayedSubmission(function)
+
+    def dump(path: Path) -> None:
+        del again.dump  # it is not part of what is written
+        try:
+            again.dump(path)
+        except OSError as error:
+            say(f"{path}: {error}; the job starts as before")
+            path.unlink(missing_ok=True)
+            os.link(path.with_suffix(""), path)  # submitit's name for it is PICKLE.save_tmp
+
+    again.dump = dump
+    return again
 
 
 def job_states(jobs: Iterable[str], user: str = "") -> dict[str, JobStatus]:
@@ -146,5 +167,5 @@ def _requeue(environment: SlurmJobEnvironment, countdown: int) -> None:
         failure = f"'{' '.join(command)}' {answer.failure()}"
         if _REFUSED.search(failure) or time.monotonic() + REQUEUE_PAUSE_S > deadline:
             raise UncompletedJobError(f"this job was not requeued: {failure}")
-        print(f"{failure}; trying again in {REQUEUE_PAUSE_S:g} s", file=sys.stderr, flush=True)
+        say(f"{failure}; trying again in {REQUEUE_PAUSE_S:g} s")
         time.sleep(REQUEUE_PAUSE_S)

@@ -42,7 +42,7 @@ def check_writable(directory: Path, size: int = ROOM_BYTES) -> None:
     """
     try:
         with tempfile.TemporaryFile(dir=directory) as stream:
-            stream.write(bytes(size))
+            stream.write(os.urandom(size))  # zeros take no space where files are compressed
             stream.flush()
             os.fsync(stream.fileno())  # some file systems look at quotas only now
     except OSError as error:

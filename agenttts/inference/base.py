@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -50,6 +50,10 @@ class SamplingParams:
     top_p: float = 1.0
 
 
+# The keys of a model's record since protocol 9 of `agenttts.trial.spec`.
+_LATER_KEYS = ("chat_form", "sampling")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A model as an engine needs it: its location, and how to run it.
@@ -88,11 +92,26 @@ class ModelConfig:
         path = Path(self.path)
         return path if self.engine != "endpoint" and path.is_absolute() else None
 
+    @property
+    def later_keys(self) -> tuple[str, ...]:
+        """The keys of its record that images of earlier versions do not know."""
+        return tuple(name for name in _LATER_KEYS if getattr(self, name))
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the record of the configuration for a program in an image.
+
+        Keys that were added later are left out where they say nothing, because images of earlier
+        versions refuse unknown keys, and a run goes on with the image that it has.
+        """
+        said = self.later_keys
+        return {k: v for k, v in asdict(self).items() if k in said or k not in _LATER_KEYS}
+
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> ModelConfig:
-        """Return the configuration in a record; inverse of `dataclasses.asdict`.
+        """Return the configuration in a record; inverse of `to_record`.
 
-        Records of earlier versions lack the keys that were added since.
+        Records may also be of `dataclasses.asdict`. Those of earlier versions lack the keys that
+        were added since.
         """
         values = dict(record)
         if "thinking" in values:

@@ -62,16 +62,18 @@ def compiles_kernels(path: str) -> bool:
 
 
 def _places() -> dict[str, Path]:
-    return {
-        name: Path(os.environ.get(name) or usual).expanduser() for name, usual in _PLACES.items()
-    }
+    places = {name: Path(os.environ.get(name) or usual) for name, usual in _PLACES.items()}
+    try:
+        return {name: place.expanduser() for name, place in places.items()}
+    except RuntimeError:  # the user has no home
+        return places
 
 
 def _holds_no_code(place: Path) -> bool:
     """Return whether code cannot be loaded from a directory, also a future one."""
-    while not place.exists() and place != place.parent:
-        place = place.parent
     try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
         return is_noexec(place)
-    except OSError:
-        return False  # the compiler says what is wrong with it
+    except OSError:  # it is closed, for example: the compiler says what is wrong with it
+        return False

@@ -104,6 +104,8 @@ class EnginePool:
         self.starts = 0
         self._loaded: list[_Loaded] = []  # the one used last is the last
         self._failed: list[_Failure] = []
+        # Whether an engine did not start beside others that were kept.
+        self._crowded = False
 
     def is_loaded(self, model: ModelConfig) -> bool:
         """Return whether a call of the model needs no loading."""
@@ -213,6 +215,7 @@ class EnginePool:
                 raise
             # The engines that are kept take the memory: without them it may suffice.
             log.warning("%s; the other engines are closed, and it is loaded again", error)
+            self._crowded = True
             self.close()
             return self._load(model)
         self.starts += 1
@@ -278,11 +281,17 @@ class EnginePool:
         return None
 
     def _has_room(self, model: ModelConfig, more: int) -> bool:
-        """Return whether an engine's share and ``more`` bytes are free on its GPUs."""
+        """Return whether an engine's share and ``more`` bytes are free on its GPUs.
+
+        Where that is not known, as of MIG devices, it is so until an engine did not start beside
+        others: each change of models would begin with a start that vLLM refuses.
+        """
         if model.engine != "vllm":
             return True
         share: Any = model.options.get("gpu_memory_utilization") or GPU_SHARE
         memory = self._gpu_memory()[: model.gpus]
+        if not memory:
+            return not self._crowded
         return all(free >= share * size + more for free, size in memory)
 
     def _free_memory(self, needed: int, engine: EngineName) -> None:

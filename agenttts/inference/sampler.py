@@ -173,7 +173,9 @@ class Sampler:
         second try if the model is on a server, or if the model is known not to load even then.
 
         If the engine's process ends at `ENDS_IN_A_ROW` requests in a row that are drawn one by one,
-        the others fail with the same error if they need it. Each try would be a start.
+        the others that need it are not tried, because each try would be a start. Their error is
+        INFRA_FAILED: nothing shows that they would fail. If the model cannot even be loaded, all
+        have the error of the load.
 
         Returns:
             For each request, the result or the error.
@@ -211,7 +213,8 @@ class Sampler:
                 ends = 0
             elif drawn.ended:
                 ends += 1
-                gone = _untried(drawn) if ends == ENDS_IN_A_ROW else gone
+                if ends == ENDS_IN_A_ROW and not self._engines.fails_alone(model):
+                    gone = _untried(drawn)
         return found
 
     def _start_problem(self, model_name: str) -> EngineError | None:
@@ -458,4 +461,4 @@ def _take_finished(
 def _untried(error: EngineError) -> EngineError:
     """Return the error of a request that is not tried, as others ended the engine."""
     text = f"not tried, because its engine ended {ENDS_IN_A_ROW} times in a row: {error}"
-    return EngineError(text, kind=error.kind, ended=True)
+    return EngineError(text, kind="INFRA_FAILED", ended=True)

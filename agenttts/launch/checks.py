@@ -267,9 +267,9 @@ def warn_of_other_servers(spec: JobSpec, run: Path) -> None:
             alike = next((model for model in drawn if on_other_server(model, config)), None)
             if alike is not None:
                 log.warning(
-                    "models.%s: samples in %s that run '%s' drew of %s at %s are used for the one "
-                    "at %s; if they are different models, set revision of this one to a text that "
-                    "says which one it is",
+                    "models.%s: samples in %s that run '%s' drew of %s at %s may be used for the "
+                    "one at %s; if they are different models, set revision of this one to a text "
+                    "that says which one it is",
                     config.name, store, other.name, config.path, alike.options.get("base_url"),
                     config.options.get("base_url"),
                 )  # fmt: skip

@@ -27,7 +27,14 @@ def changed_values(old: Any, new: Any) -> dict[KeyPath, list[Any]]:
 
 def difference_lines(changed: Differences) -> list[str]:
     """Return one line a key: ``trial.partition: gpuu -> gpu``."""
-    return [f"{key}: {_shown(old)} -> {_shown(new)}" for key, (old, new) in changed.items()]
+    return [f"{key}: {shown(old)} -> {shown(new)}" for key, (old, new) in changed.items()]
+
+
+def shown(value: Any) -> str:
+    """Return a value as users read it: as in YAML, or ``not set``."""
+    if value is None:
+        return "not set"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _walk(old: Any, new: Any, path: KeyPath) -> Iterator[tuple[KeyPath, list[Any]]]:
@@ -41,9 +48,3 @@ def _walk(old: Any, new: Any, path: KeyPath) -> Iterator[tuple[KeyPath, list[Any
 
 def _is_section(value: Any, other: Any) -> bool:
     return isinstance(value, Mapping) and (other is None or isinstance(other, Mapping))
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "not set"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

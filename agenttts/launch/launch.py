@@ -415,7 +415,11 @@ def _tell_what_is_left(run: RunDirectory, handle: ControllerHandle | None) -> No
     if handle is not None and scheduler_of_controller(run, handle.kind).has_nodes:
         known.append(handle.job_id)
     scheduler = trial_scheduler(run, run.profile())
-    others = scheduler.others_with_numbers(dict.fromkeys(job for job in known if job))
+    try:
+        others = scheduler.others_with_numbers(dict.fromkeys(job for job in known if job))
+    except QueueUnavailable as error:  # a controller on this host is stopped all the same
+        log.info("which jobs go on is not known: %s", error)
+        return
     if others:
         named = "; ".join(f"{job}: {why}" for job, why in others.items())
         log.warning(

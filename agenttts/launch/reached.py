@@ -10,7 +10,7 @@ import shlex
 from contextlib import suppress
 
 from agenttts.dispatch.base import Scheduler
-from agenttts.errors import MissingRequirement, UserError
+from agenttts.errors import MissingRequirement, UserError, cli_command
 from agenttts.launch.controller import started_controller
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import DamagedJournal, read_state
@@ -64,8 +64,9 @@ def _check_no_copy(run: RunDirectory) -> None:
     samples = shlex.quote(f"samples={original / run.record().samples}")
     raise UserError(
         f"{run.path} is a copy of the run {original}, which is not over: the jobs in the copy's "
-        f"journal are those of {original}. Nothing was changed; give {original} as RUN, or "
-        f"launch the spec under another --name, with '--set {samples}' to draw no sample twice"
+        f"journal are those of {original}. Nothing was changed; give {original} as RUN. Or go on "
+        f"in the copy after '{cli_command('cancel', original)}'. Or launch the spec under another "
+        f"--name, with '--set {samples}' to draw no sample twice"
     )
 
 

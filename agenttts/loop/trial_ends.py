@@ -6,6 +6,7 @@ The sources are the files of the trial and the state that the queue reports. Not
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,6 @@ from agenttts.dispatch.attempts import (
 from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.blame import Verdict
 from agenttts.files.access import check_writable
-from agenttts.files.trouble import passing_trouble
 from agenttts.loop.collect import failed_row, finished_row
 from agenttts.loop.verdicts import ends_its_job, last_word, look_anew, verdict_of
 from agenttts.run.directory import Run
@@ -118,7 +118,7 @@ class TrialEnds:
 
         Raises:
             RunFailed: Its examples are damaged.
-            OSError: Its job failed, and nothing can be stored at present. So its end cannot be
+            OSError: Its job failed, and there is no room to store anything. So its end cannot be
                 judged yet: it would count as an attempt, and the next one would fail as well.
         """
         # A job is COMPLETING while an epilog hangs. All that its trial wrote is there by then.
@@ -194,16 +194,17 @@ class TrialEnds:
         return Over(failed_row(self._run.name, progress, verdict.state, error, directory), node)
 
     def _check_room(self) -> None:
-        """Check that trials can be stored.
+        """Check that there is room for trials.
 
         Raises:
-            OSError: They cannot at present, e.g. because a disk is full.
+            OSError: A disk is full, or a quota is used up.
         """
         for place in (self._samples, self._run.path):
             try:
                 check_writable(place)
             except OSError as error:
-                if passing_trouble(error):
+                # What else fails here may work on the nodes: a sample store that is read-only here.
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise
 
     def counted_attempts(self, progress: TrialProgress) -> list[Attempt]:

@@ -64,7 +64,7 @@ def run_contents(run: RunReport, title: str) -> RunContents:
         best=_best_grid(run),
         after=tuple(_after_grids(run)),
         improvements=_improvements(run),
-        fronts=tuple(_front(run, cost) for cost in COST_TITLES if run.pareto[cost].height),
+        fronts=tuple(_front(run, cost) for cost in COST_TITLES if _has_cost(run, cost)),
         costs=tuple(_cost_grids(run)),
         failures=_failures(run),
         guidelines=_guidelines(run),
@@ -80,11 +80,11 @@ def comparison(report: Report) -> Grid:
             (
                 title + (" *" if run is report.best_run else ""),
                 str(totals["trials"]),
-                score_text(best["score"], run.interval) if best else "-",
+                _on_two_lines(score_text(best["score"], run.interval)) if best else "-",
                 number(best["examples"]) if best else "-",
                 number(best["budget"]) if best else "-",
                 allocation_text(best["allocation"]) if best else "-",
-                _test_text(run),
+                _on_two_lines(_test_text(run)),
                 number(totals["tokens"]),
                 share(totals["reused_share"]),
                 number(run.gpu_hours),
@@ -97,6 +97,11 @@ def comparison(report: Report) -> Grid:
     numbers = frozenset(columns) - {"run", "best allocation"}
     star = " (* has the best trial)" if report.best_run else ""
     return Grid(f"runs{star}", columns, tuple(rows), numbers)
+
+
+def _on_two_lines(score: str) -> str:
+    """Return a score with its interval below it, to leave room for allocations."""
+    return score.replace(" [", "\n[", 1)
 
 
 def _test_text(run: RunReport) -> str:
@@ -504,6 +509,12 @@ def _improvements(run: RunReport) -> Grid | None:
     ]
     columns = ("step", "best so far", "budget", "trial", "source", "allocation")
     return Grid("improvements", columns, tuple(rows), frozenset(columns[:3]))
+
+
+def _has_cost(run: RunReport, cost: str) -> bool:
+    """Return whether trials differ in a cost; GPU-seconds are 0 for all without a GPU."""
+    used = cost != "gpu_seconds" or run.totals["gpu_seconds"] > 0
+    return used and run.pareto[cost].height > 0
 
 
 def _front(run: RunReport, cost: str) -> Grid:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
@@ -21,6 +22,8 @@ from agenttts.tables.console import PlainConsole
 _BARS = "▁▂▃▄▅▆▇█"
 _LONGEST_SPARKLINE = 60
 _PLAIN_WIDTH = 120
+_LEAST_TEXT = 12
+"""The least width of a column of texts, e.g. of allocations."""
 
 
 def print_tables(report: Report) -> None:
@@ -55,7 +58,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 def _print(report: Report, console: Console) -> None:
     if len(report.runs) > 1:
-        console.print(*_grid(comparison(report)), sep="\n")
+        console.print(*_grid(_fitted(comparison(report), console.width)), sep="\n")
         for warning in comparison_warnings(report.runs, report.titles):
             console.print(Text(f"warning: {warning}", style="yellow"))
     for run, title in zip(report.runs, report.titles, strict=True):
@@ -85,6 +88,22 @@ def _parts(contents: RunContents, trace: Sequence[float]) -> Iterator[Renderable
         yield Text("\nguidelines", style="bold")
         for guideline in contents.guidelines:
             yield Padding(Text(f"- {guideline}"), (0, 0, 0, 1))
+
+
+def _fitted(grid: Grid, width: int) -> Grid:
+    """Return a grid; its rows are columns if numbers leave no room for texts."""
+    parts = dict(zip(grid.columns, zip(*grid.rows, strict=True), strict=True))
+    longest = {
+        name: max(cell_len(line) for cell in (name, *cells) for line in cell.splitlines())
+        for name, cells in parts.items()
+    }
+    texts = [name for name in grid.columns if name not in grid.numbers]
+    least = sum(longest[name] for name in grid.numbers) + _LEAST_TEXT * len(texts)
+    if least + 2 * len(grid.columns) <= width:
+        return grid
+    first, *others = grid.columns
+    rows = tuple((name, *parts[name]) for name in others)
+    return Grid(grid.title, (first, *parts[first]), rows)
 
 
 def _grid(grid: Grid) -> Iterator[RenderableType]:

@@ -6,7 +6,7 @@ child and writes its address. The files in ``DIR``:
 - ``serve.json``: what to serve and how;
 - ``key``: the API key, readable by the user alone; it reaches the server in its environment;
 - ``address.json``: where it listens, present while it runs;
-- ``ready.json``: the same once it answers, with further addresses;
+- ``ready.json``: the same once it answers there, and since when;
 - ``lease``: touched by the controller; the job ends if this has not happened for long;
 - ``log.txt``: the server's log;
 - ``job_starts/``: what each job used of its node (`agenttts.dispatch.job_starts`).
@@ -47,7 +47,7 @@ from agenttts.dispatch.node.scratch import (
     host_caches,
     scratch_directory,
 )
-from agenttts.dispatch.own_job import node_name, service_id
+from agenttts.dispatch.own_job import node_name, say, service_id
 from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.service_job import EndingJob
 from agenttts.files.atomic import atomic_write_json
@@ -164,14 +164,6 @@ def _known_values(file: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise TypeError(f"{file}: not an object")
     return {key.name: document[key.name] for key in fields(ServerAddress) if key.name in document}
-
-
-def _write_address(directory: Path, address: ServerAddress) -> None:
-    """Write where the server listens, before it is ready."""
-    written = asdict(address)
-    # A controller of an older version, which may run still, reads no file with this key.
-    del written["ready"]
-    atomic_write_json(directory / ADDRESS_FILE, written)
 
 
 def log_tail(directory: Path, lines: int = 5) -> str:
@@ -298,7 +290,7 @@ def serve(directory: Path, submitted: str | None = None) -> int:
                     stderr=subprocess.STDOUT,
                     preexec_fn=die_with_parent,
                 )
-            _write_address(directory, address)
+            _note_address(directory, address)
             _watch(
                 child,
                 directory / LEASE_FILE,
@@ -329,11 +321,25 @@ def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:
     try:
         write_job_start(directory, replace(start, written=now, finished=now if ended else None))
     except OSError as error:
-        print(f"what the job used is not recorded: {error}", flush=True)
+        say(f"what the job used is not recorded: {error}")
+
+
+def _note_address(directory: Path, address: ServerAddress) -> bool:
+    """Write the address; return False if that is not possible at present."""
+    # A controller of an older version, which may run still, reads no file with further keys.
+    known = {key: value for key, value in asdict(address).items() if key != "ready"}
+    try:
+        atomic_write_json(directory / ADDRESS_FILE, known)
+        if address.ready is not None:
+            atomic_write_json(directory / READY_FILE, asdict(address))
+    except OSError as error:
+        say(f"the server's address is not noted yet: {error}")
+        return False
+    return True
 
 
 def _note_ready(directory: Path, address: ServerAddress, key: str, bound: str) -> bool:
-    """Return whether the server answers here; a file then says so.
+    """Return whether the server answers here and its address says so.
 
     The controller can then tell a server that it cannot reach from one that still loads its model.
     """
@@ -341,11 +347,7 @@ def _note_ready(directory: Path, address: ServerAddress, key: str, bound: str) -
         return False
     hosts = (*address.hosts, *(_addresses() if bound == _ANY else ()))
     ready = replace(address, hosts=tuple(dict.fromkeys(hosts)), ready=_now())
-    try:
-        atomic_write_json(directory / READY_FILE, asdict(ready))
-    except OSError as error:
-        print(f"it is not noted that the server answers: {error}", flush=True)
-    return True
+    return _note_address(directory, ready)
 
 
 def _watch(
@@ -373,10 +375,7 @@ def _watch(
         if (renewed := _renewed(lease)) != seen:
             seen, since = renewed, time.monotonic()
         if time.monotonic() - since > lease_seconds:
-            print(
-                f"the controller has not renewed the lease for {lease_seconds:g} s: ending",
-                flush=True,
-            )
+            say(f"the controller has not renewed the lease for {lease_seconds:g} s: ending")
             return
         time.sleep(0.2)
 

@@ -41,6 +41,7 @@ _SUBMIT_AGAIN_S = 30.0
 _NOT_THE_NODE = frozenset({"CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"})
 # Ends that are evidence against the node even if the server answered there.
 _LOST_NODE = frozenset({"NODE_FAIL", "BOOT_FAIL"})
+_UNKNOWN = JobStatus("UNKNOWN", ended=False)
 _QUEUE_ERRORS = (AgentTTSError, subprocess.TimeoutExpired)
 
 
@@ -54,7 +55,8 @@ class ServedLimits:
         restarts: Most consecutive restarts.
         alone: Whether the model shares its GPUs with the trials, so that it is released before
             they start.
-        poll_seconds: Seconds between two looks at the job.
+        poll_seconds: Seconds between two looks at the server.
+        queue_seconds: Least seconds between two questions to the queue about the same job.
         pauses: Seconds before the first restart, the second, ...; the last one also applies to
             all later restarts.
     """
@@ -64,6 +66,7 @@ class ServedLimits:
     restarts: int
     alone: bool = False
     poll_seconds: float = 1.0
+    queue_seconds: float = 0.0
     pauses: tuple[float, ...] = ()
 
 
@@ -118,12 +121,16 @@ class ServedModel:
         # Whether the queue has said which job serves the model, since this controller started and
         # since its last failed submission.
         self._looked = False
+        # The job of which the queue was last asked, when, and its answer.
+        self._asked: tuple[str, float, JobStatus] = "", 0.0, _UNKNOWN
         # Jobs that have ended. The process of one may still be there for a moment.
         self._over: set[str] = set()
         # The job of which it was noted that it could not be cancelled.
         self._not_cancelled: str | None = None
         self._ready = False
         self._deaths = 0
+        # Whether it was started for a question that has not come.
+        self._started_ahead = False
         # Why its last job did not even start or was given up, and why its present one waits.
         self._end = self._waits = ""
         # What the queue last said of its job.
@@ -146,6 +153,7 @@ class ServedModel:
             AgentTTSError: The controller has to stop.
         """
         deadline = time.monotonic() + self._limits.start_seconds
+        self._started_ahead = False
         while True:
             self._look()
             self._renew_lease()
@@ -178,8 +186,9 @@ class ServedModel:
         """Note that ``remaining`` of ``total`` trials have not ended.
 
         It releases a model that has been idle for long (`idle_limit`), and starts it again near the
-        end of the batch, so that queueing and loading overlap with the last trials. A model that an
-        earlier controller started is found first.
+        end of the batch, so that queueing and loading overlap with the last trials. If no question
+        has come since it was last started so, the search asks seldom or no more, and the next
+        question starts it. A model that an earlier controller started is found first.
 
         Args:
             remaining: Number of trials that have not ended.
@@ -195,12 +204,13 @@ class ServedModel:
         idle = time.monotonic() - self._used
         longest = idle_limit(self._limits.idle_seconds, self._request.gpus, self._loads_for)
         if self._job is None:
-            may_start = self._looked and self._deaths == 0
+            may_start = self._looked and self._deaths == 0 and not self._started_ahead
             if soon and may_start and time.monotonic() >= self._not_before:
                 try:
                     self._start()
                 except LLMError as error:
                     log.warning("%s", error)
+                self._started_ahead = self._job is not None
         elif not more or self._limits.alone or (idle > longest and not soon):
             if self._stop():  # otherwise the next look tries again
                 self._job, self._ready = None, False
@@ -237,7 +247,7 @@ class ServedModel:
         """
         try:
             for job in self._scheduler.live_services(self._service):
-                state = self._state(job)
+                state = self._ask(job)
                 if not (state.completing or state.ended):  # it may have ended since it was listed
                     self._scheduler.stop_service(self._service, [job])
                     self._note(f"job {job} of an earlier start was still there and is cancelled")
@@ -251,7 +261,7 @@ class ServedModel:
 
         If its job has ended, the end is recorded.
         """
-        if self._job is None:
+        if self._job is None and not self._looked:
             self._job = self._find()
         if self._job is None:
             return None
@@ -317,7 +327,7 @@ class ServedModel:
             f"controller runs (tried: {tried}); open these ports between the nodes, or run the "
             "controller where it reaches them ('controller' in the profile)"
         )
-        self._note(self._end)
+        self._note(f"job {self._job} is given up: {self._end}")
         self._stop()
         if self._job is not None:
             self._over.add(self._job)
@@ -415,11 +425,19 @@ class ServedModel:
         return True
 
     def _state(self, job: str) -> JobStatus:
+        """Return the state of a job, which may be as old as ``queue_seconds``."""
+        asked, moment, state = self._asked
+        if asked != job or time.monotonic() - moment >= self._limits.queue_seconds:
+            state = self._ask(job)
+            self._asked = job, time.monotonic(), state
+        return state
+
+    def _ask(self, job: str) -> JobStatus:
         try:
             return self._scheduler.poll([job])[job]
         except _QUEUE_ERRORS as error:  # the server itself is asked as well
             log.warning("%s", error)
-            return JobStatus("UNKNOWN", ended=False)
+            return _UNKNOWN
 
     def _tell_why_it_waits(self, state: JobStatus) -> None:
         """Note once why a job is pending, if the reason does not pass by itself."""

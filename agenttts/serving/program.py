@@ -27,6 +27,12 @@ from agenttts.serving import cpu_server
 from agenttts.serving.job import KEY_VARIABLE
 from agenttts.serving.scripted_server import scripted_server
 
+_WITHOUT_NO = (
+    "aggregate_engine_logging",
+    "data_parallel_multi_port_external_lb",
+    "disable_log_stats",
+)
+"""Switches that are off by default, and whose flags have no form --no-X (vLLM 0.32)."""
 # Settings of the CPU profile for an engine inside this process; a server's engine fails with them.
 _NOT_SERVED = ("VLLM_ENABLE_V1_MULTIPROCESSING",)
 
@@ -57,17 +63,21 @@ def server_command(
 def _flags(options: Mapping[str, Any]) -> list[str]:
     """Return engine options as flags.
 
-    True and false become --X and --no-X, structures JSON; None is left out.
+    True and false become --X and --no-X, mappings JSON, and lists several values; None is left out.
     """
     flags: list[str] = []
     for option, value in options.items():
         flag = option.replace("_", "-")
-        if value is None:
+        if value is None or (value is False and option in _WITHOUT_NO):
             continue
         if isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, (dict, list)):
+        elif isinstance(value, dict):
             flags += [f"--{flag}", json.dumps(value)]
+        elif option == "device_ids" and isinstance(value, list):
+            flags += [f"--{flag}", ",".join(map(str, value))]
+        elif isinstance(value, list):
+            flags += [f"--{flag}", *map(str, value)] if value else []
         else:
             flags += [f"--{flag}", str(value)]
     return flags

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,7 @@ def _lifecycle(
         restarts=section.restarts,
         alone=local and gpus > 0 and gpus + most_trial_gpus > profile.gpus_per_node,
         poll_seconds=min(2.0, profile.poll_seconds),
+        queue_seconds=profile.poll_seconds,
         pauses=tuple(profile.retry_pauses),
     )
     lease = max(_LEASE_S, section.timeout_seconds + _BESIDE_REQUEST_S)
@@ -164,7 +165,7 @@ def _serving(run: Run, config: ModelConfig, local: bool, lease_seconds: float) -
         env = container_env({**OFFLINE, **CACHES, **run.profile.env})
         keys = tuple(container_env({KEY_VARIABLE: ""}))
     kept = {"directory": str(cache.directory), "image": cache.image} if cache else None
-    served = {name: value for name, value in asdict(config).items() if name not in _NOT_SERVED}
+    served = {k: value for k, value in config.to_record().items() if k not in _NOT_SERVED}
     needs = [Path(config.path), *places_of_options(config.options).values()]
     needs += [container.image] if container is not None else []
     seen = tuple(str(path) for path in needs if path.is_absolute())

@@ -124,9 +124,8 @@ def _paired(first: Sequence[float], second: Sequence[float]) -> Difference:
 
 def _paired_bounds(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
     differences = [a - b for a, b in zip(first, second, strict=True)]
-    shares = all(0.0 <= value <= 1.0 for value in (*first, *second))
     equal = len(set(differences)) == 1
-    if shares and equal and (one := differences[0]) in (-1.0, 0.0, 1.0):
+    if equal and (one := differences[0]) in (-1.0, 0.0, 1.0) and _are_shares(first, second):
         # In a share of other pairs, the difference may be anything from -1 to 1.
         other = other_share(len(differences))
         return one - other * (1.0 + one), one + other * (1.0 - one)
@@ -140,7 +139,8 @@ def _unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
     stderr = None if None in errors else math.hypot(*(error or 0.0 for error in errors))
     bounds = None
     if stderr is not None:
-        up, down = _half_widths(first), _half_widths(second)
+        shares = _are_shares(first, second)
+        up, down = _half_widths(first, shares=shares), _half_widths(second, shares=shares)
         bounds = (
             difference - math.hypot(up[0], down[1]),
             difference + math.hypot(up[1], down[0]),
@@ -157,10 +157,17 @@ def _unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
     )
 
 
-def _half_widths(values: Sequence[float]) -> tuple[float, float]:
-    """Return how far the mean of other examples may be below and above that of these."""
+def _are_shares(first: Sequence[float], second: Sequence[float]) -> bool:
+    return all(0.0 <= value <= 1.0 for value in (*first, *second))
+
+
+def _half_widths(values: Sequence[float], *, shares: bool) -> tuple[float, float]:
+    """Return how far the mean of other examples may be below and above that of these.
+
+    ``shares`` says that the values, and those of the other side, are from 0 to 1.
+    """
     error = standard_error(values)
-    if error == 0.0 and (bounds := interval_of_equal(values[0], len(values))):
+    if shares and error == 0.0 and (bounds := interval_of_equal(values[0], len(values))):
         return values[0] - bounds[0], bounds[1] - values[0]
     return Z * (error or 0.0), Z * (error or 0.0)
 

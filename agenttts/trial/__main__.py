@@ -23,6 +23,7 @@ from types import FrameType
 from typing import BinaryIO
 
 from agenttts.files.garbage import without_searches
+from agenttts.files.lossy_output import lose_output_on_full_disk
 from agenttts.inference.engine_child import SpareEngine
 from agenttts.trial.command import TrialCommand
 from agenttts.trial.engines_ahead import first_engine
@@ -89,5 +90,6 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    lose_output_on_full_disk()
     # No search for garbage while modules are imported, and none that looks at them later: 0.15 s.
     sys.exit(main(sys.argv[1:], importing=partial(without_searches, freeze=True)))

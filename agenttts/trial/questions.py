@@ -115,7 +115,8 @@ class QuestionBox:
         used = {*self._names(self._questions, key), *self._names(self._answers, key)}
         numbers = [int(name.rpartition("-")[2]) for name in used]
         name = f"{key}-{max(numbers, default=0) + 1}"
-        atomic_write_json(self._question(name), asdict(question))
+        document = {**asdict(question), "model": question.model.to_record()}
+        atomic_write_json(self._question(name), document)
         return name
 
     def open(self, key: str) -> list[str]:

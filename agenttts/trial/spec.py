@@ -18,11 +18,13 @@ from agenttts.inference.base import ModelConfig
 from agenttts.inference.partition import SamplePartition
 from agenttts.space import Allocation
 
-PROTOCOL = 9
+PROTOCOL = 10
 # Documents of these protocols are read too: 2 had no shares, 3 no thinking, 4 one rule of sample
 # addresses, 5 no lists of trials and no models on servers, 6 no questions to workers, 7 no trials
-# in parts, and 8 no results with fewer samples and no parts of the examples.
-_READ = (2, 3, 4, 5, 6, 7, 8, PROTOCOL)
+# in parts, 8 no results with fewer samples and no parts of the examples, and 9 no models with
+# `ModelConfig.later_keys`. A spec without such models is still written as 9, for earlier images.
+_WITHOUT_LATER_KEYS = 9
+_READ = (2, 3, 4, 5, 6, 7, 8, _WITHOUT_LATER_KEYS, PROTOCOL)
 SPEC_FILE = "trial.json"
 
 
@@ -63,7 +65,9 @@ class TrialSpec:
         """Return the JSON document."""
         document = asdict(self)
         document["allocation"] = self.allocation.to_records()
-        return {"protocol": PROTOCOL, **document}
+        document["models"] = {name: model.to_record() for name, model in self.models.items()}
+        later = any(model.later_keys for model in self.models.values())
+        return {"protocol": PROTOCOL if later else _WITHOUT_LATER_KEYS, **document}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> TrialSpec:

@@ -26,6 +26,7 @@ def engine(message: str, kind: str = "FAILED") -> Fault:
 
 LOADING = "model 'm' (/models/m) could not be loaded by vLLM: RuntimeError: Engine core initialization failed. See root cause above."
 KILLED = "the engine process of model 'm' was killed by SIGKILL (exit code -9); the kernel and Slurm send SIGKILL when memory runs out; its last line: loading"
+AGAIN = "WARNING agenttts.inference.engine_pool: model 'm': CUDA out of memory; the other engines are closed, and it is loaded again"
 WORKER_KILLED = f"{LOADING}; its process VllmWorker-1 was killed by SIGKILL (exit code -9); the kernel and Slurm send SIGKILL when memory runs out"
 SILENT = "model 'm' (/models/m) could not be run by vLLM: EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.; a process of the engine ended without saying why, as one does that is killed; the kernel and Slurm send SIGKILL when memory runs out"
 WARNING = (
@@ -159,6 +160,9 @@ CASES = [
     ("no process of the engine says why, and the kernel counted a kill", AttemptEnd(exit_code=1, fault=engine(LOADING), oom_killed=True), OOM),
     ("a worker says only that another one failed", AttemptEnd(exit_code=1, fault=engine(f"{LOADING}; the cause, printed by a process of the engine: Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause."), log="NVRM: Xid (1): 79"), NODE),
     ("a GPU error beside a kill of something else", AttemptEnd(exit_code=1, fault=engine("CUDA error: an illegal memory access was encountered"), oom_killed=True), OWN),
+    ("the engine was killed after a start beside another one was refused", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM"), log=f"{HELD}\n{AGAIN}\nINFO loading"), INFRA),
+    ("memory ran out beside another engine, and then without it", AttemptEnd(exit_code=1, fault=engine(LOADING), log=f"{HELD}\n{AGAIN}\ntorch.OutOfMemoryError: CUDA out of memory"), OOM),
+    ("the engine crashed after memory had run out beside another one", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGSEGV (exit code -11)"), log=f"torch.OutOfMemoryError: CUDA out of memory\n{AGAIN}"), OWN),
     ("the engine's file vanished under it", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGBUS (exit code -7)")), INFRA),
     ("a limit on CPU time", AttemptEnd(exit_code=-24, began=True), INFRA),
     ("a limit on the size of files, seen through a shell", AttemptEnd(exit_code=153, began=True), INFRA),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
-from submitit.core.job_environment import SignalHandler
+from submitit.core.job_environment import SignalHandler, _checkpoint
 from submitit.core.utils import DelayedSubmission, UncompletedJobError
 from submitit.slurm.slurm import SlurmJobEnvironment
 
 from agenttts.dispatch import own_job
 from agenttts.dispatch.service_job import RestartedJob
+from tests.support.full_disk import full_disk
 
 pytestmark = pytest.mark.processes
 
@@ -116,3 +119,38 @@ def test_a_requeue_that_gets_no_answer_is_asked_for_again(
     assert Path(paths.submitted_pickle).exists(), "what is started again is on disk before"
     if refused:
         assert f"scontrol requeue {job}" in str(stopped.value)
+
+
+def test_what_a_job_says_is_lost_on_a_full_disk(monkeypatch, capsys):
+    own_job.say("a line")
+    assert capsys.readouterr().err == "a line\n"
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        own_job.say("another")
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
+
+
+class Talking(RestartedJob):
+    """A job whose content may differ from what was submitted."""
+
+    def __init__(self, content: str = "") -> None:
+        self.content = content
+
+    def __call__(self) -> str:
+        return self.content
+
+
+@pytest.mark.parametrize("room", [0, 40, None])
+def test_a_job_that_is_stopped_on_a_full_disk_starts_from_what_was_submitted(tmp_path, room):
+    pickled = tmp_path / "7_0_submitted.pkl"
+    submitted = DelayedSubmission(Talking("x" * 100))
+    submitted.set_timeout(10, 3)
+    submitted.dump(pickled)
+    delayed = DelayedSubmission.load(pickled)
+    delayed.function.content = "y" * 100
+    with nullcontext() if room is None else full_disk(room):
+        assert _checkpoint(delayed, pickled, 3) == "", "it is requeued"
+    assert DelayedSubmission.load(pickled).result() == ("x" if room is not None else "y") * 100
+    assert list(tmp_path.iterdir()) == [pickled]

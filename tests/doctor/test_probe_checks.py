@@ -160,7 +160,7 @@ def test_clocks(clock, part):
 
 def test_a_node_without_gpus_where_none_are_requested():
     site = PROFILE.model_copy(update={"trial": JobResources(gpu_request="none")})
-    changes = {"devices.problem": "the job needs 1 GPUs, and nvidia-smi -L lists 0", "devices.listed": 0}  # fmt: skip
+    changes = {"devices.problem": "the job needs 1 GPU, and nvidia-smi -L lists 0", "devices.listed": 0}  # fmt: skip
     [granted] = [check for check in checks(changes, site) if check.what == "GPUs granted"]
     assert granted.fix.startswith("set trial.partition to one whose nodes have GPUs; ")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,22 @@ def test_a_cache_from_which_code_can_be_loaded_stays(closed, monkeypatch):
     before = caches(monkeypatch)
     assert use_executable_caches() is None
     assert caches(monkeypatch) == before
+
+
+def test_a_place_that_cannot_be_looked_at_is_left_to_the_compiler(closed, monkeypatch):
+    """A home that the node does not show to the user, or a user without a home."""
+    closed()
+
+    def denied(place: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(place))
+
+    with monkeypatch.context() as home:
+        home.setattr(Path, "exists", denied)
+        assert use_executable_caches() is None
+    monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 5)
+    assert use_executable_caches() is None
 
 
 def test_another_directory_is_taken_if_there_is_one(closed, monkeypatch, tmp_path):

@@ -248,13 +248,13 @@ class HeldGpu(Gpu):
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr(engine_pool, "GPU_SECONDS", 0.2)
+def often(monkeypatch):
+    """Have the memory of GPUs looked at often."""
     monkeypatch.setattr(engine_pool, "_LOOK_SECONDS", 0.01)
 
 
 @pytest.mark.parametrize("share", [None, 0.5])
-def test_memory_that_another_program_gives_back_is_waited_for(model, impatient, share):
+def test_memory_that_another_program_gives_back_is_waited_for(model, often, share):
     """An engine that was killed, or another job's; vLLM looks once, a minute into its start."""
     machine = HeldGpu(60.0, looks=4)
     options = {} if share is None else {"gpu_memory_utilization": share}
@@ -263,8 +263,9 @@ def test_memory_that_another_program_gives_back_is_waited_for(model, impatient, 
     assert machine.looks == 0
 
 
-def test_memory_that_another_program_keeps_is_that_node_s_fault(model, impatient):
+def test_memory_that_another_program_keeps_is_that_node_s_fault(model, often, monkeypatch):
     """It is said at once for the other trials of the list."""
+    monkeypatch.setattr(engine_pool, "GPU_SECONDS", 0.2)
     machine = HeldGpu(60.0, looks=10**6)
     pool = machine.pool()
     with pytest.raises(EngineError, match=r"device cuda:0 \(19\.90/80\.00 GiB\) is less") as caught:
@@ -307,6 +308,17 @@ def test_engines_stay_asleep_where_the_gpu_s_memory_is_not_known(model):
     for name in "abca":
         pool.get(model(name))
     assert pool.starts == 3
+
+
+@pytest.mark.parametrize(("total", "refused", "starts"), [(79.1, 0, 2), (9.5, 1, 6)])
+def test_an_engine_is_refused_once_where_the_gpu_s_memory_is_not_known(model, total, refused, starts):  # fmt: skip
+    """As on MIG devices: nvidia-smi does not tell their memory."""
+    machine = Gpu(total)
+    pool = EnginePool(machine.load, True, machine.available, gpu_memory=list)
+    for name in "ababab":
+        pool.get(model(name))
+    assert sum(event.startswith("refuse") for event in machine.events) == refused
+    assert pool.starts == starts
 
 
 @pytest.mark.parametrize("own", [{}, {"gpu_memory_utilization": 0.5}])

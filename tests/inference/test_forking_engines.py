@@ -83,6 +83,7 @@ def test_a_killed_engine_has_no_process_left(forking, monkeypatch):
         patched.setattr(os, "killpg", kill_slowly)
         forking._engine_child.kill()
     assert not group_members(forking.pid)
+    later.join(10)
     assert not later.is_alive()
 
 

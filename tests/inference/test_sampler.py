@@ -18,6 +18,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from agenttts.dispatch.blame import AttemptEnd, blame
 from agenttts.inference import sampler as sampler_module
 from agenttts.inference.base import (
     Completion,
@@ -38,6 +39,7 @@ from agenttts.inference.partition import SamplePartition
 from agenttts.inference.sampler import FEWEST_A_CALL, TOKENS_A_CALL, Sampler, most_samples
 from agenttts.inference.scripted import ScriptedEngine
 from agenttts.inference.store import SampleStore
+from agenttts.trial.result import Fault
 from tests.support.draws import draw_one
 from tests.support.llm import Server, said
 from tests.support.waiting import until
@@ -499,6 +501,19 @@ def test_an_engine_that_ends_again_and_again_is_not_started_for_each_request(
     assert [isinstance(one, Drawn) for one in found] == [False, False, True, False, False]
     assert engines.events.count(("start", "m")) - before == starts - 1
     assert ("not tried, because its engine ended 2 times" in str(found[-1])) == ended
+    kinds = [one.kind for one in found if isinstance(one, EngineError)]
+    assert kinds == ["FAILED", "FAILED", *(["INFRA_FAILED" if ended else "FAILED"] * 2)]
+    verdict = blame(AttemptEnd(exit_code=1, fault=Fault(kinds[-1], str(found[-1]), "engine")))
+    assert verdict.retry == ended, "no allocation is blamed that was not tried"
+
+
+def test_all_requests_of_a_model_that_ends_while_it_loads_have_its_error(sampler):
+    def fail(model):
+        raise EngineError("the engine process ended", kind="OOM", ended=True)
+
+    of = sampler(fail)
+    found = of.draw_each([DrawRequest("m", [prompt], HOT, 2) for prompt in (TREE, LONG) * 2])
+    assert [(one.kind, str(one)) for one in found] == [("OOM", "the engine process ended")] * 4
 
 
 def test_who_needs_only_what_came_before_a_failure_is_served(sampler):

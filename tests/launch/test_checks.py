@@ -250,7 +250,15 @@ def test_samples_of_another_run_s_server_are_named(scripted_spec, tmp_path, capl
     server["options"] = {"base_url": "http://127.0.0.1:8/v1/"}
     plan("second")
     [said] = caplog.messages
-    for part in ("models.strong", store, "'first'", "127.0.0.1:9/v1", "127.0.0.1:8/v1", "revision"):
+    for part in (
+        "models.strong",
+        store,
+        "may be used",
+        "'first'",
+        "127.0.0.1:9/v1",
+        "127.0.0.1:8/v1",
+        "revision",
+    ):
         assert part in said
     plan("first")  # the run itself: what differs in its spec is said elsewhere
     server["revision"] = "8b"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agenttts.errors import cli_command
 from agenttts.launch.controller import start_controller
 from agenttts.run.directory import RunDirectory
 from agenttts.run.starts import ControllerHandle, read_handle, write_handle
@@ -104,6 +105,18 @@ def test_a_copy_of_a_run_that_is_over_gets_a_token_of_its_own(run, copy):
         write_handle(copy, replace(handle, path=str(run.path)))
         shutil.copy(run.record_file, copy.record_file)
     assert run.record().token == token
+
+
+def test_a_copy_goes_on_after_a_cancel_of_the_original(cli, run, copy, fake):
+    """A user who has copied a run to a larger disk is told so."""
+    refused = cli("resume", "copy")
+    assert f"Or go on in the copy after '{cli_command('cancel', run.path)}'." in " ".join(
+        refused.stderr.split()
+    )
+    fake("squeue", "true")
+    assert cli("cancel", "small").returncode == 0
+    assert cli("resume", "copy").returncode == 0
+    assert copy.record().token != run.record().token
 
 
 def test_a_copy_goes_on_if_the_original_is_over(cli, run, copy):

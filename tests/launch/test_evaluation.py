@@ -124,3 +124,10 @@ def test_settings_with_an_effect_are_taken(cli, scripted_spec, tmp_path):
     [row] = table(tmp_path / "results/set").iter_rows(named=True)
     assert row["examples"] == 4
     assert RunDirectory(tmp_path / "results/set").spec().search.seed == 5
+
+
+def test_one_example_has_no_interval(cli, scripted_spec):
+    done = cli("evaluate", scripted_spec(), "--allocation", OWN, "--examples", "1", "--wait")
+    [*_, last] = done.stdout.strip().splitlines()
+    assert " (over 1 example of retrieval_qa), budget" in last
+    assert "interval" not in last

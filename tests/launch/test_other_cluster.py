@@ -10,7 +10,7 @@ import pytest
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.run_jobs import RunJobs, user_name
 from agenttts.dispatch.slurm import queue
-from agenttts.launch import controller
+from agenttts.launch import controller, launch
 from agenttts.launch.controller import start_controller
 from agenttts.run.directory import RunDirectory
 from agenttts.run.starts import ControllerHandle, read_handle, write_handle
@@ -65,6 +65,25 @@ def test_a_run_of_another_cluster_is_elsewhere(cli, run, tmp_path):
     for said in (shown["reason"], listed["detail"]):
         assert f"is job 7 on cluster alpha, of user {user_name()}; this machine is of cluster beta" in said  # fmt: skip
     assert calls(tmp_path) == ["show config"], "the other cluster's queue tells nothing"
+
+
+def test_each_run_of_a_list_is_judged_by_its_own_jobs(cli, run, unstarted_run, fake, tmp_path):
+    """Four controllers have been job 7, on two clusters; one call of each command tells of all."""
+    runs = {name: unstarted_run(name=name, search__iterations=0) for name in ("own", "ended", "daemons")}  # fmt: skip
+    for name, made in runs.items():
+        made.profile_file.write_text("kind: slurm\n")
+        user = ANOTHER_USER if name == "daemons" else user_name()
+        job = "9" if name == "daemons" else "7"
+        write_handle(made, ControllerHandle("slurm", job, cluster="beta", user=user))
+    mark = f"agenttts run=own batch=own-{runs['own'].record().token}-controller"
+    rows = f"echo '7 n1|RUNNING|None|{mark}'; echo '9 n1|PENDING|Priority|x'"
+    fake("squeue", f"echo squeue $@ >> {tmp_path}/calls; {rows}")
+    fake("sacct", f"echo sacct $@ >> {tmp_path}/calls")
+    found = json.loads(cli("list", "--json").stdout)["runs"]
+    states = {one["run"]: one["state"] for one in found}
+    assert states == {"small": "unknown", "own": "running", "ended": "stopped", "daemons": "pending"}  # fmt: skip
+    assert [call.split()[0] for call in calls(tmp_path)] == ["show", "squeue"]
+    assert f"-u {user_name()},{ANOTHER_USER}" in calls(tmp_path)[1]
 
 
 CHANGES = [
@@ -167,6 +186,18 @@ def test_a_cancel_by_another_user_waits_for_the_controller_to_see_it(
     assert handle is not None
     assert handle.cancelled
     assert not any(call.startswith("scancel") for call in calls(tmp_path))
+
+
+def test_a_cancel_stops_the_controller_also_while_the_queue_does_not_answer(
+    cli, run, fake, monkeypatch
+):
+    """A controller on this host needs no queue for that."""
+    stopped = []
+    monkeypatch.setattr(launch, "stop_controllers", lambda *_, **more: stopped.append(more))
+    write_handle(run, ControllerHandle("slurm", "7", cluster="beta", user=user_name()))
+    fake("squeue", "echo slurmctld is down >&2; exit 1")
+    cli("cancel", "small")
+    assert stopped == [{"on_record": True}]
 
 
 def test_jobs_of_another_user_of_the_run_are_left_to_them(run, fake, caplog):

@@ -421,7 +421,7 @@ def test_pauses_grow_and_a_trial_that_nothing_explains_blames_no_allocation(new_
     assert all(result.score is not None for result in loop._searcher.archive.results)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_costs_a_trial_one_attempt_however_long_it_lasts(
     new_run, monkeypatch, caplog, number
 ):
@@ -450,10 +450,23 @@ def test_a_full_disk_costs_a_trial_one_attempt_however_long_it_lasts(
     assert f"{run.read().samples}: {text}" in said[0]
 
 
-def test_a_job_that_fails_where_there_is_room_is_not_waited_for(new_run):
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOENT, errno.EIO])
+def test_a_store_that_only_nodes_can_write_is_not_waited_for(new_run, monkeypatch, number):
     run, controller = new_run()
     loop, cluster = controller()
-    loop._evaluation._ends._samples = Path("/proc/none")
+
+    def check(place: Path) -> None:
+        raise OSError(number, os.strerror(number), str(place))
+
+    monkeypatch.setattr(trial_ends, "check_writable", check)
+    cluster.command = lambda request, node, number: "exit 3" if number == 1 else None
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+
+
+def test_a_job_that_fails_where_there_is_room_leaves_nothing_behind(new_run):
+    run, controller = new_run()
+    loop, cluster = controller()
     cluster.command = lambda request, node, number: "exit 3" if number == 1 else None
     loop.run()
     assert {row["state"] for row in rows(run)} == {"COMPLETED"}

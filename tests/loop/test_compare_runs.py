@@ -156,7 +156,7 @@ def test_the_best_finalist_is_the_result_that_is_tested_and_compared(launched, c
     assert (found["first"]["of"], found["kind"]) == ("best", "test")
     assert found["first"]["allocation"] == best
     [report] = json.loads(cli("report", "one", "--format", "json").stdout)["runs"]
-    assert report["recommended"]["allocation"] == other
+    assert report["recommended"]["allocation"] == best
     assert report["baseline"]["of"] == "best"
     page = cli("report", "one", "--format", "html").stdout
     assert "<p>Best finalist</p>" in page
@@ -318,3 +318,10 @@ def test_files_that_were_made_beside_a_task_do_not_make_it_another_one(launched,
     assert not any("task" in warning for warning in compared("one", "two")["warnings"])
     (path / "task" / "own" / "task.py").write_text("x = 2\n")
     assert any("source of the task" in warning for warning in compared("one", "two")["warnings"])
+
+
+def test_settings_are_shown_as_in_a_spec(launched, compared, cli):
+    launched("one")
+    launched("two", search__examples={"first": 4})
+    compared("one", "two")
+    assert 'setting: search.examples: not set against {"first": 4, "most": null}' in cli("compare", "one", "two").stdout  # fmt: skip

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from agenttts.cli.status_texts import status_line
 from agenttts.report import build_report, render
 from agenttts.report.contents import allocation_text, comparison
+from agenttts.report.render_table import tables_text
 from agenttts.tables.aggregate import (  # fmt: skip
     best_so_far,
     best_trial,
@@ -112,3 +115,16 @@ def test_a_test_score_is_never_shown_as_another_allocation_s(make_run, trial):
     assert text.startswith("0.3000")
     assert text.endswith(f"({other})")
     assert f"; test 0.300 ({other}); over" in line
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_several_runs_fit_the_terminal_with_their_names(make_run, trial, width):
+    paths = [make_run(name, rows=rows(trial)) for name in ("first-run", "second-run")]
+    text = tables_text(build_report(paths), width)
+    table = text.split("first-run ───")[0].splitlines()
+    assert all(len(line) <= width for line in table)
+    assert all(any(name in line for line in table) for name in ("first-run", "second-run"))
+    words = [word for line in table for word in line.split()]
+    # Numbers, intervals and allocations are whole.
+    for whole in ("0.6000", "200", "6,500", "0.15", "qwen-7b×2", "llama[3b]×4"):
+        assert words.count(whole) >= 2, whole

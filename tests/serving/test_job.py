@@ -25,6 +25,7 @@ from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.errors import MissingRequirement
 from agenttts.files.processes import children, environment
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.engine_options import installed_vllm_options
 from agenttts.search.llm.base import LLMError
 from agenttts.serving import job, program
 from agenttts.serving.job import (
@@ -43,6 +44,7 @@ from agenttts.serving.job import (
 from agenttts.serving.lifecycle import ServedLimits, ServedModel, idle_limit
 from agenttts.serving.program import server_command
 from tests.support.forks import signal_at_fork
+from tests.support.full_disk import full_disk
 from tests.support.processes import alive
 from tests.support.waiting import until
 
@@ -365,6 +367,27 @@ def test_its_job_says_when_the_server_answers_on_its_node(bench, tmp_path):
     assert address.job == str(served.pid)
 
 
+def test_a_server_whose_address_could_not_be_written_is_found_when_there_is_room(bench):
+    """The job goes on: a model that was loaded would have to be loaded again."""
+    served = bench()
+    served.model._start()
+    first = served.model._job
+    until(lambda: read_address(served.folder))
+    (served.folder / ADDRESS_FILE).unlink()  # as if it had not been written
+    address = served.model.locate()
+    assert address.base_url.startswith("http://127.0.0.1:")
+    assert served.model._job == first
+
+
+def test_a_full_disk_takes_no_address_for_the_moment(tmp_path):
+    address = job.ServerAddress(("n1",), "n1", 1, "7", "")
+    with full_disk(3):
+        assert not job._note_address(tmp_path, address)
+    assert read_address(tmp_path) is None
+    assert job._note_address(tmp_path, address)
+    assert read_address(tmp_path) == address
+
+
 def test_a_node_is_known_by_names_and_addresses_that_others_can_use(monkeypatch):
     monkeypatch.setenv("SLURMD_NODENAME", "n07")
     monkeypatch.setattr(socket, "gethostname", lambda: "gpu07")
@@ -391,7 +414,7 @@ def test_the_addresses_of_interfaces_are_told_when_the_server_answers(
     up: list[bool] = []
     monkeypatch.setattr(job, "answers", lambda url, key: bool(up))
     known = job.ServerAddress(("gpu07", "10.1.0.7"), "gpu07", 1, "7", "2026-01-01T00:00:00+00:00")
-    job._write_address(tmp_path, known)
+    job._note_address(tmp_path, known)
     assert not job._note_ready(tmp_path, known, "key", bound)
     assert read_address(tmp_path) == known
     up.append(True)
@@ -400,14 +423,14 @@ def test_the_addresses_of_interfaces_are_told_when_the_server_answers(
     assert told.hosts == (*known.hosts, *added)
     assert told.ready
     later = replace(known, started="2026-01-01T01:00:00+00:00")
-    job._write_address(tmp_path, later)
+    job._note_address(tmp_path, later)
     assert read_address(tmp_path) == later, "a killed job may leave its file"
 
 
 def test_a_controller_of_an_older_version_reads_the_address(tmp_path):
     """It runs on while the package is upgraded, and takes no key that it does not know."""
     known = job.ServerAddress(("n1",), "n1", 1, "7", "2026-01-01T00:00:00+00:00")
-    job._write_address(tmp_path, known)
+    job._note_address(tmp_path, known)
     written = json.loads((tmp_path / ADDRESS_FILE).read_text())
     assert set(written) == {"hosts", "node", "port", "job", "started"}
 
@@ -437,6 +460,7 @@ def test_one_that_is_released_while_its_server_starts_ends(tmp_path):
         Serving(("sleep", "60"), {}, (), "127.0.0.1", lease_seconds=30, name="m", model={}),
     )
     before = signal.getsignal(signal.SIGTERM)
+    others = {*children(os.getpid())}  # of other tests
     began = time.monotonic()
     try:
         with signal_at_fork(signal.SIGTERM):
@@ -445,7 +469,7 @@ def test_one_that_is_released_while_its_server_starts_ends(tmp_path):
         signal.signal(signal.SIGTERM, before)
     assert time.monotonic() - began < 20
     assert read_address(tmp_path) is None
-    assert children(os.getpid()) == []
+    assert {*children(os.getpid())} <= others
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])
@@ -466,6 +490,46 @@ def test_engine_options_become_the_servers_flags(on_cpu, monkeypatch):
     assert '--hf-overrides {"a": 1}' in text
     assert "quantization" not in text
     assert "key" not in text
+
+
+FLAGS = [
+    ("cudagraph_capture_sizes", [1, 2, 4], "--cudagraph-capture-sizes 1 2 4"),
+    ("logits_processors", ["m:C", "n:D"], "--logits-processors m:C n:D"),
+    ("kv_cache_dtype_skip_layers", ["0", "5"], "--kv-cache-dtype-skip-layers 0 5"),
+    ("sleep_preserve_parameter_names", [], ""),
+    ("device_ids", [0, 1], "--device-ids 0,1"),
+    ("disable_log_stats", True, "--disable-log-stats"),
+    ("disable_log_stats", False, ""),
+    ("aggregate_engine_logging", False, ""),
+    ("async_scheduling", False, "--no-async-scheduling"),
+    ("speculative_config", {"method": "ngram"}, '--speculative-config {"method": "ngram"}'),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "flags"), FLAGS)
+def test_lists_and_switches_become_flags_that_the_server_knows(option, value, flags, monkeypatch):
+    monkeypatch.setattr(program, "is_cpu_build", lambda: False)
+    config = ModelConfig("agent", "/models/m", options={option: value})
+    command, _ = server_command(config, "agent", "0.0.0.0", 8000)
+    assert " ".join(command).partition(" --port 8000")[2].strip() == flags
+
+
+@pytest.mark.llm
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_the_installed_server_reads_the_flags_as_the_options():
+    arg_utils = pytest.importorskip("vllm.engine.arg_utils")
+    parser = arg_utils.EngineArgs.add_cli_args(arg_utils.FlexibleArgumentParser())
+    switches = {
+        name: parser.parse_known_args(program._flags({name: False}))
+        for name, kind in installed_vllm_options().items()
+        # The first has no flag; that of the second is the server's own.
+        if kind == "bool" and name not in ("enable_mm_processor_stats", "tokens_only")
+    }
+    assert {name for name, (_, unknown) in switches.items() if unknown} == set()
+    assert not any(getattr(found, name) for name, (found, _) in switches.items())
+    for option, value, _ in FLAGS:
+        found = getattr(parser.parse_args(program._flags({option: value})), option)
+        assert found == value or (value == [] and not found)
 
 
 SQUEUE = """cat <<'END'

@@ -217,6 +217,40 @@ def test_a_node_on_which_the_server_answered_is_not_avoided(served, state, avoid
     assert queue.excluded == [(), avoided]
 
 
+def test_a_model_that_is_not_asked_is_not_started_ahead_again(served):
+    """The search asks a model seldom, or no more, if its proposals have been bad."""
+    queue, make, _, _ = served
+    model = make()
+
+    def end_of_a_batch() -> list[str]:
+        model.trials_run(8, 8, True)
+        model._used -= 601
+        model.trials_run(8, 8, True)
+        assert queue.live == [], "it was idle"
+        model.trials_run(1, 8, True)
+        return queue.live
+
+    assert end_of_a_batch() == ["1"]
+    assert end_of_a_batch() == []
+    assert end_of_a_batch() == []
+    model.locate()
+    assert queue.live == ["2"]
+    assert end_of_a_batch() == ["3"]
+    model.locate()
+    assert queue.live == ["3"], "this time the question came"
+    assert end_of_a_batch() == ["4"]
+
+
+def test_the_queue_is_asked_as_often_as_the_profile_says(served, monkeypatch):
+    """Sites may limit that; the server itself is asked more often."""
+    queue, make, _, _ = served
+    probes: list[str] = []
+    monkeypatch.setattr(lifecycle, "answers", lambda base_url, key: len(probes) > 20 or probes.append(base_url))  # fmt: skip
+    make(queue_seconds=600.0).locate()
+    assert len(probes) == 21
+    assert queue.asked == 3, "whether a job runs, the start, and its state"
+
+
 def address_of(folder, job: str, **more: object) -> None:
     known = {
         "hosts": ["n1", "10.0.0.1"],
@@ -271,7 +305,7 @@ def test_a_submission_that_cannot_succeed_is_an_error_at_once(served):
 
 def test_a_server_that_answers_on_its_node_alone_is_given_up(served, monkeypatch):
     """A firewall between the nodes, or names that do not resolve: waiting costs GPU time."""
-    queue, make, folder, _ = served
+    queue, make, folder, notes = served
     monkeypatch.setattr(lifecycle, "answers", lambda base_url, key: False)
     monkeypatch.setattr(lifecycle, "_UNREACHABLE_S", 0.05)
     model = make(restarts=1)
@@ -287,6 +321,7 @@ def test_a_server_that_answers_on_its_node_alone_is_given_up(served, monkeypatch
     ) as caught:
         model.locate()
     assert "n1:1, 10.0.0.1:1" in str(caught.value)
+    assert notes[1].startswith("job 1 is given up: its server answers on n1")
     assert queue.excluded == [(), ("n1",)]
     assert queue.live == []
 

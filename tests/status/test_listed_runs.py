@@ -51,6 +51,15 @@ def test_runs_are_listed_with_the_latest_first(cli, unstarted_run, tmp_path):
     assert "1 of 1" in shown
 
 
+@pytest.mark.parametrize("columns", ["60", "80", "120"])
+def test_the_names_of_runs_can_be_copied(cli, unstarted_run, columns):
+    name = "small-eval-0123456789abcdef"
+    unstarted_run(name=name)
+    shown = cli("list", env={"COLUMNS": columns}).stdout
+    [row] = [line for line in shown.splitlines() if line.startswith(f"{name} ")]
+    assert len(row) <= int(columns)
+
+
 def test_without_runs_it_says_where_it_looked(cli, tmp_path):
     (tmp_path / "results" / "notes").mkdir(parents=True)
     (tmp_path / "results" / "README.md").write_text("mine")

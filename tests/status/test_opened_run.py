@@ -161,6 +161,7 @@ def test_samples_as_json_lines(export, run, tmp_path):
     ]
     assert [line["text"] for line in lines] == run.samples()["text"].to_list()
     assert list(lines[0]) == run.samples().columns
+    assert export("--samples", "again.jsonl").stdout == f"again.jsonl: {len(lines)} samples\n"
 
 
 def test_samples_of_cut_prompts_are_those_of_the_run_s_own_context(scripted_spec, tmp_path):

@@ -96,6 +96,13 @@ def test_sides_that_are_all_right_or_all_wrong_leave_others_open():
     )
 
 
+@pytest.mark.parametrize(("one", "two"), [(300.0, 1.0), (5.0, 0.0), (0.0, -1.0)])
+def test_equal_values_that_are_no_shares_have_no_wilson_interval(one, two):
+    """Tokens, or points of ten."""
+    told = compared(named([one] * 4), named([two] * 4, "other"))
+    assert (told.low, told.high) == (one - two, one - two)
+
+
 def test_one_example_has_no_interval_and_none_no_difference():
     found = compared({"a": 1.0}, {"a": 0.0})
     assert (found.low, found.high, found.verdict) == (None, None, "not to be told")

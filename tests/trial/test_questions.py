@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def answer_all(worker: Path, spec, started=None) -> int:
 
     command = TrialCommand((DueTrial(Path(spec.directory) / SPEC_FILE),), worker, stays=True)
     return run_trials(command, engine, more=questions(), out=io.StringIO(), err=io.StringIO())
+
+
+def test_an_earlier_image_reads_a_question_that_needs_nothing_new(worker, question):
+    name = QuestionBox(worker).ask("abcd", question)
+    [file] = worker.rglob(f"{name}.json")
+    assert not {"sampling", "chat_form"} & json.loads(file.read_text())["model"].keys()
+    assert Question.read(file) == question
 
 
 def test_an_answer_is_what_the_engine_says_and_not_a_sample(worker, question, make_trial, tmp_path):

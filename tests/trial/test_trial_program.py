@@ -58,10 +58,43 @@ def test_a_spec_crosses_as_plain_json(make_trial):
     shared = replace(spec, shares={"retrieval": SamplePartition(1, 3)})
     assert TrialSpec.from_json(json.loads(json.dumps(shared.to_json()))) == shared
     document = json.loads(path.read_text())
-    assert document["protocol"] == PROTOCOL
     older = {key: value for key, value in document.items() if key != "shares"} | {"protocol": 2}
     assert TrialSpec.from_json(older) == spec, "written before an upgrade, resumed after it"
     assert document["allocation"][0] == {"stage": "retrieval", "model": "weak", "samples": 2}
+
+
+KEYS_OF_9 = {
+    *("name", "path", "revision", "engine", "prompt_style", "gpus"),
+    *("options", "template_args", "thinking", "weights", "rules"),
+}
+
+
+@pytest.mark.parametrize(
+    ("later", "protocol"),
+    [({}, 9), ({"sampling": {"top_k": 20}}, PROTOCOL), ({"chat_form": "merged"}, PROTOCOL)],
+)
+def test_an_earlier_image_goes_on_with_a_run_that_needs_nothing_new(make_trial, later, protocol):
+    """It refuses keys that it does not know, and says of a later protocol what to do."""
+    spec = make_trial("t0000", ("weak", 2), ("strong", 1))
+    changed = replace(spec.models["weak"], **later)
+    spec = replace(spec, models={**spec.models, "weak": changed})
+    document = json.loads(json.dumps(spec.to_json()))
+    assert document["protocol"] == protocol
+    assert {key for model in document["models"].values() for key in model} == KEYS_OF_9 | {*later}
+    assert TrialSpec.from_json(document) == spec
+
+
+@pytest.mark.processes
+def test_a_trial_whose_log_is_on_a_full_disk_ends_as_others_do(make_trial):
+    good = make_trial("t0000", ("weak", 2), ("strong", 1))
+    bad = make_trial("t0001", ("weak", 2), ("strong", 1), examples="/nowhere.jsonl")
+    for spec, code in ((good, 0), (bad, 1)):
+        command = [sys.executable, "-m", "agenttts.trial", str(Path(spec.directory) / SPEC_FILE)]
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(command, stdout=full, stderr=full, check=False)
+        assert done.returncode == code
+    assert read_result(Path(good.directory)) is not None
+    assert read_fault(Path(bad.directory)) is not None
 
 
 @pytest.mark.processes

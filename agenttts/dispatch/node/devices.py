@@ -109,7 +109,8 @@ def engine_devices(env: Mapping[str, str], deadline: float = DEADLINE_S) -> str 
 def granted_mig_types(env: Mapping[str, str], deadline: float = DEADLINE_S) -> list[str]:
     """Return the types of the granted MIG devices, sorted.
 
-    CUDA_VISIBLE_DEVICES of ``env`` lists the devices. If `nvidia-smi` does not know these devices, it is the types of all that it lists.
+    CUDA_VISIBLE_DEVICES of ``env`` lists the devices. If `nvidia-smi` does not know these, the
+    result is the types of all that it lists.
     """
     granted = [device for device in _granted(env) if device.startswith("MIG-")]
     listing = list_devices(deadline) if granted else None
@@ -118,8 +119,17 @@ def granted_mig_types(env: Mapping[str, str], deadline: float = DEADLINE_S) -> l
 
 
 def numbered_devices(env: Mapping[str, str] = os.environ) -> list[int]:
-    """Return the GPUs that CUDA_VISIBLE_DEVICES lists by numbers, if it does."""
+    """Return the numbers of the GPUs that CUDA_VISIBLE_DEVICES lists.
+
+    It may list them by numbers, or by UUIDs or their beginnings, which `nvidia-smi` knows. The
+    result is empty for anything else.
+    """
     granted = _granted(env)
+    if granted and all(device.startswith("GPU-") for device in granted):
+        listing = list_devices()
+        known = listing.gpus if listing is not None else ()
+        found = [[n for n, uuid in enumerate(known) if uuid.startswith(d)] for d in granted]
+        granted = [str(one[0]) if len(one) == 1 else "" for one in found]
     numbered = all(device.isascii() and device.isdecimal() for device in granted)
     return list(dict.fromkeys(map(int, granted))) if numbered else []
 

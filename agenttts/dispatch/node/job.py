@@ -12,7 +12,6 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
@@ -55,6 +54,7 @@ from agenttts.dispatch.own_job import (
     cluster_name,
     node_name,
     queue_job,
+    say,
     started_again,
     trial_job_id,
     why_stopped,
@@ -671,7 +671,7 @@ class TrialJob:
 
         If the job's record does not reach the controller, this log is the only trace.
         """
-        print(text, file=sys.stderr)
+        say(text)
 
     def _job_id(self) -> str:
         """Return the id of this job in its scheduler."""

@@ -138,7 +138,8 @@ class JobAttempts:
         del self._open[trial], self._used[trial]
         self._write_job()
         self.states.append(state)
-        self._say(f"{trial.directory.name}: {state}: {attempt.error or ''}")
+        why = f": {attempt.error}" if attempt.error else ""
+        self._say(f"{trial.directory.name}: {state}{why}")
 
     def finish_all(self, verdict: Verdict, stopped: Stop | None = None) -> None:
         """Record that the attempts that have not ended end in the same way."""

@@ -362,7 +362,8 @@ def _divides(facts: ModelFacts, count: int) -> bool:
 def _undivided(facts: ModelFacts, count: int) -> str | None:
     """Return what of a model vLLM cannot divide over ``count`` GPUs; None: nothing.
 
-    The model's heads have to be known. Widths are left out: a mixture of experts may not use one of them.
+    The model's heads have to be known. Widths are left out: a mixture of experts may not use one
+    of them.
     """
     if facts.heads % count:
         return f"{facts.heads} attention heads"

@@ -104,7 +104,8 @@ def _section(what: str, profile: Profile, resources: JobResources, gpus: int) ->
 def _types_of_gpus(resources: JobResources) -> list[Check]:
     """Return a remark if jobs may get GPUs of several types.
 
-    It is empty if not, or if that is not known. Models are sized for one memory, so that a large one would fail on the smaller GPUs.
+    It is empty if not, or if that is not known. Models are sized for one memory, so that a large
+    one would fail on the smaller GPUs.
     """
     if resources.gpu_type or resources.constraint or resources.nodelist:
         return []

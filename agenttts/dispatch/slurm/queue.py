@@ -280,7 +280,7 @@ def _rows(
         return rows
     if not queue.complete:
         raise _cut_off("squeue")
-    accounted = _sacct([job for job, _ in missing], _other_users(missing))
+    accounted = _sacct(list(dict.fromkeys(job for job, _ in missing)), _other_users(missing))
     hiding = {run for run in dict.fromkeys(run for _, run in missing) if hidden_users(run)}
     for job, run in missing:
         row = accounted.rows.get(job)

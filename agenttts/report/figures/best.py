@@ -223,22 +223,29 @@ def _described(rows: pl.DataFrame) -> pl.DataFrame:
     found = rows.with_columns(pl.Series("text", texts, dtype=pl.String))
     if "score_stderr" not in rows.columns:  # rows of a front
         return found
-    bounds = [_bounds(*row) for row in rows.select("score", "score_stderr", "examples").iter_rows()]
+    shares = bool(rows.height) and min(rows["score"]) >= 0.0 and max(rows["score"]) <= 1.0
+    known = rows.select("score", "score_stderr", "examples").iter_rows()
+    bounds = [_bounds(*row, shares=shares) for row in known]
     low, high = (
         pl.Series(name, [b and b[side] for b in bounds], dtype=pl.Float64)
         for side, name in enumerate(("low", "high"))
     )
-    if rows.height and min(rows["score"]) >= 0.0 and max(rows["score"]) <= 1.0:
+    if shares:
         low, high = low.clip(0.0, 1.0), high.clip(0.0, 1.0)
     return found.with_columns(low, high)
 
 
-def _bounds(score: float, stderr: float | None, examples: int | None) -> tuple[float, float] | None:
-    """Return the 95 % interval of a score; None where it is not known."""
+def _bounds(
+    score: float, stderr: float | None, examples: int | None, *, shares: bool
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of a score; None where it is not known.
+
+    ``shares`` says that all scores of the run are from 0 to 1.
+    """
     if stderr is None:
         return None
     if stderr == 0.0:
-        return interval_of_equal(score, examples) if examples else None
+        return interval_of_equal(score, examples) if shares and examples else None
     return score - _NORMAL_95 * stderr, score + _NORMAL_95 * stderr
 
 

@@ -54,7 +54,7 @@ class AliasFile:
                 at=("options", "aliases"),
             )
         found = sum(any(self.names.get(ident) for ident in given) for given in ids)
-        return [f"records whose answers have aliases in {self.path}: {found} of {len(ids)}"]
+        return [f"{found} of {len(ids)} records have answers with aliases in {self.path}"]
 
 
 def read_aliases(file: str) -> AliasFile:

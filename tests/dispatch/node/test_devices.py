@@ -94,3 +94,21 @@ def test_doctor_counts_gpus_and_not_lines(nvidia_smi, says, code, expected):
 def test_gpus_that_are_listed_by_numbers(value, numbers):
     assert numbered_devices({"CUDA_VISIBLE_DEVICES": value}) == numbers
     assert numbered_devices({}) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "numbers"),
+    [
+        ("GPU-bbbb-2", [1]),
+        ("GPU-bbbb-2,GPU-aaaa-1", [1, 0]),
+        ("GPU-bb", [1]),  # CUDA takes the beginning, too
+        ("GPU-", []),
+        ("GPU-cccc-3", []),
+        ("GPU-aaaa-1,1", []),
+        ("MIG-cccc-3", []),
+    ],
+)
+def test_gpus_that_are_listed_by_uuids(nvidia_smi, value, numbers):
+    """On a shared machine, trials would get the first GPUs, which are perhaps somebody else's."""
+    nvidia_smi(LISTED)
+    assert numbered_devices({"CUDA_VISIBLE_DEVICES": value}) == numbers

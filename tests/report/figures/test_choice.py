@@ -189,6 +189,22 @@ def test_bars_of_scores_that_no_example_varies(read_run, trial):
     assert band == bars, "a best score without bounds has no band of another"
 
 
+def test_scores_of_another_scale_have_no_bars_of_shares(read_run, trial):
+    rows = [trial(1, 0.0, 10.0, examples=4, score_stderr=0.0), trial(2, 7.5, 20.0, examples=4, score_stderr=0.5)]  # fmt: skip
+    bars = _bounds_of(pareto_figures(read_run(rows=rows, examples=False))[0], "score")
+    assert bars[0.0] == (None, None)
+    assert bars[7.5] == (pytest.approx(6.52), pytest.approx(8.48))
+
+
 def _bounds_of(figure: Figure, score: str) -> dict[float, tuple[float | None, float | None]]:
     rows = [row for rows in figure.spec["datasets"].values() for row in rows]
     return {row[score]: (row["low"], row["high"]) for row in rows if "low" in row and score in row}
+
+
+def test_there_is_no_front_against_gpu_seconds_without_gpus(read_runs, trial):
+    rows = [trial(n, n / 10, 10.0 * n, gpu_seconds=0.0) for n in range(1, 4)]
+    [run] = read_runs(rows=rows).runs
+    fronts = [front.title for front in run_contents(run, "demo").fronts]
+    figures = [figure.name for figure in pareto_figures(run)]
+    assert [len(fronts), len(figures)] == [2, 2]
+    assert not any("GPU-seconds" in title for title in fronts)

@@ -191,7 +191,7 @@ def test_the_line_of_a_record_under_a_key_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("d.csv", b"a,b\n1,2\n3\n", r"d.csv:3 \(record 2\): has 1 fields, and the header has 2: a, b"),
+        ("d.csv", b"a,b\n1,2\n3\n", r"d.csv:3 \(record 2\): has 1 field, and the header has 2: a, b"),
         ("d.csv", b"a,b\n\n\n1,2,3\n", r"d.csv:4 \(record 1\): has 3 fields"),
         ("d.csv", b'a,b\n1,"2"x\n', r"d.csv:2 \(record 1\): not a row of a table"),
         ("d.csv", b'a,b\n1,2\n"x\ny",\xff\n', r"d.csv:3: a record that spans lines 3 to 4 not UTF-8"),

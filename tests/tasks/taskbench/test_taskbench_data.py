@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agenttts import tasks
-from agenttts.errors import Unavailable, UserError
+from agenttts.errors import Unavailable, UserError, counted
 from agenttts.tasks.base import TaskConfig
 from agenttts.tasks.loading.report import LoadReport
 from agenttts.tasks.taskbench.arguments import argument_overlap
@@ -183,7 +183,7 @@ def test_the_tools_of_other_data_are_refused(tmp_path, other):
         load_requests(path)
     assert caught.value.at == ("options", "tools")
     assert f"{tmp_path / 'tool_desc.json'}: has none of the tools in the gold plans" in str(caught.value)  # fmt: skip
-    assert f"such as 'book_car', but {len(other)} others, such as '{other[0]['id']}'" in str(caught.value)  # fmt: skip
+    assert f"such as 'book_car', but {counted(len(other), 'other')}, such as '{other[0]['id']}'" in str(caught.value)  # fmt: skip
 
 
 def test_gold_tools_that_the_file_does_not_have_are_noted(tmp_path):
