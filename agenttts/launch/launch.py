@@ -15,6 +15,7 @@ from agenttts.files.locks import is_locked
 from agenttts.files.signals import ended_in_order
 from agenttts.launch.controller import (
     controller_works,
+    scheduler_of_controller,
     start_controller,
     stop_controllers,
 )
@@ -410,9 +411,10 @@ def _tell_what_is_left(run: RunDirectory, handle: ControllerHandle | None) -> No
     state = read_state(run.journal_file)
     known = [trial.job_id for trial in state.unfinished()]
     known += [worker.job_id for worker in state.workers.values()]
-    scheduler = trial_scheduler(run, run.profile())
     # A controller on the host (controller: {where: here}) has the number of a process.
-    known += [handle.job_id] if handle is not None and handle.kind == scheduler.name else []
+    if handle is not None and scheduler_of_controller(run, handle.kind).has_nodes:
+        known.append(handle.job_id)
+    scheduler = trial_scheduler(run, run.profile())
     try:
         others = scheduler.others_with_numbers(dict.fromkeys(job for job in known if job))
     except QueueUnavailable as error:  # a controller on this host is stopped all the same

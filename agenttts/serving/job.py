@@ -6,7 +6,7 @@ child and writes its address. The files in ``DIR``:
 - ``serve.json``: what to serve and how;
 - ``key``: the API key, readable by the user alone; it reaches the server in its environment;
 - ``address.json``: where it listens, present while it runs;
-- ``ready.json``: the same once it answers, with further addresses;
+- ``ready.json``: the same once it answers there, and since when;
 - ``lease``: touched by the controller; the job ends if this has not happened for long;
 - ``log.txt``: the server's log;
 - ``job_starts/``: what each job used of its node (`agenttts.dispatch.job_starts`).
@@ -325,16 +325,13 @@ def _record(directory: Path, start: JobStart, *, ended: bool = False) -> None:
 
 
 def _note_address(directory: Path, address: ServerAddress) -> bool:
-    """Write where the server listens, before it is ready; return whether it was possible."""
-    written = asdict(address)
-    # A controller of an older version, which may run still, reads no file with this key.
-    del written["ready"]
-    return _noted(directory / ADDRESS_FILE, written)
-
-
-def _noted(path: Path, values: Mapping[str, Any]) -> bool:
+    """Write the address; return False if that is not possible at present."""
+    # A controller of an older version, which may run still, reads no file with further keys.
+    known = {key: value for key, value in asdict(address).items() if key != "ready"}
     try:
-        atomic_write_json(path, values)
+        atomic_write_json(directory / ADDRESS_FILE, known)
+        if address.ready is not None:
+            atomic_write_json(directory / READY_FILE, asdict(address))
     except OSError as error:
         say(f"the server's address is not noted yet: {error}")
         return False
@@ -342,7 +339,7 @@ def _noted(path: Path, values: Mapping[str, Any]) -> bool:
 
 
 def _note_ready(directory: Path, address: ServerAddress, key: str, bound: str) -> bool:
-    """Return whether the server answers here and a file says so.
+    """Return whether the server answers here and its address says so.
 
     The controller can then tell a server that it cannot reach from one that still loads its model.
     """
@@ -350,7 +347,7 @@ def _note_ready(directory: Path, address: ServerAddress, key: str, bound: str) -
         return False
     hosts = (*address.hosts, *(_addresses() if bound == _ANY else ()))
     ready = replace(address, hosts=tuple(dict.fromkeys(hosts)), ready=_now())
-    return _note_address(directory, address) and _noted(directory / READY_FILE, asdict(ready))
+    return _note_address(directory, ready)
 
 
 def _watch(

@@ -371,10 +371,7 @@ def _served_state(run: RunDirectory, profile: Profile) -> dict[str, Any] | None:
 
 
 def _room_warnings(run: RunDirectory) -> list[str]:
-    """Return a warning for each place of the run that has no room.
-
-    The run waits for room there.
-    """
+    """Return a warning for each place of the run without room."""
     found = []
     for place in dict.fromkeys((run.path, run.path / run.record().samples)):
         try:
