@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agenttts.dispatch.node.stop_cause import show_job, stop_cause
 from agenttts.dispatch.run_jobs import RunJobs
 from agenttts.dispatch.slurm import queue
+from agenttts.dispatch.slurm.commands import query_environment
 from agenttts.files.commands import ask
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _requeue(environment: SlurmJobEnvironment, countdown: int) -> None:
 
     command = ["scontrol", "requeue", str(environment.job_id)]
     deadline = time.monotonic() + _REQUEUE_PATIENCE_S
-    while not (answer := ask(command, _REQUEUE_ANSWER_S, queue.query_environment())).succeeded:
+    while not (answer := ask(command, _REQUEUE_ANSWER_S, query_environment())).succeeded:
         failure = f"'{' '.join(command)}' {answer.failure()}"
         if _REFUSED.search(failure) or time.monotonic() + REQUEUE_PAUSE_S > deadline:
             raise UncompletedJobError(f"this job was not requeued: {failure}")

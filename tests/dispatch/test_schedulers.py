@@ -105,7 +105,7 @@ def test_nothing_outside_dispatch_knows_which_schedulers_there_are():
         "match kind:\n    case 'in_process': pass",
         "{}[plan.profile.kind]",
         "import submitit",
-        "from agenttts.dispatch.slurm.queue import run_slurm",
+        "from agenttts.dispatch.slurm.commands import run_slurm",
         "from agenttts.dispatch import local",
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.run_jobs import RunJobs, user_name
-from agenttts.dispatch.slurm import queue
+from agenttts.dispatch.slurm import cluster_config, queue
 from agenttts.launch import controller, launch
 from agenttts.launch.controller import start_controller
 from agenttts.run.directory import RunDirectory
@@ -39,7 +39,7 @@ def run(unstarted_run, fake, tmp_path) -> RunDirectory:
 @pytest.fixture
 def colleague(monkeypatch) -> None:
     """Let this process be of a user without special rights."""
-    monkeypatch.setattr(queue.os, "getuid", lambda: 54321)
+    monkeypatch.setattr(cluster_config.os, "getuid", lambda: 54321)
 
 
 def contents(run: RunDirectory) -> dict[Path, tuple[int, bytes]]:
@@ -122,7 +122,7 @@ def test_the_same_cluster_in_other_letters_and_an_unnamed_one_are_asked(cli, run
         (Path(run.path) / "controller.json").unlink()
         write_handle(run, ControllerHandle("slurm", "7", cluster=cluster))
         fake("scontrol", "echo ClusterName = alpha")
-        queue._CONFIGS.clear()
+        cluster_config._CONFIGS.clear()
         shown, listed = seen(cli)
         assert (shown["alive"], listed["state"]) == (True, "running")
 
@@ -154,7 +154,7 @@ def test_a_run_that_is_over_is_over_on_each_cluster(cli, run):
 def test_a_start_records_cluster_user_and_directory(run, fake):
     run.controller_file.unlink()
     fake("scontrol", CONFIG.format(cluster="alpha", private="none"))
-    queue._CONFIGS.clear()
+    cluster_config._CONFIGS.clear()
     assert start_controller(run) is None
     handle = read_handle(run)
     assert handle is not None
@@ -213,8 +213,10 @@ def test_jobs_of_another_user_of_the_run_are_left_to_them(run, fake, caplog):
 
 
 def test_a_user_that_this_machine_does_not_know_is_hidden(run):
-    assert queue.hidden_users(RunJobs(users=("no-such-user", user_name()))) == ("no-such-user",)
-    assert queue.hidden_users(RunJobs(users=(ANOTHER_USER,))) == ()
+    assert cluster_config.hidden_users(RunJobs(users=("no-such-user", user_name()))) == (
+        "no-such-user",
+    )
+    assert cluster_config.hidden_users(RunJobs(users=(ANOTHER_USER,))) == ()
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,7 @@ def test_patience_ends_at_a_limit_that_none_of_the_run_s_trials_can_lift(control
 
 
 def test_a_slurm_command_that_hangs_or_fails_is_unavailable(tmp_path, monkeypatch):
+    from agenttts.dispatch.slurm import commands
     from agenttts.dispatch.slurm import queue as slurm_queue
 
     squeue = tmp_path / "squeue"
@@ -169,7 +170,7 @@ def test_a_slurm_command_that_hangs_or_fails_is_unavailable(tmp_path, monkeypatc
     with pytest.raises(QueueUnavailable, match="Unable to contact"):
         slurm_queue.job_states(["7"])
     (tmp_path / "squeue.hang").touch()
-    monkeypatch.setattr(slurm_queue, "_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(commands, "_TIMEOUT_S", 0.5)
     with pytest.raises(QueueUnavailable, match=r"did not end within 0\.5 s"):
         slurm_queue.job_states(["7"])
 

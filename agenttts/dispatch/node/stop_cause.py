@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
-from agenttts.dispatch.slurm.queue import query_environment
+from agenttts.dispatch.slurm.commands import query_environment
 from agenttts.files.commands import ask
 
 # slurmctld looks at limits about every 30 s, and sbatch(1) says that a signal may come up to 60 s

@@ -11,13 +11,14 @@ import socket
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.check import COMMAND_SECONDS, Check, check
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm.cluster_config import check_cluster_meant
+from agenttts.dispatch.slurm.commands import query_environment, run_slurm
 from agenttts.dispatch.slurm.partitions import (
     SHOW_PARTITIONS,
     above_time_limit,
     partition_checks,
     read_partitions,
 )
-from agenttts.dispatch.slurm.queue import check_cluster_meant, query_environment, run_slurm
 from agenttts.dispatch.slurm.survey import kinds_of_nodes
 from agenttts.dispatch.slurm.tried_request import (
     command_problem,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from agenttts.dispatch.profile import JobResources
+from agenttts.dispatch.slurm.commands import run_slurm
 from agenttts.dispatch.slurm.node_lists import node_names, several
 from agenttts.dispatch.slurm.partitions import SHOW_PARTITIONS
-from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.errors import MissingRequirement
 
 _NODES = re.compile(r"(?<!\S)Nodes=(\S+)")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.profile import JobResources
+from agenttts.dispatch.slurm.commands import run_slurm
 from agenttts.dispatch.slurm.node_lists import node_names
-from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import MissingRequirement, counted
 

@@ -26,31 +26,33 @@ from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs, user_name
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.batch_script import check_folder, log_message, named_node
 from agenttts.dispatch.slurm.cluster_checks import cluster_checks, slurm_problems
+from agenttts.dispatch.slurm.cluster_config import (
+    check_cluster_meant,
+    cluster_config,
+    elsewhere_sentence,
+    hidden_users,
+    other_cluster,
+)
 from agenttts.dispatch.slurm.cluster_nodes import nodes_besides
+from agenttts.dispatch.slurm.commands import run_slurm
 from agenttts.dispatch.slurm.labels import JobLabels
 from agenttts.dispatch.slurm.login_defaults import with_login_defaults
 from agenttts.dispatch.slurm.node_lists import is_file, request_lists
 from agenttts.dispatch.slurm.pickles import Pickles
 from agenttts.dispatch.slurm.queue import (
     cancel_jobs,
-    check_cluster_meant,
-    cluster_config,
-    elsewhere_sentence,
     foreign_jobs,
-    hidden_users,
     job_rows,
     keep_off,
     live_jobs_of,
-    lives,
     names_and_batch_files,
     one_squeue_call,
-    other_cluster,
     rows_with_comment,
-    run_slurm,
     set_name_and_comment,
 )
 from agenttts.dispatch.slurm.queue_reader import QueueRow
 from agenttts.dispatch.slurm.request import JobNeeds, marked
+from agenttts.dispatch.slurm.row_status import lives
 from agenttts.dispatch.slurm.services import SlurmServices
 from agenttts.dispatch.slurm.stuck_jobs import PatientQueue
 from agenttts.dispatch.slurm.submission import slurm_executor, submission_errors

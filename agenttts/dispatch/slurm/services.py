@@ -13,18 +13,16 @@ from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs
 from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
 from agenttts.dispatch.slurm.batch_script import log_message
+from agenttts.dispatch.slurm.cluster_config import elsewhere_sentence, other_cluster
 from agenttts.dispatch.slurm.queue import (
     cancel_jobs,
-    elsewhere_sentence,
     job_states,
     live_jobs_of,
-    lives,
-    other_cluster,
-    row_status,
     rows_with_comment,
     states_of_runs,
 )
 from agenttts.dispatch.slurm.request import JobNeeds, marked
+from agenttts.dispatch.slurm.row_status import lives, row_status
 from agenttts.dispatch.slurm.submission import slurm_executor, submission_errors
 from agenttts.errors import MissingRequirement
 

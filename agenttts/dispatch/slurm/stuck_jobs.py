@@ -11,18 +11,16 @@ from contextlib import suppress
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.run_jobs import UNKNOWN_RUN, RunJobs
-from agenttts.dispatch.slurm.queue import (
+from agenttts.dispatch.slurm.queue import cancel_jobs, give_up, job_rows
+from agenttts.dispatch.slurm.queue_reader import QueueRow
+from agenttts.dispatch.slurm.row_status import (
     HELD,
-    cancel_jobs,
-    give_up,
     given_up,
     is_stuck,
-    job_rows,
     never_cleared,
     row_status,
     waits_for,
 )
-from agenttts.dispatch.slurm.queue_reader import QueueRow
 
 
 class PatientQueue:

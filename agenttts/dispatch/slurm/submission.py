@@ -24,8 +24,9 @@ from agenttts.dispatch.pickled import Pickled
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.batch_script import BatchScript, check_folder
 from agenttts.dispatch.slurm.cluster_nodes import nodes_besides
+from agenttts.dispatch.slurm.commands import query_environment
 from agenttts.dispatch.slurm.pickles import Pickles
-from agenttts.dispatch.slurm.queue import live_jobs, query_environment
+from agenttts.dispatch.slurm.queue import live_jobs
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import MissingRequirement

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.sizing.mig import mig_memory
+from agenttts.dispatch.slurm.cluster_config import check_cluster_meant
+from agenttts.dispatch.slurm.commands import run_slurm
 from agenttts.dispatch.slurm.partitions import (
     SHOW_PARTITIONS,
     Partition,
@@ -19,7 +21,6 @@ from agenttts.dispatch.slurm.partitions import (
     read_partitions,
     short_host_name,
 )
-from agenttts.dispatch.slurm.queue import check_cluster_meant, run_slurm
 from agenttts.errors import MissingRequirement
 
 _NODES = "%R|%c|%m|%D|%G|%f|%F"

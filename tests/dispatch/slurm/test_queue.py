@@ -8,13 +8,8 @@ import pytest
 
 from agenttts.dispatch.base import JobRequest, QueueUnavailable
 from agenttts.dispatch.profile import JobResources, Profile
-from agenttts.dispatch.slurm.queue import (
-    cancel_jobs,
-    job_states,
-    keep_off,
-    rows_with_comment,
-    status,
-)
+from agenttts.dispatch.slurm.queue import cancel_jobs, job_states, keep_off, rows_with_comment
+from agenttts.dispatch.slurm.row_status import status
 from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
