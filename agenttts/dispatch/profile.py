@@ -433,7 +433,7 @@ def _check_no_secrets(lines: Sequence[str]) -> None:
     """
     for line in lines:
         for found in chain(_ASSIGNED.finditer(line), _OPTION.finditer(line)):
-            if found["literal"]:  # in single quotes only eval and bash -c expand $X
+            if found["literal"]:  # inside single quotes, $X is expanded only by eval and bash -c
                 written = _REFERENCE.sub("", found["literal"])
             else:
                 value = found["quoted"] or found["bare"]

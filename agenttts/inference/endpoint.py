@@ -51,8 +51,8 @@ from agenttts.inference.endpoint_replies import FILTERED, ServerReply, read_repl
 _LARGEST_ANSWER = 64 << 20
 """The most bytes of an answer."""
 _NO_TEMPLATE = re.compile(r"chat.?template", re.I)
-# With status 400, Azure and other servers refuse a prompt that does not pass their filter, and with
-# status 403, OpenRouter and xAI.
+# A prompt that does not pass their filter is refused by Azure and others with status 400, and by
+# OpenRouter and xAI with status 403.
 _PROMPT_FILTERED = re.compile(
     r"content_filter|content_policy|content management policy|input was flagged|"
     r"violates usage guidelines|SAFETY_CHECK",
@@ -364,7 +364,9 @@ class EndpointEngine:
             return True
         if "n" in body and re.search(r"""['"`]n['"`]|\bn\b (?:must|is|should|greater)""", text):
             self._per_request = 1
-            self._say("the server refuses several samples in one request: one is asked for")
+            self._say(
+                "the server refuses several samples in one request, so each request asks for one"
+            )
             self._left_out.add("n")
             return True
         first = (body.get("messages") or [{}])[0]
@@ -405,11 +407,11 @@ class EndpointEngine:
             status in (404, 405) or _ONLY_CHATS.search(text)
         ):
             text += (
-                "; the server may take no plain text for it (prompt_style: few_shot_completion "
-                "needs its path /completions): prompt_style: chat or few_shot_chat asks in chats"
+                "; the server may not accept plain text for this model (few_shot_completion needs "
+                "the server's path /completions); set prompt_style to chat or few_shot_chat"
             )
         if status in (400, 422) and _TEMPERATURE.search(text):
-            text += "; for a model that takes its own temperature only, set options.extra to "
+            text += "; for a model that accepts only its default temperature, set options.extra to "
             text += "{temperature: null}"
         if _NO_TEMPLATE.search(text):
             raise EngineError(

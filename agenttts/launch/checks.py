@@ -69,12 +69,13 @@ def checks_of(
         yield partial(check_bindable, experiment.path)
         for at, path in bound_paths(spec):
             yield partial(check_bindable, path, at)
-            if at != ("samples",):  # they are written, and no link in them is followed
+            if at != ("samples",):  # the samples are written, and no link in them is followed
                 yield partial(check_links, path, at)
     elif agent_need is not None and not scheduler.has_nodes:
         yield check_server
     yield scheduler.check_folder
-    # A job has the GPUs of the largest model of its trials, at least of each stage's smallest one.
+    # A job gets the GPUs of its trials' largest model. Each trial has a model for every stage, so
+    # no job gets fewer GPUs than `least`.
     stages = [{needs[model].gpus for model in stage.models} for stage in spec.stages.values()]
     least = max(min(gpus) for gpus in stages)
     classes = {gpus for stage in stages for gpus in stage if gpus >= least}
@@ -108,8 +109,8 @@ def check_toolbox(experiment: Experiment) -> None:
     An image is not checked.
 
     Raises:
-        UserError: Something is missing, the task gives no settings of it, or the spec does not
-            allow code on the host.
+        UserError: Something is missing, the task gives no settings for the toolbox, or the spec
+            does not allow code on the host.
         MissingRequirement: The machine has no sandbox, or not the package for embeddings.
     """
     section = experiment.spec.task
@@ -138,7 +139,7 @@ def check_engine_options(spec: JobSpec) -> None:
 
 
 def check_effective_options(spec: JobSpec) -> None:
-    """Check that no option of a model is there for nothing; for new runs only.
+    """Check that every option of a model has an effect; for new runs only.
 
     Raises:
         UserError: An option would change no sample.
@@ -151,11 +152,11 @@ def check_effective_options(spec: JobSpec) -> None:
 def check_prompt_styles(spec: JobSpec) -> None:
     """Check the chat templates of models that are asked in chats.
 
-    That there is one is not checked of a model whose tokenizer is elsewhere or may bring its own
-    code.
+    Whether a model has a template is not checked if its tokenizer is elsewhere or may run code of
+    its own.
 
     Raises:
-        UserError: One has none, or one that leaves out a message.
+        UserError: A model has no template, or its template leaves out a message.
     """
     for name, model in spec.models.items():
         template = chat_renderer(model)
@@ -196,14 +197,14 @@ def check_formats(spec: JobSpec) -> None:
             continue
         try:
             problem = _unloadable(place, model.engine)
-        except OSError:  # it is closed, which `model_problem` says
+        except OSError:  # it cannot be read, which another check reports
             problem = None
         if problem is not None:
             raise UserError(f"{model.path} {problem}", at=("models", name, "path"))
 
 
 def _unloadable(place: Path, engine: str) -> str | None:
-    """Return in words why an engine does not load a model; None if it may."""
+    """Return in words why an engine cannot load a model; None if it may be able to."""
     gguf = place.is_dir() and weight_files(place) is None and any(place.glob("*.gguf"))
     if gguf or place.suffix == ".gguf":
         return (
@@ -223,13 +224,14 @@ def _unloadable(place: Path, engine: str) -> str | None:
 
 
 def check_servers_differ(spec: JobSpec) -> None:
-    """Check that no models on different servers share their samples unsaid.
+    """Check that models on different servers share samples only if the spec says so.
 
-    A server's address is not a part of the address of samples, so that a model that moves keeps
-    its own. Where two models have one id and no revision, the second one would never be asked.
+    The URL of a server is not in the sample key, so a model that moves to another server keeps its
+    samples. If two models have one id and no revision, the second would get the samples of the
+    first, and would never be asked.
 
     Raises:
-        UserError: Two models have different servers, and samples with the same address.
+        UserError: Two models have different servers, and the same sample keys.
     """
     seen: list[ModelConfig] = []
     for config in _servers(spec):
@@ -250,13 +252,13 @@ def warn_of_other_servers(spec: JobSpec, run: Path) -> None:
 
     Args:
         spec: The spec.
-        run: The directory of its run, which does not count.
+        run: The directory of the spec's own run, which is skipped.
     """
     servers = _servers(spec)
     if not (spec.samples and servers):
         return
     store = Path(spec.samples)
-    # A store in a run's own directory has no record of this run.
+    # A store in a run's directory does not record that run among its users.
     users = dict.fromkeys((store.parent, *(user for user in store_users(store).values() if user)))
     for other in map(RunDirectory, users):
         try:
@@ -267,16 +269,16 @@ def warn_of_other_servers(spec: JobSpec, run: Path) -> None:
             alike = next((model for model in drawn if on_other_server(model, config)), None)
             if alike is not None:
                 log.warning(
-                    "models.%s: samples in %s that run '%s' drew of %s at %s may be used for the "
-                    "one at %s; if they are different models, set revision of this one to a text "
-                    "that says which one it is",
+                    "models.%s: the samples in %s that run '%s' drew from %s on the server %s may "
+                    "be used for the server %s; if the two servers have different models, set "
+                    "revision of this model to a text that names it",
                     config.name, store, other.name, config.path, alike.options.get("base_url"),
                     config.options.get("base_url"),
                 )  # fmt: skip
 
 
 def _servers(spec: JobSpec) -> list[ModelConfig]:
-    """Return the models on servers, as far as their samples depend on them."""
+    """Return each model on a server, with only the fields that its samples depend on."""
     return [
         ModelConfig(
             name,
@@ -344,14 +346,14 @@ def _model_need(
             need = _with_memory(need, profile)
             need = _with_cores(need, profile) if model.engine == "vllm" else need
         return need
-    return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
+    return GpuNeed(profile.gpus_per_node, "all GPUs of a node, which is not enough")
 
 
 def check_endpoints(experiment: Experiment, problems: Problems) -> None:
     """Check the keys and the servers of models with ``engine: endpoint``.
 
-    A server that does not answer here is unavailable, unless trials run on other machines, which
-    may reach it.
+    A server that does not answer here is an error, unless trials run on other machines, which may
+    reach it.
     """
     for name, model in experiment.spec.models.items():
         if model.engine != "endpoint":

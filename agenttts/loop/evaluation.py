@@ -54,7 +54,7 @@ class ServerLifecycle(Protocol):
     """Starts and releases the served model, which costs GPU time even while idle."""
 
     def trials_run(self, remaining: int, total: int, more: bool) -> None:
-        """Report that trials run, so that the search does not need the model now.
+        """Report that trials run. Meanwhile the search does not need the model.
 
         Args:
             remaining: Number of trials that have not ended.
@@ -301,7 +301,7 @@ class Evaluation:
         if self._builder.stays or self._planner.one_at_a_time:
             free = min(free, self._profile.max_running - live)
         if pending := self._workers.without_trials():
-            self._scheduler.cancel(pending)  # workers without trials that are still in the queue
+            self._scheduler.cancel(pending)  # pending workers that have no trials
         plan = self._planner.plan(due, self._moment(free, trials_follow))
         for listed in plan.lists:
             if listed.worker is not None:

@@ -512,7 +512,7 @@ def _improvements(run: RunReport) -> Grid | None:
 
 
 def _has_cost(run: RunReport, cost: str) -> bool:
-    """Return whether trials differ in a cost; GPU-seconds are 0 for all without a GPU."""
+    """Return whether a cost has a Pareto front; without GPUs, GPU-seconds have none."""
     used = cost != "gpu_seconds" or run.totals["gpu_seconds"] > 0
     return used and run.pareto[cost].height > 0
 

@@ -150,7 +150,7 @@ class RunReport:
 
     @cached_property
     def compared(self) -> tuple[int, int, int] | None:
-        """How many trials are compared, how many have a score, and on how many examples.
+        """The numbers of compared trials, scored trials, and examples per compared trial.
 
         Only the trials on the most examples are compared. None if every scored trial is compared.
         """
@@ -423,13 +423,13 @@ def build_report(
         guidelines: The searcher's guidelines, by entry of ``run_dirs``.
         agents: What the language model did, by entry of ``run_dirs``.
         recommended: The allocation that the searcher recommends, by entry of ``run_dirs``.
-        confidences: How sure the searcher is of it, by entry of ``run_dirs``.
+        confidences: How sure the searcher is of its recommendation, by entry of ``run_dirs``.
         costs: What the run used, by entry of ``run_dirs``.
         backgrounds: What the page shows of the run besides its trials, by entry of ``run_dirs``.
         main_metrics: The metric that is the score, by entry of ``run_dirs``. If none is given, it
             is the metric whose values equal the score (`main_metric`).
         extended_at: For each extension of the search, the number of the next trial, by entry of
-            ``run_dirs``. The journal has them too, but it may be lost.
+            ``run_dirs``. The journal has these numbers too, but the journal may be lost.
 
     Raises:
         UserError: A directory is absent or not a run, or a table is damaged; the message names the

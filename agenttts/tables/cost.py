@@ -71,8 +71,8 @@ class MeasuredStart:
         busy: The part of ``seconds`` with a trial that had not ended.
         idle: The part of ``seconds`` in which no trial was open, after the first had begun.
         lost: The part of ``busy`` that was spent in attempts that the cluster ended.
-        program_after: Seconds from its start until its program began; until now if the job runs and
-            its program has not begun. None if the job is over and its program left no record.
+        program_after: Seconds from its start until its program began. While the job runs without
+            its program: until now. None if the job is over and its program left no record.
         load: Seconds of loading engines, as the program says.
         generate: Seconds of engine calls, as the program says.
         engines: The model and the seconds of each engine start.
@@ -106,7 +106,7 @@ class MeasuredStart:
         """Its seconds by part; their sum is ``seconds`` (`CostSeconds.used`).
 
         The records do not separate what the program did in lost attempts from what it did in the
-        others. So the lost share of the time with trials is taken off each part in proportion.
+        others. So each part is reduced by the lost share of the time with trials.
         """
         total = max(0.0, self.seconds)
         idle = min(max(0.0, self.idle), total)
@@ -291,8 +291,8 @@ class RunCost:
             estimated.
         forecast: What was expected at launch; None in a run of an older version.
         served: What its served model used, which is not in ``jobs``.
-        spans: From when to when each start of a job of its trials or its served model ran, as far
-            as that is known.
+        spans: Begin and end of each start of a job, of trials and of the served model, as far as
+            they are known.
     """
 
     jobs: Sequence[JobCost]

@@ -431,7 +431,7 @@ def test_a_request_that_the_server_refuses_is_the_allocation_s(server):
 def test_a_server_that_takes_no_plain_text(server, answer):
     server.answers = [answer]
     plainly = dataclasses.replace(config(server), prompt_style="few_shot_completion")
-    with pytest.raises(EngineError, match=r"no plain text.*prompt_style: chat"):
+    with pytest.raises(EngineError, match=r"not accept plain text.*set prompt_style to chat"):
         EndpointEngine(plainly).generate([request("Q: A:")])
     with pytest.raises(EngineError) as error:
         engine(server).generate([request()])

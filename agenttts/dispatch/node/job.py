@@ -120,7 +120,7 @@ class TrialJob:
         trials: The trials. Empty: the job has one trial, in ``directory``.
         linger_seconds: Seconds without a keep-alive sign after which a worker ends; 0 if the job is
             no worker.
-        compiles: Whether its engines compile code, for GPUs.
+        compiles: Whether the job's engines compile code for GPUs.
     """
 
     # Defaults for jobs that an older version pickled and that are still in the queue.
@@ -436,7 +436,7 @@ class TrialJob:
         return due
 
     def _next_question(self) -> AskedQuestion | None:
-        """Take the next question; None if a trial runs or the time limit is near."""
+        """Take the next question. None if there is none, a trial runs, or the end is near."""
         moment = time.monotonic()
         if self._attempts.open or moment > self._ends_at:
             return None
@@ -678,7 +678,7 @@ class TrialJob:
         return trial_job_id()
 
     def _is_queued(self) -> bool:
-        """Return whether that scheduler is a queue."""
+        """Return whether the job's scheduler is a queue."""
         return queue_job() is not None
 
     def _tell_child(self, number: signal.Signals) -> None:

@@ -36,7 +36,7 @@ class Limits:
     Attributes:
         start_seconds: Seconds that one engine's start may take.
         stall_seconds: Seconds without progress.
-        max_preemptions: How often a job may lose its place before it is given up.
+        max_preemptions: How often a trial's job may be preempted before the trial is given up.
     """
 
     start_seconds: float = 1800.0

@@ -21,14 +21,14 @@ _NOT_FOR_SEARCHES = re.compile(
     r"debug|test|devel|(^|[-_])dev|inter|preempt|scaveng|urgent|express|viz|visual|transfer|maint",
     re.IGNORECASE,
 )
-"""Names of partitions that are probably for other work; chosen only if no other one fits."""
+"""Names of partitions that are probably for other work. Others are preferred."""
 _TRIAL_MINUTES = 4 * 60
 _CONTROLLER_MINUTES = 2 * 24 * 60
 _MEMORY_SHARE = 0.95
 _MOST_CPUS = 8
 _MOST_RUNNING = 8
 # `none` is not tried: sbatch would accept the request, but where Slurm hands out GPUs, the job
-# would get none.
+# would get no GPU.
 _FORMS = ("gpus-per-node", "gres", "gpus")
 _NO_MEMORY = ["  # no mem: sbatch refuses a request with it and accepts one without"]
 _SHOWN = 8
@@ -302,7 +302,7 @@ def _is_open(found: Survey, partition: Partition) -> bool:
 
 
 def _why_closed(found: Survey, partition: Partition) -> str:
-    """Return why the user's jobs may not run in a partition; '' if none is known."""
+    """Return why the user's jobs may not run in a partition; '' if no reason is known."""
     if partition.state != "UP":
         return f"is {partition.state}"
     if partition.max_nodes == 0:
@@ -541,7 +541,7 @@ def _memory_gb(nodes: Nodes | None) -> tuple[int | None, str]:
         return device, f"of one MIG device {nodes.gpu_type}, by its name"
     kind = nodes.gpu_type.lower()
     known = next((_MEMORY_GB[w] for w in re.split(r"[^a-z0-9]+", kind) if w in _MEMORY_GB), None)
-    if known is None:  # a size in the features may be the node's memory
+    if known is None:  # the features are not read: they may tell the node's memory
         said = [int(text) for text in re.findall(r"(?<![a-z0-9])(\d{2,3})gb?(?![a-z0-9])", kind)]
     else:
         said = [size for size in _sizes_of_type(kind, known) if size not in _HOST_GB]
