@@ -51,8 +51,8 @@ from agenttts.inference.endpoint_replies import FILTERED, ServerReply, read_repl
 _LARGEST_ANSWER = 64 << 20
 """The most bytes of an answer."""
 _NO_TEMPLATE = re.compile(r"chat.?template", re.I)
-# A prompt that does not pass their filter is refused by Azure and others with status 400, and by
-# OpenRouter and xAI with status 403.
+# Azure and others refuse a prompt that their filter rejects with status 400, OpenRouter and xAI
+# with status 403.
 _PROMPT_FILTERED = re.compile(
     r"content_filter|content_policy|content management policy|input was flagged|"
     r"violates usage guidelines|SAFETY_CHECK",

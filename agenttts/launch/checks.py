@@ -106,7 +106,7 @@ def check_requests(experiment: Experiment, classes: Sequence[int]) -> None:
 def check_toolbox(experiment: Experiment) -> None:
     """Check that this machine has what the trials' toolbox needs.
 
-    An image is not checked.
+    If trials run in a container, nothing is checked.
 
     Raises:
         UserError: Something is missing, the task gives no settings for the toolbox, or the spec
@@ -263,7 +263,7 @@ def warn_of_other_servers(spec: JobSpec, run: Path) -> None:
     for other in map(RunDirectory, users):
         try:
             drawn = other.record().models.values() if other.path != run and other.exists else ()
-        except (UserError, OSError):  # it may be of another version, or closed
+        except (UserError, OSError):  # it may be of another version, or not readable for this user
             continue
         for config in servers:
             alike = next((model for model in drawn if on_other_server(model, config)), None)
@@ -370,7 +370,7 @@ def check_endpoints(experiment: Experiment, problems: Problems) -> None:
 
 
 def _with_memory(need: GpuNeed, profile: Profile) -> GpuNeed:
-    """Return the need, with a remark on too little memory of jobs for the weights.
+    """Return the need, with a remark if jobs have too little memory for the weights.
 
     vLLM reads weights ahead from a network file system only if they fit in 90 % of the memory.
     """
@@ -392,7 +392,7 @@ _MEMORY_PER_WEIGHTS = 1.2
 
 
 def _with_cores(need: GpuNeed, profile: Profile) -> GpuNeed:
-    """Return the need, with a remark on too few cores of jobs for vLLM's processes.
+    """Return the need, with a remark if jobs have too few cores for vLLM's processes.
 
     Its documentation says at least a core for each GPU's worker and two more ("CPU Resources for
     GPU Deployments"). With fewer, starts take longer and the GPUs wait for their next step.

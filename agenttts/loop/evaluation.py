@@ -398,7 +398,7 @@ class Evaluation:
             if workers := self._workers.running():
                 self._scheduler.cancel(workers)
         except MissingRequirement as error:
-            log.warning("whether the run's workers have ended is not known: %s", error)
+            log.warning("it is not known whether the run's workers have ended: %s", error)
 
     def signs_meanwhile(self) -> AbstractContextManager[None]:
         """Return a context in which workers keep getting keep-alive signs."""

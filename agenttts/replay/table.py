@@ -84,8 +84,8 @@ class RecordedTable:
     Args:
         points: The results: for each combination of models, a mapping by sample counts.
         of_run: Whether the table is a run's ``trials.parquet``.
-        stored: For each point, the scores that the same models would have with fewer samples, by
-            the samples that the run stored.
+        stored: For each point, the scores that the same models would have with fewer samples,
+            computed from the samples that the run stored.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class RecordedTable:
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 of all results, and of those in the directories of a run's trials."""
+        """The SHA-256 of the table's results and of those in the trials' directories."""
         results = [
             *((models, sorted(self._points[models].items())) for models in sorted(self._points)),
             sorted(self._outside_failures),

@@ -189,7 +189,7 @@ class RunReport:
 
     @property
     def gpu_hours(self) -> float:
-        """GPU-hours of all of its jobs; those of its trials if its jobs left no records.
+        """GPU-hours of the run's jobs; of its trials if the jobs left no records.
 
         The GPU-hours in ``totals`` do not include the starts and the idle time of jobs.
         """

@@ -244,7 +244,7 @@ def last_iteration(state: RunState) -> int | None:
     """Return the number of the last iteration of the search; None before the first."""
     planned = (t.planned for t in state.trials.values())
     # The iterations are counted, because closing trials before an extension of the search have
-    # numbers too.
+    # iteration numbers too.
     searched = {p.iteration for p in planned if p.source not in CLOSING_SOURCES}
     return len(searched) - 1 if searched else None
 
@@ -381,7 +381,7 @@ def _room_warnings(run: RunDirectory) -> list[str]:
         # Some file systems (FUSE) tell no sizes, which are then zero.
         if usage.total and usage.free < ROOM_BYTES:
             found.append(
-                f"{place}: no space is left ({usage.total / 1e9:,.1f} GB are used); the controller "
+                f"{place}: no space is left of {usage.total / 1e9:,.1f} GB; the controller "
                 "and the jobs wait for it and try again"
             )
     return found

@@ -216,8 +216,8 @@ class AloneCost:
 
 
 ALONE_ASSUMPTIONS = (
-    "each trial with a result has a job of its own, which takes the mean time until a program "
-    "begins, and an equal part of the time of the task's own code; the job starts an engine for "
+    "each trial with a result has a job of its own; the job takes the mean time until a program "
+    "begins, plus an equal part of the time of the task's own code; it starts an engine for "
     "the trial's first model and at each change of model between stages, at the mean seconds of "
     "the run's starts of this model; it generates all of the trial's tokens, at the model's "
     "measured seconds per generated token; the measured calls were for "

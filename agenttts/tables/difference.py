@@ -24,6 +24,7 @@ from agenttts.tables.uncertainty import (
 )
 
 Verdict = Literal["better", "worse", "not to be told"]
+"""The last one: the two cannot be told apart."""
 
 LEVEL = 0.95
 

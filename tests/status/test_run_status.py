@@ -26,7 +26,7 @@ def test_a_place_without_room_is_a_warning(unstarted_run, monkeypatch, tmp_path,
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     warnings = run_status(run)["warnings"]
-    wanted = [f"{place}: no space is left (9.0 GB are used); "] if full else []
+    wanted = [f"{place}: no space is left of 9.0 GB; "] if full else []
     assert [w[: len(start)] for w, start in zip(warnings, wanted, strict=True)] == wanted
     run.journal_file.write_text(json.dumps({"event": "ended", "outcome": "done"}) + "\n")
     assert run_status(run)["warnings"] == [], "nothing waits"

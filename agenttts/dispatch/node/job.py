@@ -324,7 +324,7 @@ class TrialJob:
         return self._job_id() in jobs and jobs[-1] != self._job_id()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
-        """Stop the command; return the job to requeue, or None if it is not requeued.
+        """Stop the command. Return the job that is to be requeued; None if none is.
 
         submitit calls this method on SIGUSR2: at a preemption, or near the time limit.
         """

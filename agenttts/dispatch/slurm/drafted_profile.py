@@ -350,10 +350,10 @@ def _account(found: Survey, partition: Partition | None) -> str | None:
 
 
 def _nodes_of(section: Section, nodes: Sequence[Nodes]) -> Nodes | None:
-    """Return the kind of nodes of a section's partition that has the most GPUs in all.
+    """Return the kind of nodes with the most GPUs in all, in a section's partition.
 
     Without GPUs it is the most frequent kind. Whole GPUs go before MIG devices, and nodes that are
-    down count only if all are.
+    down count only if all nodes are down.
     """
     if section.partition is None:
         return None
@@ -579,7 +579,7 @@ def _container_lines() -> list[str]:
     lines = ["setup: []                # shell lines before each job"]
     if runtime is None:
         lines = [
-            "# Neither apptainer nor singularity is on PATH here; perhaps: [module load apptainer]",
+            "# No apptainer or singularity is on PATH; perhaps setup: [module load apptainer]",
             "setup: []                # shell lines before each job",
         ]
     return [
@@ -634,7 +634,8 @@ def _time(minutes: int) -> str:
 def _quoted(text: str) -> str:
     """Return a text as a value in YAML.
 
-    A profile's fields of text read every scalar as text except ``null``, which gets quotes.
+    In the text fields of a profile every scalar is read as text, except ``null``, so it gets
+    quotes.
     """
     plain = re.fullmatch(r"[A-Za-z_/$][\w./$,-]*", text) and text.lower() != "null"
     return text if plain else f"'{text}'"
