@@ -38,17 +38,21 @@ def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
 def gpu_memory() -> list[tuple[int, int]]:
     """Return the free bytes of each GPU of this process, and all that can be used.
 
-    The list is empty if `nvidia-smi` does not say, as of MIG devices.
+    The list is empty if `nvidia-smi` does not say. It is also empty for MIG devices, because it
+    would be the memory of all devices of the GPU, those of other jobs included.
     """
-    command = ["nvidia-smi", "--query-gpu=memory.free,memory.used", "--format=csv,noheader,nounits"]
+    fields = "memory.free,memory.used,mig.mode.current"
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     answer = ask([*command, *(["-i", visible] if visible else [])], _GPU_SECONDS)
     rows = [line.split(",") for line in answer.text.splitlines()]
     try:
-        sizes = [(int(free) << 20, int(used) << 20) for free, used in rows]
+        sizes = [(int(free) << 20, int(used) << 20, mig) for free, used, mig in rows]
     except ValueError:  # "[N/A]", or an error in words
         return []
-    return [(free, free + used) for free, used in sizes] if answer.succeeded else []
+    if not answer.succeeded or any("Enabled" in mig for _, _, mig in sizes):
+        return []
+    return [(free, free + used) for free, used, _ in sizes]
 
 
 def job_memory(environment: Mapping[str, str]) -> dict[str, str]:

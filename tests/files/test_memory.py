@@ -68,10 +68,15 @@ def test_slurm_s_words_for_the_memory_of_a_job(environment, megabytes):
 @pytest.mark.parametrize(
     ("says", "code", "expected"),
     [
-        ("40000, 536\n30000, 10536\n", 0, [(40000 * MB, 40536 * MB), (30000 * MB, 40536 * MB)]),
-        ("[N/A], [N/A]\n", 0, []),
+        (
+            "40000, 536, Disabled\n30000, 10536, [N/A]\n",
+            0,
+            [(40000 * MB, 40536 * MB), (30000 * MB, 40536 * MB)],
+        ),
+        ("[N/A], [N/A], Enabled\n", 0, []),
+        ("42000, 39000, Enabled\n", 0, []),
         ("No devices were found\n", 0, []),
-        ("1, 2\n", 9, []),
+        ("1, 2, Disabled\n", 9, []),
         ("", 0, []),
     ],
 )
@@ -82,7 +87,7 @@ def test_the_memory_of_gpus(nvidia_smi, says, code, expected):
 
 def test_the_memory_of_gpus_is_that_of_this_job_s(nvidia_smi, monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    nvidia_smi("1, 2\n")
+    nvidia_smi("1, 2, Disabled\n")
     (tmp_path / "bin" / "nvidia-smi").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
     assert gpu_memory() == []
     assert (tmp_path / "asked").read_text().endswith(" -i 2,3\n")
