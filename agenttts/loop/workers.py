@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import JobStatus, JobTrial
 from agenttts.dispatch.job_starts import next_number, read_job_starts
 from agenttts.dispatch.node.mailbox import GivenList, Mailbox
+from agenttts.files.repeated_calls import repeated_calls
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import Journal
 from agenttts.run.progress import TrialProgress, WorkerProgress
@@ -357,26 +359,13 @@ class Workers:
         """End all workers when they have nothing to do."""
         self.retire(list(self.journal.state.workers))
 
-    @contextmanager
-    def signs_meanwhile(self) -> Iterator[None]:
-        """Give signs while the controller does something that may take long.
+    def signs_meanwhile(self) -> AbstractContextManager[None]:
+        """Return a context in which signs are given.
 
-        The caller gives no list meanwhile.
+        It is for what may take the controller long. The caller gives no list meanwhile.
         """
-        over = threading.Event()
-        pause = self._sign_seconds / 2 or _SIGN_S
-
-        def give() -> None:
-            while not over.wait(pause):
-                self.give_signs(unseen=True)
-
-        thread = threading.Thread(target=give, name="signs", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+        give = partial(self.give_signs, unseen=True)
+        return repeated_calls(give, self._sign_seconds / 2 or _SIGN_S, name="signs")
 
     def pause(self, seconds: float) -> None:
         """Sleep, and give signs meanwhile if workers need them more often."""

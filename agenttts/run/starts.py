@@ -12,9 +12,8 @@ import logging
 import os
 import secrets
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
@@ -23,6 +22,7 @@ from agenttts.errors import AgentTTSError, RunFailed, UserError, cli_command
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json, typed
 from agenttts.files.locks import LockBusy, locked, write_holder
+from agenttts.files.repeated_calls import repeated_calls
 from agenttts.run.directory import RunDirectory, RunGone
 from agenttts.run.record import INCOMPLETE
 
@@ -165,25 +165,16 @@ class ControllerSign:
             return None
         return datetime.fromtimestamp(seconds, UTC).isoformat()
 
-    @contextmanager
-    def given(self) -> Iterator[None]:
-        """Give signs until the end of the block, also while its thread waits or computes."""
-        over = threading.Event()
+    def given(self) -> AbstractContextManager[None]:
+        """Return a context in which signs are given.
 
-        def give() -> None:
-            while True:
-                with suppress(OSError):  # it is for the report alone
-                    self._file.touch()
-                if over.wait(_SIGN_S):
-                    return
+        They are also given while its thread waits or computes.
+        """
+        return repeated_calls(self._give, _SIGN_S, name="sign of life", at_once=True)
 
-        thread = threading.Thread(target=give, name="sign of life", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+    def _give(self) -> None:
+        with suppress(OSError):  # it is for the report alone
+            self._file.touch()
 
 
 @contextmanager
