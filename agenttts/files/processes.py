@@ -109,6 +109,27 @@ def is_dying(pid: int | str) -> bool:
     return any(mask >> (signal.SIGKILL - 1) & 1 for mask in pending)
 
 
+def group_lives(leader: int) -> bool:
+    """Return whether a process group has a process that has not ended.
+
+    One that has ended and was not reaped does not count, unless it has threads left (proc(5)).
+    """
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    for pid in pids():
+        with suppress(OSError):
+            fields = _stat(Path(f"/proc/{pid}"))
+            # state (3), ppid, pgrp (5), ..., num_threads (20)
+            ended = fields[0] in "ZX" and int(fields[17]) <= 1
+            if int(fields[2]) == leader and not ended:
+                return True
+    return False
+
+
 def _stat(folder: Path) -> list[str]:
     """Return the fields of a process's ``stat`` from state (3) on.
 

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 from agenttts.inference.ranks import without_rank
@@ -40,27 +39,6 @@ It initialises no GPU, and its effect does not depend on the model.
 
 _GROUP_SECONDS = 60.0
 """The longest wait for killed processes. With a GPU whose driver hangs, they never end."""
-
-
-def group_lives(leader: int) -> bool:
-    """Return whether a process group has a process that has not ended.
-
-    One that has ended and was not reaped does not count, unless it has threads left (proc(5)).
-    """
-    try:
-        os.killpg(leader, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            # After the program's name: state (3), ppid, pgrp (5), ..., num_threads (20).
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            ended = fields[0] in "ZX" and int(fields[17]) <= 1
-            if int(fields[2]) == leader and not ended:
-                return True
-    return False
 
 
 class EngineChild:
@@ -114,6 +92,8 @@ class EngineChild:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        from agenttts.files.processes import group_lives  # psutil takes time to import
+
         deadline = time.monotonic() + _GROUP_SECONDS
         while group_lives(self.process.pid) and time.monotonic() < deadline:
             time.sleep(0.02)
