@@ -34,7 +34,7 @@ def check_readable(path: Path) -> None:
         raise problem
 
 
-def check_writable(directory: Path, size: int = ROOM_BYTES) -> None:
+def check_room(directory: Path, size: int = ROOM_BYTES) -> None:
     """Write ``size`` bytes into a directory, and remove them.
 
     Raises:

@@ -22,7 +22,7 @@ from agenttts.dispatch.attempts import (
 )
 from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.blame import Verdict
-from agenttts.files.access import check_writable
+from agenttts.files.access import check_room
 from agenttts.loop.collect import failed_row, finished_row
 from agenttts.loop.verdicts import ends_its_job, last_word, look_anew, verdict_of
 from agenttts.run.directory import Run
@@ -201,7 +201,7 @@ class TrialEnds:
         """
         for place in (self._samples, self._run.path):
             try:
-                check_writable(place)
+                check_room(place)
             except OSError as error:
                 # What else fails here may work on the nodes: a sample store that is read-only here.
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -439,7 +439,7 @@ def test_a_full_disk_costs_a_trial_one_attempt_however_long_it_lasts(
         full = request.trial == "t0000" and len(looks) < 30
         return f"echo 'OSError: {text}' >&2; exit 1" if full else None
 
-    monkeypatch.setattr(trial_ends, "check_writable", check)
+    monkeypatch.setattr(trial_ends, "check_room", check)
     cluster.command = command
     loop.run()
     assert {row["state"] for row in rows(run)} == {"COMPLETED"}
@@ -458,7 +458,7 @@ def test_a_store_that_only_nodes_can_write_is_not_waited_for(new_run, monkeypatc
     def check(place: Path) -> None:
         raise OSError(number, os.strerror(number), str(place))
 
-    monkeypatch.setattr(trial_ends, "check_writable", check)
+    monkeypatch.setattr(trial_ends, "check_room", check)
     cluster.command = lambda request, node, number: "exit 3" if number == 1 else None
     loop.run()
     assert {row["state"] for row in rows(run)} == {"COMPLETED"}
